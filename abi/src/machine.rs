@@ -1,0 +1,31 @@
+//! The fixed addresses of Moirai's machine model. A guest learns its devices from the command line
+//! (`virtio_mmio.device=SIZE@BASE:IRQ`, as Linux, Firecracker and QEMU's microvm write it); only
+//! what cannot be announced there is a constant.
+
+/// First serial port (16550, COM1).
+pub const SERIAL_PORT: u16 = 0x3f8;
+/// GSI of the serial port.
+pub const SERIAL_GSI: u32 = 4;
+
+/// Guest physical address of the first virtio-mmio window; window `n` is at `+ n * SIZE`.
+pub const VIRTIO_MMIO_BASE: u64 = 0xd000_0000;
+/// Size of one virtio-mmio window.
+pub const VIRTIO_MMIO_SIZE: u64 = 0x1000;
+/// GSI (IOAPIC pin, edge-triggered) of the first virtio-mmio device; device `n` has `+ n`.
+pub const VIRTIO_MMIO_FIRST_GSI: u32 = 5;
+/// How many virtio-mmio devices a machine can have (the IOAPIC has 24 pins).
+pub const VIRTIO_MMIO_MAX: usize = 16;
+
+/// ACPI sleep control register (hardware-reduced ACPI), an I/O port of one byte.
+pub const SLEEP_CONTROL_PORT: u16 = 0x600;
+/// Value that powers the machine off: `SLP_EN | SLP_TYP = 5`.
+pub const SLEEP_CONTROL_POWER_OFF: u8 = 0x20 | (5 << 2);
+
+/// Keyboard controller command port; the classic way to reset.
+pub const RESET_PORT: u16 = 0x64;
+/// The command that resets the machine.
+pub const RESET_COMMAND: u8 = 0xfe;
+
+/// CPUID leaf with the TSC frequency (kHz, EAX) and the local APIC timer frequency (kHz, EBX), as
+/// several hypervisors define it.
+pub const CPUID_TIMING_LEAF: u32 = 0x4000_0010;

@@ -1,0 +1,1 @@
+//! Virtio device models and host I/O backends.

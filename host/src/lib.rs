@@ -1,0 +1,1 @@
+//! The host service and the moirai command.

@@ -1,0 +1,132 @@
+//! The contract: what a tenant is promised on one resource.
+
+use core::num::NonZeroU32;
+
+/// A time or a duration in integer nanoseconds. Products are taken in `u128`.
+pub type Nanos = u64;
+
+/// The share of a client in the slack, relative to the weights of the others. Default 1.
+pub type Weight = NonZeroU32;
+
+/// `(period, slice, deadline, extra)`: in every `period` the client gets `slice` of service by
+/// `deadline` after the slice is released; `extra` says whether (and with what weight) it shares
+/// the slack.
+///
+/// A value of this type is well-formed: `period > 0`, `slice <= deadline <= period`, and it asks
+/// for something (`slice > 0`, or `extra` is set).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Contract {
+    period: Nanos,
+    slice: Nanos,
+    deadline: Nanos,
+    extra: Option<Weight>,
+}
+
+/// Why four numbers are no contract.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ContractError {
+    /// The period is zero.
+    PeriodZero,
+    /// The period is longer than [`Contract::PERIOD_MAX`].
+    PeriodTooLong {
+        /// The period that was asked for.
+        period: Nanos,
+    },
+    /// The slice is zero and the client does not share the slack: it could never run.
+    NothingAsked,
+    /// The slice does not fit before the deadline.
+    SliceOverDeadline {
+        /// The slice that was asked for.
+        slice: Nanos,
+        /// The relative deadline it must fit into.
+        deadline: Nanos,
+    },
+    /// The deadline lies beyond the period.
+    DeadlineOverPeriod {
+        /// The relative deadline that was asked for.
+        deadline: Nanos,
+        /// The period it must not exceed.
+        period: Nanos,
+    },
+}
+
+impl Contract {
+    /// The longest period: one hour. Longer ones make no sense as promises about time.
+    pub const PERIOD_MAX: Nanos = 3_600_000_000_000;
+
+    /// Checks the four numbers. `deadline` is relative to the release of the slice.
+    ///
+    /// # Errors
+    /// One variant of [`ContractError`] for each rule that can be broken.
+    pub const fn new(
+        period: Nanos,
+        slice: Nanos,
+        deadline: Nanos,
+        extra: Option<Weight>,
+    ) -> Result<Self, ContractError> {
+        if period == 0 {
+            return Err(ContractError::PeriodZero);
+        }
+        if period > Self::PERIOD_MAX {
+            return Err(ContractError::PeriodTooLong { period });
+        }
+        if deadline > period {
+            return Err(ContractError::DeadlineOverPeriod { deadline, period });
+        }
+        if slice > deadline {
+            return Err(ContractError::SliceOverDeadline { slice, deadline });
+        }
+        if slice == 0 && extra.is_none() {
+            return Err(ContractError::NothingAsked);
+        }
+        Ok(Self { period, slice, deadline, extra })
+    }
+
+    /// Length of the period.
+    #[must_use]
+    pub const fn period(&self) -> Nanos {
+        self.period
+    }
+
+    /// Service owed in every period; zero for a client that lives on slack alone.
+    #[must_use]
+    pub const fn slice(&self) -> Nanos {
+        self.slice
+    }
+
+    /// Relative deadline: the slice is delivered within this time of its release.
+    #[must_use]
+    pub const fn deadline(&self) -> Nanos {
+        self.deadline
+    }
+
+    /// Weight in the slack, `None` if the client does not share it.
+    #[must_use]
+    pub const fn extra(&self) -> Option<Weight> {
+        self.extra
+    }
+}
+
+impl core::fmt::Display for ContractError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::PeriodZero => write!(f, "the period must be longer than zero"),
+            Self::PeriodTooLong { period } => write!(
+                f,
+                "the period of {period} ns is longer than the longest allowed, {} ns",
+                Contract::PERIOD_MAX
+            ),
+            Self::NothingAsked => {
+                write!(f, "a slice of zero without `extra` would never get any service")
+            }
+            Self::SliceOverDeadline { slice, deadline } => {
+                write!(f, "a slice of {slice} ns cannot be served within a deadline of {deadline} ns")
+            }
+            Self::DeadlineOverPeriod { deadline, period } => {
+                write!(f, "the deadline of {deadline} ns lies beyond the period of {period} ns")
+            }
+        }
+    }
+}
+
+impl core::error::Error for ContractError {}

@@ -1,0 +1,162 @@
+//! The contract between a policy and whoever owns the resource.
+//!
+//! A *policy* decides which client is served next. Its *owner* (the CPU dispatcher, the I/O domain,
+//! the simulator) knows the clock, holds the work and does the serving. The owner calls:
+//!
+//! | call | when |
+//! | --- | --- |
+//! | [`Policy::add`], [`Policy::remove`], [`Policy::change`] | a contract was admitted, ended, changed |
+//! | [`Policy::wake`] | a client has work, or the head of its queue is another unit now |
+//! | [`Policy::block`] | a client has no more work |
+//! | [`Policy::pick`] | the resource is free: once per unit of work |
+//! | [`Policy::charge`] | service was given, as often as the owner can measure |
+//! | [`Policy::timeout`] | to learn when to ask again |
+//!
+//! Time never goes backwards for a policy: a `now` that lies before the latest one seen counts as
+//! the latest one.
+
+use crate::contract::{Contract, Nanos};
+
+/// Names a client to a policy. Chosen by the owner; small numbers, reused freely after `remove`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClientId(pub u32);
+
+/// Which account pays for a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Service {
+    /// Owed by the contract.
+    Guaranteed,
+    /// Slack, given because the contract has `extra`.
+    Extra,
+}
+
+/// The first unit in a client's queue, as far as a policy may want to know it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Head {
+    /// What the unit will probably cost, in nanoseconds of service; zero if unknown or unbounded.
+    pub cost: Nanos,
+    /// When the unit arrived in the queue; policies with logical arrival times (real-time
+    /// channels) and first-come-first-served need it.
+    pub arrival: Nanos,
+    /// Where on the medium the unit lies (a sector); zero where that has no meaning.
+    pub position: u64,
+}
+
+/// The decision of a policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pick {
+    /// Whom to serve.
+    pub client: ClientId,
+    /// On which account.
+    pub service: Service,
+    /// A preemptible resource must ask again no later than this.
+    pub until: Nanos,
+    /// Picks with the same number form one round; an owner may reorder a round for its device.
+    /// Policies without rounds count every pick as a round of its own.
+    pub round: u64,
+}
+
+/// What a client got so far. `guaranteed + extra` is all that was charged to it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Account {
+    /// Service charged to the contract.
+    pub guaranteed: Nanos,
+    /// Service taken from the slack.
+    pub extra: Nanos,
+    /// Periods in which the client wanted its slice all the time and did not get it by its deadline.
+    pub misses: u64,
+    /// Guaranteed service lost because whole periods passed without a decision (a host stall).
+    pub stall_loss: Nanos,
+    /// Number of slices released so far.
+    pub refills: u64,
+}
+
+/// A client that is owed time now, for owners that let a kernel do the switching.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rank {
+    /// Who is owed.
+    pub client: ClientId,
+    /// By when.
+    pub deadline: Nanos,
+    /// How much is left of the slice; never zero.
+    pub budget: Nanos,
+}
+
+/// Why a policy refuses a call. A refused call changes nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PolicyError {
+    /// `add` of an id that is in use.
+    Exists(ClientId),
+    /// A call for an id that is not (or no longer) there.
+    Unknown(ClientId),
+    /// More clients than the policy was made for.
+    Full {
+        /// How many it holds at most.
+        capacity: usize,
+    },
+}
+
+impl core::fmt::Display for PolicyError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Exists(id) => write!(f, "client {} exists already", id.0),
+            Self::Unknown(id) => write!(f, "there is no client {}", id.0),
+            Self::Full { capacity } => write!(f, "all {capacity} places are taken"),
+        }
+    }
+}
+
+impl core::error::Error for PolicyError {}
+
+/// Decides who is served next. See the module for who calls what, and when.
+pub trait Policy: Send {
+    /// Lets a client in. Its first slice is released when it first wakes. The only call that may
+    /// allocate.
+    ///
+    /// # Errors
+    /// [`PolicyError::Exists`] and [`PolicyError::Full`].
+    fn add(&mut self, id: ClientId, contract: Contract, now: Nanos) -> Result<(), PolicyError>;
+
+    /// Takes a client out, in whatever state it is, and returns its account.
+    ///
+    /// # Errors
+    /// [`PolicyError::Unknown`].
+    fn remove(&mut self, id: ClientId, now: Nanos) -> Result<Account, PolicyError>;
+
+    /// Gives a client another contract. Takes effect at its next refill; what is left of the
+    /// current slice, and any debt, stay.
+    ///
+    /// # Errors
+    /// [`PolicyError::Unknown`].
+    fn change(&mut self, id: ClientId, contract: Contract, now: Nanos) -> Result<(), PolicyError>;
+
+    /// The client has work and `head` is its first unit. Called again after a unit was taken from
+    /// the queue and another one is there. No effect for an unknown client.
+    fn wake(&mut self, id: ClientId, head: Head, now: Nanos);
+
+    /// The client has no work left. No effect for an unknown client.
+    fn block(&mut self, id: ClientId, now: Nanos);
+
+    /// Chooses whom to serve now; `None` if nobody may be served before [`Policy::timeout`] or the
+    /// next `wake`. May release slices whose time has come. The owner of a non-preemptible
+    /// resource calls it once per unit and follows with `wake` or `block`.
+    fn pick(&mut self, now: Nanos) -> Option<Pick>;
+
+    /// Books `cost` nanoseconds of service given to a client. The account is that of the `Pick`;
+    /// for a ranked client (see [`Policy::ranks`]) it is `Guaranteed` while it was ranked, else
+    /// `Extra`. No effect for an unknown client: a unit may end after its client was removed.
+    fn charge(&mut self, id: ClientId, service: Service, cost: Nanos, now: Nanos);
+
+    /// When the owner must call `pick` (or `ranks`) again even if nothing happens. `None`: never.
+    fn timeout(&self, now: Nanos) -> Option<Nanos>;
+
+    /// Releases the slices whose time has come, of *all* clients whether awake or not, then visits
+    /// those that are owed time, earliest deadline first. For the CPU, where a kernel switches
+    /// between ranked clients by itself. The default suits policies that make no guarantee.
+    fn ranks(&mut self, now: Nanos, visit: &mut dyn FnMut(Rank)) {
+        let _ = (now, visit);
+    }
+
+    /// What the client got so far, `None` for an unknown client.
+    fn account(&self, id: ClientId) -> Option<Account>;
+}

@@ -1,0 +1,1 @@
+//! Virtual-time simulation of tenants, loads and adversaries over the scheduling policies.

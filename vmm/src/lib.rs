@@ -1,0 +1,1 @@
+//! The tenant process: KVM, guest memory, boot, vCPUs, virtio transports.
