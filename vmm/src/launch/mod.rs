@@ -1,0 +1,25 @@
+//! How the host service starts a tenant process and talks to it (`docs/design/0001-seams.md`).
+//!
+//! [`spec`] holds the messages, [`channel`] carries them over a `SOCK_SEQPACKET` socket, [`spawn`]
+//! starts the process. This is the whole seam between the host service and a tenant; it knows
+//! neither KVM nor virtio.
+//!
+//! ```text
+//! host                                tenant
+//!  spawn ---------- descriptor 3 ----->
+//!  Launch(spec) + LaunchFds ---------->  sandbox, VM, boot
+//!  <------------------------ Running{vcpu_tids}     (or Failed, and the process ends)
+//!  Stop | Reset ---------------------->
+//!  <------------------------ Exited{reason}         and the process ends
+//! ```
+
+pub mod channel;
+pub mod spawn;
+pub mod spec;
+
+pub use channel::{ChannelError, HostChannel, TenantChannel, pair};
+pub use spawn::{CONTROL_FD, Child, Ended, SpawnError, spawn};
+pub use spec::{
+    Boot, DeviceSpec, ExitReason, FromHost, LaunchFds, LaunchSpec, Sandbox, SpecError, Stage,
+    ToHost,
+};

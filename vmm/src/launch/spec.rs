@@ -1,0 +1,293 @@
+//! The messages between the host service and a tenant process, and what makes a launch valid.
+
+use std::os::fd::OwnedFd;
+
+use moirai_abi::machine::VIRTIO_MMIO_MAX;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// Most vCPUs of a tenant.
+pub const MAX_VCPUS: u8 = 8;
+/// Least guest memory: the image, the start information and room to run.
+pub const MIN_MEMORY_BYTES: u64 = 2 << 20;
+/// Most guest memory.
+pub const MAX_MEMORY_BYTES: u64 = 1 << 40;
+/// Longest command line that a host may ask for (the device words come on top).
+pub const MAX_CMDLINE_BYTES: usize = 2048;
+/// Most queues of one device.
+pub const MAX_QUEUES: u16 = 16;
+/// Most descriptors of one queue (virtio 1.2, section 2.7).
+pub const MAX_QUEUE_SIZE: u16 = 32768;
+
+/// How the first vCPU enters the image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Boot {
+    /// Straight into ring 3 if the image has the ring-3 note, else by PVH.
+    #[default]
+    Auto,
+    /// The PVH entry point (32-bit protected mode, ring 0).
+    Pvh,
+    /// The ring-3 note; an image without it is refused.
+    Ring3,
+}
+
+/// One virtio device; what it does is the business of the backend behind its socket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeviceSpec {
+    /// Virtio device id (1 network card, 2 block device).
+    pub device_id: u32,
+    /// Number of virtqueues.
+    pub queues: u16,
+    /// Most descriptors of each queue, a power of two.
+    pub queue_size: u16,
+}
+
+/// How far the process shuts itself in before it touches the image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sandbox {
+    /// `false` only for debugging: no name spaces, no change of user, no seccomp filter.
+    pub enabled: bool,
+    /// User to become; `None` keeps the present one. Needs privilege.
+    pub uid: Option<u32>,
+    /// Group to become; `None` keeps the present one. Needs privilege.
+    pub gid: Option<u32>,
+}
+
+impl Default for Sandbox {
+    fn default() -> Self {
+        Self { enabled: true, uid: None, gid: None }
+    }
+}
+
+/// What a tenant process needs to know; its descriptors come beside it as [`LaunchFds`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LaunchSpec {
+    /// Name of the tenant, for thread names and error texts.
+    pub name: String,
+    /// Guest memory, a multiple of 4096.
+    pub memory_bytes: u64,
+    /// Allocate all guest memory before the guest runs.
+    pub prefault: bool,
+    /// Advise huge pages for guest memory.
+    pub huge_pages: bool,
+    /// Number of vCPUs, 1 to [`MAX_VCPUS`].
+    pub vcpus: u8,
+    /// Command line of the guest, without the words for its devices: those are appended.
+    pub cmdline: String,
+    /// How to enter the image.
+    pub boot: Boot,
+    /// The devices, in the order of [`LaunchFds::devices`].
+    pub devices: Vec<DeviceSpec>,
+    /// Isolation of the process.
+    pub sandbox: Sandbox,
+}
+
+impl LaunchSpec {
+    /// Checks every limit that does not depend on the image.
+    ///
+    /// # Errors
+    /// The first broken rule.
+    pub fn validate(&self) -> Result<(), SpecError> {
+        if !(1..=MAX_VCPUS).contains(&self.vcpus) {
+            return Err(SpecError::Vcpus(self.vcpus));
+        }
+        let size = self.memory_bytes;
+        if !(MIN_MEMORY_BYTES..=MAX_MEMORY_BYTES).contains(&size) || !size.is_multiple_of(4096) {
+            return Err(SpecError::Memory(size));
+        }
+        if self.cmdline.len() > MAX_CMDLINE_BYTES {
+            return Err(SpecError::CmdlineTooLong(self.cmdline.len()));
+        }
+        if self.cmdline.bytes().any(|b| b == 0 || !b.is_ascii()) {
+            return Err(SpecError::CmdlineNotAscii);
+        }
+        if self.devices.len() > VIRTIO_MMIO_MAX {
+            return Err(SpecError::TooManyDevices(self.devices.len()));
+        }
+        for (index, device) in self.devices.iter().enumerate() {
+            if !(1..=MAX_QUEUES).contains(&device.queues) {
+                return Err(SpecError::Queues { index, queues: device.queues });
+            }
+            let size = device.queue_size;
+            if !size.is_power_of_two() || size > MAX_QUEUE_SIZE {
+                return Err(SpecError::QueueSize { index, size });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A launch that cannot be, whatever the image.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum SpecError {
+    /// Number of vCPUs out of range.
+    #[error("{0} vCPUs: a tenant has 1 to {MAX_VCPUS}")]
+    Vcpus(u8),
+    /// Memory size out of range or not whole pages.
+    #[error(
+        "{0} bytes of memory: must be a multiple of 4096 from {MIN_MEMORY_BYTES} to {MAX_MEMORY_BYTES}"
+    )]
+    Memory(u64),
+    /// Command line too long.
+    #[error("command line of {0} bytes: at most {MAX_CMDLINE_BYTES}")]
+    CmdlineTooLong(usize),
+    /// The command line has a zero byte or a character outside ASCII.
+    #[error("the command line must be ASCII without zero bytes")]
+    CmdlineNotAscii,
+    /// More devices than the machine has windows for.
+    #[error("{0} devices: a tenant has at most {VIRTIO_MMIO_MAX}")]
+    TooManyDevices(usize),
+    /// A device with no queue or too many.
+    #[error("device {index} has {queues} queues: must be 1 to {MAX_QUEUES}")]
+    Queues {
+        /// Position in [`LaunchSpec::devices`].
+        index: usize,
+        /// What was asked.
+        queues: u16,
+    },
+    /// A queue size that virtio does not allow.
+    #[error("device {index} has queues of {size}: must be a power of two up to {MAX_QUEUE_SIZE}")]
+    QueueSize {
+        /// Position in [`LaunchSpec::devices`].
+        index: usize,
+        /// What was asked.
+        size: u16,
+    },
+    /// The descriptors beside the message do not match it.
+    #[error("{got} descriptors came with a launch that needs {needed}")]
+    Descriptors {
+        /// What came.
+        got: usize,
+        /// What the specification asks for.
+        needed: usize,
+    },
+}
+
+/// The descriptors of a launch, in the order in which they travel.
+#[derive(Debug)]
+pub struct LaunchFds {
+    /// `/dev/kvm`, open for reading and writing.
+    pub kvm: OwnedFd,
+    /// The kernel image, a regular file open for reading.
+    pub image: OwnedFd,
+    /// The console, a stream socket: guest output out, input in.
+    pub console: OwnedFd,
+    /// The gate page: a memfd of one page, `u32` word `n` for vCPU `n`, 1 open, 0 closed.
+    pub gate: OwnedFd,
+    /// One vhost-user stream socket per device.
+    pub devices: Vec<OwnedFd>,
+}
+
+impl LaunchFds {
+    /// Sorts received descriptors into their places.
+    ///
+    /// # Errors
+    /// [`SpecError::Descriptors`] if their number does not fit `spec`.
+    pub fn from_vec(fds: Vec<OwnedFd>, spec: &LaunchSpec) -> Result<Self, SpecError> {
+        let wrong = SpecError::Descriptors { got: fds.len(), needed: 4 + spec.devices.len() };
+        if fds.len() != 4 + spec.devices.len() {
+            return Err(wrong);
+        }
+        let mut fds = fds.into_iter();
+        match (fds.next(), fds.next(), fds.next(), fds.next()) {
+            (Some(kvm), Some(image), Some(console), Some(gate)) => {
+                Ok(Self { kvm, image, console, gate, devices: fds.collect() })
+            }
+            _ => Err(wrong),
+        }
+    }
+}
+
+/// From the host service to a tenant process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FromHost {
+    /// Build and start the VM; the first message, once.
+    Launch(LaunchSpec),
+    /// Power off. The guests of today have no power button: the VM ends at once, answered by
+    /// [`ExitReason::Stopped`].
+    Stop,
+    /// Reset. The VM ends at once with [`ExitReason::Reset`]; a reset machine is a new process.
+    Reset,
+}
+
+/// From a tenant process to the host service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ToHost {
+    /// The VM is built and its threads stand at their gates.
+    Running {
+        /// Thread id of every vCPU, in the tenant's own process.
+        vcpu_tids: Vec<i32>,
+        /// Parts of the sandbox that could not be had, each a sentence that says why.
+        missing: Vec<String>,
+    },
+    /// The VM could not be built; the process ends.
+    Failed {
+        /// What was being done.
+        stage: Stage,
+        /// What went wrong.
+        error: String,
+        /// What to do about it.
+        hint: String,
+    },
+    /// The VM has ended; the process ends.
+    Exited {
+        /// Why.
+        reason: ExitReason,
+        /// Console output that was thrown away because nobody read the console.
+        console_dropped_bytes: u64,
+    },
+}
+
+/// The steps of a launch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// Reading and checking the launch message.
+    Spec,
+    /// Shutting the process in.
+    Sandbox,
+    /// Creating the VM.
+    Kvm,
+    /// Guest memory.
+    Memory,
+    /// Reading and loading the image.
+    Image,
+    /// Connecting the devices to their backends.
+    Devices,
+    /// Creating the vCPUs.
+    Vcpus,
+}
+
+/// Why a VM ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExitReason {
+    /// The guest powered itself off.
+    PowerOff,
+    /// The guest reset itself, or the host asked for it.
+    Reset,
+    /// The host asked for it.
+    Stopped,
+    /// A vCPU met an exception that it could not handle.
+    TripleFault {
+        /// Which vCPU.
+        vcpu: u8,
+        /// Its registers.
+        registers: String,
+    },
+    /// KVM could not go on (an instruction that it cannot interpret, a bad state).
+    InternalError {
+        /// Which vCPU.
+        vcpu: u8,
+        /// What KVM said.
+        error: String,
+        /// Its registers.
+        registers: String,
+    },
+}
