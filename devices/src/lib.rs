@@ -1,1 +1,23 @@
-//! Virtio device models and host I/O backends.
+//! Virtio device models and the host I/O behind them.
+//!
+//! The crate turns bytes of hostile guests into typed requests and typed requests into host I/O. It
+//! owns no thread, reads no clock and knows neither scheduler nor KVM: its one user, the I/O domain,
+//! owns the event loop and decides whom to serve.
+//!
+//! | module | what it is |
+//! | --- | --- |
+//! | [`vhost`] | one vhost-user connection: memory, queues, features |
+//! | [`blk`], [`net`] | what the guest reads (`config`), bytes to values (`request`, `header`), ring to request and back |
+//! | [`backend`] | io_uring, volumes, TAP, and the stand-ins for tests |
+//! | [`memory`], [`ring`] | guest memory as host addresses; descriptor chains |
+//! | [`counters`] | where the payload bytes went |
+
+pub mod backend;
+pub mod blk;
+pub mod counters;
+pub mod memory;
+#[cfg(any(test, feature = "mock"))]
+pub mod mock;
+pub mod net;
+pub mod ring;
+pub mod vhost;

@@ -1,0 +1,1 @@
+//! Aligned stand-ins for guest buffers that O_DIRECT cannot use.

@@ -1,0 +1,1 @@
+//! A volume or link that fails on purpose, for tests.

@@ -1,0 +1,1 @@
+//! Two links in memory, each receives what the other sends, for tests.

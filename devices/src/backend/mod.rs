@@ -1,0 +1,83 @@
+//! Host I/O: what stands behind the devices.
+//!
+//! `uring` is the ring that all block I/O of an event loop goes through, `file` the volumes, `tap`
+//! the link. `loopback` and `faulty` take their places in tests.
+
+pub mod bounce;
+pub mod faulty;
+pub mod file;
+pub mod loopback;
+pub mod netns;
+pub mod tap;
+pub mod uring;
+
+use std::io;
+
+use crate::blk::{Outcome, Request};
+use crate::net::tx::TxPacket;
+use uring::{Ring, RingFull};
+
+/// Where a request stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Step {
+    /// I/O was submitted; pass its completion to [`Storage::completed`].
+    Pending,
+    /// The request is finished; answer the guest.
+    Done(Outcome),
+}
+
+/// A request on its way through a volume, and how far it has got.
+#[derive(Debug)]
+pub struct Job {
+    /// The request; take it out to complete it when the job is done.
+    pub request: Request,
+}
+
+impl Job {
+    /// A request that was not started.
+    pub fn new(request: Request) -> Self {
+        Self { request }
+    }
+}
+
+/// What serves block requests: a volume, or a faulty one.
+///
+/// For one job: `submit` once, then `completed` for each completion with its token, until
+/// [`Step::Done`]. At most one operation of a job is in the ring at a time. After [`RingFull`] call
+/// `submit` again later: it continues where the job stands.
+pub trait Storage {
+    /// Submits the job's next I/O to the ring, with the owner's token.
+    ///
+    /// # Errors
+    /// The ring is full; nothing happened.
+    fn submit(&mut self, ring: &mut Ring, token: u64, job: &mut Job) -> Result<Step, RingFull>;
+
+    /// Takes the result of the job's I/O and submits the rest, if any (short reads, further ranges).
+    ///
+    /// # Errors
+    /// The ring is full; call `submit` to go on.
+    fn completed(
+        &mut self,
+        ring: &mut Ring,
+        token: u64,
+        job: &mut Job,
+        result: io::Result<u32>,
+    ) -> Result<Step, RingFull>;
+}
+
+/// What sends and receives packets: a TAP, a loopback, a faulty one. Packets on this side carry the
+/// vnet header of [`crate::net::header`] in front.
+pub trait Link {
+    /// Sends one packet. `Ok(false)`: the link's queue is full, try again when it is writable.
+    ///
+    /// # Errors
+    /// The link refuses this packet or is down.
+    fn send(&mut self, packet: &TxPacket) -> io::Result<bool>;
+
+    /// Receives one packet, vnet header first; returns its length, or `None` if none waits.
+    ///
+    /// # Errors
+    /// The link is down.
+    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>>;
+}

@@ -1,0 +1,98 @@
+//! What a virtio-blk device shows: feature bits and configuration space (virtio 1.2, 5.2.3, 5.2.4).
+
+use virtio_bindings::virtio_blk::{
+    VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_MQ,
+    VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_F_WRITE_ZEROES,
+};
+use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
+use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
+
+use super::SECTOR_BYTES;
+use crate::vhost::DeviceProfile;
+
+/// Length of the answer to a get-id request.
+pub const DISK_ID_LEN: usize = 20;
+
+/// Most data segments in a request. Linux posts at most this many descriptors beside header and
+/// status.
+pub const SEG_MAX: u32 = 254;
+
+/// Most bytes that one discard or write-zeroes range may cover: it is one unit of disk time, so it
+/// is kept small enough to be a bounded one.
+pub const MAX_RANGE_BYTES: u64 = 64 << 20;
+
+/// Most ranges in one discard or write-zeroes request.
+pub const MAX_RANGES: u32 = 16;
+
+/// What a disk is to its guest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Disk {
+    /// Capacity in units of 512 bytes.
+    pub capacity_sectors: u64,
+    /// Whether writes are refused.
+    pub read_only: bool,
+    /// Logical block size in bytes, a power of two from 512 to 4096.
+    pub block_size: u32,
+    /// Whether discard and write-zeroes are offered. Never on a read-only disk.
+    pub discard: bool,
+    /// Number of request queues.
+    pub queues: u16,
+    /// Largest queue size offered, a power of two.
+    pub queue_size: u16,
+    /// What get-id answers, padded with zeros.
+    pub id: [u8; DISK_ID_LEN],
+}
+
+impl Disk {
+    /// The feature bits that the device offers.
+    pub fn features(&self) -> u64 {
+        let mut bits = 1 << VIRTIO_F_VERSION_1
+            | 1 << VIRTIO_RING_F_EVENT_IDX
+            | 1 << VIRTIO_RING_F_INDIRECT_DESC
+            | 1 << VIRTIO_BLK_F_SEG_MAX
+            | 1 << VIRTIO_BLK_F_BLK_SIZE
+            | 1 << VIRTIO_BLK_F_FLUSH;
+        if self.queues > 1 {
+            bits |= 1 << VIRTIO_BLK_F_MQ;
+        }
+        if self.read_only {
+            bits |= 1 << VIRTIO_BLK_F_RO;
+        } else if self.discard {
+            bits |= 1 << VIRTIO_BLK_F_DISCARD | 1 << VIRTIO_BLK_F_WRITE_ZEROES;
+        }
+        bits
+    }
+
+    /// The configuration space, little-endian, in the order of `struct virtio_blk_config`.
+    pub fn config_space(&self) -> Vec<u8> {
+        let max_range_sectors = u32::try_from(MAX_RANGE_BYTES / SECTOR_BYTES).unwrap_or(u32::MAX);
+        let mut bytes = Vec::with_capacity(60);
+        bytes.extend(self.capacity_sectors.to_le_bytes());
+        bytes.extend(0u32.to_le_bytes()); // size_max: not offered
+        bytes.extend(SEG_MAX.to_le_bytes());
+        bytes.extend([0; 4]); // geometry: not offered
+        bytes.extend(self.block_size.to_le_bytes());
+        bytes.extend([0; 8]); // topology: not offered
+        bytes.extend([0, 0]); // writeback: not offered; unused
+        bytes.extend(self.queues.to_le_bytes());
+        bytes.extend(max_range_sectors.to_le_bytes()); // max_discard_sectors
+        bytes.extend(MAX_RANGES.to_le_bytes()); // max_discard_seg
+        bytes.extend((self.block_size / 512).to_le_bytes()); // discard_sector_alignment
+        bytes.extend(max_range_sectors.to_le_bytes()); // max_write_zeroes_sectors
+        bytes.extend(MAX_RANGES.to_le_bytes()); // max_write_zeroes_seg
+        bytes.push(1); // write_zeroes_may_unmap
+        bytes.extend([0; 3]);
+        bytes
+    }
+
+    /// The disk as a vhost-user device.
+    pub fn profile(&self) -> DeviceProfile {
+        DeviceProfile {
+            features: self.features(),
+            config: self.config_space(),
+            queues: self.queues,
+            max_queue_size: self.queue_size,
+            allow_unsealed_memory: false,
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! virtio-blk, virtio 1.2 section 5.2.
+//!
+//! `config` says what the guest may read and negotiate, `request` turns a chain into a typed
+//! request, `frontend` moves requests between ring and I/O domain. The I/O itself is
+//! [`crate::backend::file`].
+
+pub mod config;
+pub mod frontend;
+pub mod request;
+
+pub use config::{DISK_ID_LEN, Disk};
+pub use frontend::{Frontend, FrontendError, Next, Outcome, Token};
+pub use request::{Op, ParseError, Range, Request};
+
+/// Unit of the addresses and of the capacity in virtio-blk, whatever the block size is.
+pub const SECTOR_BYTES: u64 = 512;

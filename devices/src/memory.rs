@@ -1,0 +1,122 @@
+//! Guest memory as host addresses.
+//!
+//! [`Buffers`] is the one form in which guest memory leaves this crate's parsers: host addresses,
+//! checked once against the guest's memory map, together with a reference that keeps the mapping
+//! alive. Nobody makes a Rust slice of it: the guest may write there at any time. The kernel reads
+//! and writes it (`readv`, `writev`), and [`Buffers::copy_to`] and [`Buffers::copy_from`] copy it
+//! through volatile accesses.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+use vm_memory::{GuestAddress, GuestMemory as _, GuestMemoryMmap, Permissions};
+
+/// The memory of one guest, mapped into this process.
+pub type GuestMemory = GuestMemoryMmap<()>;
+
+/// A run of bytes at a host address, laid out as the kernel's `struct iovec`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// Host address of the first byte.
+    pub addr: usize,
+    /// Length in bytes.
+    pub len: usize,
+}
+
+/// A list of segments; most requests have no more than four.
+pub type Segments = SmallVec<[Segment; 4]>;
+
+/// The data part of a request: segments of one guest's memory, and the mapping they lie in.
+///
+/// Every segment was inside `memory` when this was built, and stays valid memory as long as this
+/// (or a clone) lives.
+#[derive(Clone, Debug)]
+pub struct Buffers {
+    memory: Arc<GuestMemory>,
+    segments: Segments,
+    len_bytes: u64,
+}
+
+/// A range that is not guest memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{len_bytes} bytes at guest address {addr:#x} are not guest memory")]
+pub struct OutsideMemory {
+    /// Guest physical address of the range.
+    pub addr: u64,
+    /// Its length.
+    pub len_bytes: u64,
+}
+
+impl Buffers {
+    /// An empty list of buffers in `memory`.
+    pub fn new(memory: Arc<GuestMemory>) -> Self {
+        Self { memory, segments: Segments::new(), len_bytes: 0 }
+    }
+
+    /// Appends the guest physical range; one that crosses regions becomes several segments.
+    ///
+    /// # Errors
+    /// [`OutsideMemory`] if any byte of it is not guest memory; nothing is appended then.
+    pub fn push(&mut self, addr: GuestAddress, len: u32) -> Result<(), OutsideMemory> {
+        let outside = OutsideMemory { addr: addr.0, len_bytes: u64::from(len) };
+        let before = self.segments.len();
+        let slices = self
+            .memory
+            .get_slices(addr, len as usize, Permissions::ReadWrite)
+            .map_err(|_| outside)?;
+        for slice in slices {
+            let Ok(slice) = slice else {
+                self.segments.truncate(before);
+                return Err(outside);
+            };
+            let addr = slice.ptr_guard_mut().as_ptr() as usize;
+            self.segments.push(Segment { addr, len: slice.len() });
+        }
+        self.len_bytes += u64::from(len);
+        Ok(())
+    }
+
+    /// The segments, in order.
+    pub fn segments(&self) -> &[Segment] {
+        &self.segments
+    }
+
+    /// Sum of the segments' lengths.
+    pub fn len_bytes(&self) -> u64 {
+        self.len_bytes
+    }
+
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.len_bytes == 0
+    }
+
+    /// Whether every segment begins and ends at a multiple of `align` bytes, as O_DIRECT wants it.
+    /// `align` is a power of two.
+    pub fn aligned_to(&self, align: usize) -> bool {
+        let mask = align.saturating_sub(1);
+        self.segments.iter().all(|s| (s.addr | s.len) & mask == 0)
+    }
+
+    /// The memory that the segments lie in.
+    pub fn memory(&self) -> &Arc<GuestMemory> {
+        &self.memory
+    }
+
+    /// What remains after the first `skip` bytes.
+    #[must_use]
+    pub fn tail(&self, skip: u64) -> Self {
+        let mut left = usize::try_from(skip).unwrap_or(usize::MAX);
+        let mut segments = Segments::new();
+        for segment in &self.segments {
+            let cut = left.min(segment.len);
+            left -= cut;
+            if cut < segment.len {
+                segments.push(Segment { addr: segment.addr + cut, len: segment.len - cut });
+            }
+        }
+        let len_bytes = self.len_bytes.saturating_sub(skip);
+        Self { memory: Arc::clone(&self.memory), segments, len_bytes }
+    }
+}

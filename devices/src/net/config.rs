@@ -1,0 +1,76 @@
+//! What a virtio-net device shows: feature bits and configuration space (virtio 1.2, 5.1.3, 5.1.4).
+
+use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
+use virtio_bindings::virtio_net::{
+    VIRTIO_NET_F_CSUM, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_MAC, VIRTIO_NET_F_MRG_RXBUF,
+    VIRTIO_NET_F_MTU, VIRTIO_NET_F_STATUS, VIRTIO_NET_S_LINK_UP,
+};
+use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
+
+use crate::vhost::DeviceProfile;
+
+/// An Ethernet address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct MacAddr(pub [u8; 6]);
+
+impl MacAddr {
+    /// Whether it is a group address (broadcast included).
+    pub fn is_multicast(self) -> bool {
+        self.0[0] & 1 == 1
+    }
+}
+
+impl std::fmt::Display for MacAddr {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+/// What a network card is to its guest: one queue pair.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Nic {
+    /// The guest's address. Packets with another source address are not sent.
+    pub mac: MacAddr,
+    /// Largest payload of a frame in bytes.
+    pub mtu: u16,
+    /// Largest queue size offered, a power of two.
+    pub queue_size: u16,
+}
+
+impl Nic {
+    /// The feature bits that the device offers.
+    pub fn features(&self) -> u64 {
+        1 << VIRTIO_F_VERSION_1
+            | 1 << VIRTIO_RING_F_EVENT_IDX
+            | 1 << VIRTIO_RING_F_INDIRECT_DESC
+            | 1 << VIRTIO_NET_F_CSUM
+            | 1 << VIRTIO_NET_F_GUEST_CSUM
+            | 1 << VIRTIO_NET_F_MAC
+            | 1 << VIRTIO_NET_F_STATUS
+            | 1 << VIRTIO_NET_F_MTU
+            | 1 << VIRTIO_NET_F_MRG_RXBUF
+    }
+
+    /// The configuration space, little-endian: mac, status, max_virtqueue_pairs, mtu.
+    pub fn config_space(&self) -> Vec<u8> {
+        let link_up = u16::try_from(VIRTIO_NET_S_LINK_UP).unwrap_or(1);
+        let mut bytes = Vec::with_capacity(12);
+        bytes.extend(self.mac.0);
+        bytes.extend(link_up.to_le_bytes());
+        bytes.extend(1u16.to_le_bytes());
+        bytes.extend(self.mtu.to_le_bytes());
+        bytes
+    }
+
+    /// The card as a vhost-user device.
+    pub fn profile(&self) -> DeviceProfile {
+        DeviceProfile {
+            features: self.features(),
+            config: self.config_space(),
+            queues: 2,
+            max_queue_size: self.queue_size,
+            allow_unsealed_memory: false,
+        }
+    }
+}
