@@ -120,7 +120,10 @@ impl core::fmt::Display for ContractError {
                 write!(f, "a slice of zero without `extra` would never get any service")
             }
             Self::SliceOverDeadline { slice, deadline } => {
-                write!(f, "a slice of {slice} ns cannot be served within a deadline of {deadline} ns")
+                write!(
+                    f,
+                    "a slice of {slice} ns cannot be served within a deadline of {deadline} ns"
+                )
             }
             Self::DeadlineOverPeriod { deadline, period } => {
                 write!(f, "the deadline of {deadline} ns lies beyond the period of {period} ns")

@@ -4,11 +4,27 @@
 //! tests. There is no clock, no I/O, no unsafe and no dependency in this crate.
 #![no_std]
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(clippy::float_arithmetic, clippy::arithmetic_side_effects, clippy::indexing_slicing)
+)]
 
 extern crate alloc;
 
+pub mod atropos;
+mod budget;
 pub mod contract;
+pub mod fifo;
+mod heap;
+mod names;
 pub mod policy;
+mod reserve;
+mod slack;
+mod table;
 
+pub use atropos::Atropos;
 pub use contract::{Contract, ContractError, Nanos, Weight};
+pub use fifo::Fifo;
+pub use names::{POLICIES, UnknownPolicy, policy_by_name};
 pub use policy::{Account, ClientId, Head, Pick, Policy, PolicyError, Rank, Service};
+pub use reserve::SLACK_QUANTUM;

@@ -1,0 +1,296 @@
+//! The machinery of all policies that keep contracts: budgets in order of deadline, of refill, and
+//! of virtual time in the slack.
+//!
+//! Owns the clients of one resource. *When* a budget changes is here, and the same for all:
+//!
+//! | event | what happens |
+//! | --- | --- |
+//! | any call with a `now` | except `charge`: slices whose time has come are released first |
+//! | pick | the runnable client with the earliest deadline, else slack |
+//! | charge | the account of the pick pays; slack never touches a slice |
+//!
+//! *How* it changes is a [`Rules`]: one small type per policy (`atropos`, `nemesis`, ...).
+
+use alloc::vec::Vec;
+
+use crate::budget::Budget;
+use crate::contract::{Contract, Nanos};
+use crate::heap::Heap;
+use crate::policy::{Account, ClientId, Head, Pick, Policy, PolicyError, Rank, Service};
+use crate::slack::{Slack, Virtual};
+use crate::table::Table;
+
+/// The longest slack service between two picks of a preemptible resource, in nanoseconds. It
+/// bounds how unfair slack can be (invariant 8).
+pub const SLACK_QUANTUM: Nanos = 1_000_000;
+
+/// How a policy changes the budget of one client.
+pub(crate) trait Rules: Send {
+    /// The client, asleep until now, has work again. `awake` is already set.
+    fn wake(&self, budget: &mut Budget, now: Nanos);
+
+    /// What a sleeper would be left with if it woke at `now`.
+    fn asleep_left(&self, budget: &Budget, now: Nanos) -> i64 {
+        let mut woken = budget.clone();
+        self.wake(&mut woken, now);
+        woken.left
+    }
+}
+
+#[derive(Debug)]
+struct Client {
+    id: ClientId,
+    budget: Budget,
+    virtual_time: Virtual,
+}
+
+/// A policy that keeps contracts by the rules `R`.
+#[derive(Debug)]
+pub(crate) struct Reserve<R> {
+    rules: R,
+    clients: Table<Client>,
+    /// Runnable clients by deadline.
+    ready: Heap<(Nanos, ClientId)>,
+    /// Clients by next refill: those awake, and all of them when `periodic`.
+    refills: Heap<(Nanos, ClientId)>,
+    slack: Slack,
+    /// Scratch for `ranks`.
+    ranks: Vec<Rank>,
+    /// Slices are released to sleepers too, at fixed boundaries; from the first call of `ranks` on.
+    periodic: bool,
+    now: Nanos,
+    round: u64,
+}
+
+impl<R: Rules> Reserve<R> {
+    pub(crate) const fn new(rules: R, capacity: usize) -> Self {
+        Self {
+            rules,
+            clients: Table::new(capacity),
+            ready: Heap::new(),
+            refills: Heap::new(),
+            slack: Slack::new(),
+            ranks: Vec::new(),
+            periodic: false,
+            now: 0,
+            round: 0,
+        }
+    }
+
+    /// Time never goes backwards here.
+    fn clock(&mut self, now: Nanos) -> Nanos {
+        self.now = self.now.max(now);
+        self.now
+    }
+
+    /// Moves a client to where its state says that it belongs.
+    fn place(&mut self, slot: usize) {
+        let Some(Client { id, budget, virtual_time }) = self.clients.get(slot) else { return };
+        let contract = budget.contract;
+        if budget.runnable() {
+            self.ready.set(slot, (budget.deadline, *id));
+        } else {
+            self.ready.remove(slot);
+        }
+        // The end of time is never reached: it would be reached again and again.
+        let due = contract.slice() > 0 && budget.refill < Nanos::MAX;
+        if due && (budget.awake || self.periodic) {
+            self.refills.set(slot, (budget.refill, *id));
+        } else {
+            self.refills.remove(slot);
+        }
+        if budget.awake && !budget.runnable() && contract.extra().is_some() {
+            self.slack.set(slot, *id, *virtual_time);
+        } else {
+            self.slack.remove(slot);
+        }
+    }
+
+    /// Releases the slices whose time has come.
+    fn release_due(&mut self, now: Nanos) {
+        while let Some(((refill, _), slot)) = self.refills.first()
+            && refill <= now
+        {
+            if let Some(client) = self.clients.get_mut(slot) {
+                client.budget.release_due(now);
+            }
+            self.place(slot);
+        }
+    }
+
+    fn next_refill(&self) -> Option<Nanos> {
+        self.refills.first().map(|((refill, _), _)| refill)
+    }
+}
+
+impl<R: Rules> Policy for Reserve<R> {
+    fn add(&mut self, id: ClientId, contract: Contract, now: Nanos) -> Result<(), PolicyError> {
+        let now = self.clock(now);
+        let client = Client { id, budget: Budget::new(contract, now), virtual_time: 0 };
+        let slot = self.clients.add(id, client)?;
+        let slots = self.clients.slots();
+        self.ready.grow(slots);
+        self.refills.grow(slots);
+        self.slack.grow(slots);
+        self.ranks.reserve(slots.saturating_sub(self.ranks.len()));
+        self.place(slot);
+        Ok(())
+    }
+
+    fn remove(&mut self, id: ClientId, now: Nanos) -> Result<Account, PolicyError> {
+        self.clock(now);
+        let (slot, client) = self.clients.remove(id)?;
+        self.ready.remove(slot);
+        self.refills.remove(slot);
+        self.slack.remove(slot);
+        Ok(client.budget.account)
+    }
+
+    fn change(&mut self, id: ClientId, contract: Contract, now: Nanos) -> Result<(), PolicyError> {
+        let now = self.clock(now);
+        self.release_due(now);
+        let slot = self.clients.slot(id).ok_or(PolicyError::Unknown(id))?;
+        if let Some(client) = self.clients.get_mut(slot) {
+            client.budget.change(contract);
+        }
+        self.place(slot);
+        Ok(())
+    }
+
+    fn wake(&mut self, id: ClientId, _head: Head, now: Nanos) {
+        let now = self.clock(now);
+        self.release_due(now);
+        let Some(slot) = self.clients.slot(id) else { return };
+        let Some(client) = self.clients.get_mut(slot) else { return };
+        if client.budget.awake {
+            return;
+        }
+        client.budget.awake = true;
+        client.virtual_time = self.slack.resume(client.virtual_time);
+        if client.budget.contract.slice() > 0 {
+            self.rules.wake(&mut client.budget, now);
+        }
+        self.place(slot);
+    }
+
+    fn block(&mut self, id: ClientId, now: Nanos) {
+        let now = self.clock(now);
+        self.release_due(now);
+        let Some(slot) = self.clients.slot(id) else { return };
+        let Some(client) = self.clients.get_mut(slot) else { return };
+        if client.budget.awake {
+            client.budget.awake = false;
+            client.budget.asleep_since = now;
+            self.place(slot);
+        }
+    }
+
+    fn pick(&mut self, now: Nanos) -> Option<Pick> {
+        let now = self.clock(now);
+        self.release_due(now);
+        let next = self.next_refill().unwrap_or(Nanos::MAX);
+        self.round = self.round.wrapping_add(1);
+        let round = self.round;
+        if let Some(((_, id), slot)) = self.ready.first() {
+            let left = self.clients.get(slot).map_or(0, |client| client.budget.left);
+            let until = now.saturating_add_signed(left).min(next);
+            return Some(Pick { client: id, service: Service::Guaranteed, until, round });
+        }
+        let (id, _) = self.slack.pick()?;
+        let until = now.saturating_add(SLACK_QUANTUM).min(next);
+        Some(Pick { client: id, service: Service::Extra, until, round })
+    }
+
+    fn charge(&mut self, id: ClientId, service: Service, cost: Nanos, now: Nanos) {
+        let now = self.clock(now);
+        let Some(slot) = self.clients.slot(id) else { return };
+        let Some(Client { budget, virtual_time, .. }) = self.clients.get_mut(slot) else { return };
+        budget.book(service, cost, now);
+        match (service, budget.contract.extra()) {
+            (Service::Guaranteed, _) if budget.contract.slice() > 0 => budget.spend(cost, now),
+            (Service::Extra, Some(weight)) => {
+                *virtual_time = Slack::after(*virtual_time, cost, weight);
+            }
+            _ => {}
+        }
+        self.place(slot);
+    }
+
+    fn timeout(&self, now: Nanos) -> Option<Nanos> {
+        let next = self.next_refill();
+        if !self.periodic {
+            return next;
+        }
+        // A kernel switches between the ranked: whichever budget can end first must be watched.
+        let left = |(_, slot)| self.clients.get(slot).map(|client| client.budget.left);
+        let end = self.ready.iter().filter_map(left).min();
+        let end = end.map(|left| self.now.max(now).saturating_add_signed(left));
+        next.into_iter().chain(end).min()
+    }
+
+    fn ranks(&mut self, now: Nanos, visit: &mut dyn FnMut(Rank)) {
+        let now = self.clock(now);
+        if !self.periodic {
+            self.periodic = true;
+            for slot in 0..self.clients.slots() {
+                self.place(slot);
+            }
+        }
+        self.release_due(now);
+        self.ranks.clear();
+        for (client, _, Client { budget, .. }) in self.clients.iter() {
+            let left = if budget.awake { budget.left } else { self.rules.asleep_left(budget, now) };
+            if let Ok(budget_left) = Nanos::try_from(left)
+                && budget_left > 0
+            {
+                self.ranks.push(Rank { client, deadline: budget.deadline, budget: budget_left });
+            }
+        }
+        self.ranks.sort_unstable_by_key(|rank| (rank.deadline, rank.client));
+        self.ranks.iter().copied().for_each(visit);
+    }
+
+    fn account(&self, id: ClientId) -> Option<Account> {
+        let slot = self.clients.slot(id)?;
+        self.clients.get(slot).map(|client| client.budget.account)
+    }
+}
+
+/// Implements `Policy` for a public wrapper of a [`Reserve`], so that its rules stay private.
+macro_rules! delegate_policy {
+    ($name:ty) => {
+        impl Policy for $name {
+            fn add(&mut self, id: ClientId, c: Contract, now: Nanos) -> Result<(), PolicyError> {
+                self.0.add(id, c, now)
+            }
+            fn remove(&mut self, id: ClientId, now: Nanos) -> Result<Account, PolicyError> {
+                self.0.remove(id, now)
+            }
+            fn change(&mut self, id: ClientId, c: Contract, now: Nanos) -> Result<(), PolicyError> {
+                self.0.change(id, c, now)
+            }
+            fn wake(&mut self, id: ClientId, head: Head, now: Nanos) {
+                self.0.wake(id, head, now);
+            }
+            fn block(&mut self, id: ClientId, now: Nanos) {
+                self.0.block(id, now);
+            }
+            fn pick(&mut self, now: Nanos) -> Option<Pick> {
+                self.0.pick(now)
+            }
+            fn charge(&mut self, id: ClientId, service: Service, cost: Nanos, now: Nanos) {
+                self.0.charge(id, service, cost, now);
+            }
+            fn timeout(&self, now: Nanos) -> Option<Nanos> {
+                self.0.timeout(now)
+            }
+            fn ranks(&mut self, now: Nanos, visit: &mut dyn FnMut(Rank)) {
+                self.0.ranks(now, visit);
+            }
+            fn account(&self, id: ClientId) -> Option<Account> {
+                self.0.account(id)
+            }
+        }
+    };
+}
+pub(crate) use delegate_policy;
