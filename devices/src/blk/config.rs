@@ -8,7 +8,7 @@ use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 
 use super::SECTOR_BYTES;
-use crate::vhost::DeviceProfile;
+use crate::vhost::{DEFAULT_MAX_MEMORY_BYTES, DeviceProfile};
 
 /// Length of the answer to a get-id request.
 pub const DISK_ID_LEN: usize = 20;
@@ -93,6 +93,7 @@ impl Disk {
             queues: self.queues,
             max_queue_size: self.queue_size,
             allow_unsealed_memory: false,
+            max_memory_bytes: DEFAULT_MAX_MEMORY_BYTES,
         }
     }
 }

@@ -7,7 +7,7 @@ use virtio_bindings::virtio_net::{
 };
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 
-use crate::vhost::DeviceProfile;
+use crate::vhost::{DEFAULT_MAX_MEMORY_BYTES, DeviceProfile};
 
 /// An Ethernet address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -71,6 +71,7 @@ impl Nic {
             queues: 2,
             max_queue_size: self.queue_size,
             allow_unsealed_memory: false,
+            max_memory_bytes: DEFAULT_MAX_MEMORY_BYTES,
         }
     }
 }

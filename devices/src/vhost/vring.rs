@@ -1,26 +1,78 @@
-//! One queue of a session: its ring, its descriptors for kick and call, and whether it runs.
+//! One queue of a session: its ring, its eventfds, and whether it runs.
+//!
+//! A ring is *set up* when it has memory and addresses, *started* from its kick descriptor until
+//! GET_VRING_BASE, and *running* when it is also enabled. Only a running ring gives out chains; one
+//! that is set up still takes completions.
+//!
+//! The eventfds are shared with a peer that may clear O_NONBLOCK and fill their counters at any
+//! time. Reads therefore ask for RWF_NOWAIT; writes, which have no such flag on eventfds, are made
+//! only when poll says that they fit.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 
-use virtio_queue::Queue;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{Errno, ReadWriteFlags, preadv2};
+use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VRING_AVAIL_F_NO_INTERRUPT};
+use virtio_queue::{Queue, QueueT};
+use vm_memory::{Bytes, GuestAddress};
 
+use super::SessionError;
+use super::memory::MemoryTable;
 use crate::memory::GuestMemory;
+
+/// Where the peer keeps the ring, in its own address space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct RingAddresses {
+    pub(super) descriptors: u64,
+    pub(super) available: u64,
+    pub(super) used: u64,
+}
 
 /// A queue as vhost-user describes it.
 #[derive(Debug)]
 pub struct Vring {
+    index: u16,
     queue: Queue,
     memory: Option<Arc<GuestMemory>>,
-    kick: Option<OwnedFd>,
-    call: Option<OwnedFd>,
-    running: bool,
+    pub(super) addresses: Option<RingAddresses>,
+    pub(super) kick: Option<OwnedFd>,
+    pub(super) call: Option<OwnedFd>,
+    pub(super) error: Option<OwnedFd>,
+    pub(super) started: bool,
+    pub(super) enabled: bool,
+    pub(super) draining: bool,
+    pub(super) running: bool,
+    failed: bool,
+    /// The used index was not read from the ring yet.
+    fresh: bool,
 }
 
 impl Vring {
+    pub(super) fn new(index: u16, max_size: u16) -> Result<Self, SessionError> {
+        let queue = Queue::new(max_size)
+            .map_err(|_| SessionError::BadQueueSize { index, size: max_size.into() })?;
+        Ok(Self {
+            index,
+            queue,
+            memory: None,
+            addresses: None,
+            kick: None,
+            call: None,
+            error: None,
+            started: false,
+            enabled: false,
+            draining: false,
+            running: false,
+            failed: false,
+            fresh: true,
+        })
+    }
+
     /// Memory and ring for a frontend's `next_request` and `complete`; `None` unless the ring is
-    /// set up (it may be disabled or draining: completions are still legal then).
+    /// set up. A ring that is disabled or draining still takes completions.
     pub fn parts(&mut self) -> Option<(&Arc<GuestMemory>, &mut Queue)> {
         Some((self.memory.as_ref()?, &mut self.queue))
     }
@@ -40,7 +92,14 @@ impl Vring {
     /// # Errors
     /// The descriptor cannot be read.
     pub fn drain_kick(&mut self) -> io::Result<bool> {
-        Ok(false)
+        let Some(kick) = &self.kick else { return Ok(false) };
+        let mut count = [0; 8];
+        let mut buffers = [io::IoSliceMut::new(&mut count)];
+        match preadv2(kick, &mut buffers, u64::MAX, ReadWriteFlags::NOWAIT) {
+            Ok(_) => Ok(true),
+            Err(Errno::AGAIN | Errno::INTR) => Ok(false),
+            Err(errno) => Err(errno.into()),
+        }
     }
 
     /// Tells the driver about used chains if it wants to know (EVENT_IDX, NO_INTERRUPT). Returns
@@ -49,8 +108,23 @@ impl Vring {
     /// # Errors
     /// The ring is not in memory or the eventfd cannot be written.
     pub fn signal(&mut self) -> io::Result<bool> {
-        let _ = &self.call;
-        Ok(false)
+        if !self.driver_wants_signal()? {
+            return Ok(false);
+        }
+        self.call.as_ref().map_or(Ok(false), notify)
+    }
+
+    fn driver_wants_signal(&mut self) -> io::Result<bool> {
+        let Some(mem) = &self.memory else { return Ok(false) };
+        if self.queue.event_idx_enabled() {
+            return self.queue.needs_notification(&**mem).map_err(io::Error::other);
+        }
+        // The used index must be visible to a driver that clears the flag after we read it.
+        fence(Ordering::SeqCst);
+        let flags: u16 = mem
+            .load(GuestAddress(self.queue.avail_ring()), Ordering::Relaxed)
+            .map_err(io::Error::other)?;
+        Ok(u32::from(u16::from_le(flags)) & VRING_AVAIL_F_NO_INTERRUPT == 0)
     }
 
     /// Asks the driver to kick again (call before sleeping). Returns whether chains arrived
@@ -59,7 +133,8 @@ impl Vring {
     /// # Errors
     /// The ring is not in memory.
     pub fn enable_kicks(&mut self) -> io::Result<bool> {
-        Ok(false)
+        let Some(mem) = &self.memory else { return Ok(false) };
+        self.queue.enable_notification(&**mem).map_err(io::Error::other)
     }
 
     /// Tells the driver not to kick, for the time that the ring is polled.
@@ -67,12 +142,106 @@ impl Vring {
     /// # Errors
     /// The ring is not in memory.
     pub fn disable_kicks(&mut self) -> io::Result<()> {
+        let Some(mem) = &self.memory else { return Ok(()) };
+        self.queue.disable_notification(&**mem).map_err(io::Error::other)
+    }
+
+    /// The ring is broken: it gives out nothing more until its driver has stopped and set it up
+    /// again. Tells the peer by the queue's error eventfd.
+    pub fn fail(&mut self) {
+        self.failed = true;
+        self.running = false;
+        if let Some(error) = &self.error {
+            // A peer that cannot be told finds out by its queue standing still.
+            let _ = notify(error);
+        }
+    }
+
+    pub(super) fn set_size(&mut self, size: u32) -> Result<(), SessionError> {
+        let bad = SessionError::BadQueueSize { index: self.index, size };
+        let Ok(size) = u16::try_from(size) else { return Err(bad) };
+        self.queue.try_set_size(size).map_err(|_| bad)
+    }
+
+    /// The next chain to take, as SET_VRING_BASE and GET_VRING_BASE count it.
+    pub(super) fn set_base(&mut self, base: u16) {
+        self.queue.set_next_avail(base);
+    }
+
+    pub(super) fn base(&self) -> u16 {
+        self.queue.next_avail()
+    }
+
+    /// Finds the ring's addresses in the memory table; both may still be missing.
+    pub(super) fn locate(&mut self, table: Option<&MemoryTable>) -> Result<(), SessionError> {
+        let (Some(addresses), Some(table)) = (self.addresses, table) else { return Ok(()) };
+        let outside = |()| SessionError::RingOutsideMemory { index: self.index };
+        let find = |addr| table.guest_address(addr).ok_or(());
+        let descriptors = find(addresses.descriptors).map_err(outside)?;
+        let available = find(addresses.available).map_err(outside)?;
+        let used = find(addresses.used).map_err(outside)?;
+        self.queue
+            .try_set_desc_table_address(descriptors)
+            .and_then(|()| self.queue.try_set_avail_ring_address(available))
+            .and_then(|()| self.queue.try_set_used_ring_address(used))
+            .map_err(|_| SessionError::RingOutsideMemory { index: self.index })?;
+        self.memory = Some(Arc::clone(&table.guest));
         Ok(())
     }
 
-    /// The ring is broken: serves it no more until the driver sets it up again, and tells the peer
-    /// by its error eventfd.
-    pub fn fail(&mut self) {
-        self.running = false;
+    /// Begins to run if all is there for it, or ceases to. Returns whether that changed.
+    pub(super) fn refresh(&mut self, features: u64) -> Result<bool, SessionError> {
+        let wanted = self.started && self.enabled && !self.draining && !self.failed;
+        let Some(mem) = self.memory.as_ref().filter(|_| wanted) else {
+            return Ok(std::mem::take(&mut self.running));
+        };
+        if self.running {
+            return Ok(false);
+        }
+        let outside = SessionError::RingOutsideMemory { index: self.index };
+        self.queue.set_event_idx(features >> VIRTIO_RING_F_EVENT_IDX & 1 == 1);
+        self.queue.set_ready(true);
+        if !self.queue.is_valid(&**mem) {
+            return Err(outside);
+        }
+        if std::mem::take(&mut self.fresh) {
+            let used = self.queue.used_idx(&**mem, Ordering::Acquire).map_err(|_| outside)?;
+            self.queue.set_next_used(used.0);
+        }
+        self.running = true;
+        Ok(true)
+    }
+
+    /// Checks that a running ring still lies in memory after its addresses or the table changed.
+    pub(super) fn revalidate(&self) -> Result<(), SessionError> {
+        match &self.memory {
+            Some(mem) if self.running && !self.queue.is_valid(&**mem) => {
+                Err(SessionError::RingOutsideMemory { index: self.index })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Forgets the ring; its peer sets it up anew to start again. Call and error descriptors stay:
+    /// some frontends send them once.
+    pub(super) fn stop(&mut self) {
+        self.queue.reset();
+        (self.memory, self.addresses, self.kick) = (None, None, None);
+        (self.started, self.draining, self.running) = (false, false, false);
+        (self.failed, self.fresh) = (false, true);
+    }
+}
+
+/// Adds one to an eventfd; `false` if its counter is full, which means that nobody listens.
+fn notify(eventfd: &OwnedFd) -> io::Result<bool> {
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut fds = [PollFd::new(eventfd, PollFlags::OUT)];
+    if poll(&mut fds, Some(&now))? == 0 {
+        return Ok(false);
+    }
+    match rustix::io::write(eventfd, &1_u64.to_ne_bytes()) {
+        Ok(_) => Ok(true),
+        Err(Errno::AGAIN) => Ok(false),
+        Err(errno) => Err(errno.into()),
     }
 }

@@ -1,0 +1,177 @@
+//! Memory tables: validated, mapped, and searched for ring addresses.
+//!
+//! A peer that could shrink its memory file under our mapping could kill this process with SIGBUS,
+//! so the file has to be a memfd sealed against shrinking unless the profile trusts the peer.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use rustix::fs::{FileType, SealFlags, fcntl_get_seals, fstat};
+use vhost::vhost_user::message::VhostUserMemoryRegion;
+use vm_memory::{FileOffset, GuestAddress, GuestRegionMmap, MmapRegion};
+
+use crate::memory::GuestMemory;
+
+/// Regions may begin at multiples of this offset in their file.
+const PAGE_BYTES: u64 = 4096;
+
+/// A rule for memory tables that the peer broke.
+#[derive(Debug, thiserror::Error)]
+pub enum MemoryError {
+    /// Zero length, or an address range that wraps around.
+    #[error("memory region {0} is empty or overflows")]
+    BadRange(usize),
+    /// The offset in the file is no multiple of the page size.
+    #[error("memory region {0} does not begin at a page of its file")]
+    Unaligned(usize),
+    /// All regions together exceed the limit of the profile.
+    #[error("memory table of {bytes} bytes exceeds the limit of {limit}")]
+    TooLarge {
+        /// Sum of the regions.
+        bytes: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// The file is shorter than the region says.
+    #[error("memory region {index} ends at {end} of a file of {size} bytes")]
+    FileTooShort {
+        /// Which region.
+        index: usize,
+        /// End of the region in the file.
+        end: u64,
+        /// Size of the file.
+        size: u64,
+    },
+    /// The file could shrink under the mapping.
+    #[error(
+        "memory region {0} is no memfd with F_SEAL_SHRINK; seal it (QEMU: memory-backend-memfd)"
+    )]
+    NotSealed(usize),
+    /// Two regions share guest or user addresses.
+    #[error("memory regions overlap")]
+    Overlap,
+    /// The kernel refuses the mapping.
+    #[error("memory region {index} cannot be mapped: {reason}")]
+    Map {
+        /// Which region.
+        index: usize,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// What a peer may hand us.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub(super) max_bytes: u64,
+    pub(super) allow_unsealed: bool,
+}
+
+/// A region as the VMM sees it, and where the guest sees the same bytes.
+#[derive(Clone, Copy, Debug)]
+struct Alias {
+    user_addr: u64,
+    guest_addr: u64,
+    len: u64,
+}
+
+/// The guest's memory and the addresses that its VMM knows it by.
+#[derive(Debug)]
+pub(super) struct MemoryTable {
+    pub(super) guest: Arc<GuestMemory>,
+    aliases: Vec<Alias>,
+}
+
+impl MemoryTable {
+    /// Checks and maps the regions; `files` are theirs, in order.
+    pub(super) fn map(
+        regions: &[VhostUserMemoryRegion],
+        files: Vec<OwnedFd>,
+        limits: Limits,
+    ) -> Result<Self, MemoryError> {
+        let mut total = 0_u64;
+        for (index, region) in regions.iter().enumerate() {
+            check_range(index, region)?;
+            total = total.saturating_add(region.memory_size);
+        }
+        if total > limits.max_bytes {
+            return Err(MemoryError::TooLarge { bytes: total, limit: limits.max_bytes });
+        }
+        if user_addresses_overlap(regions) {
+            return Err(MemoryError::Overlap);
+        }
+        let mut mapped = Vec::with_capacity(regions.len());
+        for (index, (region, file)) in regions.iter().zip(files).enumerate() {
+            mapped.push(map_region(index, region, file.into(), limits.allow_unsealed)?);
+        }
+        mapped.sort_by_key(|region| vm_memory::GuestMemoryRegion::start_addr(region).0);
+        let guest = GuestMemory::from_regions(mapped).map_err(|_| MemoryError::Overlap)?;
+        let aliases = regions
+            .iter()
+            .map(|region| Alias {
+                user_addr: region.user_addr,
+                guest_addr: region.guest_phys_addr,
+                len: region.memory_size,
+            })
+            .collect();
+        Ok(Self { guest: Arc::new(guest), aliases })
+    }
+
+    /// The guest physical address of an address in the VMM's own address space.
+    pub(super) fn guest_address(&self, user_addr: u64) -> Option<GuestAddress> {
+        self.aliases.iter().find_map(|alias| {
+            let offset = user_addr.checked_sub(alias.user_addr).filter(|o| *o < alias.len)?;
+            alias.guest_addr.checked_add(offset).map(GuestAddress)
+        })
+    }
+}
+
+fn check_range(index: usize, region: &VhostUserMemoryRegion) -> Result<(), MemoryError> {
+    let VhostUserMemoryRegion { guest_phys_addr, memory_size, user_addr, mmap_offset } = *region;
+    let starts = [guest_phys_addr, user_addr, mmap_offset];
+    if memory_size == 0 || starts.iter().any(|start| start.checked_add(memory_size).is_none()) {
+        return Err(MemoryError::BadRange(index));
+    }
+    if mmap_offset % PAGE_BYTES != 0 {
+        return Err(MemoryError::Unaligned(index));
+    }
+    Ok(())
+}
+
+fn user_addresses_overlap(regions: &[VhostUserMemoryRegion]) -> bool {
+    let mut ranges: Vec<_> = regions
+        .iter()
+        .map(|region| (region.user_addr, region.user_addr.saturating_add(region.memory_size)))
+        .collect();
+    ranges.sort_unstable();
+    ranges.windows(2).any(|pair| matches!(pair, [(_, end), (start, _)] if end > start))
+}
+
+fn map_region(
+    index: usize,
+    region: &VhostUserMemoryRegion,
+    file: File,
+    allow_unsealed: bool,
+) -> Result<GuestRegionMmap, MemoryError> {
+    let refused = |reason: String| MemoryError::Map { index, reason };
+    // Sealed first, measured then: what cannot shrink stays as long as it is now.
+    let sealed = fcntl_get_seals(&file).is_ok_and(|seals| seals.contains(SealFlags::SHRINK));
+    if !sealed && !allow_unsealed {
+        return Err(MemoryError::NotSealed(index));
+    }
+    let stat = fstat(&file).map_err(|errno| refused(errno.to_string()))?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(refused("not a regular file".to_owned()));
+    }
+    let size = u64::try_from(stat.st_size).unwrap_or(0);
+    let end = region.mmap_offset.saturating_add(region.memory_size);
+    if end > size {
+        return Err(MemoryError::FileTooShort { index, end, size });
+    }
+    let len = usize::try_from(region.memory_size).map_err(|e| refused(e.to_string()))?;
+    let mapping = MmapRegion::from_file(FileOffset::new(file, region.mmap_offset), len)
+        .map_err(|e| refused(e.to_string()))?;
+    GuestRegionMmap::new(mapping, GuestAddress(region.guest_phys_addr))
+        .ok_or(MemoryError::BadRange(index))
+}
