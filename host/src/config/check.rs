@@ -1,0 +1,251 @@
+//! What the values of a configuration must fulfil together. All that is wrong is reported at once.
+//!
+//! Pure: the same document gives the same result on every machine, except for the defaults of
+//! `host.cores` and `host.io_core`, which depend on the number of cores. So a configuration can be
+//! planned on another machine than the one it is for.
+
+use std::collections::HashSet;
+use std::fmt::Display;
+use std::path::PathBuf;
+
+use super::document::{DiskTable, Document, HostTable, LinkTable};
+use super::model::{Cidr, Config, Disk, Host, Link};
+use super::problem::Problem;
+use super::tenant;
+use super::units::Time;
+
+pub use super::tenant::check_tenants;
+
+const DEFAULT_SOCKET: &str = "/run/moirai/host.sock";
+const DEFAULT_STATE_DIR: &str = "/run/moirai";
+const DEFAULT_GROUP: &str = "main";
+const DEFAULT_DEPTH: u32 = 4;
+const MAX_DEPTH: u32 = 1024;
+const DEFAULT_MAX_UNIT: u64 = 2_000_000;
+const DEFAULT_CPU_CAPACITY: f64 = 0.95;
+const DEFAULT_MTU: u32 = 1500;
+/// Smallest MTU of IPv4.
+const MIN_MTU: u32 = 68;
+/// Longest name of a network device in Linux.
+const MAX_DEVICE_NAME_BYTES: usize = 15;
+const MAX_NAME_BYTES: usize = 32;
+
+/// Collects what is wrong.
+#[derive(Debug, Default)]
+pub(super) struct Problems(Vec<Problem>);
+
+impl Problems {
+    /// Notes a problem at `path`.
+    pub(super) fn add(&mut self, path: impl Display, message: impl Into<String>, help: &str) {
+        let problem =
+            Problem { path: path.to_string(), message: message.into(), help: help.to_owned() };
+        self.0.push(problem);
+    }
+
+    /// Notes the problem of a failed step and goes on without its result.
+    pub(super) fn note<T>(&mut self, result: Result<T, Problem>) -> Option<T> {
+        result.map_err(|problem| self.0.push(problem)).ok()
+    }
+
+    /// What was wrong.
+    pub(super) fn into_inner(self) -> Vec<Problem> {
+        self.0
+    }
+}
+
+/// Checks a document.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn check(document: &Document) -> Result<Config, Vec<Problem>> {
+    let mut problems = Problems::default();
+    let host = check_host(&document.host, &mut problems);
+    unique("disk", document.disk.iter().map(|disk| &disk.name), &mut problems);
+    unique("link", document.link.iter().map(|link| &link.name), &mut problems);
+    unique("tenant", document.tenant.iter().map(|tenant| &tenant.name), &mut problems);
+    let disks = numbered("disk", &document.disk)
+        .map(|(at, table)| check_disk(table, &at, &mut problems))
+        .collect::<Vec<_>>();
+    let links = numbered("link", &document.link)
+        .map(|(at, table)| check_link(table, &at, &mut problems))
+        .collect::<Vec<_>>();
+    unique_taps(&links, &mut problems);
+    let config = Config { host, disks, links, tenants: Vec::new() };
+    let tenants = tenant::check_all(&config, &document.tenant, &mut problems);
+    match problems.into_inner() {
+        found if found.is_empty() => Ok(Config { tenants, ..config }),
+        found => Err(found),
+    }
+}
+
+/// The items of an array of tables with their paths.
+pub(super) fn numbered<'a, T>(
+    kind: &'a str,
+    tables: &'a [T],
+) -> impl Iterator<Item = (String, &'a T)> {
+    tables.iter().enumerate().map(move |(index, table)| (format!("{kind}[{index}]"), table))
+}
+
+/// Notes names that are no names, or taken by an earlier table of their kind.
+pub(super) fn unique<'a>(
+    kind: &str,
+    names: impl Iterator<Item = &'a String>,
+    problems: &mut Problems,
+) {
+    let mut seen = HashSet::new();
+    for (index, name) in names.enumerate() {
+        let path = format!("{kind}[{index}].name");
+        let letters = name.bytes().all(|c| c.is_ascii_alphanumeric() || b"-_.".contains(&c));
+        let begins_well = name.starts_with(|c: char| c.is_ascii_alphanumeric());
+        if !letters || !begins_well || name.len() > MAX_NAME_BYTES {
+            let help = "use up to 32 letters, digits, '-', '_' and '.', beginning with a letter or \
+                        a digit: names become parts of paths and addresses";
+            problems.add(&path, format!("{name:?} cannot be the name of a {kind}"), help);
+        }
+        if !seen.insert(name) {
+            let message = format!("there are two {kind}s named {name:?}");
+            problems.add(&path, message, "give each its own name");
+        }
+    }
+}
+
+fn check_host(table: &HostTable, problems: &mut Problems) -> Host {
+    let machine = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let cores = table.cores.clone().unwrap_or_else(|| vec![machine.saturating_sub(1)]);
+    if cores.is_empty() {
+        problems.add("host.cores", "no core for tenants", "name at least one, as cores = [1]");
+    }
+    if cores.iter().collect::<HashSet<_>>().len() < cores.len() {
+        problems.add("host.cores", "a core is named twice", "name each core once");
+    }
+    let capacity = table.cpu_capacity.unwrap_or(DEFAULT_CPU_CAPACITY);
+    let cpu_capacity_ppm = ppm(capacity).unwrap_or_else(|| {
+        let message = format!("a capacity of {capacity} is not between 0 and 1");
+        let help = "write the share of a core that may be reserved, for example 0.95";
+        problems.add("host.cpu_capacity", message, help);
+        0
+    });
+    let io_core = table.io_core.or_else(|| (0..machine).find(|core| !cores.contains(core)));
+    Host {
+        cores,
+        cpu_capacity_ppm,
+        profile: table.profile.unwrap_or_default(),
+        cpu_policy: table.cpu_policy.unwrap_or_default(),
+        io_core,
+        socket: table.socket.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_SOCKET)),
+        state_dir: table.state_dir.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_STATE_DIR)),
+    }
+}
+
+/// A share above 0 and at most 1 in millionths.
+fn ppm(share: f64) -> Option<u32> {
+    let scaled = (share * 1e6).round();
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "the comparison leaves 1 to 1,000,000 only, and NaN fails it"
+    )]
+    (1.0..=1e6).contains(&scaled).then_some(scaled as u32)
+}
+
+fn check_disk(table: &DiskTable, at: &str, problems: &mut Problems) -> Disk {
+    let depth = table.depth.unwrap_or(DEFAULT_DEPTH);
+    if !(1..=MAX_DEPTH).contains(&depth) {
+        let help = "write how many requests the device gets at a time, for example 4";
+        problems.add(format!("{at}.depth"), format!("a depth of {depth} is not 1 to 1024"), help);
+    }
+    let bandwidth = table.bandwidth.and_then(|rate| {
+        let bytes = rate.bits_per_second().map(|bits| bits / 8).filter(|bytes| *bytes > 0);
+        if bytes.is_none() {
+            let message = format!("{rate} is not what a disk delivers");
+            problems.add(format!("{at}.bandwidth"), message, "write for example \"400MB/s\"");
+        }
+        bytes
+    });
+    Disk {
+        name: table.name.clone(),
+        path: table.path.clone(),
+        depth,
+        max_unit: table.max_unit.map_or(DEFAULT_MAX_UNIT, |Time(nanos)| nanos),
+        bandwidth,
+        policy: table.policy.unwrap_or_default(),
+        group: group(table.group.as_ref()),
+    }
+}
+
+fn check_link(table: &LinkTable, at: &str, problems: &mut Problems) -> Link {
+    let rate_bps = table.rate.bits_per_second().filter(|bits| *bits > 0);
+    if rate_bps.is_none() {
+        let message = format!("{} is not the rate of a link", table.rate);
+        problems.add(format!("{at}.rate"), message, "write for example \"100Mbit/s\"");
+    }
+    let tap = table.tap.clone().unwrap_or_else(|| {
+        let name = format!("mo-{}", table.name);
+        name.chars().take(MAX_DEVICE_NAME_BYTES).collect()
+    });
+    device_name(&tap, &format!("{at}.tap"), problems);
+    if let Some(bridge) = &table.bridge {
+        device_name(bridge, &format!("{at}.bridge"), problems);
+    }
+    if let Some(netns) = &table.netns
+        && (netns.is_empty() || netns.contains('/') || netns.starts_with('.'))
+    {
+        let message = format!("{netns:?} cannot be the name of a network namespace");
+        problems.add(format!("{at}.netns"), message, "write a name as `ip netns` shows it");
+    }
+    let mtu = table.mtu.unwrap_or(DEFAULT_MTU);
+    let fitting = u16::try_from(mtu).ok().filter(|_| mtu >= MIN_MTU);
+    if fitting.is_none() {
+        let help = "write the largest packet in bytes, for example 1500";
+        problems.add(format!("{at}.mtu"), format!("an MTU of {mtu} is not 68 to 65535"), help);
+    }
+    let address = table.address.as_deref().and_then(|text| {
+        let parsed = cidr(text);
+        if parsed.is_none() {
+            let message = format!("{text:?} is not an IPv4 address with a prefix");
+            problems.add(format!("{at}.address"), message, "write for example \"10.0.0.1/24\"");
+        }
+        parsed
+    });
+    Link {
+        name: table.name.clone(),
+        rate_bps: rate_bps.unwrap_or(1),
+        tap,
+        bridge: table.bridge.clone(),
+        netns: table.netns.clone(),
+        address,
+        mtu: fitting.unwrap_or(1500),
+        policy: table.policy.unwrap_or_default(),
+        group: group(table.group.as_ref()),
+    }
+}
+
+fn group(name: Option<&String>) -> String {
+    name.cloned().unwrap_or_else(|| DEFAULT_GROUP.to_owned())
+}
+
+fn device_name(name: &str, path: &str, problems: &mut Problems) {
+    let fits = (1..=MAX_DEVICE_NAME_BYTES).contains(&name.len());
+    let letters = name.bytes().all(|c| c.is_ascii_graphic() && !b"/:%".contains(&c));
+    if !fits || !letters || name == "." || name == ".." {
+        let message = format!("{name:?} cannot be the name of a network device");
+        problems.add(path, message, "use 1 to 15 letters, digits, '-' and '_'");
+    }
+}
+
+fn cidr(text: &str) -> Option<Cidr> {
+    let (address, prefix) = text.split_once('/')?;
+    let cidr = Cidr { address: address.parse().ok()?, prefix: prefix.parse().ok()? };
+    (cidr.prefix <= 32).then_some(cidr)
+}
+
+fn unique_taps(links: &[Link], problems: &mut Problems) {
+    let mut seen = HashSet::new();
+    for (index, link) in links.iter().enumerate() {
+        if !seen.insert((&link.netns, &link.tap)) {
+            let message = format!("two links use the TAP device {:?}", link.tap);
+            let help = "give each link a TAP device of its own: tap = \"NAME\"";
+            problems.add(format!("link[{index}].tap"), message, help);
+        }
+    }
+}

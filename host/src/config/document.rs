@@ -1,0 +1,302 @@
+//! The configuration as it is written: one struct per TOML table, one field per key.
+//!
+//! The same types read the TOML file and the JSON bodies of the API, so that both mean the same.
+//! Nothing is checked here but names and kinds of keys; what the values must fulfil together is
+//! said in [`super::check`].
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::units::{Rate, Size, Time};
+
+/// A whole configuration of a Moirai host.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Document {
+    /// The host itself.
+    #[serde(default)]
+    pub host: HostTable,
+    /// Disks that tenants share.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub disk: Vec<DiskTable>,
+    /// Links that tenants share.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub link: Vec<LinkTable>,
+    /// Tenants to start.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tenant: Vec<TenantTable>,
+}
+
+/// How admission accounts for the machine's own costs.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Profile {
+    /// Conservative figures for switching costs, device requests and frames.
+    #[default]
+    Default,
+    /// An ideal machine: all overhead and blocking terms are zero.
+    None,
+}
+
+/// Who decides about a resource.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum PolicyName {
+    /// Contracts first, then slack.
+    #[default]
+    Atropos,
+    /// First come, first served; on the CPU the kernel's fair class. The control of experiments.
+    Fifo,
+}
+
+impl PolicyName {
+    /// The name by which `moirai_scheduler` knows it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Atropos => "atropos",
+            Self::Fifo => "fifo",
+        }
+    }
+}
+
+/// `[host]`: the machine.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HostTable {
+    /// The cores that run tenants. Default: the last core.
+    pub cores: Option<Vec<usize>>,
+    /// The share of each core that contracts may reserve, above 0 and at most 1. Default 0.95; the
+    /// kernel keeps the rest for threads that are not real-time.
+    pub cpu_capacity: Option<f64>,
+    /// Overhead terms of admission.
+    pub profile: Option<Profile>,
+    /// Who decides about the cores.
+    pub cpu_policy: Option<PolicyName>,
+    /// The core of the I/O domain. Default: a core that is not in `cores`, if there is one.
+    pub io_core: Option<usize>,
+    /// Path of the API socket. Default `/run/moirai/host.sock`.
+    #[schema(value_type = Option<String>)]
+    pub socket: Option<PathBuf>,
+    /// Directory for what a later start must know. Default `/run/moirai`.
+    #[schema(value_type = Option<String>)]
+    pub state_dir: Option<PathBuf>,
+}
+
+/// `[[disk]]`: a disk whose time tenants share.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DiskTable {
+    /// Name, unique among disks.
+    pub name: String,
+    /// Directory in which the volumes lie, or a block device.
+    #[schema(value_type = String)]
+    pub path: PathBuf,
+    /// How many requests the device gets at a time. Default 4.
+    pub depth: Option<u32>,
+    /// The longest time one request takes; with `depth` it is the blocking term of admission.
+    /// Default 2 ms.
+    pub max_unit: Option<Time>,
+    /// What the disk delivers when it is busy all the time; needed for contracts in bytes per
+    /// second.
+    pub bandwidth: Option<Rate>,
+    /// Who decides.
+    pub policy: Option<PolicyName>,
+    /// Disks and links of one group are served by one event loop. Default "main".
+    pub group: Option<String>,
+}
+
+/// `[[link]]`: a network link whose transmission time tenants share.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LinkTable {
+    /// Name, unique among links.
+    pub name: String,
+    /// Bits or bytes per second; the link is paced to it.
+    pub rate: Rate,
+    /// Name of the TAP device to create. Default `moirai-` and the link's name.
+    pub tap: Option<String>,
+    /// Bridge that the TAP joins; it must exist.
+    pub bridge: Option<String>,
+    /// Network namespace (a name below /run/netns) in which the TAP and the bridge are. Created if
+    /// it is not there.
+    pub netns: Option<String>,
+    /// Address of the host on the TAP, as `10.0.0.1/24`.
+    pub address: Option<String>,
+    /// Largest packet in bytes, without the Ethernet header. Default 1500.
+    pub mtu: Option<u32>,
+    /// Who decides.
+    pub policy: Option<PolicyName>,
+    /// Disks and links of one group are served by one event loop. Default "main".
+    pub group: Option<String>,
+}
+
+/// `[[tenant]]`: one virtual machine with its contracts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TenantTable {
+    /// Name, unique among tenants.
+    pub name: String,
+    /// ELF image: a path, or the name of an image of Moirai.
+    #[schema(value_type = String)]
+    pub image: PathBuf,
+    /// Command line for the guest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub args: Option<Args>,
+    /// Guest memory. Default 64M.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Size>,
+    /// Touch all memory at the start, so that no page fault costs time later. Default false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefault: Option<bool>,
+    /// Number of virtual CPUs; all run on `core`, each with the contract of `[tenant.cpu]`. Default 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vcpus: Option<u32>,
+    /// Core of the virtual CPUs, one of `host.cores`. Default: the first of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub core: Option<usize>,
+    /// Contract on the core. Default: best effort.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<ContractTable>,
+    /// Volumes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub disk: Vec<VolumeTable>,
+    /// Network interfaces.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub net: Vec<NetTable>,
+}
+
+/// Words for the guest, as one text or one by one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
+#[serde(untagged)]
+pub enum Args {
+    /// One text.
+    Line(String),
+    /// Words that are joined with blanks.
+    Words(Vec<String>),
+}
+
+/// Whether the tenant shares the slack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
+#[serde(untagged)]
+pub enum Extra {
+    /// With weight 1, or not at all.
+    Shares(bool),
+    /// With this weight; 0 is the same as false.
+    Weight(u32),
+}
+
+/// A contract as it is written. Without `slice` and `rate` it is best effort: nothing guaranteed.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema,
+)]
+#[serde(deny_unknown_fields)]
+pub struct ContractTable {
+    /// Every so often the slice is released.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub period: Option<Time>,
+    /// Service in every period.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slice: Option<Time>,
+    /// Instead of a slice: a share of the resource.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<Rate>,
+    /// The slice is delivered within this time of its release. Default: the period.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Time>,
+    /// Whether the tenant also shares the slack. Default: only if nothing is guaranteed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub extra: Option<Extra>,
+}
+
+/// `[[tenant.disk]]`: a volume and its contract on the disk.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VolumeTable {
+    /// Name of the disk.
+    pub disk: String,
+    /// File below the disk's path. Default: the disk's path itself, a block device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub volume: Option<PathBuf>,
+    /// Refuse writes. Default false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub readonly: Option<bool>,
+    /// See `[tenant.cpu]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub period: Option<Time>,
+    /// See `[tenant.cpu]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slice: Option<Time>,
+    /// A share of the disk's time, or bytes per second of the disk's `bandwidth`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<Rate>,
+    /// See `[tenant.cpu]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Time>,
+    /// See `[tenant.cpu]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub extra: Option<Extra>,
+}
+
+/// `[[tenant.net]]`: a network interface and its contract on the link.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NetTable {
+    /// Name of the link.
+    pub link: String,
+    /// Hardware address, as `02:00:00:00:00:01`. Default: derived from the tenant's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<String>,
+    /// See `[tenant.cpu]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub period: Option<Time>,
+    /// See `[tenant.cpu]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slice: Option<Time>,
+    /// A share of the link's time, or bits per second of its rate, counted on the wire.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<Rate>,
+    /// See `[tenant.cpu]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Time>,
+    /// See `[tenant.cpu]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub extra: Option<Extra>,
+}
+
+impl VolumeTable {
+    /// The keys that make the contract.
+    #[must_use]
+    pub fn contract(&self) -> ContractTable {
+        let Self { period, slice, rate, deadline, extra, .. } = *self;
+        ContractTable { period, slice, rate, deadline, extra }
+    }
+}
+
+impl NetTable {
+    /// The keys that make the contract.
+    #[must_use]
+    pub fn contract(&self) -> ContractTable {
+        let Self { period, slice, rate, deadline, extra, .. } = *self;
+        ContractTable { period, slice, rate, deadline, extra }
+    }
+}
+
+impl Args {
+    /// The words as one text.
+    #[must_use]
+    pub fn joined(&self) -> String {
+        match self {
+            Self::Line(line) => line.clone(),
+            Self::Words(words) => words.join(" "),
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! The configuration: TOML text to a checked [`Config`], or a [`Report`] that points at lines.
+//!
+//! | file | what it holds |
+//! | --- | --- |
+//! | `document.rs` | the tables and keys as they are written, in TOML and in the API's JSON |
+//! | `units.rs` | times, sizes, rates |
+//! | `check.rs`, `tenant.rs`, `contract.rs` | what the values must fulfil together; the only maker of a `Config` |
+//! | `model.rs` | the checked configuration, every default filled in |
+//! | `problem.rs` | errors with their place in the text |
+//!
+//! Stateless and free of side effects but for [`load`], which reads one file: whether an image or a
+//! device exists is found out by whoever opens it.
+
+mod check;
+mod contract;
+pub mod document;
+pub mod model;
+mod problem;
+mod tenant;
+pub mod units;
+
+use std::path::Path;
+
+pub use check::{check, check_tenants};
+pub use contract::{Scope, resolve};
+pub use document::{Document, PolicyName, Profile};
+pub use model::Config;
+pub use problem::{Problem, Report};
+
+/// Reads and checks a configuration file.
+///
+/// # Errors
+/// A [`Report`] of everything that is wrong with it.
+pub fn load(path: &Path) -> Result<Config, Report> {
+    let (text, document) = read(path)?;
+    check(&document)
+        .map_err(|problems| Report::locate(&path.display().to_string(), &text, problems))
+}
+
+/// Reads a configuration file without checking more than names and kinds of keys; returns its text
+/// too, for reports.
+///
+/// # Errors
+/// A [`Report`] of the first thing that is wrong with it.
+pub fn read(path: &Path) -> Result<(String, Document), Report> {
+    let name = path.display().to_string();
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        let problem = Problem {
+            path: String::new(),
+            message: format!("cannot read {name}: {error}"),
+            help: "name a configuration file that exists and is readable".to_owned(),
+        };
+        Report::at(&name, "", problem, None)
+    })?;
+    let document = parse(&name, &text)?;
+    Ok((text, document))
+}
+
+/// Reads the text of a configuration; `name` is what the report calls it.
+///
+/// # Errors
+/// A [`Report`] of the first thing that is wrong with it.
+pub fn parse(name: &str, text: &str) -> Result<Document, Report> {
+    toml::from_str(text).map_err(|error| {
+        let help = "see docs/config.schema.json for all tables, keys and kinds of values";
+        let problem = Problem {
+            path: String::new(),
+            message: error.message().to_owned(),
+            help: help.to_owned(),
+        };
+        Report::at(name, text, problem, error.span())
+    })
+}
+
+/// The JSON Schema of a configuration, as it lies in `docs/config.schema.json`.
+#[must_use]
+pub fn json_schema() -> String {
+    let schema = schemars::schema_for!(Document);
+    let mut text = serde_json::to_string_pretty(&schema).unwrap_or_default();
+    text.push('\n');
+    text
+}
+
+#[cfg(test)]
+mod tests;

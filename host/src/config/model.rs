@@ -1,0 +1,166 @@
+//! The configuration as the host uses it: every default filled in, every name resolved, every
+//! contract well-formed. Only [`super::check`] makes these values.
+
+use std::path::PathBuf;
+
+use moirai_scheduler::Contract;
+
+use super::document::{PolicyName, Profile, TenantTable};
+
+/// A checked configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The machine.
+    pub host: Host,
+    /// Disks, in the order of the file.
+    pub disks: Vec<Disk>,
+    /// Links, in the order of the file.
+    pub links: Vec<Link>,
+    /// Tenants, in the order of the file.
+    pub tenants: Vec<Tenant>,
+}
+
+/// The machine.
+#[derive(Clone, Debug)]
+pub struct Host {
+    /// Cores that run tenants; never empty.
+    pub cores: Vec<usize>,
+    /// What contracts may reserve of a core, in millionths.
+    pub cpu_capacity_ppm: u32,
+    /// Overhead terms of admission.
+    pub profile: Profile,
+    /// Who decides about the cores.
+    pub cpu_policy: PolicyName,
+    /// Core of the I/O domain; `None` leaves it to the kernel.
+    pub io_core: Option<usize>,
+    /// API socket.
+    pub socket: PathBuf,
+    /// What a later start must know lies here.
+    pub state_dir: PathBuf,
+}
+
+/// A disk.
+#[derive(Clone, Debug)]
+pub struct Disk {
+    /// Name, unique among disks.
+    pub name: String,
+    /// Directory of the volumes, or a block device.
+    pub path: PathBuf,
+    /// Requests in the device at a time.
+    pub depth: u32,
+    /// Longest time of one request, in nanoseconds.
+    pub max_unit: u64,
+    /// Bytes per second, where declared.
+    pub bandwidth: Option<u64>,
+    /// Who decides.
+    pub policy: PolicyName,
+    /// Event loop that serves it.
+    pub group: String,
+}
+
+/// A link.
+#[derive(Clone, Debug)]
+pub struct Link {
+    /// Name, unique among links.
+    pub name: String,
+    /// Bits per second; never zero.
+    pub rate_bps: u64,
+    /// TAP device to create.
+    pub tap: String,
+    /// Bridge that the TAP joins.
+    pub bridge: Option<String>,
+    /// Network namespace of both.
+    pub netns: Option<String>,
+    /// Address of the host on the TAP.
+    pub address: Option<Cidr>,
+    /// Largest packet without the Ethernet header, in bytes.
+    pub mtu: u16,
+    /// Who decides.
+    pub policy: PolicyName,
+    /// Event loop that serves it.
+    pub group: String,
+}
+
+/// An address with the length of its network prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cidr {
+    /// The address.
+    pub address: std::net::Ipv4Addr,
+    /// Bits of the network, at most 32.
+    pub prefix: u8,
+}
+
+/// A tenant.
+#[derive(Clone, Debug)]
+pub struct Tenant {
+    /// Name, unique among tenants.
+    pub name: String,
+    /// ELF image: a path, or a bare name of an image of Moirai.
+    pub image: PathBuf,
+    /// Command line for the guest.
+    pub args: String,
+    /// Guest memory in bytes, a multiple of a page.
+    pub memory: u64,
+    /// Touch all memory at the start.
+    pub prefault: bool,
+    /// Number of virtual CPUs.
+    pub vcpus: u32,
+    /// Core of all of them.
+    pub core: usize,
+    /// Contract of each of them on that core.
+    pub cpu: Contract,
+    /// Volumes.
+    pub volumes: Vec<Volume>,
+    /// Network interfaces.
+    pub nets: Vec<Net>,
+    /// What was written, for showing and for changing it.
+    pub table: TenantTable,
+}
+
+/// A volume of a tenant.
+#[derive(Clone, Debug)]
+pub struct Volume {
+    /// Index in [`Config::disks`].
+    pub disk: usize,
+    /// The file or device itself.
+    pub path: PathBuf,
+    /// Writes are refused.
+    pub readonly: bool,
+    /// Contract on the disk.
+    pub contract: Contract,
+}
+
+/// A network interface of a tenant.
+#[derive(Clone, Debug)]
+pub struct Net {
+    /// Index in [`Config::links`].
+    pub link: usize,
+    /// Hardware address: unicast.
+    pub mac: [u8; 6],
+    /// Contract on the link.
+    pub contract: Contract,
+}
+
+impl Config {
+    /// The same configuration without Moirai's scheduling: the control of an experiment.
+    #[must_use]
+    pub fn without_scheduling(mut self) -> Self {
+        self.host.cpu_policy = PolicyName::Fifo;
+        self.disks.iter_mut().for_each(|disk| disk.policy = PolicyName::Fifo);
+        self.links.iter_mut().for_each(|link| link.policy = PolicyName::Fifo);
+        self
+    }
+}
+
+impl Link {
+    /// Bytes that Ethernet adds to a packet: header, checksum, preamble and the gap between frames.
+    pub const FRAME_OVERHEAD_BYTES: u64 = 14 + 4 + 8 + 12;
+
+    /// Time of the largest frame on the wire, in nanoseconds, rounded up.
+    #[must_use]
+    pub fn largest_frame_time(&self) -> u64 {
+        let bits = (u64::from(self.mtu) + Self::FRAME_OVERHEAD_BYTES) * 8;
+        let nanos = (u128::from(bits) * 1_000_000_000).div_ceil(u128::from(self.rate_bps.max(1)));
+        u64::try_from(nanos).unwrap_or(u64::MAX)
+    }
+}
