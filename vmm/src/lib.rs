@@ -2,5 +2,20 @@
 //! lead to the host's I/O domain.
 //!
 //! The host service uses [`launch`] only; everything else runs inside `moirai-tenant`.
+//!
+//! ```text
+//! tenant ------> vm --------> boot (image, start information) --> guest memory
+//!  main loop      |  builds   memory (memfd, KVM slots)
+//!                 +---------> vcpu (thread, gate, CPUID) --exits--> machine --> console
+//! ```
 
+pub mod boot;
+pub mod console;
+mod event;
 pub mod launch;
+pub mod machine;
+pub mod memory;
+pub mod run;
+pub mod tenant;
+pub mod vcpu;
+pub mod vm;

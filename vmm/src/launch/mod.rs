@@ -14,10 +14,12 @@
 //! ```
 
 pub mod channel;
+pub mod kvm;
 pub mod spawn;
 pub mod spec;
 
 pub use channel::{ChannelError, HostChannel, TenantChannel, pair};
+pub use kvm::{KvmError, open_kvm};
 pub use spawn::{CONTROL_FD, Child, Ended, SpawnError, spawn};
 pub use spec::{
     Boot, DeviceSpec, ExitReason, FromHost, LaunchFds, LaunchSpec, Sandbox, SpecError, Stage,

@@ -1,0 +1,149 @@
+//! The life of a tenant process: receive the launch, shut itself in, build the VM, then serve the
+//! control socket and the console until the machine ends.
+
+use std::io;
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::process::ExitCode;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{Signal, set_parent_process_death_signal};
+use thiserror::Error;
+
+use crate::console::{self, Input, SETTLE_MS, SerialPort};
+use crate::event;
+use crate::launch::{
+    CONTROL_FD, ChannelError, ExitReason, FromHost, LaunchFds, SpecError, Stage, TenantChannel,
+    ToHost,
+};
+use crate::vm::{self, BuildError, Vm};
+
+/// Why a tenant process could not do its work.
+#[derive(Debug, Error)]
+pub enum TenantError {
+    /// The control socket.
+    #[error(transparent)]
+    Channel(#[from] ChannelError),
+    /// The first message is not a launch.
+    #[error("the first message on the control socket is not a launch")]
+    NotALaunch,
+    /// The VM cannot be built; the host has been told.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// The kernel refused something that cannot fail.
+    #[error("{0}")]
+    System(#[from] io::Error),
+}
+
+/// Serves the control socket that [`crate::launch::spawn`] left as descriptor 3.
+///
+/// # Errors
+/// As [`serve`].
+#[allow(unsafe_code, reason = "a descriptor that was inherited has to be taken by its number")]
+pub fn from_spawn() -> Result<ExitCode, TenantError> {
+    // SAFETY: by the contract of the seam descriptor 3 is ours and nobody else in this process
+    // uses it; if it is not open, receiving fails.
+    let control = unsafe { OwnedFd::from_raw_fd(CONTROL_FD) };
+    serve(&TenantChannel::new(control))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Serves one launch that comes over `control`, until the VM has ended and the host has been told.
+///
+/// # Errors
+/// The host has been told what could be told to it.
+pub fn serve(control: &TenantChannel) -> Result<(), TenantError> {
+    // Without a host there is nobody to answer to. That the host is gone already shows as the end
+    // of the control socket.
+    set_parent_process_death_signal(Some(Signal::KILL)).map_err(io::Error::from)?;
+    let vm = match launch(control) {
+        Ok((vm, missing)) => {
+            let vcpu_tids = vm.vcpu_tids.clone();
+            control.send(&ToHost::Running { vcpu_tids, missing }, &[])?;
+            vm
+        }
+        Err(error) => {
+            let (stage, hint) = match &error {
+                TenantError::Build(build) => (build.stage(), build.hint()),
+                _ => (Stage::Spec, "start this process from the host service"),
+            };
+            let (error_text, hint) = (error.to_string(), hint.to_owned());
+            control.send(&ToHost::Failed { stage, error: error_text, hint }, &[])?;
+            return Err(error);
+        }
+    };
+    let reason = supervise(&vm, control)?;
+    let settle = |serial: &mut SerialPort| {
+        serial.writer_mut().settle();
+        serial.writer().dropped_bytes()
+    };
+    // A vCPU that stands at its gate may hold the lock; then its last output is lost.
+    let console_dropped_bytes = vm.machine.try_serial(settle).unwrap_or(0);
+    control.send(&ToHost::Exited { reason, console_dropped_bytes }, &[])?;
+    Ok(())
+}
+
+fn launch(control: &TenantChannel) -> Result<(Vm, Vec<String>), TenantError> {
+    let (message, fds) = control.receive()?;
+    let FromHost::Launch(spec) = message else { return Err(TenantError::NotALaunch) };
+    let build_error = |e: SpecError| TenantError::Build(e.into());
+    spec.validate().map_err(build_error)?;
+    let fds = LaunchFds::from_vec(fds, &spec).map_err(build_error)?;
+    Ok((vm::build(&spec, fds)?, Vec::new()))
+}
+
+/// The main loop: control socket, console, end of the machine.
+fn supervise(vm: &Vm, control: &TenantChannel) -> Result<ExitReason, TenantError> {
+    let mut input = Input::Moved;
+    let mut settling = false;
+    loop {
+        let mut fds = [
+            PollFd::from_borrowed_fd(event::borrow(&vm.end_event), PollFlags::IN),
+            PollFd::from_borrowed_fd(control.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(event::borrow(&vm.console_wake), PollFlags::IN),
+            PollFd::new(&vm.console, PollFlags::IN),
+        ];
+        // A closed console would wake the loop for ever.
+        let (fds, _) = fds.split_at_mut(if input == Input::Moved { 4 } else { 3 });
+        let settle = Timespec { tv_sec: 0, tv_nsec: SETTLE_MS * 1_000_000 };
+        let timeout = (settling || input == Input::Full).then_some(&settle);
+        let timed_out = match poll(fds, timeout) {
+            Err(Errno::INTR) => continue,
+            result => result.map_err(io::Error::from)? == 0,
+        };
+        let ready = |index: usize| fds.get(index).is_some_and(|fd| !fd.revents().is_empty());
+        if ready(0)
+            && let Some(reason) = vm.machine.ended()
+        {
+            return Ok(reason.clone());
+        }
+        if ready(1)
+            && let Some(reason) = command(control)?
+        {
+            return Ok(reason);
+        }
+        if timed_out {
+            settling &= vm.machine.try_serial(|s| s.writer_mut().settle()).unwrap_or(true);
+        }
+        if ready(2) {
+            // Only clears the event.
+            let _ = vm.console_wake.read();
+            settling = true;
+        }
+        if ready(3) || (timed_out && input == Input::Full) {
+            let receive = |serial: &mut SerialPort| console::receive(&vm.console, serial);
+            input = vm.machine.try_serial(receive).unwrap_or(Input::Full);
+        }
+    }
+}
+
+/// One message of the host; a host that is gone wants nothing to go on.
+fn command(control: &TenantChannel) -> Result<Option<ExitReason>, TenantError> {
+    match control.receive() {
+        Ok((FromHost::Stop, _)) => Ok(Some(ExitReason::Stopped)),
+        Ok((FromHost::Reset, _)) => Ok(Some(ExitReason::Reset)),
+        // The VM runs already.
+        Ok((FromHost::Launch(_), _)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}

@@ -1,0 +1,193 @@
+//! Builds a VM from a launch message and its descriptors: memory, image, devices, vCPU threads.
+#![allow(unsafe_code, reason = "kvm-ioctls takes a raw descriptor")]
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
+use std::sync::Arc;
+
+use kvm_ioctls::{Kvm, VcpuFd, VmFd};
+use moirai_abi::machine::SERIAL_GSI;
+use thiserror::Error;
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::boot::{self, Entry, ImageError};
+use crate::console::{Console, IrqLine, SerialPort};
+use crate::event;
+use crate::launch::{LaunchFds, LaunchSpec, SpecError, Stage};
+use crate::machine::Machine;
+use crate::memory::{GuestRam, MemoryError, MemoryOptions};
+use crate::vcpu::gate::Gates;
+use crate::vcpu::{self, cpuid, state};
+
+/// Three pages below the BIOS that KVM wants on Intel hosts; no device and no RAM is there.
+const TSS_ADDRESS: usize = 0xfffb_d000;
+
+/// A running VM.
+#[derive(Debug)]
+pub struct Vm {
+    /// Ports and devices.
+    pub machine: Arc<Machine>,
+    /// Thread ids of the vCPUs.
+    pub vcpu_tids: Vec<i32>,
+    /// The console socket, for input.
+    pub console: OwnedFd,
+    /// Signalled when console output waits to settle.
+    pub console_wake: EventFd,
+    /// Signalled when the machine has ended.
+    pub end_event: EventFd,
+    /// Kept until the process ends: KVM and the backends work on it.
+    _memory: GuestRam,
+    _vm: VmFd,
+}
+
+/// Why a VM cannot be built.
+#[derive(Debug, Error)]
+pub enum BuildError {
+    /// The launch message breaks a rule.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    /// KVM refused a step.
+    #[error("KVM: {step}: {error}")]
+    Kvm {
+        /// What was being done.
+        step: &'static str,
+        /// What KVM said.
+        error: kvm_ioctls::Error,
+    },
+    /// Guest memory.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// The image.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// The gate page, an eventfd, a thread.
+    #[error("{step}: {error}")]
+    System {
+        /// What was being done.
+        step: &'static str,
+        /// What the kernel said.
+        error: io::Error,
+    },
+    /// A vCPU cannot be made or does not take its state.
+    #[error("vCPU {index}: {error}")]
+    Vcpu {
+        /// Which.
+        index: u8,
+        /// What KVM said.
+        error: kvm_ioctls::Error,
+    },
+}
+
+impl BuildError {
+    /// The step of the launch in which this happened.
+    #[must_use]
+    pub fn stage(&self) -> Stage {
+        match self {
+            Self::Spec(_) => Stage::Spec,
+            Self::Kvm { .. } => Stage::Kvm,
+            Self::Memory(_) => Stage::Memory,
+            Self::Image(_) => Stage::Image,
+            Self::System { .. } | Self::Vcpu { .. } => Stage::Vcpus,
+        }
+    }
+
+    /// What an operator can do about it.
+    #[must_use]
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Spec(_) => "correct the launch",
+            Self::Kvm { .. } => {
+                "check that /dev/kvm works on this host (dmesg says what KVM found)"
+            }
+            Self::Memory(_) => "give the tenant less memory, or the host more",
+            Self::Image(ImageError::Read { .. }) => {
+                "make the image a readable regular file; it is opened by the host service"
+            }
+            Self::Image(ImageError::OutsideMemory { .. }) => {
+                "give the tenant more memory, or link the image lower"
+            }
+            Self::Image(_) => "give an ELF64 image with a PVH or a ring-3 note, as `make` builds",
+            Self::System { .. } => "raise the limits of the host service (processes, open files)",
+            Self::Vcpu { .. } => "check the image's ring-3 note; boot = \"pvh\" does without it",
+        }
+    }
+}
+
+fn kvm_error(step: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> BuildError {
+    move |error| BuildError::Kvm { step, error }
+}
+
+fn system_error(step: &'static str) -> impl FnOnce(io::Error) -> BuildError {
+    move |error| BuildError::System { step, error }
+}
+
+/// Builds the VM; its vCPU threads stand at their gates when this returns.
+///
+/// # Errors
+/// The first step that failed; nothing of the VM then runs.
+pub fn build(spec: &LaunchSpec, fds: LaunchFds) -> Result<Vm, BuildError> {
+    let gates = Gates::map(&fds.gate).map_err(system_error("map the gate page"))?;
+    // SAFETY: the descriptor is open and given away; that it is /dev/kvm is for the host to see
+    // to, and anything else only fails its ioctls.
+    let kvm = unsafe { Kvm::from_raw_fd(fds.kvm.into_raw_fd()) };
+    let vm = create_vm(&kvm)?;
+    let options = MemoryOptions {
+        size_bytes: spec.memory_bytes,
+        prefault: spec.prefault,
+        huge_pages: spec.huge_pages,
+    };
+    let memory = GuestRam::new(&spec.name, options)?;
+    memory.register(&vm)?;
+    let line = boot::cmdline(&spec.cmdline, spec.devices.len());
+    let entry = boot::load(&File::from(fds.image), &memory.map, spec.boot, &line)?;
+
+    let new_event = || event::new().map_err(system_error("make an eventfd"));
+    let console_wake = new_event()?;
+    let (serial, console) = serial(&vm, fds.console, &console_wake)?;
+    let end_event = new_event()?;
+    let machine_end = end_event.try_clone().map_err(system_error("clone an eventfd"))?;
+    let machine = Arc::new(Machine::new(serial, machine_end));
+
+    let vcpus = create_vcpus(&kvm, &vm, spec.vcpus, entry)?;
+    let mut vcpu_tids = Vec::new();
+    for (index, vcpu) in (0..).zip(vcpus) {
+        let started = vcpu::start(index, vcpu, Arc::clone(&machine), gates, || Ok(()));
+        vcpu_tids.push(started.map_err(system_error("start a vCPU thread"))?);
+    }
+    Ok(Vm { machine, vcpu_tids, console, console_wake, end_event, _memory: memory, _vm: vm })
+}
+
+fn create_vm(kvm: &Kvm) -> Result<VmFd, BuildError> {
+    let vm = kvm.create_vm().map_err(kvm_error("create the VM"))?;
+    vm.set_tss_address(TSS_ADDRESS).map_err(kvm_error("set the TSS address"))?;
+    vm.create_irq_chip().map_err(kvm_error("create the interrupt controllers"))?;
+    Ok(vm)
+}
+
+fn serial(vm: &VmFd, socket: OwnedFd, wake: &EventFd) -> Result<(SerialPort, OwnedFd), BuildError> {
+    let line = event::new().map_err(system_error("make an eventfd"))?;
+    vm.register_irqfd(&line, SERIAL_GSI).map_err(kvm_error("connect the serial interrupt"))?;
+    let input = socket.try_clone().map_err(system_error("clone the console socket"))?;
+    let wake = wake.try_clone().map_err(system_error("clone an eventfd"))?;
+    Ok((SerialPort::new(IrqLine(line), Console::new(socket, wake)), input))
+}
+
+fn create_vcpus(kvm: &Kvm, vm: &VmFd, count: u8, entry: Entry) -> Result<Vec<VcpuFd>, BuildError> {
+    let template = cpuid::Template::new(kvm, count).map_err(kvm_error("ask for CPUID"))?;
+    (0..count)
+        .map(|index| {
+            let create = || {
+                let vcpu = vm.create_vcpu(index.into())?;
+                vcpu.set_cpuid2(&template.for_vcpu(index, vcpu.get_tsc_khz()?)?)?;
+                if index == 0 {
+                    state::boot(&vcpu, entry)?;
+                } else {
+                    state::wait_for_sipi(&vcpu)?;
+                }
+                Ok(vcpu)
+            };
+            create().map_err(|error| BuildError::Vcpu { index, error })
+        })
+        .collect()
+}

@@ -1,0 +1,105 @@
+//! What the tests of the tenant process share: images, and a host that launches them.
+#![allow(dead_code, reason = "every test binary uses its own part")]
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::unwrap_used,
+    unreachable_pub,
+    reason = "helpers of tests: constants are small, a panic is a failed test"
+)]
+
+pub mod image;
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use moirai_vmm::launch::{self, Boot, Child, LaunchFds, LaunchSpec, Sandbox, ToHost};
+
+/// The tenant binary under test.
+pub fn binary() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_moirai-tenant"))
+}
+
+/// A launch of 16 MiB without devices.
+pub fn spec() -> LaunchSpec {
+    LaunchSpec {
+        name: "test".to_owned(),
+        memory_bytes: 16 << 20,
+        prefault: false,
+        huge_pages: false,
+        vcpus: 1,
+        cmdline: String::new(),
+        boot: Boot::Auto,
+        devices: Vec::new(),
+        sandbox: Sandbox::default(),
+    }
+}
+
+/// `bytes` as an open file that has no name any more.
+pub fn file(bytes: &[u8]) -> File {
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(bytes).unwrap();
+    file
+}
+
+/// A tenant process and the host's ends of its sockets.
+pub struct Tenant {
+    pub child: Child,
+    pub console: UnixStream,
+}
+
+impl Tenant {
+    /// Launches `image` with all gates open.
+    pub fn launch(spec: &LaunchSpec, image: File) -> Self {
+        Self::launch_with(spec, image, moirai_vmm::run::open_gates().unwrap(), Vec::new())
+    }
+
+    /// Launches `image` behind `gate` with the sockets of its devices.
+    pub fn launch_with(
+        spec: &LaunchSpec,
+        image: File,
+        gate: std::os::fd::OwnedFd,
+        devices: Vec<std::os::fd::OwnedFd>,
+    ) -> Self {
+        let (console, theirs) = UnixStream::pair().unwrap();
+        let kvm = launch::open_kvm().expect("these tests need /dev/kvm");
+        let fds = LaunchFds { kvm, image: image.into(), console: theirs.into(), gate, devices };
+        let child = launch::spawn(binary(), spec, fds).unwrap();
+        let timeout = Some(Duration::from_secs(20));
+        console.set_read_timeout(timeout).unwrap();
+        rustix::net::sockopt::set_socket_timeout(
+            child.control(),
+            rustix::net::sockopt::Timeout::Recv,
+            timeout,
+        )
+        .unwrap();
+        Self { child, console }
+    }
+
+    /// The next message of the tenant.
+    pub fn message(&self) -> ToHost {
+        self.child.control().receive().expect("the tenant should answer").0
+    }
+
+    /// Takes the `Running` message; returns the thread ids of the vCPUs.
+    pub fn running(&self) -> Vec<i32> {
+        match self.message() {
+            ToHost::Running { vcpu_tids, .. } => vcpu_tids,
+            other => panic!("expected Running, got {other:?}"),
+        }
+    }
+
+    /// Reads console output until it contains `text`; returns all of it.
+    pub fn expect(&mut self, text: &str) -> String {
+        let mut seen = Vec::new();
+        while !String::from_utf8_lossy(&seen).contains(text) {
+            let mut chunk = [0; 256];
+            let len = self.console.read(&mut chunk).expect("the guest should print in time");
+            assert_ne!(len, 0, "console closed after {:?}", String::from_utf8_lossy(&seen));
+            seen.extend(&chunk[..len]);
+        }
+        String::from_utf8_lossy(&seen).into_owned()
+    }
+}
