@@ -1,0 +1,227 @@
+//! The command line: words `key=value` for the application and `virtio_mmio.device=SIZE@BASE:IRQ`
+//! for the devices, as Linux, Firecracker and QEMU's microvm write it.
+
+use alloc::borrow::ToOwned;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::net::{Ipv4Addr, SocketAddrV4};
+use core::str::FromStr;
+use thiserror::Error;
+
+/// A word whose value is not what the application can use.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ArgError {
+    /// The word is needed and not there.
+    #[error("the command line lacks {key}=, for example {key}={example}")]
+    Missing {
+        /// The word's key.
+        key: &'static str,
+        /// A value that would do.
+        example: &'static str,
+    },
+    /// The value cannot be read.
+    #[error("{key}={value}: expected something like {key}={example}")]
+    Malformed {
+        /// The word's key.
+        key: &'static str,
+        /// What stands there.
+        value: String,
+        /// A value that would do.
+        example: &'static str,
+    },
+    /// The value can be read but not be used.
+    #[error("{key}={value}: has to be from {min} to {max}")]
+    OutOfRange {
+        /// The word's key.
+        key: &'static str,
+        /// What stands there.
+        value: u64,
+        /// Least value.
+        min: u64,
+        /// Greatest value.
+        max: u64,
+    },
+}
+
+/// A virtio-mmio window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceWindow {
+    /// Physical address.
+    pub base: u64,
+    /// Length in bytes.
+    pub size: u64,
+    /// Interrupt line.
+    pub gsi: u32,
+}
+
+/// An address with the length of its network prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ipv4Cidr {
+    /// The address.
+    pub address: Ipv4Addr,
+    /// Bits of the network prefix, at most 32.
+    pub prefix: u8,
+}
+
+impl Ipv4Cidr {
+    /// Is `other` in the same network?
+    #[must_use]
+    pub fn contains(&self, other: Ipv4Addr) -> bool {
+        let mask = u32::MAX.checked_shl(32 - u32::from(self.prefix)).unwrap_or(0);
+        (self.address.to_bits() ^ other.to_bits()) & mask == 0
+    }
+}
+
+/// The words of the command line.
+#[derive(Clone, Debug, Default)]
+pub struct Args {
+    words: Vec<(String, String)>,
+    devices: Vec<DeviceWindow>,
+}
+
+impl Args {
+    /// Splits a command line. Words that are neither `key=value` nor a device are ignored, as a VMM
+    /// may add some; a device that cannot be read is ignored too and will be missed when it is
+    /// opened.
+    #[must_use]
+    pub fn parse(command_line: &str) -> Self {
+        let mut args = Self::default();
+        for word in command_line.split_ascii_whitespace() {
+            match word.split_once('=') {
+                Some(("virtio_mmio.device", window)) => args.devices.extend(parse_window(window)),
+                Some((key, value)) => args.words.push((key.to_owned(), value.to_owned())),
+                None => {}
+            }
+        }
+        args
+    }
+
+    /// The announced devices in order.
+    #[must_use]
+    pub fn devices(&self) -> &[DeviceWindow] {
+        &self.devices
+    }
+
+    /// The value of a word; the last one counts.
+    #[must_use]
+    pub fn text(&self, key: &str) -> Option<&str> {
+        self.words.iter().rev().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
+    }
+
+    /// A number, decimal, from `min` to `max`.
+    ///
+    /// # Errors
+    /// [`ArgError::Malformed`], [`ArgError::OutOfRange`].
+    pub fn number(
+        &self,
+        key: &'static str,
+        default: u64,
+        (min, max): (u64, u64),
+    ) -> Result<u64, ArgError> {
+        let value = self.parsed(key, "1000")?.unwrap_or(default);
+        if (min..=max).contains(&value) {
+            return Ok(value);
+        }
+        Err(ArgError::OutOfRange { key, value, min, max })
+    }
+
+    /// One of several words; the first is the default. Gives its index.
+    ///
+    /// # Errors
+    /// [`ArgError::Malformed`], with all the words as the example.
+    pub fn choice(
+        &self,
+        key: &'static str,
+        words: &[&str],
+        example: &'static str,
+    ) -> Result<usize, ArgError> {
+        let Some(value) = self.text(key) else { return Ok(0) };
+        let found = words.iter().position(|word| *word == value);
+        found.ok_or_else(|| ArgError::Malformed { key, value: value.to_owned(), example })
+    }
+
+    /// `key=A.B.C.D/PREFIX`.
+    ///
+    /// # Errors
+    /// [`ArgError::Missing`], [`ArgError::Malformed`].
+    pub fn cidr(&self, key: &'static str) -> Result<Ipv4Cidr, ArgError> {
+        let example = "10.0.0.2/24";
+        let value = self.text(key).ok_or(ArgError::Missing { key, example })?;
+        parse_cidr(value).ok_or_else(|| malformed(key, value, example))
+    }
+
+    /// `key=A.B.C.D`, if there.
+    ///
+    /// # Errors
+    /// [`ArgError::Malformed`].
+    pub fn address(&self, key: &'static str) -> Result<Option<Ipv4Addr>, ArgError> {
+        if self.text(key) == Some("") {
+            return Ok(None);
+        }
+        self.parsed(key, "10.0.0.1")
+    }
+
+    /// `key=A.B.C.D:PORT,...`, at least one.
+    ///
+    /// # Errors
+    /// [`ArgError::Missing`], [`ArgError::Malformed`].
+    pub fn endpoints(&self, key: &'static str) -> Result<Vec<SocketAddrV4>, ArgError> {
+        let example = "10.0.0.1:5004,10.0.0.1:5006";
+        let value = self.text(key).ok_or(ArgError::Missing { key, example })?;
+        let parsed: Result<Vec<_>, _> = value.split(',').map(SocketAddrV4::from_str).collect();
+        parsed.map_err(|_| malformed(key, value, example))
+    }
+
+    fn parsed<T: FromStr>(
+        &self,
+        key: &'static str,
+        example: &'static str,
+    ) -> Result<Option<T>, ArgError> {
+        let Some(value) = self.text(key) else { return Ok(None) };
+        value.parse().map(Some).map_err(|_| malformed(key, value, example))
+    }
+}
+
+fn malformed(key: &'static str, value: &str, example: &'static str) -> ArgError {
+    ArgError::Malformed { key, value: value.to_owned(), example }
+}
+
+fn parse_cidr(text: &str) -> Option<Ipv4Cidr> {
+    let (address, prefix) = text.split_once('/')?;
+    let prefix = prefix.parse().ok().filter(|&bits| bits <= 32)?;
+    Some(Ipv4Cidr { address: address.parse().ok()?, prefix })
+}
+
+/// `SIZE@BASE:IRQ[:ID]`; the size may end in K or M.
+fn parse_window(text: &str) -> Option<DeviceWindow> {
+    let (size, place) = text.split_once('@')?;
+    let mut place = place.split(':');
+    let window = DeviceWindow {
+        size: parse_size(size)?,
+        base: parse_integer(place.next()?)?,
+        gsi: u32::try_from(parse_integer(place.next()?)?).ok()?,
+    };
+    let end = window.base.checked_add(window.size)?;
+    (end <= 1 << 32 && window.base.is_multiple_of(4)).then_some(window)
+}
+
+fn parse_size(text: &str) -> Option<u64> {
+    let scaled = [('K', 1 << 10), ('k', 1 << 10), ('M', 1 << 20), ('m', 1 << 20)];
+    for (suffix, scale) in scaled {
+        if let Some(number) = text.strip_suffix(suffix) {
+            return parse_integer(number)?.checked_mul(scale);
+        }
+    }
+    parse_integer(text)
+}
+
+fn parse_integer(text: &str) -> Option<u64> {
+    match text.strip_prefix("0x") {
+        Some(hexadecimal) => u64::from_str_radix(hexadecimal, 16).ok(),
+        None => text.parse().ok(),
+    }
+}
+
+#[cfg(test)]
+#[path = "args_tests.rs"]
+mod tests;

@@ -1,0 +1,67 @@
+//! Tests of the command line.
+
+use super::*;
+
+#[test]
+fn devices_are_read_as_linux_and_qemu_write_them() {
+    let args = Args::parse(
+        "virtio_mmio.device=4K@0xd0000000:5 a=b virtio_mmio.device=512@0xfeb00e00:12 \
+         virtio_mmio.device=0x1000@0xd0001000:6:1",
+    );
+    let expected = [
+        DeviceWindow { base: 0xd000_0000, size: 0x1000, gsi: 5 },
+        DeviceWindow { base: 0xfeb0_0e00, size: 512, gsi: 12 },
+        DeviceWindow { base: 0xd000_1000, size: 0x1000, gsi: 6 },
+    ];
+    assert_eq!(args.devices(), expected);
+}
+
+#[test]
+fn device_outside_the_mapped_memory_is_ignored() {
+    for word in ["4K@0xfffffffff000:5", "4K@0xffffffff:5", "4K@0xd0000001:5", "4K@", "@:", ""] {
+        let args = Args::parse(&format!("virtio_mmio.device={word}"));
+        assert_eq!(args.devices(), [], "{word}");
+    }
+}
+
+#[test]
+fn last_word_counts_and_unknown_words_do_no_harm() {
+    let args = Args::parse("reboot=t quiet size=1 size=2 =");
+    assert_eq!(args.number("size", 9, (0, 10)), Ok(2));
+    assert_eq!(args.number("depth", 9, (0, 10)), Ok(9));
+}
+
+#[test]
+fn number_out_of_range_names_the_range() {
+    let error = Args::parse("size=70000").number("size", 1, (1, 65507)).unwrap_err();
+    assert_eq!(error.to_string(), "size=70000: has to be from 1 to 65507");
+    assert!(matches!(
+        Args::parse("size=-1").number("size", 1, (0, 9)),
+        Err(ArgError::Malformed { .. })
+    ));
+}
+
+#[test]
+fn network_prefix_decides_what_is_near() {
+    let cidr = Args::parse("ip=10.0.0.2/24").cidr("ip").unwrap();
+    assert!(cidr.contains(Ipv4Addr::new(10, 0, 0, 255)));
+    assert!(!cidr.contains(Ipv4Addr::new(10, 0, 1, 2)));
+    let any = Args::parse("ip=10.0.0.2/0").cidr("ip").unwrap();
+    assert!(any.contains(Ipv4Addr::new(192, 168, 0, 1)));
+    for bad in ["ip=10.0.0.2/33", "ip=10.0.0.2", "ip=x/8", "ip="] {
+        assert!(Args::parse(bad).cidr("ip").is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn list_of_endpoints_is_read_or_refused_as_a_whole() {
+    let args = Args::parse("to=10.0.0.1:5004,10.0.0.9:6");
+    let expected = [
+        SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 1), 5004),
+        SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 9), 6),
+    ];
+    assert_eq!(args.endpoints("to").unwrap(), expected);
+    assert!(Args::parse("to=10.0.0.1:5004,").endpoints("to").is_err());
+    let error = Args::parse("").endpoints("to").unwrap_err().to_string();
+    assert_eq!(error, "the command line lacks to=, for example to=10.0.0.1:5004,10.0.0.1:5006");
+}

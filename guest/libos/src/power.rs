@@ -1,0 +1,13 @@
+//! The end of the machine.
+
+use crate::{console, platform};
+use moirai_abi::machine::{RESET_COMMAND, RESET_PORT, SLEEP_CONTROL_PORT, SLEEP_CONTROL_POWER_OFF};
+
+/// Writes out the console and powers the machine off: by the ACPI sleep control register; where
+/// that does nothing, by the keyboard controller's reset; where there is none, by a triple fault.
+pub fn off() -> ! {
+    console::try_flush();
+    platform::write_port(SLEEP_CONTROL_PORT, SLEEP_CONTROL_POWER_OFF);
+    platform::write_port(RESET_PORT, RESET_COMMAND);
+    platform::triple_fault()
+}

@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Installs the Debian packages that the demo, the tests and the benchmarks use as independent peers:
+# ffmpeg (makes and decodes the film), fio (the disk's own speed), QEMU (boots our images too).
+# Does nothing where they are there already.
+set -euo pipefail
+declare -A need=([ffmpeg]=ffmpeg [fio]=fio [qemu-system-x86_64]=qemu-system-x86 [cc]=gcc)
+missing=()
+for tool in "${!need[@]}"; do
+    command -v "$tool" >/dev/null || missing+=("${need[$tool]}")
+done
+[ ${#missing[@]} -eq 0 ] && exit 0
+echo "installing: ${missing[*]}"
+if [ "$(id -u)" -ne 0 ]; then
+    echo "cannot install packages without root; run: apt-get install ${missing[*]}" >&2
+    exit 1
+fi
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -qq
+apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
