@@ -11,6 +11,7 @@
 
 extern crate alloc;
 
+pub mod admission;
 pub mod atropos;
 mod budget;
 pub mod contract;

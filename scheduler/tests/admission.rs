@@ -1,0 +1,160 @@
+//! Admission: the closed forms, the exact test, refusals, and the ends of the ranges.
+#![allow(clippy::unwrap_used, reason = "a broken helper is a failed test")]
+
+use moirai_scheduler::admission::{
+    Channel, ChannelRefusal, DOrder, DrrQueue, Interrupt, Order, Overhead, Resource, WHOLE_PPM,
+    admit, check, demand::Set, density_fits, drr_latency, reserved_ppm, utilisation_fits,
+};
+use moirai_scheduler::{Contract, Nanos, Weight};
+
+const MS: Nanos = 1_000_000;
+
+fn contract(period: u64, slice: u64, deadline: u64) -> Contract {
+    Contract::new(period, slice, deadline, None).unwrap()
+}
+
+fn plain(capacity_ppm: u32) -> Resource {
+    Resource { capacity_ppm, blocking: 0, overhead: Overhead::NONE }
+}
+
+#[test]
+fn three_thirds_fill_a_resource_exactly() {
+    let third = contract(3 * MS, MS, 3 * MS);
+    assert_eq!(check(&plain(WHOLE_PPM), &[third; 3]), Ok(()));
+    assert_eq!(reserved_ppm(&[third; 3]), WHOLE_PPM);
+    assert!(utilisation_fits(WHOLE_PPM, &[third; 3]));
+    let more = contract(3 * MS, MS + 1, 3 * MS);
+    assert!(check(&plain(WHOLE_PPM), &[third, third, more]).is_err());
+    assert!(!utilisation_fits(WHOLE_PPM, &[third, third, more]));
+    let mixed = [contract(2 * MS, MS, 2 * MS), contract(3 * MS, MS, 3 * MS)];
+    let sixth = contract(6 * MS, MS, 6 * MS);
+    assert_eq!(admit(&plain(WHOLE_PPM), &mixed, &sixth), Ok(()));
+}
+
+#[test]
+fn an_early_deadline_is_refused_by_density_and_accepted_by_the_exact_test() {
+    let set = [contract(10 * MS, 4 * MS, 4 * MS), contract(20 * MS, 8 * MS, 16 * MS)];
+    assert!(!density_fits(WHOLE_PPM, &set));
+    assert_eq!(check(&plain(WHOLE_PPM), &set), Ok(()));
+    let set = [contract(10 * MS, 4 * MS, 4 * MS), contract(20 * MS, 8 * MS, 11 * MS)];
+    let violation = check(&plain(WHOLE_PPM), &set).unwrap_err();
+    assert_eq!((violation.time, violation.demand, violation.supply), (14 * MS, 16 * MS, 14 * MS));
+}
+
+#[test]
+fn a_unit_that_cannot_be_preempted_counts_against_the_first_deadline() {
+    let resource = |blocking| Resource { blocking, ..plain(WHOLE_PPM) };
+    let set = [contract(10 * MS, 4 * MS, 10 * MS)];
+    assert_eq!(check(&resource(6 * MS), &set), Ok(()));
+    let violation = check(&resource(6 * MS + 1), &set).unwrap_err();
+    assert_eq!((violation.time, violation.demand), (10 * MS, 10 * MS + 1));
+    assert_eq!(check(&resource(Nanos::MAX), &[]), Ok(()), "nobody is there to be blocked");
+}
+
+#[test]
+fn overheads_and_interrupts_take_their_part() {
+    let mut overhead = Overhead { switch: MS / 2, cache: MS / 2, ..Overhead::NONE };
+    let with = |overhead: &Overhead| Resource { overhead: overhead.clone(), ..plain(WHOLE_PPM) };
+    let set = [contract(10 * MS, 8 * MS, 10 * MS)];
+    assert_eq!(check(&with(&overhead), &set), Ok(()));
+    overhead.interrupts.push(Interrupt { period: 20 * MS, cost: 1 });
+    assert_eq!(check(&with(&overhead), &set).unwrap_err().demand, 10 * MS + 1);
+    let overdrawn = Overhead { overrun: 2 * MS, ..Overhead::NONE };
+    assert_eq!(check(&with(&overdrawn), &set), Ok(()));
+    let overdrawn = Overhead { overrun: 2 * MS + 1, ..Overhead::NONE };
+    assert!(check(&with(&overdrawn), &set).is_err());
+}
+
+#[test]
+fn a_refusal_names_what_is_left_and_the_nearest_contract() {
+    let admitted = [contract(10 * MS, 6 * MS, 10 * MS)];
+    let asked = contract(20 * MS, 8 * MS, 20 * MS);
+    let refusal = admit(&plain(950_000), &admitted, &asked).unwrap_err();
+    assert_eq!(refusal.requested, asked);
+    assert_eq!(refusal.available_ppm, 350_000);
+    assert_eq!(refusal.nearest, Some(contract(20 * MS, 7 * MS, 20 * MS)));
+    assert!(refusal.violation.demand > refusal.violation.supply);
+    let text = refusal.to_string();
+    assert!(text.contains("350000 ppm") && text.contains("7000000 ns in every 20000000"), "{text}");
+}
+
+#[test]
+fn where_no_slice_fits_a_later_deadline_or_a_longer_period_is_offered() {
+    let blocked = Resource { blocking: 5 * MS, ..plain(WHOLE_PPM) };
+    let refusal = admit(&blocked, &[], &contract(20 * MS, 2 * MS, 4 * MS)).unwrap_err();
+    assert_eq!(refusal.nearest, Some(contract(20 * MS, 2 * MS, 7 * MS)));
+    let refusal = admit(&blocked, &[], &contract(4 * MS, 2 * MS, 4 * MS)).unwrap_err();
+    assert_eq!(refusal.nearest, Some(contract(7 * MS, 2 * MS, 7 * MS)));
+    let full = [contract(10 * MS, 10 * MS, 10 * MS)];
+    let refusal = admit(&plain(WHOLE_PPM), &full, &contract(MS, 1, MS)).unwrap_err();
+    assert_eq!((refusal.nearest, refusal.available_ppm), (None, 0));
+}
+
+#[test]
+fn a_client_of_the_slack_costs_nothing() {
+    let beggar = Contract::new(10 * MS, 0, 10 * MS, Weight::new(1)).unwrap();
+    let full = [contract(10 * MS, 10 * MS, 10 * MS); 1];
+    assert_eq!(admit(&plain(WHOLE_PPM), &full, &beggar), Ok(()));
+    assert_eq!(admit(&plain(0), &[], &beggar), Ok(()));
+    assert_eq!(reserved_ppm(&[beggar]), 0);
+}
+
+#[test]
+fn the_demand_curve_steps_at_every_deadline() {
+    let set = [contract(10, 2, 5), contract(15, 3, 15)];
+    let curve = Set::new(&plain(500_000), set).curve(31, 10);
+    let steps: Vec<_> = curve.iter().map(|point| (point.time, point.demand)).collect();
+    assert_eq!(steps, [(5, 2), (15, 7), (25, 9), (30, 12)]);
+    assert_eq!(curve[1].supply, 7);
+}
+
+#[test]
+fn nothing_overflows_at_the_ends_of_the_ranges() {
+    let hour = Contract::PERIOD_MAX;
+    let set = vec![contract(hour, hour, hour), contract(hour - 1, 1, 1), contract(1, 1, 1)];
+    let greedy = Overhead {
+        switch: Nanos::MAX,
+        cache: Nanos::MAX,
+        overrun: Nanos::MAX,
+        interrupts: vec![Interrupt { period: 0, cost: Nanos::MAX }; 3],
+    };
+    for capacity_ppm in [0, 1, WHOLE_PPM, u32::MAX] {
+        for blocking in [0, Nanos::MAX] {
+            let resource = Resource { capacity_ppm, blocking, overhead: greedy.clone() };
+            assert!(check(&resource, &set).is_err());
+            assert!(admit(&resource, &[], &set[0]).is_err());
+        }
+    }
+    assert!(check(&plain(u32::MAX), &[contract(1, 1, 1)]).is_ok());
+    assert!(check(&plain(0), &[contract(hour, 1, hour)]).is_err());
+    let tight = [contract(hour, hour - 1, hour - 1), contract(hour - 1, 1, hour - 1)];
+    let _ = check(&plain(WHOLE_PPM), &tight);
+    assert_eq!(reserved_ppm(&[contract(1, 1, 1); 5000]), u32::MAX);
+}
+
+#[test]
+fn drr_waits_no_longer_than_its_latency_bound() {
+    let queues = [DrrQueue { quantum: 2 }, DrrQueue { quantum: 3 }];
+    assert_eq!(drr_latency(&queues, 0), Some(11));
+    assert_eq!(drr_latency(&queues, 2), None);
+    assert_eq!(drr_latency(&[DrrQueue { quantum: Nanos::MAX }; 2], 0), None);
+}
+
+#[test]
+fn d_order_with_sorting_accepts_what_frozen_priorities_refuse() {
+    let channel = |message, interval, deadline| Channel { message, packet: 1, interval, deadline };
+    let long = channel(6, 30, 30);
+    let short = channel(5, 30, 10);
+    let middle = channel(8, 30, 20);
+    let mut sorted = DOrder::new(Order::Resorted, 1);
+    for channel in [long, middle, short] {
+        sorted.admit(channel).unwrap();
+    }
+    assert_eq!(sorted.channels(), [short, middle, long]);
+    let mut refused = sorted.clone();
+    assert_eq!(refused.admit(channel(20, 40, 39)), Err(ChannelRefusal::Late { response: None }));
+    assert_eq!(refused.channels(), sorted.channels());
+    assert_eq!(sorted.admit(channel(5, 0, 10)), Err(ChannelRefusal::Malformed));
+    assert_eq!(sorted.release(0), Some(short));
+    assert_eq!(sorted.release(7), None);
+}
