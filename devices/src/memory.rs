@@ -5,11 +5,15 @@
 //! alive. Nobody makes a Rust slice of it: the guest may write there at any time. The kernel reads
 //! and writes it (`readv`, `writev`), and [`Buffers::copy_to`] and [`Buffers::copy_from`] copy it
 //! through volatile accesses.
+#![allow(
+    unsafe_code,
+    reason = "volatile accesses at addresses that were checked when they were kept"
+)]
 
 use std::sync::Arc;
 
 use smallvec::SmallVec;
-use vm_memory::{GuestAddress, GuestMemory as _, GuestMemoryMmap, Permissions};
+use vm_memory::{GuestAddress, GuestMemory as _, GuestMemoryMmap, Permissions, VolatileSlice};
 
 /// The memory of one guest, mapped into this process.
 pub type GuestMemory = GuestMemoryMmap<()>;
@@ -104,19 +108,51 @@ impl Buffers {
         &self.memory
     }
 
-    /// What remains after the first `skip` bytes.
+    /// The `len` bytes that follow the first `skip` bytes, or as many as there are.
     #[must_use]
-    pub fn tail(&self, skip: u64) -> Self {
-        let mut left = usize::try_from(skip).unwrap_or(usize::MAX);
+    pub fn slice(&self, skip: u64, len: u64) -> Self {
+        let mut skip = usize::try_from(skip).unwrap_or(usize::MAX);
+        let mut left = usize::try_from(len).unwrap_or(usize::MAX);
         let mut segments = Segments::new();
+        let mut len_bytes = 0;
         for segment in &self.segments {
-            let cut = left.min(segment.len);
-            left -= cut;
-            if cut < segment.len {
-                segments.push(Segment { addr: segment.addr + cut, len: segment.len - cut });
+            let cut = skip.min(segment.len);
+            let taken = left.min(segment.len - cut);
+            (skip, left) = (skip - cut, left - taken);
+            if taken > 0 {
+                segments.push(Segment { addr: segment.addr + cut, len: taken });
+                len_bytes += taken as u64;
             }
         }
-        let len_bytes = self.len_bytes.saturating_sub(skip);
         Self { memory: Arc::clone(&self.memory), segments, len_bytes }
+    }
+
+    /// Copies from the guest until either side ends; returns the number of bytes.
+    pub fn copy_to(&self, bytes: &mut [u8]) -> usize {
+        let mut done = 0;
+        for slice in self.volatile() {
+            done += slice.copy_to(bytes.get_mut(done..).unwrap_or_default());
+        }
+        done
+    }
+
+    /// Copies to the guest until either side ends; returns the number of bytes.
+    pub fn copy_from(&self, bytes: &[u8]) -> usize {
+        let mut done = 0;
+        for slice in self.volatile() {
+            let rest = bytes.get(done..).unwrap_or_default();
+            slice.copy_from(rest);
+            done += slice.len().min(rest.len());
+        }
+        done
+    }
+
+    fn volatile(&self) -> impl Iterator<Item = VolatileSlice<'_>> {
+        self.segments.iter().map(|segment| {
+            // SAFETY: `VolatileSlice::new` wants memory that stays valid for its lifetime and that
+            // nobody accesses but volatilely. `push` took each segment from `self.memory`, which
+            // `self` keeps mapped; the other users are the guest and the kernel, no Rust reference.
+            unsafe { VolatileSlice::new(segment.addr as *mut u8, segment.len) }
+        })
     }
 }

@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
-use vm_memory::GuestAddress;
+use vm_memory::{Address, GuestAddress};
 
-use crate::memory::GuestMemory;
+use crate::memory::{Buffers, GuestMemory, OutsideMemory};
 
 /// One descriptor, read once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +33,47 @@ pub struct Chain {
     pub descriptors: SmallVec<[Descriptor; 8]>,
 }
 
+impl Chain {
+    /// The readable descriptors and the writable ones; `None` if a readable one follows a writable
+    /// one (virtio 1.2, 2.7.4.2).
+    pub fn split(&self) -> Option<(&[Descriptor], &[Descriptor])> {
+        let middle = self.descriptors.iter().take_while(|d| !d.writable).count();
+        let (readable, writable) = self.descriptors.split_at_checked(middle)?;
+        writable.iter().all(|d| d.writable).then_some((readable, writable))
+    }
+}
+
+/// Sum of the lengths; less than 4 GiB for the descriptors of one chain.
+pub fn len_bytes(descriptors: &[Descriptor]) -> u64 {
+    descriptors.iter().map(|d| u64::from(d.len)).sum()
+}
+
+/// The host addresses of `len` bytes of the descriptors, from byte `skip` on.
+///
+/// # Errors
+/// A part of that is not guest memory.
+pub fn buffers(
+    mem: &Arc<GuestMemory>,
+    descriptors: &[Descriptor],
+    mut skip: u64,
+    mut len: u64,
+) -> Result<Buffers, OutsideMemory> {
+    let mut buffers = Buffers::new(Arc::clone(mem));
+    for descriptor in descriptors {
+        let whole = u64::from(descriptor.len);
+        let cut = skip.min(whole);
+        let taken = len.min(whole - cut);
+        (skip, len) = (skip - cut, len - taken);
+        if taken == 0 {
+            continue;
+        }
+        let outside = OutsideMemory { addr: descriptor.addr.0, len_bytes: whole };
+        let start = descriptor.addr.checked_add(cut).ok_or(outside)?;
+        buffers.push(start, u32::try_from(taken).map_err(|_| outside)?)?;
+    }
+    Ok(buffers)
+}
+
 /// The ring itself is broken: the device has to be reset by its driver.
 #[derive(Debug, thiserror::Error)]
 pub enum RingError {
@@ -47,6 +88,9 @@ pub enum RingError {
         /// Size of the descriptor table.
         size: u16,
     },
+    /// More chains are in flight than the table has descriptors.
+    #[error("more than {0} chains of this queue are in flight")]
+    TooManyInFlight(u16),
     /// A chain loops, leaves its table or memory, nests indirect tables, or exceeds 4 GiB.
     #[error("descriptor chain {head} is broken after {read} descriptors")]
     BrokenChain {
@@ -57,14 +101,26 @@ pub enum RingError {
     },
 }
 
-/// Takes the next chain from the available ring, if there is one.
+/// Takes the next chain from the available ring, if there is one. `in_flight` chains of this ring
+/// were taken and not returned; an honest driver cannot have more of them than descriptors.
 ///
 /// # Errors
 /// See [`RingError`]; the queue must not be used any more until its driver resets it.
-pub fn next_chain(mem: &Arc<GuestMemory>, queue: &mut Queue) -> Result<Option<Chain>, RingError> {
-    let mut ready = queue.iter(&**mem)?;
-    let Some(mut iter) = ready.next() else { return Ok(None) };
+pub fn next_chain(
+    mem: &Arc<GuestMemory>,
+    queue: &mut Queue,
+    in_flight: u32,
+) -> Result<Option<Chain>, RingError> {
+    let size = queue.size();
+    let mut available = queue.iter(&**mem)?;
+    let Some(mut iter) = available.next() else { return Ok(None) };
     let head = iter.head_index();
+    if head >= size {
+        return Err(RingError::HeadOutOfRange { head, size });
+    }
+    if in_flight >= u32::from(size) {
+        return Err(RingError::TooManyInFlight(size));
+    }
     let mut descriptors = SmallVec::new();
     let mut read = 0;
     let mut ended = false;
@@ -79,11 +135,21 @@ pub fn next_chain(mem: &Arc<GuestMemory>, queue: &mut Queue) -> Result<Option<Ch
             });
         }
     }
-    if head >= queue.size() {
-        return Err(RingError::HeadOutOfRange { head, size: queue.size() });
-    }
     if !ended {
         return Err(RingError::BrokenChain { head, read });
     }
     Ok(Some(Chain { head, descriptors }))
+}
+
+/// Returns a chain to its driver, of which the device has written the first `len` writable bytes.
+///
+/// # Errors
+/// The ring does not lie in guest memory (any more).
+pub fn add_used(
+    mem: &Arc<GuestMemory>,
+    queue: &mut Queue,
+    head: u16,
+    len: u32,
+) -> Result<(), RingError> {
+    Ok(queue.add_used(&**mem, head, len)?)
 }

@@ -17,12 +17,12 @@ pub const DISK_ID_LEN: usize = 20;
 /// status.
 pub const SEG_MAX: u32 = 254;
 
-/// Most bytes that one discard or write-zeroes range may cover: it is one unit of disk time, so it
-/// is kept small enough to be a bounded one.
-pub const MAX_RANGE_BYTES: u64 = 64 << 20;
+/// Most bytes that a read, write or write-zeroes may move. A request is one unit of disk time that
+/// cannot be interrupted, so it must be a bounded one; Linux asks for no more than this.
+pub const MAX_REQUEST_BYTES: u64 = 4 << 20;
 
-/// Most ranges in one discard or write-zeroes request.
-pub const MAX_RANGES: u32 = 16;
+/// Most bytes that a discard may cover; it moves none, so it may be longer.
+pub const MAX_DISCARD_BYTES: u64 = 64 << 20;
 
 /// What a disk is to its guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,7 +65,7 @@ impl Disk {
 
     /// The configuration space, little-endian, in the order of `struct virtio_blk_config`.
     pub fn config_space(&self) -> Vec<u8> {
-        let max_range_sectors = u32::try_from(MAX_RANGE_BYTES / SECTOR_BYTES).unwrap_or(u32::MAX);
+        let sectors = |bytes: u64| u32::try_from(bytes / SECTOR_BYTES).unwrap_or(u32::MAX);
         let mut bytes = Vec::with_capacity(60);
         bytes.extend(self.capacity_sectors.to_le_bytes());
         bytes.extend(0u32.to_le_bytes()); // size_max: not offered
@@ -75,11 +75,11 @@ impl Disk {
         bytes.extend([0; 8]); // topology: not offered
         bytes.extend([0, 0]); // writeback: not offered; unused
         bytes.extend(self.queues.to_le_bytes());
-        bytes.extend(max_range_sectors.to_le_bytes()); // max_discard_sectors
-        bytes.extend(MAX_RANGES.to_le_bytes()); // max_discard_seg
+        bytes.extend(sectors(MAX_DISCARD_BYTES).to_le_bytes()); // max_discard_sectors
+        bytes.extend(1_u32.to_le_bytes()); // max_discard_seg
         bytes.extend((self.block_size / 512).to_le_bytes()); // discard_sector_alignment
-        bytes.extend(max_range_sectors.to_le_bytes()); // max_write_zeroes_sectors
-        bytes.extend(MAX_RANGES.to_le_bytes()); // max_write_zeroes_seg
+        bytes.extend(sectors(MAX_REQUEST_BYTES).to_le_bytes()); // max_write_zeroes_sectors
+        bytes.extend(1_u32.to_le_bytes()); // max_write_zeroes_seg
         bytes.push(1); // write_zeroes_may_unmap
         bytes.extend([0; 3]);
         bytes

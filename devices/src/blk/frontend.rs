@@ -4,22 +4,26 @@
 
 use std::sync::Arc;
 
+use virtio_bindings::virtio_blk::{
+    VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK, VIRTIO_BLK_S_UNSUPP,
+};
 use virtio_queue::Queue;
-use vm_memory::GuestAddress;
+use vm_memory::{Bytes, GuestAddress};
 
+use super::request::{Command, Op, ParseError, parse, status_address};
 use super::{Disk, Request};
 use crate::counters::Counters;
 use crate::memory::GuestMemory;
-use crate::ring::RingError;
+use crate::ring::{self, RingError};
 
 /// Names a chain that was taken from the ring and not returned yet.
 #[derive(Debug)]
 #[must_use = "a chain whose token is dropped is never returned to its driver"]
 pub struct Token {
-    pub(crate) head: u16,
-    pub(crate) status: GuestAddress,
+    head: u16,
+    status: GuestAddress,
     /// Bytes that the device writes if all goes well, status byte included.
-    pub(crate) written_if_ok: u32,
+    written_if_ok: u32,
 }
 
 /// How a request ended, as the guest will see it.
@@ -57,7 +61,9 @@ pub enum FrontendError {
 #[derive(Debug)]
 pub struct Frontend {
     disk: Disk,
+    durable_writes: bool,
     in_flight: u32,
+    last_refusal: Option<ParseError>,
     /// What became of the queue's chains.
     pub counters: Counters,
 }
@@ -65,12 +71,24 @@ pub struct Frontend {
 impl Frontend {
     /// A frontend for one queue of `disk`.
     pub fn new(disk: Disk) -> Self {
-        Self { disk, in_flight: 0, counters: Counters::default() }
+        let counters = Counters::default();
+        Self { disk, durable_writes: false, in_flight: 0, last_refusal: None, counters }
+    }
+
+    /// Tells it what was negotiated: a driver without VIRTIO_BLK_F_FLUSH gets durable writes
+    /// (virtio 1.2, 5.2.6.2).
+    pub fn set_features(&mut self, features: u64) {
+        self.durable_writes = features >> VIRTIO_BLK_F_FLUSH & 1 == 0;
     }
 
     /// Number of requests that were given out and not completed.
     pub fn in_flight(&self) -> u32 {
         self.in_flight
+    }
+
+    /// Why the latest chain was refused, for a log.
+    pub fn last_refusal(&self) -> Option<ParseError> {
+        self.last_refusal
     }
 
     /// Takes at most one chain from the ring.
@@ -82,8 +100,37 @@ impl Frontend {
         mem: &Arc<GuestMemory>,
         queue: &mut Queue,
     ) -> Result<Next, FrontendError> {
-        let _ = (mem, queue, &self.disk);
-        Ok(Next::Empty)
+        let Some(chain) = ring::next_chain(mem, queue, self.in_flight)? else {
+            return Ok(Next::Empty);
+        };
+        let Some(status) = status_address(mem, &chain) else {
+            self.last_refusal = Some(ParseError::NoStatus);
+            self.counters.unanswerable += 1;
+            ring::add_used(mem, queue, chain.head, 0)?;
+            return Ok(Next::Answered);
+        };
+        let mut token = Token { head: chain.head, status, written_if_ok: 1 };
+        let outcome = match parse(mem, &chain, &self.disk, self.durable_writes) {
+            Ok(Command::Io { op, buffers }) => {
+                if let Op::Read { .. } = op {
+                    token.written_if_ok = written(buffers.len_bytes());
+                }
+                self.in_flight += 1;
+                return Ok(Next::Request(Request { token, op, buffers }));
+            }
+            Ok(Command::GetId { buffers }) => {
+                token.written_if_ok = written(buffers.copy_from(&self.disk.id) as u64);
+                self.counters.completed += 1;
+                Outcome::Ok
+            }
+            Err(error) => {
+                self.last_refusal = Some(error);
+                self.counters.refused += 1;
+                outcome_of(error)
+            }
+        };
+        self.give_back(mem, queue, token, outcome)?;
+        Ok(Next::Answered)
     }
 
     /// Returns a chain to the driver with its status. Signal the driver afterwards
@@ -98,7 +145,44 @@ impl Frontend {
         token: Token,
         outcome: Outcome,
     ) -> Result<(), FrontendError> {
-        let _ = (mem, queue, token, outcome);
-        Ok(())
+        self.in_flight = self.in_flight.saturating_sub(1);
+        match outcome {
+            Outcome::Ok => self.counters.completed += 1,
+            Outcome::IoError | Outcome::Unsupported => self.counters.io_errors += 1,
+        }
+        self.give_back(mem, queue, token, outcome)
+    }
+
+    fn give_back(
+        &mut self,
+        mem: &Arc<GuestMemory>,
+        queue: &mut Queue,
+        token: Token,
+        outcome: Outcome,
+    ) -> Result<(), FrontendError> {
+        let (status, mut len) = match outcome {
+            Outcome::Ok => (VIRTIO_BLK_S_OK, token.written_if_ok),
+            Outcome::IoError => (VIRTIO_BLK_S_IOERR, 1),
+            Outcome::Unsupported => (VIRTIO_BLK_S_UNSUPP, 1),
+        };
+        let status = u8::try_from(status).unwrap_or(u8::MAX);
+        // The memory table may have changed since the address was checked.
+        if mem.write_obj(status, token.status).is_err() {
+            self.counters.unanswerable += 1;
+            len = 0;
+        }
+        Ok(ring::add_used(mem, queue, token.head, len)?)
+    }
+}
+
+/// What the used ring says of a request that wrote so much data and a status byte.
+fn written(data_bytes: u64) -> u32 {
+    u32::try_from(data_bytes.saturating_add(1)).unwrap_or(u32::MAX)
+}
+
+fn outcome_of(error: ParseError) -> Outcome {
+    match error {
+        ParseError::UnknownType(_) | ParseError::BadFlags { .. } => Outcome::Unsupported,
+        _ => Outcome::IoError,
     }
 }

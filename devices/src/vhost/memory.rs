@@ -133,7 +133,7 @@ fn check_range(index: usize, region: &VhostUserMemoryRegion) -> Result<(), Memor
     if memory_size == 0 || starts.iter().any(|start| start.checked_add(memory_size).is_none()) {
         return Err(MemoryError::BadRange(index));
     }
-    if mmap_offset % PAGE_BYTES != 0 {
+    if !mmap_offset.is_multiple_of(PAGE_BYTES) {
         return Err(MemoryError::Unaligned(index));
     }
     Ok(())

@@ -3,7 +3,6 @@
 //! While a stopped queue drains, no further message is read: its peer waits for the answer anyway,
 //! and what an impatient one sends stays in the socket.
 
-use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -111,8 +110,8 @@ pub struct Session {
     memory: Option<MemoryTable>,
     vrings: Vec<Vring>,
     events: Vec<Event>,
-    /// GET_VRING_BASE requests that wait for their queue to drain.
-    awaited: VecDeque<u16>,
+    /// The GET_VRING_BASE request that waits for its queue to drain.
+    awaited: Option<u16>,
 }
 
 impl Session {
@@ -134,7 +133,7 @@ impl Session {
             memory: None,
             vrings,
             events: Vec::new(),
-            awaited: VecDeque::new(),
+            awaited: None,
         })
     }
 
@@ -163,23 +162,22 @@ impl Session {
         Ready { events: std::mem::take(&mut self.events), again }
     }
 
-    /// All requests of a queue that had to be drained are completed: tells the peer and goes on
-    /// with its messages.
+    /// All requests of a queue that had to be drained are completed: tells the peer. Call
+    /// [`Session::ready`] afterwards: it read nothing while the queue drained.
     ///
     /// # Errors
-    /// As [`Session::ready`].
-    pub fn drained(&mut self, index: u16) -> Result<Ready, SessionError> {
-        let Some(vring) = self.vrings.get_mut(usize::from(index)) else { return self.ready() };
-        if vring.draining {
-            let base = u32::from(vring.base());
-            vring.stop();
-            if self.awaited.front() == Some(&index) {
-                self.awaited.pop_front();
-                let reply = vring_state(index, base);
-                wire::reply(self.stream.as_fd(), FrontendReq::GET_VRING_BASE.into(), &reply)?;
-            }
+    /// The peer is gone or does not read its replies.
+    pub fn drained(&mut self, index: u16) -> Result<(), SessionError> {
+        let vring = self.vrings.get_mut(usize::from(index)).filter(|vring| vring.draining);
+        let Some(vring) = vring else { return Ok(()) };
+        let base = u32::from(vring.base());
+        vring.stop();
+        if self.awaited == Some(index) {
+            self.awaited = None;
+            let reply = vring_state(index, base);
+            wire::reply(self.stream.as_fd(), FrontendReq::GET_VRING_BASE.into(), &reply)?;
         }
-        self.ready()
+        Ok(())
     }
 
     /// The feature bits that the driver has chosen.
@@ -384,7 +382,7 @@ impl Session {
             return Ok(Answer::Reply(vring_state(index, base)));
         }
         (vring.draining, vring.running) = (true, false);
-        self.awaited.push_back(index);
+        self.awaited = Some(index);
         self.events.push(Event::QueueStopped { index, drain: true });
         Ok(Answer::Later)
     }
