@@ -148,6 +148,8 @@ pub trait Policy: Send {
     fn charge(&mut self, id: ClientId, service: Service, cost: Nanos, now: Nanos);
 
     /// When the owner must call `pick` (or `ranks`) again even if nothing happens. `None`: never.
+    /// The ends of budgets are not in it: `pick` gives one in `until`, `ranks` in each `budget`,
+    /// and only the owner knows which of the ranked can run at all.
     fn timeout(&self, now: Nanos) -> Option<Nanos>;
 
     /// Releases the slices whose time has come, of *all* clients whether awake or not, then visits

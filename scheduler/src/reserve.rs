@@ -216,16 +216,8 @@ impl<R: Rules> Policy for Reserve<R> {
         self.place(slot);
     }
 
-    fn timeout(&self, now: Nanos) -> Option<Nanos> {
-        let next = self.next_refill();
-        if !self.periodic {
-            return next;
-        }
-        // A kernel switches between the ranked: whichever budget can end first must be watched.
-        let left = |(_, slot)| self.clients.get(slot).map(|client| client.budget.left);
-        let end = self.ready.iter().filter_map(left).min();
-        let end = end.map(|left| self.now.max(now).saturating_add_signed(left));
-        next.into_iter().chain(end).min()
+    fn timeout(&self, _now: Nanos) -> Option<Nanos> {
+        self.next_refill()
     }
 
     fn ranks(&mut self, now: Nanos, visit: &mut dyn FnMut(Rank)) {

@@ -1,0 +1,343 @@
+//! One round of the dispatcher: charge what was used, ask the policy who is owed time, tell the
+//! kernel. No thread and no clock in here: time is an argument, the kernel is behind [`Threads`].
+//!
+//! What this file adds to the policy's rules is *observation*. The kernel does not say when a
+//! vCPU halts or wakes; a round sees only how long it ran and how long it waited for the core. So a
+//! vCPU that is owed time, used none of it since the last round and is not runnable now is reported
+//! to the policy as asleep; one that ran again is reported as awake since it did. The policy's
+//! wake-up rule then cuts its slice to what it could have used anyway, and it cannot save it up to
+//! crowd others out at the end of its period.
+
+use moirai_scheduler::{ClientId, Contract, Head, Nanos, Policy, PolicyError, Rank, Service};
+
+use super::kernel::{Class, CpuTime, Threads};
+use super::{StallLog, VcpuId, VcpuSnapshot};
+
+/// Priority of the vCPU that is first in EDF order. The dispatcher itself stands above.
+pub(super) const FIRST_PRIORITY: i32 = 90;
+/// Priority of the last ones in order, should there be more vCPUs than priorities.
+const LAST_PRIORITY: i32 = 2;
+
+/// The shortest time after which the round is repeated because a budget may have run out: for the
+/// vCPU that runs now, and for those that can only run when all before them sleep. What they
+/// overrun in that time is carried as debt.
+const GRAIN_FIRST: Nanos = 20_000;
+const GRAIN_OTHERS: Nanos = 100_000;
+
+/// A vCPU that is owed time but asleep is looked at this often in every deadline.
+const LOOKS_PER_DEADLINE: Nanos = 4;
+
+/// A shortfall below this is the measuring error of a period, no miss.
+const TOLERANCE: Nanos = 50_000;
+
+/// What was observed of one vCPU, period by period.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Tally {
+    pub(super) misses: u64,
+    pub(super) misses_in_stall: u64,
+    pub(super) least_slice: Option<Nanos>,
+}
+
+/// The period that is being observed.
+#[derive(Clone, Copy, Debug)]
+struct Watch {
+    begin: Nanos,
+    refills: u64,
+    time: CpuTime,
+    /// CPU time that went to others although this vCPU stood before them.
+    below: Nanos,
+    judged: bool,
+}
+
+struct Vcpu<T> {
+    id: VcpuId,
+    tenant: String,
+    contract: Contract,
+    thread: T,
+    class: Option<Class>,
+    time: CpuTime,
+    /// What it used since the round before, and how long it waited for the core.
+    used: Nanos,
+    waited: Nanos,
+    asleep: bool,
+    rank: Option<Rank>,
+    watch: Watch,
+    tally: Tally,
+    /// The thread has ended; its tenant is being cleaned up.
+    gone: bool,
+}
+
+/// When the next round is due: the earlier of the two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Due {
+    /// At this time.
+    pub(super) at: Option<Nanos>,
+    /// When the vCPUs have run for this long, counted from the end of the round.
+    pub(super) after: Option<Nanos>,
+}
+
+/// All vCPUs of one core and the policy that rules them.
+pub(super) struct Core<T> {
+    policy: Box<dyn Policy>,
+    vcpus: Vec<Vcpu<T>>,
+    order: Vec<Rank>,
+    scheduling: bool,
+    stalls: StallLog,
+    next_id: u32,
+    last: Nanos,
+    pub(super) rounds: u64,
+}
+
+impl<T: Threads> Core<T> {
+    pub(super) fn new(policy: Box<dyn Policy>, scheduling: bool, stalls: StallLog) -> Self {
+        Self {
+            policy,
+            vcpus: Vec::new(),
+            order: Vec::new(),
+            scheduling,
+            stalls,
+            next_id: 0,
+            last: 0,
+            rounds: 0,
+        }
+    }
+
+    pub(super) fn attach(
+        &mut self,
+        tenant: String,
+        contract: Contract,
+        mut thread: T,
+        now: Nanos,
+    ) -> Result<VcpuId, PolicyError> {
+        let id = VcpuId(self.next_id);
+        self.policy.add(ClientId(id.0), contract, now)?;
+        self.policy.wake(ClientId(id.0), Head::default(), now);
+        self.next_id = self.next_id.wrapping_add(1);
+        let time = thread.cpu_time().unwrap_or_default();
+        let watch = Watch { begin: now, refills: 0, time, below: 0, judged: true };
+        self.vcpus.push(Vcpu {
+            id,
+            tenant,
+            contract,
+            thread,
+            class: None,
+            time,
+            used: 0,
+            waited: 0,
+            asleep: false,
+            rank: None,
+            watch,
+            tally: Tally::default(),
+            gone: false,
+        });
+        Ok(id)
+    }
+
+    pub(super) fn change(
+        &mut self,
+        id: VcpuId,
+        contract: Contract,
+        now: Nanos,
+    ) -> Result<(), PolicyError> {
+        self.policy.change(ClientId(id.0), contract, now)?;
+        if let Some(vcpu) = self.vcpus.iter_mut().find(|vcpu| vcpu.id == id) {
+            vcpu.contract = contract;
+            // The period under way mixes two contracts; judge from the next one on.
+            vcpu.watch.judged = true;
+        }
+        Ok(())
+    }
+
+    pub(super) fn detach(&mut self, id: VcpuId, now: Nanos) -> Result<VcpuSnapshot, PolicyError> {
+        let account = self.policy.remove(ClientId(id.0), now)?;
+        let place = self.vcpus.iter().position(|vcpu| vcpu.id == id);
+        let place = place.ok_or(PolicyError::Unknown(ClientId(id.0)))?;
+        let vcpu = self.vcpus.swap_remove(place);
+        Ok(VcpuSnapshot::new(id, &vcpu.tenant, account, vcpu.tally))
+    }
+
+    pub(super) fn snapshot(&self) -> Vec<VcpuSnapshot> {
+        self.vcpus
+            .iter()
+            .map(|vcpu| {
+                let account = self.policy.account(ClientId(vcpu.id.0)).unwrap_or_default();
+                VcpuSnapshot::new(vcpu.id, &vcpu.tenant, account, vcpu.tally)
+            })
+            .collect()
+    }
+
+    /// One round at `now`; says when the next one is due.
+    pub(super) fn round(&mut self, now: Nanos) -> Due {
+        self.rounds += 1;
+        self.measure(now);
+        self.report_wakes(now);
+        self.charge(now);
+        for vcpu in self.vcpus.iter_mut().filter(|vcpu| !vcpu.gone) {
+            report_sleep(vcpu, self.policy.as_mut(), now);
+            judge_late(vcpu, &self.stalls, now);
+        }
+        self.last = now;
+        self.rank(now);
+        for vcpu in self.vcpus.iter_mut().filter(|vcpu| !vcpu.gone) {
+            let account = self.policy.account(ClientId(vcpu.id.0)).unwrap_or_default();
+            if account.refills == vcpu.watch.refills {
+                judge_served(vcpu);
+            } else {
+                let (refills, time) = (account.refills, vcpu.time);
+                let judged = vcpu.asleep;
+                vcpu.watch = Watch { begin: now, refills, time, below: 0, judged };
+            }
+        }
+        self.apply();
+        self.due(now)
+    }
+
+    /// Reads the CPU times. A thread that has none any more is gone.
+    fn measure(&mut self, now: Nanos) {
+        for vcpu in self.vcpus.iter_mut().filter(|vcpu| !vcpu.gone) {
+            let Ok(time) = vcpu.thread.cpu_time() else {
+                vcpu.gone = true;
+                (vcpu.used, vcpu.waited) = (0, 0);
+                self.policy.block(ClientId(vcpu.id.0), now);
+                continue;
+            };
+            vcpu.used = time.run.saturating_sub(vcpu.time.run);
+            vcpu.waited = time.wait.saturating_sub(vcpu.time.wait);
+            vcpu.time = time;
+        }
+    }
+
+    /// Who slept and has run since woke before it ran and before it waited to run. In the order of
+    /// these times, as the policy's time does not go back.
+    fn report_wakes(&mut self, now: Nanos) {
+        loop {
+            let woken = self.vcpus.iter_mut().filter(|vcpu| vcpu.asleep && vcpu.used > 0);
+            let first = woken.max_by_key(|vcpu| vcpu.used + vcpu.waited);
+            let Some(vcpu) = first else { break };
+            vcpu.asleep = false;
+            let at = now.saturating_sub(vcpu.used + vcpu.waited).max(self.last);
+            self.policy.wake(ClientId(vcpu.id.0), Head::default(), at);
+        }
+    }
+
+    /// Books what was used since the last round.
+    fn charge(&mut self, now: Nanos) {
+        for vcpu in self.vcpus.iter_mut().filter(|vcpu| vcpu.used > 0) {
+            let service = if vcpu.rank.is_some() { Service::Guaranteed } else { Service::Extra };
+            self.policy.charge(ClientId(vcpu.id.0), service, vcpu.used, now);
+        }
+        for place in 0..self.vcpus.len() {
+            let Some(deadline) = self.vcpus[place].rank.map(|rank| rank.deadline) else { continue };
+            let below = self.vcpus.iter().enumerate().filter(|(other, vcpu)| {
+                *other != place && vcpu.rank.is_none_or(|rank| rank.deadline > deadline)
+            });
+            let below = below.map(|(_, vcpu)| vcpu.used).sum::<Nanos>();
+            self.vcpus[place].watch.below += below;
+        }
+    }
+
+    fn rank(&mut self, now: Nanos) {
+        self.order.clear();
+        let order = &mut self.order;
+        self.policy.ranks(now, &mut |rank| order.push(rank));
+        for vcpu in &mut self.vcpus {
+            vcpu.rank = order.iter().find(|rank| rank.client.0 == vcpu.id.0).copied();
+        }
+    }
+
+    /// Brings the kernel's classes in line: first down, then up, so that nobody stands above
+    /// somebody who is owed time before.
+    fn apply(&mut self) {
+        for vcpu in self.vcpus.iter_mut().filter(|vcpu| !vcpu.gone && vcpu.rank.is_none()) {
+            let open = vcpu.contract.extra().is_some() || !self.scheduling;
+            set_class(vcpu, if open { Class::Fair } else { Class::Gated });
+        }
+        for (place, rank) in self.order.iter().enumerate() {
+            let vcpu = self.vcpus.iter_mut().find(|vcpu| vcpu.id.0 == rank.client.0);
+            if let Some(vcpu) = vcpu.filter(|vcpu| !vcpu.gone) {
+                set_class(vcpu, Class::Guaranteed(priority(place)));
+            }
+        }
+    }
+
+    fn due(&self, now: Nanos) -> Due {
+        let mut at = self.policy.timeout(now);
+        let mut after = None;
+        for (place, rank) in self.order.iter().enumerate() {
+            let grain = if place == 0 { GRAIN_FIRST } else { GRAIN_OTHERS };
+            let budget = rank.budget.max(grain);
+            after = Some(after.map_or(budget, |least: Nanos| least.min(budget)));
+        }
+        for vcpu in self.vcpus.iter().filter(|vcpu| vcpu.rank.is_some() && vcpu.used == 0) {
+            let look = now + (vcpu.contract.deadline() / LOOKS_PER_DEADLINE).max(GRAIN_OTHERS);
+            at = Some(at.map_or(look, |earliest| earliest.min(look)));
+        }
+        Due { at, after }
+    }
+}
+
+fn priority(place: usize) -> i32 {
+    let place = i32::try_from(place).unwrap_or(i32::MAX);
+    FIRST_PRIORITY.saturating_sub(place).max(LAST_PRIORITY)
+}
+
+fn set_class<T: Threads>(vcpu: &mut Vcpu<T>, class: Class) {
+    if vcpu.class == Some(class) {
+        return;
+    }
+    match vcpu.thread.set_class(class) {
+        Ok(()) => vcpu.class = Some(class),
+        Err(_) => vcpu.gone = true,
+    }
+}
+
+/// Tells the policy that a vCPU sleeps.
+fn report_sleep<T: Threads>(vcpu: &mut Vcpu<T>, policy: &mut dyn Policy, now: Nanos) {
+    if vcpu.asleep || vcpu.rank.is_none() || vcpu.used > 0 {
+        return;
+    }
+    if vcpu.thread.is_runnable().is_ok_and(|runnable| !runnable) {
+        vcpu.asleep = true;
+        // It slept in this period: whatever it does not get of its slice is its own doing.
+        vcpu.watch.judged = true;
+        policy.block(ClientId(vcpu.id.0), now);
+    }
+}
+
+/// At the deadline of a period: did a vCPU that wanted its slice all the time miss some of it?
+fn judge_late<T: Threads>(vcpu: &mut Vcpu<T>, stalls: &StallLog, now: Nanos) {
+    let Some(rank) = vcpu.rank.filter(|rank| !vcpu.watch.judged && now >= rank.deadline) else {
+        return;
+    };
+    vcpu.watch.judged = true;
+    let run = vcpu.time.run.saturating_sub(vcpu.watch.time.run);
+    if rank.budget.saturating_sub(vcpu.used) <= TOLERANCE {
+        return note_least(&mut vcpu.tally, run);
+    }
+    let wait = vcpu.time.wait.saturating_sub(vcpu.watch.time.wait);
+    let slept = now.saturating_sub(vcpu.watch.begin).saturating_sub(run + wait);
+    // A wait that has not ended yet is in no account; but whoever is runnable now while nobody
+    // below it ran was not asleep either.
+    let waiting_still = vcpu.watch.below <= TOLERANCE && vcpu.thread.is_runnable().unwrap_or(false);
+    if slept > TOLERANCE && !waiting_still {
+        return;
+    }
+    note_least(&mut vcpu.tally, run);
+    if stalls.overlaps(vcpu.watch.begin, now) {
+        vcpu.tally.misses_in_stall += 1;
+    } else {
+        vcpu.tally.misses += 1;
+    }
+}
+
+/// A vCPU that is no longer owed anything in this period got what it was promised.
+fn judge_served<T>(vcpu: &mut Vcpu<T>) {
+    if vcpu.rank.is_none() && !vcpu.watch.judged && vcpu.contract.slice() > 0 {
+        vcpu.watch.judged = true;
+        note_least(&mut vcpu.tally, vcpu.time.run.saturating_sub(vcpu.watch.time.run));
+    }
+}
+
+fn note_least(tally: &mut Tally, run: Nanos) {
+    tally.least_slice = Some(tally.least_slice.map_or(run, |least| least.min(run)));
+}

@@ -1,0 +1,245 @@
+//! The dispatcher's rounds on a machine in virtual time: one core, a kernel that runs the highest
+//! real-time priority first and shares the rest fairly, threads that burn or sleep.
+
+use std::cell::RefCell;
+use std::io;
+use std::rc::Rc;
+
+use moirai_scheduler::{Contract, Nanos, Weight, policy_by_name};
+
+use super::core::Core;
+use super::kernel::{Class, CpuTime, Threads};
+use super::{StallLog, VcpuId, VcpuSnapshot};
+
+const MS: Nanos = 1_000_000;
+/// What a round costs on the machine.
+const ROUND_COST: Nanos = 15_000;
+/// The grain of the simulated kernel.
+const STEP: Nanos = 5_000;
+
+/// When a thread wants to run, by the virtual time.
+type Wants = fn(Nanos) -> bool;
+
+struct SimThread {
+    wants: Wants,
+    class: Class,
+    time: CpuTime,
+}
+
+#[derive(Default)]
+struct Machine {
+    now: Nanos,
+    threads: Vec<SimThread>,
+    turn: usize,
+    idle: Nanos,
+}
+
+impl Machine {
+    fn step(&mut self) {
+        let now = self.now;
+        let runnable = |thread: &SimThread| (thread.wants)(now) && thread.class != Class::Gated;
+        let rank = |thread: &SimThread| match thread.class {
+            Class::Guaranteed(priority) => priority,
+            Class::Fair | Class::Gated => 0,
+        };
+        let best = self.threads.iter().filter(|thread| runnable(thread)).map(rank).max();
+        let count = self.threads.len();
+        let first = (0..count).map(|n| (self.turn + n) % count).find(|&n| {
+            let thread = &self.threads[n];
+            runnable(thread) && Some(rank(thread)) == best
+        });
+        self.turn = first.map_or(self.turn, |first| first + 1);
+        self.idle += if first.is_none() { STEP } else { 0 };
+        for (place, thread) in self.threads.iter_mut().enumerate() {
+            if Some(place) == first {
+                thread.time.run += STEP;
+            } else if (thread.wants)(now) {
+                thread.time.wait += STEP;
+            }
+        }
+        self.now += STEP;
+    }
+}
+
+struct Handle {
+    machine: Rc<RefCell<Machine>>,
+    place: usize,
+}
+
+impl Threads for Handle {
+    fn cpu_time(&mut self) -> io::Result<CpuTime> {
+        Ok(self.machine.borrow().threads[self.place].time)
+    }
+
+    fn is_runnable(&mut self) -> io::Result<bool> {
+        let machine = self.machine.borrow();
+        Ok((machine.threads[self.place].wants)(machine.now))
+    }
+
+    fn set_class(&mut self, class: Class) -> io::Result<()> {
+        self.machine.borrow_mut().threads[self.place].class = class;
+        Ok(())
+    }
+}
+
+struct Bench {
+    machine: Rc<RefCell<Machine>>,
+    core: Core<Handle>,
+}
+
+impl Bench {
+    fn new(scheduling: bool) -> Self {
+        let policy = policy_by_name(if scheduling { "atropos" } else { "fifo" }, 16).unwrap();
+        let core = Core::new(policy, scheduling, StallLog::default());
+        let machine = Rc::new(RefCell::new(Machine { now: MS, ..Machine::default() }));
+        Self { machine, core }
+    }
+
+    fn add(&mut self, contract: Contract, wants: Wants) -> VcpuId {
+        let place = self.machine.borrow().threads.len();
+        let thread = SimThread { wants, class: Class::Fair, time: CpuTime::default() };
+        self.machine.borrow_mut().threads.push(thread);
+        let handle = Handle { machine: Rc::clone(&self.machine), place };
+        let now = self.machine.borrow().now;
+        self.core.attach(format!("t{place}"), contract, handle, now).unwrap()
+    }
+
+    /// Lets virtual time pass.
+    fn run(&mut self, duration: Nanos) {
+        let end = self.machine.borrow().now + duration;
+        while self.machine.borrow().now < end {
+            let now = self.machine.borrow().now;
+            let due = self.core.round(now);
+            self.machine.borrow_mut().now += ROUND_COST;
+            let after = due.after.map(|after| now + ROUND_COST + after);
+            let next = due.at.into_iter().chain(after).min().unwrap_or(end).min(end);
+            while self.machine.borrow().now < next {
+                self.machine.borrow_mut().step();
+            }
+        }
+        let now = self.machine.borrow().now;
+        self.core.round(now);
+    }
+
+    fn of(&self, id: VcpuId) -> VcpuSnapshot {
+        self.core.snapshot().into_iter().find(|vcpu| vcpu.id == id.0).unwrap()
+    }
+}
+
+fn contract(period_ms: Nanos, slice_us: Nanos, extra: bool) -> Contract {
+    let extra = extra.then_some(Weight::MIN);
+    Contract::new(period_ms * MS, slice_us * 1_000, period_ms * MS, extra).unwrap()
+}
+
+fn always(_: Nanos) -> bool {
+    true
+}
+
+/// A share in parts per thousand.
+fn per_mille(service: Nanos, elapsed: Nanos) -> Nanos {
+    service * 1_000 / elapsed
+}
+
+#[test]
+fn busy_vcpus_get_their_slices_in_every_period_and_no_more() {
+    let mut bench = Bench::new(true);
+    let contracts = [(10, 2_000), (20, 4_000), (5, 500)];
+    let ids = contracts.map(|(period, slice)| bench.add(contract(period, slice, false), always));
+    bench.run(1_000 * MS);
+    for (id, want) in ids.into_iter().zip([200, 200, 100]) {
+        let vcpu = bench.of(id);
+        let share = per_mille(vcpu.guaranteed_ns, 1_000 * MS);
+        assert!(share.abs_diff(want) <= 3, "{share} of {want} per mille");
+        assert_eq!((vcpu.misses, vcpu.extra_ns), (0, 0));
+    }
+    let least = bench.of(ids[0]).least_slice_ns.unwrap();
+    assert!(least >= 1_900_000, "a period with only {least} ns");
+    assert!(per_mille(bench.machine.borrow().idle, 1_000 * MS) > 400);
+}
+
+#[test]
+fn slack_goes_to_those_who_asked_for_it_and_never_to_their_guarantee() {
+    let mut bench = Bench::new(true);
+    let plain = bench.add(contract(10, 2_000, false), always);
+    let extra = bench.add(contract(10, 1_000, true), always);
+    bench.run(1_000 * MS);
+    let (plain, extra) = (bench.of(plain), bench.of(extra));
+    assert!(per_mille(plain.guaranteed_ns, 1_000 * MS).abs_diff(200) <= 3);
+    assert!(per_mille(extra.guaranteed_ns, 1_000 * MS).abs_diff(100) <= 3);
+    assert!(per_mille(extra.extra_ns, 1_000 * MS) > 650, "{}", extra.extra_ns);
+    assert_eq!(plain.extra_ns, 0);
+}
+
+#[test]
+fn who_sleeps_until_the_end_of_its_period_cannot_crowd_the_others_out() {
+    // Runs only in the last 40% of each of its 20 ms periods; the others are full to 90%.
+    fn late(now: Nanos) -> bool {
+        (now - MS) % (20 * MS) >= 12 * MS
+    }
+    let mut bench = Bench::new(true);
+    let sleeper = bench.add(contract(20, 8_000, false), late);
+    let victim = bench.add(contract(10, 5_000, false), always);
+    bench.run(1_000 * MS);
+    let victim = bench.of(victim);
+    assert_eq!(victim.misses, 0);
+    assert!(per_mille(victim.guaranteed_ns, 1_000 * MS).abs_diff(500) <= 5);
+    // It got no more than the wake-up rule leaves it: 40% of the rest of its period.
+    let share = per_mille(bench.of(sleeper).guaranteed_ns, 1_000 * MS);
+    assert!((150..=270).contains(&share), "{share}");
+    assert_eq!(bench.of(sleeper).misses, 0, "sleeping is no miss");
+}
+
+#[test]
+fn promises_beyond_the_core_are_seen_to_be_missed() {
+    let mut bench = Bench::new(true);
+    let ids = [0, 1].map(|_| bench.add(contract(10, 6_000, false), always));
+    bench.run(1_000 * MS);
+    assert!(ids.into_iter().map(|id| bench.of(id).misses).sum::<u64>() > 50);
+}
+
+#[test]
+fn an_idle_vcpu_misses_nothing() {
+    let mut bench = Bench::new(true);
+    let idle = bench.add(contract(10, 2_000, false), |_| false);
+    bench.add(contract(10, 2_000, true), always);
+    bench.run(1_000 * MS);
+    assert_eq!((bench.of(idle).misses, bench.of(idle).guaranteed_ns), (0, 0));
+}
+
+#[test]
+fn a_changed_contract_holds_from_the_next_period_on() {
+    let mut bench = Bench::new(true);
+    let id = bench.add(contract(10, 2_000, false), always);
+    bench.run(500 * MS);
+    let before = bench.of(id).guaranteed_ns;
+    let now = bench.machine.borrow().now;
+    bench.core.change(id, contract(10, 4_000, false), now).unwrap();
+    bench.run(500 * MS);
+    let share = per_mille(bench.of(id).guaranteed_ns - before, 500 * MS);
+    assert!(share.abs_diff(400) <= 6, "{share}");
+    assert_eq!(bench.of(id).misses, 0);
+}
+
+#[test]
+fn without_scheduling_everybody_is_in_the_fair_class() {
+    let mut bench = Bench::new(false);
+    let ids = [0, 1, 2, 3].map(|_| bench.add(contract(10, 2_000, false), always));
+    bench.run(400 * MS);
+    for id in ids {
+        let vcpu = bench.of(id);
+        assert_eq!(vcpu.guaranteed_ns, 0);
+        assert!(per_mille(vcpu.extra_ns, 400 * MS).abs_diff(250) <= 5, "{}", vcpu.extra_ns);
+    }
+}
+
+#[test]
+fn a_vcpu_that_was_released_is_forgotten_with_its_account() {
+    let mut bench = Bench::new(true);
+    let id = bench.add(contract(10, 2_000, false), always);
+    bench.run(100 * MS);
+    let now = bench.machine.borrow().now;
+    let last = bench.core.detach(id, now).unwrap();
+    assert!(per_mille(last.guaranteed_ns, 100 * MS).abs_diff(200) <= 20);
+    assert!(bench.core.detach(id, now).is_err());
+    assert!(bench.core.snapshot().is_empty());
+}

@@ -1,0 +1,207 @@
+//! What the dispatcher asks of the kernel about a thread: CPU time, state, class, gate.
+//!
+//! [`Threads`] is the seam between the dispatcher's decisions and the machine: the real one talks
+//! to Linux, the one in the tests keeps a virtual machine with a virtual clock.
+#![allow(unsafe_code, reason = "scheduling classes and signals of other threads by system call")]
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use moirai_scheduler::Nanos;
+
+use super::GateWord;
+
+/// Where a vCPU stands with the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Class {
+    /// Owed time: SCHED_FIFO at this priority; higher goes first.
+    Guaranteed(i32),
+    /// On slack: the kernel's fair class.
+    Fair,
+    /// Stopped at its gate until its next slice, in the fair class should it ignore the gate.
+    Gated,
+}
+
+/// CPU time of a thread as the kernel counts it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct CpuTime {
+    /// Time it ran.
+    pub(super) run: Nanos,
+    /// Time it was runnable and waited for the core.
+    pub(super) wait: Nanos,
+}
+
+/// One thread under dispatch.
+pub(super) trait Threads {
+    /// CPU time so far.
+    fn cpu_time(&mut self) -> io::Result<CpuTime>;
+    /// Whether it is runnable (or running) at this moment.
+    fn is_runnable(&mut self) -> io::Result<bool>;
+    /// Puts it into a class.
+    fn set_class(&mut self, class: Class) -> io::Result<()>;
+}
+
+/// A vCPU thread of a tenant process.
+#[derive(Debug)]
+pub(super) struct LinuxThread {
+    pid: i32,
+    tid: i32,
+    schedstat: File,
+    stat: File,
+    gate: GateWord,
+}
+
+impl LinuxThread {
+    /// Opens the thread's accounts and pins it to `core`.
+    ///
+    /// # Errors
+    /// If `tid` is no thread of `pid`, or the kernel refuses to pin it.
+    pub(super) fn attach(pid: i32, tid: i32, core: usize, gate: GateWord) -> io::Result<Self> {
+        let task = format!("/proc/{pid}/task/{tid}");
+        let thread = Self {
+            pid,
+            tid,
+            schedstat: File::open(format!("{task}/schedstat"))?,
+            stat: File::open(format!("{task}/stat"))?,
+            gate,
+        };
+        pin(tid, core)?;
+        Ok(thread)
+    }
+
+    fn signal(&self) -> io::Result<()> {
+        // SAFETY: tgkill has no memory preconditions; a thread that is gone gives ESRCH.
+        check(unsafe {
+            libc::syscall(libc::SYS_tgkill, self.pid, self.tid, libc::SIGRTMIN())
+        })
+    }
+}
+
+impl Threads for LinuxThread {
+    fn cpu_time(&mut self) -> io::Result<CpuTime> {
+        let mut text = [0u8; 96];
+        let length = self.schedstat.read_at(&mut text, 0)?;
+        parse_schedstat(text.get(..length).unwrap_or_default())
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "schedstat is unreadable"))
+    }
+
+    fn is_runnable(&mut self) -> io::Result<bool> {
+        // The state follows the command name, which may itself contain blanks and parentheses.
+        let mut text = [0u8; 128];
+        let length = self.stat.read_at(&mut text, 0)?;
+        let text = text.get(..length).unwrap_or_default();
+        let after = text.iter().rposition(|&byte| byte == b')').unwrap_or(0);
+        Ok(text.get(after + 2) == Some(&b'R'))
+    }
+
+    fn set_class(&mut self, class: Class) -> io::Result<()> {
+        match class {
+            Class::Guaranteed(priority) => {
+                set_scheduler(self.tid, libc::SCHED_FIFO, priority)?;
+                self.gate.open();
+            }
+            Class::Fair => {
+                self.gate.open();
+                set_scheduler(self.tid, libc::SCHED_OTHER, 0)?;
+            }
+            Class::Gated => {
+                set_scheduler(self.tid, libc::SCHED_OTHER, 0)?;
+                self.gate.close();
+                self.signal()?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for LinuxThread {
+    fn drop(&mut self) {
+        // Whoever was dispatched must not stay frozen or real-time once nobody looks after it.
+        let _ = set_scheduler(self.tid, libc::SCHED_OTHER, 0);
+        self.gate.open();
+    }
+}
+
+/// `schedstat` is "run wait slices", the first two in nanoseconds.
+fn parse_schedstat(text: &[u8]) -> Option<CpuTime> {
+    let text = std::str::from_utf8(text).ok()?;
+    let mut fields = text.split_ascii_whitespace().map(str::parse);
+    Some(CpuTime { run: fields.next()?.ok()?, wait: fields.next()?.ok()? })
+}
+
+/// Pins thread `tid` (0: the calling thread) to one core.
+pub(crate) fn pin(tid: i32, core: usize) -> io::Result<()> {
+    if core >= libc::CPU_SETSIZE as usize {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "no such core"));
+    }
+    // SAFETY: an all-zero cpu_set_t is the empty set; CPU_SET stays in bounds by the check above;
+    // the kernel reads `size_of` bytes of a live value.
+    check(i64::from(unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(core, &mut set);
+        libc::sched_setaffinity(tid, size_of::<libc::cpu_set_t>(), &raw const set)
+    }))
+}
+
+/// Sets class and priority of thread `tid` (0: the calling thread). Children do not inherit it.
+pub(crate) fn set_scheduler(tid: i32, policy: i32, priority: i32) -> io::Result<()> {
+    let parameters = libc::sched_param { sched_priority: priority };
+    // SAFETY: the kernel reads one live sched_param.
+    check(i64::from(unsafe {
+        libc::sched_setscheduler(tid, policy | libc::SCHED_RESET_ON_FORK, &raw const parameters)
+    }))
+}
+
+/// CPU time of the calling thread.
+pub(crate) fn own_cpu_time() -> Nanos {
+    nanos(rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime))
+}
+
+/// The clock that everything in the host service uses: CLOCK_MONOTONIC.
+pub(crate) fn now() -> Nanos {
+    nanos(rustix::time::clock_gettime(rustix::time::ClockId::Monotonic))
+}
+
+fn nanos(time: rustix::time::Timespec) -> Nanos {
+    u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)
+}
+
+fn check(result: i64) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn schedstat_gives_run_and_wait_time_and_garbage_gives_nothing() {
+        assert_eq!(parse_schedstat(b"446699 66509 1\n"), Some(CpuTime { run: 446_699, wait: 66_509 }));
+        for bad in [&b""[..], b"12", b"x y z", b"-1 2 3", b"\xff\xfe"] {
+            assert_eq!(parse_schedstat(bad), None);
+        }
+    }
+
+    #[test]
+    fn a_thread_reads_its_own_accounts() {
+        let (page, _fd) = super::super::GatePage::create().unwrap();
+        let pid = rustix::process::getpid().as_raw_nonzero().get();
+        let mut thread = LinuxThread {
+            pid,
+            tid: pid,
+            schedstat: File::open("/proc/self/schedstat").unwrap(),
+            stat: File::open("/proc/thread-self/stat").unwrap(),
+            gate: page.word(0).unwrap(),
+        };
+        assert!(thread.cpu_time().unwrap().run > 0);
+        assert!(thread.is_runnable().unwrap());
+    }
+
+    #[test]
+    fn a_thread_of_another_process_is_refused() {
+        let (page, _fd) = super::super::GatePage::create().unwrap();
+        let pid = rustix::process::getpid().as_raw_nonzero().get();
+        assert!(LinuxThread::attach(pid, 1, 0, page.word(0).unwrap()).is_err());
+    }
+}

@@ -1,0 +1,186 @@
+//! The CPU dispatcher: keeps the CPU contracts of the vCPUs on one core.
+//!
+//! A [`Policy`] decides who is owed time; the kernel switches threads. Per core there is one
+//! dispatcher thread, pinned to that same core above everything else on it. It owns the policy and
+//! the list of vCPUs and sleeps until the next decision is due. vCPUs that are owed time run as
+//! SCHED_FIFO in EDF order, so that a wake-up preempts at kernel speed and the next in order runs
+//! when the first one halts, with no dispatcher on the way. The others run in the fair class
+//! (contracts with `extra`) or stand at their gate (all others).
+//!
+//! | file | what it holds |
+//! | --- | --- |
+//! | `core.rs` | one round of the dispatcher: charge, decide, apply; no thread, no clock |
+//! | `kernel.rs` | what it asks of the kernel: CPU times, classes, gates |
+//! | `gate.rs` | the page through which a vCPU is stopped |
+//! | `thread.rs` | the thread: commands, timer, lateness |
+//! | `stall.rs` | times in which the machine itself stood still |
+//!
+//! Neighbours: the service attaches and detaches vCPUs; nothing here knows what a tenant is.
+//!
+//! [`Policy`]: moirai_scheduler::Policy
+
+mod core;
+#[cfg(test)]
+mod core_tests;
+mod gate;
+mod kernel;
+mod stall;
+mod thread;
+
+pub(crate) use kernel::{now, own_cpu_time, pin, set_scheduler};
+
+use std::io;
+
+use moirai_scheduler::{Account, Contract, Nanos, PolicyError};
+use serde::Serialize;
+
+pub use gate::{GatePage, GateWord};
+pub use stall::{NoiseFloor, NoiseProbe, Stall, StallLog};
+pub use thread::Dispatcher;
+
+/// Names a vCPU to its dispatcher.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct VcpuId(pub u32);
+
+/// What a dispatcher is started with.
+#[derive(Clone, Debug)]
+pub struct DispatcherSpec {
+    /// The core it serves and runs on.
+    pub core: usize,
+    /// Name of the policy, as in the configuration.
+    pub policy: String,
+    /// False for the control experiment: every vCPU stays in the kernel's fair class and only the
+    /// accounts are kept.
+    pub scheduling: bool,
+    /// Where stalls of the machine are noted.
+    pub stalls: StallLog,
+}
+
+/// A vCPU thread that is to be dispatched.
+#[derive(Debug)]
+pub struct VcpuSpec {
+    /// The tenant it belongs to, for reports.
+    pub tenant: String,
+    /// The tenant process.
+    pub pid: i32,
+    /// The vCPU thread, a thread of `pid` (checked when it is attached).
+    pub tid: i32,
+    /// Its word on the tenant's gate page.
+    pub gate: GateWord,
+    /// What it is promised.
+    pub contract: Contract,
+}
+
+/// Why a dispatcher could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum DispatcherError {
+    /// There is no policy of that name.
+    #[error("there is no CPU policy named {name:?}")]
+    UnknownPolicy {
+        /// The name that was given.
+        name: String,
+    },
+    /// Real-time priority or pinning was refused.
+    #[error(
+        "core {core}: CPU guarantees need real-time priority, and the kernel refused it ({source}); \
+         run the host service as root or grant CAP_SYS_NICE"
+    )]
+    RealTime {
+        /// The core of the dispatcher.
+        core: usize,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A thread to dispatch is not there or not what was said.
+    #[error("thread {tid} of process {pid} cannot be dispatched: {source}")]
+    Vcpu {
+        /// The tenant process.
+        pid: i32,
+        /// The thread.
+        tid: i32,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The policy refused.
+    #[error("the CPU scheduler refused: {0}")]
+    Policy(PolicyError),
+    /// The dispatcher thread has ended.
+    #[error("the dispatcher of core {core} has ended")]
+    Gone {
+        /// The core of the dispatcher.
+        core: usize,
+    },
+    /// A thread or descriptor could not be made.
+    #[error("the dispatcher of core {core} could not be set up: {source}")]
+    Setup {
+        /// The core of the dispatcher.
+        core: usize,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// What one vCPU got so far; times in nanoseconds.
+#[derive(Clone, Debug, Serialize)]
+pub struct VcpuSnapshot {
+    /// The dispatcher's name for it.
+    pub id: u32,
+    /// The tenant it belongs to.
+    pub tenant: String,
+    /// CPU time charged to the contract.
+    pub guaranteed_ns: Nanos,
+    /// CPU time taken from the slack.
+    pub extra_ns: Nanos,
+    /// Periods in which it was runnable throughout and got less than its slice, outside stalls.
+    pub misses: u64,
+    /// The same, but the machine stood still in that period.
+    pub misses_in_stall: u64,
+    /// Guarantee lost because whole periods passed in a stall.
+    pub stall_loss_ns: Nanos,
+    /// Slices released.
+    pub refills: u64,
+    /// The least CPU time it got in any period in which it was runnable throughout.
+    pub least_slice_ns: Option<Nanos>,
+}
+
+/// State of one dispatcher; times in nanoseconds.
+#[derive(Clone, Debug, Serialize)]
+pub struct CoreSnapshot {
+    /// The core it serves.
+    pub core: usize,
+    /// Its vCPUs.
+    pub vcpus: Vec<VcpuSnapshot>,
+    /// Decisions taken.
+    pub decisions: u64,
+    /// CPU time of the dispatcher itself.
+    pub overhead_ns: Nanos,
+    /// How late its own timer was: median, 99th percentile, longest.
+    pub timer_late_ns: Percentiles,
+}
+
+/// A distribution in three numbers.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Percentiles {
+    /// Median.
+    pub p50: Nanos,
+    /// 99th percentile.
+    pub p99: Nanos,
+    /// Largest value.
+    pub max: Nanos,
+}
+
+impl VcpuSnapshot {
+    fn new(id: VcpuId, tenant: &str, account: Account, tally: core::Tally) -> Self {
+        Self {
+            id: id.0,
+            tenant: tenant.to_owned(),
+            guaranteed_ns: account.guaranteed,
+            extra_ns: account.extra,
+            misses: tally.misses,
+            misses_in_stall: tally.misses_in_stall,
+            stall_loss_ns: account.stall_loss,
+            refills: account.refills,
+            least_slice_ns: tally.least_slice,
+        }
+    }
+}

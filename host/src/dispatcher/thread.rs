@@ -1,0 +1,221 @@
+//! The dispatcher's thread: takes commands, sleeps until the next round, measures its own lateness.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::thread::JoinHandle;
+
+use hdrhistogram::Histogram;
+use moirai_scheduler::{Contract, Nanos, policy_by_name};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::fd::OwnedFd;
+
+use super::core::{Core, FIRST_PRIORITY};
+use super::kernel::{LinuxThread, now, own_cpu_time, pin, set_scheduler};
+use super::stall::{new_histogram, percentiles};
+use super::{CoreSnapshot, DispatcherError, DispatcherSpec, VcpuId, VcpuSnapshot, VcpuSpec};
+
+/// Above every vCPU of the core, below the noise probe.
+const DISPATCHER_PRIORITY: i32 = FIRST_PRIORITY + 8;
+/// How many vCPUs a core can have.
+const CAPACITY: usize = 1024;
+
+type Reply<T> = SyncSender<Result<T, DispatcherError>>;
+
+enum Command {
+    Attach(Box<VcpuSpec>, Reply<VcpuId>),
+    Change(VcpuId, Contract, Reply<()>),
+    Detach(VcpuId, Reply<VcpuSnapshot>),
+    Snapshot(Reply<CoreSnapshot>),
+    End,
+}
+
+/// A running dispatcher; ends with the value.
+#[derive(Debug)]
+pub struct Dispatcher {
+    core: usize,
+    commands: Sender<Command>,
+    doorbell: Arc<OwnedFd>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Dispatcher {
+    /// Starts the dispatcher of one core.
+    ///
+    /// # Errors
+    /// If the policy is unknown, the thread cannot be made, or it gets no real-time priority.
+    pub fn start(spec: DispatcherSpec) -> Result<Self, DispatcherError> {
+        let core = spec.core;
+        let policy = policy_by_name(&spec.policy, CAPACITY)
+            .map_err(|_| DispatcherError::UnknownPolicy { name: spec.policy.clone() })?;
+        let doorbell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .map_err(|source| DispatcherError::Setup { core, source: source.into() })?;
+        let doorbell = Arc::new(doorbell);
+        let (commands, inbox) = channel();
+        let (report, started) = sync_channel(1);
+        let thread = std::thread::Builder::new().name(format!("cpu-{core}")).spawn({
+            let doorbell = Arc::clone(&doorbell);
+            move || {
+                let ready = pin(0, core).and_then(|()| {
+                    if spec.scheduling {
+                        set_scheduler(0, libc::SCHED_FIFO, DISPATCHER_PRIORITY)
+                    } else {
+                        Ok(())
+                    }
+                });
+                let failed = ready.is_err();
+                let _ = report.send(ready);
+                if !failed {
+                    let rounds = Core::new(policy, spec.scheduling, spec.stalls.clone());
+                    Loop { spec, rounds, inbox, doorbell, late: new_histogram() }.run();
+                }
+            }
+        });
+        let thread = thread.map_err(|source| DispatcherError::Setup { core, source })?;
+        match started.recv() {
+            Ok(Ok(())) => Ok(Self { core, commands, doorbell, thread: Some(thread) }),
+            Ok(Err(source)) => Err(DispatcherError::RealTime { core, source }),
+            Err(_) => Err(DispatcherError::Gone { core }),
+        }
+    }
+
+    /// Takes a vCPU under dispatch: pins it to the core and keeps its contract from now on.
+    ///
+    /// # Errors
+    /// If the thread is not there, or the policy is full.
+    pub fn attach(&self, spec: VcpuSpec) -> Result<VcpuId, DispatcherError> {
+        self.ask(|reply| Command::Attach(Box::new(spec), reply))
+    }
+
+    /// Gives a vCPU another contract from its next period on. Admission was asked before.
+    ///
+    /// # Errors
+    /// If there is no such vCPU.
+    pub fn change(&self, id: VcpuId, contract: Contract) -> Result<(), DispatcherError> {
+        self.ask(|reply| Command::Change(id, contract, reply))
+    }
+
+    /// Releases a vCPU (its thread may have ended) and returns its last account.
+    ///
+    /// # Errors
+    /// If there is no such vCPU.
+    pub fn detach(&self, id: VcpuId) -> Result<VcpuSnapshot, DispatcherError> {
+        self.ask(|reply| Command::Detach(id, reply))
+    }
+
+    /// The accounts of all vCPUs, as of now.
+    ///
+    /// # Errors
+    /// If the dispatcher has ended.
+    pub fn snapshot(&self) -> Result<CoreSnapshot, DispatcherError> {
+        self.ask(Command::Snapshot)
+    }
+
+    fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, DispatcherError> {
+        let (reply, answer) = sync_channel(1);
+        let gone = || DispatcherError::Gone { core: self.core };
+        self.commands.send(command(reply)).map_err(|_| gone())?;
+        ring(&self.doorbell);
+        answer.recv().map_err(|_| gone())?
+    }
+}
+
+impl Drop for Dispatcher {
+    fn drop(&mut self) {
+        let _ = self.commands.send(Command::End);
+        ring(&self.doorbell);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn ring(doorbell: &OwnedFd) {
+    // A counter that is full already wakes the thread just as well.
+    let _ = rustix::io::write(doorbell, &1u64.to_ne_bytes());
+}
+
+struct Loop {
+    spec: DispatcherSpec,
+    rounds: Core<LinuxThread>,
+    inbox: Receiver<Command>,
+    doorbell: Arc<OwnedFd>,
+    late: Histogram<u64>,
+}
+
+impl Loop {
+    fn run(mut self) {
+        let mut planned = None;
+        loop {
+            let woke = now();
+            if let Some(planned) = planned.filter(|&planned| planned <= woke) {
+                self.late.saturating_record(woke - planned);
+                self.spec.stalls.note_late(planned, woke);
+            }
+            while let Ok(command) = self.inbox.try_recv() {
+                if matches!(command, Command::End) {
+                    return;
+                }
+                self.obey(command);
+            }
+            let due = self.rounds.round(now());
+            let after = due.after.map(|after| now() + after);
+            planned = due.at.into_iter().chain(after).min();
+            self.sleep(planned);
+        }
+    }
+
+    fn sleep(&self, until: Option<Nanos>) {
+        let rest = until.map(|until| {
+            let rest = until.saturating_sub(now());
+            // Cannot overflow: a u64 of nanoseconds is 584 years.
+            Timespec {
+                tv_sec: i64::try_from(rest / 1_000_000_000).unwrap_or(i64::MAX),
+                tv_nsec: i64::try_from(rest % 1_000_000_000).unwrap_or(0),
+            }
+        });
+        let mut fds = [PollFd::from_borrowed_fd(self.doorbell.as_fd(), PollFlags::IN)];
+        if poll(&mut fds, rest.as_ref()).is_ok_and(|ready| ready > 0) {
+            let mut count = [0u8; 8];
+            let _ = rustix::io::read(&self.doorbell, &mut count);
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        // Whoever asked may have stopped waiting; the answer is then nobody's.
+        match command {
+            Command::Attach(spec, reply) => drop(reply.send(self.attach(*spec))),
+            Command::Change(id, contract, reply) => {
+                let done = self.rounds.change(id, contract, now());
+                drop(reply.send(done.map_err(DispatcherError::Policy)));
+            }
+            Command::Detach(id, reply) => {
+                let done = self.rounds.detach(id, now());
+                drop(reply.send(done.map_err(DispatcherError::Policy)));
+            }
+            Command::Snapshot(reply) => {
+                // A round brings the accounts up to this moment.
+                self.rounds.round(now());
+                drop(reply.send(Ok(self.snapshot())));
+            }
+            Command::End => {}
+        }
+    }
+
+    fn attach(&mut self, spec: VcpuSpec) -> Result<VcpuId, DispatcherError> {
+        let VcpuSpec { tenant, pid, tid, gate, contract } = spec;
+        let thread = LinuxThread::attach(pid, tid, self.spec.core, gate)
+            .map_err(|source| DispatcherError::Vcpu { pid, tid, source })?;
+        self.rounds.attach(tenant, contract, thread, now()).map_err(DispatcherError::Policy)
+    }
+
+    fn snapshot(&self) -> CoreSnapshot {
+        CoreSnapshot {
+            core: self.spec.core,
+            vcpus: self.rounds.snapshot(),
+            decisions: self.rounds.rounds,
+            overhead_ns: own_cpu_time(),
+            timer_late_ns: percentiles(&self.late),
+        }
+    }
+}
