@@ -21,7 +21,7 @@ const DEFAULT_STATE_DIR: &str = "/run/moirai";
 const DEFAULT_GROUP: &str = "main";
 const DEFAULT_DEPTH: u32 = 4;
 const MAX_DEPTH: u32 = 1024;
-const DEFAULT_MAX_UNIT: u64 = 2_000_000;
+const DEFAULT_MAX_UNIT: u64 = 1_000_000;
 const DEFAULT_CPU_CAPACITY: f64 = 0.95;
 const DEFAULT_MTU: u32 = 1500;
 /// Smallest MTU of IPv4.

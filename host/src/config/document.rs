@@ -102,7 +102,7 @@ pub struct DiskTable {
     /// How many requests the device gets at a time. Default 4.
     pub depth: Option<u32>,
     /// The longest time one request takes; with `depth` it is the blocking term of admission.
-    /// Default 2 ms.
+    /// Default 1 ms.
     pub max_unit: Option<Time>,
     /// What the disk delivers when it is busy all the time; needed for contracts in bytes per
     /// second.

@@ -342,6 +342,10 @@ fn numbers_out_of_range_are_refused() {
        ╰────
      help: write six bytes, the first one even, as "02:00:00:00:00:01"
     "#);
+}
+
+#[test]
+fn hosts_disks_and_links_out_of_range_are_refused() {
     let text = "[host]\ncores = []\ncpu_capacity = 1.5\n[[disk]]\nname = \"d\"\npath = \"/\"\n\
                 depth = 0\n[[link]]\nname = \"l\"\nrate = \"5%\"\nmtu = 9\naddress = \"10.0.0.1\"";
     insta::assert_snapshot!(said(text), @r#"

@@ -1,0 +1,13 @@
+//! The admission ledger: what is promised on every core, disk and link, and to whom.
+//!
+//! Owns the list of admitted contracts per resource; the test itself is
+//! [`moirai_scheduler::admission`]. Neighbours: the service asks before it starts or changes a
+//! tenant and gives back when one ends; [`plan`] asks without starting anything.
+
+mod ledger;
+pub mod plan;
+mod resource;
+
+pub(crate) use ledger::per_second;
+pub use ledger::{Claim, Ledger, Part, Refusal};
+pub use resource::ResourceId;

@@ -1,0 +1,71 @@
+//! What admission knows of a core, a disk, a link: capacity, blocking, overhead.
+//!
+//! The figures of the default profile are conservative for the machines that Moirai was measured on
+//! (docs/design, platform facts); `profile = "none"` sets all of them to zero.
+
+use moirai_scheduler::admission::{Overhead, Resource, WHOLE_PPM};
+
+use crate::config::Profile;
+use crate::config::model::{Config, Disk, Host, Link};
+
+/// One switch between vCPUs: the dispatcher's decision and the kernel's switch.
+const CPU_SWITCH_NS: u64 = 50_000;
+/// Refilling caches after a switch.
+const CPU_CACHE_NS: u64 = 10_000;
+
+/// Names a resource of a host. Disks and links by their place in the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ResourceId {
+    /// A core, by its number.
+    Core(usize),
+    /// Index in [`Config::disks`].
+    Disk(usize),
+    /// Index in [`Config::links`].
+    Link(usize),
+}
+
+/// All resources of a host with their names (`cpu/1`, `disk/ssd`, `link/uplink`).
+pub(super) fn all(config: &Config) -> Vec<(ResourceId, String, Resource)> {
+    let profile = config.host.profile;
+    let cores = config.host.cores.iter().map(|core| {
+        (ResourceId::Core(*core), format!("cpu/{core}"), core_resource(&config.host, profile))
+    });
+    let disks = config.disks.iter().enumerate().map(|(index, disk)| {
+        (ResourceId::Disk(index), format!("disk/{}", disk.name), disk_resource(disk, profile))
+    });
+    let links = config.links.iter().enumerate().map(|(index, link)| {
+        (ResourceId::Link(index), format!("link/{}", link.name), link_resource(link, profile))
+    });
+    cores.chain(disks).chain(links).collect()
+}
+
+fn core_resource(host: &Host, profile: Profile) -> Resource {
+    let overhead = match profile {
+        Profile::None => Overhead::NONE,
+        Profile::Default => {
+            Overhead { switch: CPU_SWITCH_NS, cache: CPU_CACHE_NS, ..Overhead::NONE }
+        }
+    };
+    Resource { capacity_ppm: host.cpu_capacity_ppm, blocking: 0, overhead }
+}
+
+/// A disk has `depth` requests at a time and takes none of them back.
+fn disk_resource(disk: &Disk, profile: Profile) -> Resource {
+    let blocking = disk.max_unit.saturating_mul(u64::from(disk.depth));
+    not_preemptible(blocking, disk.max_unit, profile)
+}
+
+/// A link sends one frame at a time.
+fn link_resource(link: &Link, profile: Profile) -> Resource {
+    let frame = link.largest_frame_time();
+    not_preemptible(frame, frame, profile)
+}
+
+fn not_preemptible(blocking: u64, overrun: u64, profile: Profile) -> Resource {
+    let (blocking, overrun) = match profile {
+        Profile::None => (0, 0),
+        Profile::Default => (blocking, overrun),
+    };
+    let overhead = Overhead { overrun, ..Overhead::NONE };
+    Resource { capacity_ppm: WHOLE_PPM, blocking, overhead }
+}
