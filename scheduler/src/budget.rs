@@ -8,10 +8,21 @@
 use crate::contract::{Contract, Nanos};
 use crate::policy::{Account, Service};
 
+/// A client without work that the resource waits for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Held {
+    /// Not longer than this.
+    pub(crate) until: Nanos,
+    /// It was first in order, and nobody else was served, from then on.
+    pub(crate) since: Option<Nanos>,
+}
+
 /// Runtime state of a contract. All times absolute, in nanoseconds.
 #[derive(Clone, Debug)]
 pub(crate) struct Budget {
     pub(crate) contract: Contract,
+    /// What was promised; `contract` differs from it where a policy scales.
+    pub(crate) natural: Contract,
     /// Takes effect when the next slice is released.
     pub(crate) next: Option<Contract>,
     /// `d`: the current slice is due then. Never decreases.
@@ -26,6 +37,9 @@ pub(crate) struct Budget {
     pub(crate) awake: bool,
     /// Since when it has none and nothing of it is being served.
     pub(crate) asleep_since: Nanos,
+    /// While it has none: until when it keeps its place all the same (laxity), and since when the
+    /// resource waits for it.
+    pub(crate) held: Option<Held>,
     /// Whether the current slice can no longer be missed: it was given, missed, or given up.
     judged: bool,
     /// A slice that was not used up when the next one was released: its deadline and the rest.
@@ -43,6 +57,7 @@ impl Budget {
     pub(crate) fn new(contract: Contract, now: Nanos) -> Self {
         Self {
             contract,
+            natural: contract,
             next: None,
             deadline: 0,
             refill: 0,
@@ -50,6 +65,7 @@ impl Budget {
             left: 0,
             awake: false,
             asleep_since: now,
+            held: None,
             judged: true,
             doubt: None,
             account: Account::default(),
@@ -58,7 +74,7 @@ impl Budget {
 
     /// Whether the client is owed service now.
     pub(crate) fn runnable(&self) -> bool {
-        self.awake && self.left > 0
+        (self.awake || self.held.is_some()) && self.left > 0
     }
 
     /// Whether no slice was released yet.
@@ -69,6 +85,7 @@ impl Budget {
     /// Gives the client another contract: at the next release, or at once if the old one owes
     /// nothing and so has no release.
     pub(crate) fn change(&mut self, contract: Contract) {
+        self.natural = contract;
         if self.contract.slice() == 0 {
             self.contract = contract;
         } else {
@@ -169,6 +186,15 @@ impl Budget {
     pub(crate) fn forfeit(&mut self) {
         self.left = self.left.min(0);
         self.judged = true;
+    }
+
+    /// Ends the waiting for a client, which pays for it.
+    pub(crate) fn unhold(&mut self, now: Nanos) -> Option<Held> {
+        let held = self.held.take()?;
+        if let Some(since) = held.since {
+            self.left = self.left.saturating_sub(signed(now.saturating_sub(since)));
+        }
+        Some(held)
     }
 
     fn settle_doubt(&mut self, kept: bool) {

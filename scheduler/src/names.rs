@@ -4,10 +4,11 @@ use alloc::boxed::Box;
 use alloc::string::String;
 
 use crate::policy::Policy;
-use crate::{Atropos, Fifo};
+use crate::usd::USD_LAXITY;
+use crate::{Atropos, Drr, EdfChannel, Fifo, Nemesis, Usd, Xen};
 
 /// All names that [`policy_by_name`] knows, the default first.
-pub const POLICIES: &[&str] = &["atropos", "fifo"];
+pub const POLICIES: &[&str] = &["atropos", "nemesis", "xen", "usd", "drr", "edf-channel", "fifo"];
 
 /// There is no policy of that name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +36,11 @@ impl core::error::Error for UnknownPolicy {}
 pub fn policy_by_name(name: &str, capacity: usize) -> Result<Box<dyn Policy>, UnknownPolicy> {
     Ok(match name {
         "atropos" => Box::new(Atropos::new(capacity)),
+        "nemesis" => Box::new(Nemesis::new(capacity)),
+        "xen" => Box::new(Xen::new(capacity)),
+        "usd" => Box::new(Usd::new(capacity, USD_LAXITY)),
+        "drr" => Box::new(Drr::new(capacity)),
+        "edf-channel" => Box::new(EdfChannel::new(capacity)),
         "fifo" => Box::new(Fifo::new(capacity)),
         _ => return Err(UnknownPolicy { name: name.into() }),
     })

@@ -13,7 +13,7 @@
 
 use alloc::vec::Vec;
 
-use crate::budget::Budget;
+use crate::budget::{Budget, Held};
 use crate::contract::{Contract, Nanos};
 use crate::heap::Heap;
 use crate::policy::{Account, ClientId, Head, Pick, Policy, PolicyError, Rank, Service};
@@ -28,6 +28,16 @@ pub const SLACK_QUANTUM: Nanos = 1_000_000;
 pub(crate) trait Rules: Send {
     /// The client, asleep until now, has work again. `awake` is already set.
     fn wake(&self, budget: &mut Budget, now: Nanos);
+
+    /// The next slice is due.
+    fn refill(&self, budget: &mut Budget, now: Nanos) {
+        budget.release_due(now);
+    }
+
+    /// How long a client without work keeps its place, in nanoseconds.
+    fn laxity(&self) -> Nanos {
+        0
+    }
 
     /// What a sleeper would be left with if it woke at `now`.
     fn asleep_left(&self, budget: &Budget, now: Nanos) -> i64 {
@@ -94,7 +104,7 @@ impl<R: Rules> Reserve<R> {
         }
         // The end of time is never reached: it would be reached again and again.
         let due = contract.slice() > 0 && budget.refill < Nanos::MAX;
-        if due && (budget.awake || self.periodic) {
+        if due && (budget.awake || budget.held.is_some() || self.periodic) {
             self.refills.set(slot, (budget.refill, *id));
         } else {
             self.refills.remove(slot);
@@ -112,7 +122,7 @@ impl<R: Rules> Reserve<R> {
             && refill <= now
         {
             if let Some(client) = self.clients.get_mut(slot) {
-                client.budget.release_due(now);
+                self.rules.refill(&mut client.budget, now);
             }
             self.place(slot);
         }
@@ -166,8 +176,9 @@ impl<R: Rules> Policy for Reserve<R> {
             return;
         }
         client.budget.awake = true;
+        let held = client.budget.unhold(now).is_some();
         client.virtual_time = self.slack.resume(client.virtual_time);
-        if client.budget.contract.slice() > 0 {
+        if client.budget.contract.slice() > 0 && !held {
             self.rules.wake(&mut client.budget, now);
         }
         self.place(slot);
@@ -181,6 +192,10 @@ impl<R: Rules> Policy for Reserve<R> {
         if client.budget.awake {
             client.budget.awake = false;
             client.budget.asleep_since = now;
+            if self.rules.laxity() > 0 && client.budget.left > 0 {
+                let until = now.saturating_add(self.rules.laxity());
+                client.budget.held = Some(Held { until, since: None });
+            }
             self.place(slot);
         }
     }
@@ -191,8 +206,19 @@ impl<R: Rules> Policy for Reserve<R> {
         let next = self.next_refill().unwrap_or(Nanos::MAX);
         self.round = self.round.wrapping_add(1);
         let round = self.round;
-        if let Some(((_, id), slot)) = self.ready.first() {
-            let left = self.clients.get(slot).map_or(0, |client| client.budget.left);
+        while let Some(((_, id), slot)) = self.ready.first() {
+            let Some(Client { budget, .. }) = self.clients.get_mut(slot) else { break };
+            if let Some(held) = &mut budget.held {
+                if now < held.until {
+                    held.since.get_or_insert(now);
+                    return None;
+                }
+                budget.unhold(now);
+                budget.forfeit();
+                self.place(slot);
+                continue;
+            }
+            let left = budget.left;
             let until = now.saturating_add_signed(left).min(next);
             return Some(Pick { client: id, service: Service::Guaranteed, until, round });
         }

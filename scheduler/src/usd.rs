@@ -1,0 +1,53 @@
+//! The rules of the user-safe disk (Barham 1997), with laxity and its flaws.
+//!
+//! 1. **Wake**: at or after the refill a slice is released; before, the client waits for its next
+//!    period, unless rule 2 still holds its place.
+//! 2. **Laxity**: a client whose queue runs empty with some slice left keeps its place for `l`. If it
+//!    is first in order meanwhile, *nobody* is served and the client pays for the time. After `l` the
+//!    rest of its slice is forfeit.
+//! 3. **Refill**, **pick**, **charge**, slack: as [`crate::atropos`].
+//!
+//! Laxity was made for clients with one request at a time, whose next request comes a moment after
+//! the last one ended. Flaw F7: while the disk waits, `l` blocks everybody, and admission must know
+//! it: a blocking term of `max(C_max, l_max)`.
+
+use crate::budget::Budget;
+use crate::contract::{Contract, Nanos};
+use crate::policy::{Account, ClientId, Head, Pick, Policy, PolicyError, Rank, Service};
+use crate::reserve::{Reserve, Rules};
+
+/// The laxity of policies made by name, in nanoseconds.
+pub const USD_LAXITY: Nanos = 2_000_000;
+
+/// The user-safe disk's policy. See the module for its rules.
+#[derive(Debug)]
+pub struct Usd(Reserve<Lax>);
+
+#[derive(Debug)]
+pub(crate) struct Lax {
+    laxity: Nanos,
+}
+
+impl Rules for Lax {
+    fn wake(&self, budget: &mut Budget, now: Nanos) {
+        if now >= budget.refill {
+            budget.release_at_wake(now);
+        } else {
+            budget.forfeit();
+        }
+    }
+
+    fn laxity(&self) -> Nanos {
+        self.laxity
+    }
+}
+
+impl Usd {
+    /// A policy for at most `capacity` clients, each with this `laxity` in nanoseconds.
+    #[must_use]
+    pub const fn new(capacity: usize, laxity: Nanos) -> Self {
+        Self(Reserve::new(Lax { laxity }, capacity))
+    }
+}
+
+crate::reserve::delegate_policy!(Usd);
