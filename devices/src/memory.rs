@@ -147,6 +147,22 @@ impl Buffers {
         done
     }
 
+    /// Copies from other buffers until either side ends; returns the number of bytes.
+    pub fn copy_from_buffers(&self, from: &Self) -> u64 {
+        let mut done = 0;
+        for source in from.volatile() {
+            let target = self.slice(done, source.len() as u64);
+            let mut skip = 0;
+            for piece in target.volatile() {
+                let Ok(part) = source.subslice(skip, piece.len()) else { break };
+                part.copy_to_volatile_slice(piece);
+                skip += piece.len();
+            }
+            done += skip as u64;
+        }
+        done
+    }
+
     fn volatile(&self) -> impl Iterator<Item = VolatileSlice<'_>> {
         self.segments.iter().map(|segment| {
             // SAFETY: `VolatileSlice::new` wants memory that stays valid for its lifetime and that

@@ -9,9 +9,14 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
-use vm_memory::{Address, GuestAddress};
+use vm_memory::{Address, Bytes, GuestAddress};
 
 use crate::memory::{Buffers, GuestMemory, OutsideMemory};
+
+/// Flags and index of the used ring (virtio 1.2, 2.7.8).
+const USED_HEADER_BYTES: u64 = 4;
+/// One element of the used ring: index of the chain, bytes written.
+const USED_ELEMENT_BYTES: usize = 8;
 
 /// One descriptor, read once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,4 +157,36 @@ pub fn add_used(
     len: u32,
 ) -> Result<(), RingError> {
     Ok(queue.add_used(&**mem, head, len)?)
+}
+
+/// Returns chains that belong together: the driver sees all of them used, or none. Each is a head
+/// and the number of bytes written.
+///
+/// # Errors
+/// The ring does not lie in guest memory (any more).
+pub fn add_used_together(
+    mem: &Arc<GuestMemory>,
+    queue: &mut Queue,
+    chains: &[(u16, u32)],
+) -> Result<(), RingError> {
+    let Some(((head, len), others)) = chains.split_last() else { return Ok(()) };
+    for (head, len) in others {
+        let mut element = [0; USED_ELEMENT_BYTES];
+        element[..4].copy_from_slice(&u32::from(*head).to_le_bytes());
+        element[4..].copy_from_slice(&len.to_le_bytes());
+        let place = u64::from(queue.next_used() % queue.size());
+        let offset = USED_HEADER_BYTES + place * USED_ELEMENT_BYTES as u64;
+        let address = queue.used_ring().checked_add(offset);
+        let address = address.ok_or(virtio_queue::Error::AddressOverflow)?;
+        mem.write_slice(&element, GuestAddress(address))
+            .map_err(virtio_queue::Error::GuestMemory)?;
+        queue.set_next_used(queue.next_used().wrapping_add(1));
+    }
+    // Publishes the index, and with it the elements before.
+    add_used(mem, queue, *head, *len)
+}
+
+/// Gives the last `count` chains that were taken back to the available ring.
+pub fn put_back(queue: &mut Queue, count: u16) {
+    queue.set_next_avail(queue.next_avail().wrapping_sub(count));
 }

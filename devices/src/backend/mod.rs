@@ -6,15 +6,21 @@
 pub mod bounce;
 pub mod faulty;
 pub mod file;
+mod job;
 pub mod loopback;
 pub mod netns;
+mod probe;
 pub mod tap;
 pub mod uring;
 
+#[cfg(test)]
+mod tests;
+
 use std::io;
 
-use crate::blk::{Outcome, Request};
+use crate::blk::Outcome;
 use crate::net::tx::TxPacket;
+pub use job::Job;
 use uring::{Ring, RingFull};
 
 /// Where a request stands.
@@ -25,20 +31,6 @@ pub enum Step {
     Pending,
     /// The request is finished; answer the guest.
     Done(Outcome),
-}
-
-/// A request on its way through a volume, and how far it has got.
-#[derive(Debug)]
-pub struct Job {
-    /// The request; take it out to complete it when the job is done.
-    pub request: Request,
-}
-
-impl Job {
-    /// A request that was not started.
-    pub fn new(request: Request) -> Self {
-        Self { request }
-    }
 }
 
 /// What serves block requests: a volume, or a faulty one.

@@ -1,9 +1,17 @@
 //! A TAP interface: the kernel end of a link.
+#![allow(unsafe_code, reason = "ioctls of the TUN driver, and writev of guest memory")]
 
+use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::fs::OpenOptionsExt;
+
+use rustix::io::Errno;
+use smallvec::SmallVec;
 
 use super::Link;
+use crate::memory::Segment;
+use crate::net::VNET_HEADER_LEN;
 use crate::net::tx::TxPacket;
 
 /// Why a TAP cannot be had.
@@ -15,6 +23,9 @@ pub enum TapError {
     /// No CAP_NET_ADMIN in this network namespace.
     #[error("no right to make TAP {0}; grant CAP_NET_ADMIN or run as root")]
     Forbidden(String),
+    /// An interface of that name exists and is no TAP, or is one of another kind.
+    #[error("interface {0} exists and is no single-queue TAP; choose another name")]
+    NotATap(String),
     /// The name is empty, too long or has a character that interfaces cannot have.
     #[error("{0:?} is no interface name (1 to 15 characters, no '/', ':' or space)")]
     BadName(String),
@@ -36,7 +47,7 @@ pub enum TapError {
 /// An open TAP. Closing it removes the interface unless that is persistent.
 #[derive(Debug)]
 pub struct Tap {
-    fd: OwnedFd,
+    file: File,
     name: String,
 }
 
@@ -48,31 +59,110 @@ impl Tap {
     /// # Errors
     /// See [`TapError`].
     pub fn open(name: &str, guest_checksums: bool) -> Result<Self, TapError> {
-        let _ = guest_checksums;
-        let file = std::fs::File::open("/dev/net/tun").map_err(TapError::NoTun)?;
-        Ok(Self { fd: file.into(), name: name.to_owned() })
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open("/dev/net/tun")
+            .map_err(TapError::NoTun)?;
+        set_interface(&file, name)?;
+        let tap = Self { file, name: name.to_owned() };
+        tap.set_header_size()?;
+        tap.set_offloads(guest_checksums)?;
+        Ok(tap)
     }
 
     /// Name of the interface.
     pub fn name(&self) -> &str {
         &self.name
     }
+
+    fn set_header_size(&self) -> Result<(), TapError> {
+        let size = libc::c_int::try_from(VNET_HEADER_LEN).unwrap_or(libc::c_int::MAX);
+        // SAFETY: TUNSETVNETHDRSZ reads one int, which `size` is, at the given address.
+        let result = unsafe { libc::ioctl(self.file.as_raw_fd(), libc::TUNSETVNETHDRSZ, &size) };
+        self.check(result, "set the size of the vnet header")
+    }
+
+    /// What the kernel may leave undone in packets that it gives us: checksums, nothing else.
+    fn set_offloads(&self, checksums: bool) -> Result<(), TapError> {
+        let offloads = if checksums { libc::TUN_F_CSUM } else { 0 };
+        let offloads = libc::c_ulong::from(offloads);
+        // SAFETY: TUNSETOFFLOAD takes its argument by value and accesses no memory of ours.
+        let result = unsafe { libc::ioctl(self.file.as_raw_fd(), libc::TUNSETOFFLOAD, offloads) };
+        self.check(result, "set the offloads")
+    }
+
+    fn check(&self, result: libc::c_int, what: &'static str) -> Result<(), TapError> {
+        if result >= 0 {
+            return Ok(());
+        }
+        Err(TapError::Io { name: self.name.clone(), what, source: io::Error::last_os_error() })
+    }
+}
+
+/// Ties the file to the interface of that name, which is made if there is none.
+fn set_interface(file: &File, name: &str) -> Result<(), TapError> {
+    let bad_name = || TapError::BadName(name.to_owned());
+    let usable = |b: u8| b.is_ascii_graphic() && b != b'/' && b != b':' && b != b'%';
+    if name.is_empty() || name == "." || name == ".." || !name.bytes().all(usable) {
+        return Err(bad_name());
+    }
+    // SAFETY: `ifreq` is plain data of the kernel's interface, for which all zeros is a value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // One byte stays zero: the kernel wants the name terminated.
+    if name.len() >= request.ifr_name.len() {
+        return Err(bad_name());
+    }
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from.cast_signed();
+    }
+    let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
+    request.ifr_ifru.ifru_flags = libc::c_short::try_from(flags).unwrap_or(libc::c_short::MAX);
+    // SAFETY: TUNSETIFF reads and writes one `ifreq` at the given address, which `request` is.
+    let result = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &mut request) };
+    if result >= 0 {
+        return Ok(());
+    }
+    let source = io::Error::last_os_error();
+    let name = name.to_owned();
+    Err(match source.raw_os_error() {
+        Some(libc::EBUSY) => TapError::Taken(name),
+        Some(libc::EPERM | libc::EACCES) => TapError::Forbidden(name),
+        Some(libc::EINVAL | libc::EEXIST) => TapError::NotATap(name),
+        _ => TapError::Io { name, what: "create or attach", source },
+    })
 }
 
 impl Link for Tap {
     fn send(&mut self, packet: &TxPacket) -> io::Result<bool> {
-        let _ = packet;
-        Ok(false)
+        let head = Segment { addr: packet.head.as_ptr() as usize, len: packet.head.len() };
+        let mut list: SmallVec<[Segment; 8]> = SmallVec::new();
+        list.push(head);
+        list.extend_from_slice(packet.payload.segments());
+        let count = libc::c_int::try_from(list.len()).unwrap_or(libc::c_int::MAX);
+        // SAFETY: `writev` reads `count` iovecs at the given address and the memory that they name.
+        // `Segment` has the layout of `iovec`; the first names `packet.head`, which outlives the
+        // call, the others lie in the guest memory that `packet.payload` keeps mapped.
+        let sent = unsafe { libc::writev(self.file.as_raw_fd(), list.as_ptr().cast(), count) };
+        if sent >= 0 {
+            return Ok(true);
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() == io::ErrorKind::WouldBlock { Ok(false) } else { Err(error) }
     }
 
     fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
-        let _ = buffer;
-        Ok(None)
+        match rustix::io::read(&self.file, buffer) {
+            Ok(len) => Ok(Some(len)),
+            Err(Errno::AGAIN | Errno::INTR) => Ok(None),
+            Err(errno) => Err(errno.into()),
+        }
     }
 }
 
 impl AsFd for Tap {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+        self.file.as_fd()
     }
 }

@@ -2,12 +2,23 @@
 //!
 //! The ring owns every buffer list from submission to completion, so memory that the kernel may
 //! still touch cannot be unmapped. The number of operations in flight is bounded by the capacity.
+#![allow(unsafe_code, reason = "the kernel reads and writes memory by address")]
 
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
+use io_uring::types::{CancelBuilder, Fd, FsyncFlags, SubmitArgs, Timespec};
+use io_uring::{IoUring, cqueue, opcode, squeue};
+
 use crate::memory::Buffers;
+
+/// Marks the completions of cancellations, which are nobody's.
+const CANCELLATION: u64 = u64::MAX;
+
+/// How often `drop` waits for what is in flight, and how long each time.
+const DROP_WAITS: u32 = 50;
+const DROP_WAIT: Duration = Duration::from_millis(100);
 
 /// No room for another operation; wait for completions first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -34,11 +45,20 @@ pub struct Completion {
     pub more: bool,
 }
 
-/// An io_uring.
+/// An operation in flight.
 #[derive(Debug)]
+struct Slot {
+    token: u64,
+    /// Memory that the kernel uses, and the address list that it was given.
+    buffers: Option<Buffers>,
+}
+
+/// An io_uring.
 pub struct Ring {
-    capacity: u32,
-    in_flight: u32,
+    io: IoUring,
+    /// Never grows, so that the address lists in it stay where they are.
+    slots: Box<[Option<Slot>]>,
+    free: Vec<u32>,
 }
 
 impl Ring {
@@ -47,17 +67,19 @@ impl Ring {
     /// # Errors
     /// The kernel has no io_uring or forbids it.
     pub fn new(capacity: u32) -> io::Result<Self> {
-        Ok(Self { capacity, in_flight: 0 })
+        let io = IoUring::builder().setup_clamp().dontfork().build(capacity.max(1))?;
+        let slots = (0..capacity).map(|_| None).collect();
+        Ok(Self { io, slots, free: (0..capacity).rev().collect() })
     }
 
     /// Operations that were accepted and have not completed.
     pub fn in_flight(&self) -> u32 {
-        self.in_flight
+        self.capacity() - u32::try_from(self.free.len()).unwrap_or(u32::MAX)
     }
 
     /// How many may be in flight.
     pub fn capacity(&self) -> u32 {
-        self.capacity
+        u32::try_from(self.slots.len()).unwrap_or(u32::MAX)
     }
 
     /// Reads from `offset` bytes into the buffers.
@@ -71,11 +93,13 @@ impl Ring {
         offset: u64,
         token: u64,
     ) -> Result<(), RingFull> {
-        let _ = (fd, buffers, offset, token);
-        Err(RingFull)
+        self.start(token, Some(buffers), |list, count| {
+            opcode::Readv::new(Fd(fd.as_raw_fd()), list, count).offset(offset).build()
+        })
     }
 
-    /// Writes the buffers at `offset` bytes.
+    /// Writes the buffers at `offset` bytes; with `durable` they are on stable storage when the
+    /// operation completes.
     ///
     /// # Errors
     /// [`RingFull`].
@@ -84,10 +108,14 @@ impl Ring {
         fd: BorrowedFd<'_>,
         buffers: Buffers,
         offset: u64,
+        durable: bool,
         token: u64,
     ) -> Result<(), RingFull> {
-        let _ = (fd, buffers, offset, token);
-        Err(RingFull)
+        let flags = if durable { libc::RWF_DSYNC } else { 0 };
+        self.start(token, Some(buffers), |list, count| {
+            let writev = opcode::Writev::new(Fd(fd.as_raw_fd()), list, count);
+            writev.offset(offset).rw_flags(flags).build()
+        })
     }
 
     /// Brings a file's data to stable storage (fdatasync).
@@ -95,8 +123,9 @@ impl Ring {
     /// # Errors
     /// [`RingFull`].
     pub fn fdatasync(&mut self, fd: BorrowedFd<'_>, token: u64) -> Result<(), RingFull> {
-        let _ = (fd, token);
-        Err(RingFull)
+        self.start(token, None, |_, _| {
+            opcode::Fsync::new(Fd(fd.as_raw_fd())).flags(FsyncFlags::DATASYNC).build()
+        })
     }
 
     /// Makes a range of a file read as zeros, without changing its size.
@@ -111,8 +140,23 @@ impl Ring {
         len_bytes: u64,
         token: u64,
     ) -> Result<(), RingFull> {
-        let _ = (fd, how, offset, len_bytes, token);
-        Err(RingFull)
+        let mode = libc::FALLOC_FL_KEEP_SIZE
+            | match how {
+                Deallocate::PunchHole => libc::FALLOC_FL_PUNCH_HOLE,
+                Deallocate::ZeroRange => libc::FALLOC_FL_ZERO_RANGE,
+            };
+        self.start(token, None, |_, _| {
+            let fallocate = opcode::Fallocate::new(Fd(fd.as_raw_fd()), len_bytes);
+            fallocate.offset(offset).mode(mode).build()
+        })
+    }
+
+    /// Does nothing, but completes like any other operation.
+    ///
+    /// # Errors
+    /// [`RingFull`].
+    pub fn nop(&mut self, token: u64) -> Result<(), RingFull> {
+        self.start(token, None, |_, _| opcode::Nop::new().build())
     }
 
     /// Reports each time that `fd` becomes readable, until it fails, is hung up or is cancelled.
@@ -121,8 +165,10 @@ impl Ring {
     /// # Errors
     /// [`RingFull`].
     pub fn poll_readable(&mut self, fd: BorrowedFd<'_>, token: u64) -> Result<(), RingFull> {
-        let _ = (fd, token);
-        Err(RingFull)
+        let events = u32::from(libc::POLLIN.cast_unsigned());
+        self.start(token, None, |_, _| {
+            opcode::PollAdd::new(Fd(fd.as_raw_fd()), events).multi(true).build()
+        })
     }
 
     /// Cancels all operations with this token; each still completes (usually with `ECANCELED`).
@@ -131,8 +177,15 @@ impl Ring {
     /// # Errors
     /// [`RingFull`].
     pub fn cancel(&mut self, token: u64) -> Result<u32, RingFull> {
-        let _ = token;
-        Err(RingFull)
+        let mut found = 0;
+        for place in 0..self.capacity() {
+            let slot = self.slots.get(place as usize).and_then(Option::as_ref);
+            if slot.is_some_and(|slot| slot.token == token) {
+                self.push(&opcode::AsyncCancel::new(place.into()).build().user_data(CANCELLATION))?;
+                found += 1;
+            }
+        }
+        Ok(found)
     }
 
     /// Hands all new operations to the kernel; does not wait.
@@ -140,7 +193,7 @@ impl Ring {
     /// # Errors
     /// The kernel is out of memory for requests; try again after taking completions.
     pub fn submit(&mut self) -> io::Result<()> {
-        Ok(())
+        tolerate(self.io.submit())
     }
 
     /// Hands all new operations to the kernel and waits until something completes or the time is
@@ -149,12 +202,109 @@ impl Ring {
     /// # Errors
     /// As [`Ring::submit`].
     pub fn submit_and_wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        let _ = timeout;
-        Ok(())
+        let submitter = self.io.submitter();
+        tolerate(match timeout {
+            None => submitter.submit_and_wait(1),
+            Some(timeout) => {
+                let timeout = Timespec::from(timeout);
+                submitter.submit_with_args(1, &SubmitArgs::new().timespec(&timeout))
+            }
+        })
     }
 
     /// The next completion that is already there.
     pub fn next_completion(&mut self) -> Option<Completion> {
-        None
+        loop {
+            let entry = self.io.completion().next()?;
+            if entry.user_data() == CANCELLATION {
+                continue;
+            }
+            let place = usize::try_from(entry.user_data()).unwrap_or(usize::MAX);
+            let Some(slot) = self.slots.get_mut(place) else { continue };
+            let more = cqueue::more(entry.flags());
+            let Some(token) = slot.as_ref().map(|slot| slot.token) else { continue };
+            if !more {
+                *slot = None;
+                self.free.extend(u32::try_from(place));
+            }
+            let result = u32::try_from(entry.result())
+                .map_err(|_| io::Error::from_raw_os_error(entry.result().saturating_neg()));
+            return Some(Completion { token, result, more });
+        }
+    }
+
+    /// Puts an operation into a slot and into the submission queue. `build` gets the address list
+    /// of the buffers.
+    fn start(
+        &mut self,
+        token: u64,
+        buffers: Option<Buffers>,
+        build: impl FnOnce(*const libc::iovec, u32) -> squeue::Entry,
+    ) -> Result<(), RingFull> {
+        let place = *self.free.last().ok_or(RingFull)?;
+        let slot = self.slots.get_mut(place as usize).ok_or(RingFull)?;
+        let slot = slot.insert(Slot { token, buffers });
+        let segments = slot.buffers.as_ref().map(Buffers::segments).unwrap_or_default();
+        let count = u32::try_from(segments.len()).unwrap_or(u32::MAX);
+        let entry = build(segments.as_ptr().cast(), count).user_data(place.into());
+        match self.push(&entry) {
+            Ok(()) => {
+                self.free.pop();
+                Ok(())
+            }
+            Err(full) => {
+                if let Some(slot) = self.slots.get_mut(place as usize) {
+                    *slot = None;
+                }
+                Err(full)
+            }
+        }
+    }
+
+    fn push(&mut self, entry: &squeue::Entry) -> Result<(), RingFull> {
+        if self.io.submission().is_full() {
+            self.submit().map_err(|_| RingFull)?;
+        }
+        // SAFETY: `push` wants the operation's memory to be valid until it completes. Address lists
+        // and buffers are in `self.slots`, whose entries are neither moved nor dropped before their
+        // completion was taken; `Segment` has the layout of `iovec` (both are address, length).
+        unsafe { self.io.submission().push(entry) }.map_err(|_| RingFull)
+    }
+}
+
+/// A wait that ended without a completion, and a completion queue that has to be emptied first, are
+/// no errors.
+fn tolerate(result: io::Result<usize>) -> io::Result<()> {
+    match result.map_err(|error| (error.raw_os_error(), error)) {
+        Ok(_) | Err((Some(libc::ETIME | libc::EINTR | libc::EBUSY), _)) => Ok(()),
+        Err((_, error)) => Err(error),
+    }
+}
+
+impl Drop for Ring {
+    /// Cancels what is in flight and waits for it. What does not end within seconds (a dead disk)
+    /// keeps its memory for ever.
+    fn drop(&mut self) {
+        let all = opcode::AsyncCancel2::new(CancelBuilder::any()).build();
+        // If this fails everything is waited for instead.
+        let _ = self.push(&all.user_data(CANCELLATION));
+        for _ in 0..DROP_WAITS {
+            while self.next_completion().is_some() {}
+            if self.in_flight() == 0 || self.submit_and_wait(Some(DROP_WAIT)).is_err() {
+                break;
+            }
+        }
+        if self.in_flight() > 0 {
+            std::mem::forget(std::mem::take(&mut self.slots));
+        }
+    }
+}
+
+impl std::fmt::Debug for Ring {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ring")
+            .field("in_flight", &self.in_flight())
+            .field("capacity", &self.capacity())
+            .finish_non_exhaustive()
     }
 }

@@ -6,4 +6,4 @@ pub mod rx;
 pub mod tx;
 
 pub use config::{MacAddr, Nic};
-pub use header::{VNET_HEADER_LEN, VnetHeader};
+pub use header::{Checksum, HeaderError, VNET_HEADER_LEN, VnetHeader};

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use virtio_queue::Queue;
+use smallvec::SmallVec;
+use virtio_bindings::virtio_net::{VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_MRG_RXBUF};
+use virtio_queue::{Queue, QueueT};
 
-use super::VnetHeader;
+use super::{VNET_HEADER_LEN, VnetHeader};
 use crate::counters::Counters;
-use crate::memory::GuestMemory;
-use crate::ring::RingError;
+use crate::memory::{Buffers, GuestMemory};
+use crate::ring::{self, Chain, RingError};
 
 /// What became of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,12 +22,23 @@ pub enum Delivery {
     TooLong,
 }
 
+/// Broken receive buffers that one delivery passes over at most.
+const BROKEN_PER_DELIVERY: u32 = 8;
+
 /// One receive queue.
 #[derive(Debug)]
 pub struct Frontend {
     features: u64,
     /// What became of the queue's packets.
     pub counters: Counters,
+}
+
+/// The receive buffers that a packet goes into.
+struct Target {
+    /// All their bytes, one after the other.
+    buffers: Buffers,
+    /// Head and length of each.
+    chains: SmallVec<[(u16, u32); 4]>,
 }
 
 impl Frontend {
@@ -46,7 +59,95 @@ impl Frontend {
         header: &VnetHeader,
         frame: &[u8],
     ) -> Result<Delivery, RingError> {
-        let _ = (mem, queue, header, frame, self.features);
-        Ok(Delivery::NoBuffers)
+        let len = VNET_HEADER_LEN + frame.len();
+        let target = match self.take_buffers(mem, queue, len as u64)? {
+            Ok(target) => target,
+            Err(lost) => {
+                self.counters.dropped_rx += 1;
+                return Ok(lost);
+            }
+        };
+        self.fill(&target.buffers, header, frame, target.chains.len());
+        self.counters.copied_by_us_bytes += frame.len() as u64;
+        self.counters.completed += 1;
+        let mut left = u32::try_from(len).unwrap_or(u32::MAX);
+        let mut used = target.chains;
+        for (_, len) in &mut used {
+            *len = left.min(*len);
+            left -= *len;
+        }
+        ring::add_used_together(mem, queue, &used)?;
+        Ok(Delivery::Delivered)
     }
+
+    /// Takes as many buffers as the packet needs; puts them back if they do not suffice.
+    fn take_buffers(
+        &mut self,
+        mem: &Arc<GuestMemory>,
+        queue: &mut Queue,
+        len: u64,
+    ) -> Result<Result<Target, Delivery>, RingError> {
+        let mut target = Target { buffers: Buffers::new(Arc::clone(mem)), chains: SmallVec::new() };
+        let mut broken = 0;
+        while target.buffers.len_bytes() < len {
+            let taken = u16::try_from(target.chains.len()).unwrap_or(u16::MAX);
+            if taken > 0 && !self.has(VIRTIO_NET_F_MRG_RXBUF) {
+                ring::put_back(queue, taken);
+                return Ok(Err(Delivery::TooLong));
+            }
+            if taken >= queue.size() || broken >= BROKEN_PER_DELIVERY {
+                ring::put_back(queue, taken);
+                return Ok(Err(Delivery::NoBuffers));
+            }
+            let Some(chain) = ring::next_chain(mem, queue, 0)? else {
+                ring::put_back(queue, taken);
+                return Ok(Err(Delivery::NoBuffers));
+            };
+            if append(&mut target.buffers, &chain).is_ok() {
+                let len = u32::try_from(ring::len_bytes(&chain.descriptors)).unwrap_or(u32::MAX);
+                target.chains.push((chain.head, len));
+            } else if taken == 0 {
+                broken += 1;
+                self.counters.unanswerable += 1;
+                ring::add_used(mem, queue, chain.head, 0)?;
+            } else {
+                // It is passed over when it is first in the ring.
+                ring::put_back(queue, taken.saturating_add(1));
+                return Ok(Err(Delivery::NoBuffers));
+            }
+        }
+        Ok(Ok(target))
+    }
+
+    fn fill(&self, buffers: &Buffers, header: &VnetHeader, frame: &[u8], chains: usize) {
+        let after_header = buffers.slice(VNET_HEADER_LEN as u64, u64::MAX);
+        after_header.copy_from(frame);
+        let mut header = *header;
+        if !self.has(VIRTIO_NET_F_GUEST_CSUM) {
+            if let Some((place, bytes)) = header.checksum.and_then(|sum| sum.complete(frame)) {
+                after_header.slice(place as u64, 2).copy_from(&bytes);
+            }
+            header = VnetHeader::default();
+        }
+        buffers.copy_from(&header.to_bytes(u16::try_from(chains).unwrap_or(u16::MAX)));
+    }
+
+    fn has(&self, feature: u32) -> bool {
+        self.features >> feature & 1 == 1
+    }
+}
+
+/// Adds the bytes of a receive chain, which has to be writable guest memory.
+fn append(buffers: &mut Buffers, chain: &Chain) -> Result<(), ()> {
+    if chain.descriptors.is_empty() || chain.descriptors.iter().any(|d| !d.writable) {
+        return Err(());
+    }
+    let before = buffers.len_bytes();
+    for descriptor in &chain.descriptors {
+        if buffers.push(descriptor.addr, descriptor.len).is_err() {
+            *buffers = buffers.slice(0, before);
+            return Err(());
+        }
+    }
+    Ok(())
 }

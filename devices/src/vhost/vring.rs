@@ -48,6 +48,8 @@ pub struct Vring {
     failed: bool,
     /// The used index was not read from the ring yet.
     fresh: bool,
+    /// The used index up to which the driver was told, or did not want to be.
+    signalled_used: u16,
 }
 
 impl Vring {
@@ -68,6 +70,7 @@ impl Vring {
             running: false,
             failed: false,
             fresh: true,
+            signalled_used: 0,
         })
     }
 
@@ -116,15 +119,22 @@ impl Vring {
 
     fn driver_wants_signal(&mut self) -> io::Result<bool> {
         let Some(mem) = &self.memory else { return Ok(false) };
-        if self.queue.event_idx_enabled() {
-            return self.queue.needs_notification(&**mem).map_err(io::Error::other);
-        }
-        // The used index must be visible to a driver that clears the flag after we read it.
+        let (old, new) = (self.signalled_used, self.queue.next_used());
+        self.signalled_used = new;
+        // The used index must be visible to a driver that changes its wish after we read it.
         fence(Ordering::SeqCst);
-        let flags: u16 = mem
-            .load(GuestAddress(self.queue.avail_ring()), Ordering::Relaxed)
-            .map_err(io::Error::other)?;
-        Ok(u32::from(u16::from_le(flags)) & VRING_AVAIL_F_NO_INTERRUPT == 0)
+        let load = |offset: u64| {
+            let address = self.queue.avail_ring().saturating_add(offset);
+            mem.load(GuestAddress(address), Ordering::Relaxed).map(u16::from_le)
+        };
+        if self.queue.event_idx_enabled() {
+            let used_event =
+                load(4 + 2 * u64::from(self.queue.size())).map_err(io::Error::other)?;
+            // virtio 1.2, 2.7.10: was the index that the driver named passed since we last looked?
+            return Ok(new.wrapping_sub(used_event).wrapping_sub(1) < new.wrapping_sub(old));
+        }
+        let flags = load(0).map_err(io::Error::other)?;
+        Ok(new != old && u32::from(flags) & VRING_AVAIL_F_NO_INTERRUPT == 0)
     }
 
     /// Asks the driver to kick again (call before sleeping). Returns whether chains arrived
@@ -207,6 +217,7 @@ impl Vring {
         if std::mem::take(&mut self.fresh) {
             let used = self.queue.used_idx(&**mem, Ordering::Acquire).map_err(|_| outside)?;
             self.queue.set_next_used(used.0);
+            self.signalled_used = used.0;
         }
         self.running = true;
         Ok(true)

@@ -1,0 +1,76 @@
+//! What a file or block device can do: its size, and whether and how it takes O_DIRECT.
+
+use std::fs::File;
+use std::io::{self, IoSliceMut, Seek, SeekFrom};
+use std::os::fd::AsFd;
+
+use rustix::fs::{AtFlags, FileType, OFlags, StatxFlags, fcntl_getfl, fcntl_setfl, fstat, statx};
+use rustix::io::preadv;
+
+/// What O_DIRECT wants of a request; powers of two, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Alignment {
+    /// Of every address.
+    pub(super) memory: u32,
+    /// Of every length and of the offset.
+    pub(super) offset: u32,
+}
+
+/// Size in bytes, or `None` if it is neither a regular file nor a block device.
+pub(super) fn size(file: &File) -> io::Result<Option<u64>> {
+    let stat = fstat(file)?;
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => Ok(u64::try_from(stat.st_size).ok()),
+        FileType::BlockDevice => (&*file).seek(SeekFrom::End(0)).map(Some),
+        _ => Ok(None),
+    }
+}
+
+/// Clears O_NONBLOCK, with which io_uring gives up instead of waiting for the device.
+pub(super) fn make_blocking(file: &File) -> io::Result<()> {
+    Ok(fcntl_setfl(file, fcntl_getfl(file)? - OFlags::NONBLOCK)?)
+}
+
+/// Switches the file to O_DIRECT if its file system has it; what it then wants.
+pub(super) fn make_direct(file: &File) -> Option<Alignment> {
+    let flags = fcntl_getfl(file).ok()?;
+    fcntl_setfl(file, flags | OFlags::DIRECT).ok()?;
+    let alignment =
+        reported(file).filter(|alignment| reads(file, alignment.offset)).or_else(|| probed(file));
+    if alignment.is_none() {
+        // Nobody gets to see the file before this; a failure shows in its first request.
+        let _ = fcntl_setfl(file, flags - OFlags::DIRECT);
+    }
+    alignment
+}
+
+/// What the kernel says (since Linux 6.1, not for every file system).
+fn reported(file: &File) -> Option<Alignment> {
+    let stat = statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN).ok()?;
+    let known = stat.stx_mask & StatxFlags::DIOALIGN.bits() != 0;
+    let (memory, offset) = (stat.stx_dio_mem_align, stat.stx_dio_offset_align);
+    let usable = known && memory.is_power_of_two() && offset.is_power_of_two();
+    usable.then_some(Alignment { memory, offset: offset.max(512) })
+}
+
+/// The smallest block that can be read.
+fn probed(file: &File) -> Option<Alignment> {
+    let works = [512, 4096].into_iter().find(|block| reads(file, *block));
+    works.map(|block| Alignment { memory: block, offset: block })
+}
+
+/// Whether a block of that size can be read at the start of the file.
+fn reads(file: &File, block: u32) -> bool {
+    let len = block as usize;
+    let mut bytes = vec![0_u8; len.saturating_mul(2)];
+    let start = bytes.as_ptr().align_offset(len);
+    let Some(aligned) = bytes.get_mut(start..start.saturating_add(len)) else { return false };
+    preadv(file, &mut [IoSliceMut::new(aligned)], 0).is_ok()
+}
+
+/// The same file once more, through the page cache, for requests that O_DIRECT cannot do.
+pub(super) fn reopen_buffered(file: &File, read_only: bool) -> io::Result<File> {
+    use std::os::fd::AsRawFd;
+    let path = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
+    File::options().read(true).write(!read_only).open(path)
+}

@@ -1,0 +1,1 @@
+//! Volumes, TAPs and their stand-ins, on the real kernel.
