@@ -72,9 +72,7 @@ impl LinuxThread {
 
     fn signal(&self) -> io::Result<()> {
         // SAFETY: tgkill has no memory preconditions; a thread that is gone gives ESRCH.
-        check(unsafe {
-            libc::syscall(libc::SYS_tgkill, self.pid, self.tid, libc::SIGRTMIN())
-        })
+        check(unsafe { libc::syscall(libc::SYS_tgkill, self.pid, self.tid, libc::SIGRTMIN()) })
     }
 }
 
@@ -164,7 +162,8 @@ pub(crate) fn now() -> Nanos {
 }
 
 fn nanos(time: rustix::time::Timespec) -> Nanos {
-    u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)
+    u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000
+        + u64::try_from(time.tv_nsec).unwrap_or(0)
 }
 
 fn check(result: i64) -> io::Result<()> {
@@ -177,7 +176,10 @@ mod tests {
 
     #[test]
     fn schedstat_gives_run_and_wait_time_and_garbage_gives_nothing() {
-        assert_eq!(parse_schedstat(b"446699 66509 1\n"), Some(CpuTime { run: 446_699, wait: 66_509 }));
+        assert_eq!(
+            parse_schedstat(b"446699 66509 1\n"),
+            Some(CpuTime { run: 446_699, wait: 66_509 })
+        );
         for bad in [&b""[..], b"12", b"x y z", b"-1 2 3", b"\xff\xfe"] {
             assert_eq!(parse_schedstat(bad), None);
         }

@@ -1,7 +1,7 @@
 //! Times in which the machine itself stood still, and its noise floor.
 //!
 //! A guarantee can be kept only while the machine runs. A *stall* is a time in which a dispatcher's
-//! own timer was more than [`STALL_NS`] late or the kernel reported steal. The [`NoiseProbe`] is a
+//! own timer was more than `STALL_NS` late or the kernel reported steal. The [`NoiseProbe`] is a
 //! thread of the highest priority that does nothing but sleep and look at the clock: what it sees
 //! is the machine's noise, not ours.
 
@@ -18,7 +18,7 @@ use super::kernel::{now, pin, set_scheduler};
 use super::{DispatcherError, Percentiles};
 
 /// A timer that is later than this shows a stall.
-pub const STALL_NS: Nanos = 5_000_000;
+const STALL_NS: Nanos = 5_000_000;
 /// How many stalls are remembered; the oldest are forgotten first.
 const REMEMBERED: usize = 4096;
 /// How often the probe looks.
@@ -105,8 +105,8 @@ impl NoiseProbe {
         let thread = std::thread::Builder::new().name(format!("noise-{core}")).spawn({
             let (end, seen) = (Arc::clone(&end), Arc::clone(&seen));
             move || {
-                let ready = pin(0, core)
-                    .and_then(|()| set_scheduler(0, libc::SCHED_FIFO, PROBE_PRIORITY));
+                let ready =
+                    pin(0, core).and_then(|()| set_scheduler(0, libc::SCHED_FIFO, PROBE_PRIORITY));
                 let failed = ready.is_err();
                 let _ = report.send(ready);
                 if !failed {
@@ -206,7 +206,10 @@ mod tests {
 
     #[test]
     fn steal_is_the_eighth_number_of_the_first_line() {
-        assert_eq!(parse_steal("cpu  2332 0 1987 101296 319 0 43 20 0 0\ncpu0 1"), Some(200_000_000));
+        assert_eq!(
+            parse_steal("cpu  2332 0 1987 101296 319 0 43 20 0 0\ncpu0 1"),
+            Some(200_000_000)
+        );
         assert_eq!(parse_steal("cpu  2332 0"), None);
         assert_eq!(parse_steal("intr 1 2 3"), None);
     }

@@ -85,7 +85,8 @@ pub fn analyse(arrivals: &[Arrival], stalls: &[Stall]) -> Analysis {
     sorted.sort_unstable();
     if let Some(&max) = sorted.last() {
         result.late_max_us = max / 1_000;
-        result.late_p99_us = sorted.get((sorted.len() - 1) * 99 / 100).map_or(0, |late| late / 1_000);
+        result.late_p99_us =
+            sorted.get((sorted.len() - 1) * 99 / 100).map_or(0, |late| late / 1_000);
     }
     result
 }

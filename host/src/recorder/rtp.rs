@@ -37,12 +37,8 @@ mod tests {
     #[test]
     fn a_header_is_read_in_network_byte_order() {
         let packet = [0x80, 33, 0x12, 0x34, 0, 1, 0x5f, 0x90, 0xde, 0xad, 0xbe, 0xef, 0x47];
-        let header = Header {
-            sequence: 0x1234,
-            timestamp: 90_000,
-            payload_type: 33,
-            ssrc: 0xdead_beef,
-        };
+        let header =
+            Header { sequence: 0x1234, timestamp: 90_000, payload_type: 33, ssrc: 0xdead_beef };
         assert_eq!(parse(&packet), Some(header));
         assert_eq!(parse(&packet[..11]), None);
     }

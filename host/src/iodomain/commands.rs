@@ -1,0 +1,215 @@
+//! What the rest of the host service asks of the loop: attach, change, detach, snapshot.
+
+use moirai_devices::blk;
+use moirai_devices::net::MacAddr;
+use moirai_devices::net::{self, rx, tx};
+use moirai_devices::vhost::Session;
+use moirai_scheduler::{Account, ClientId, Contract, Nanos, Policy};
+
+use super::device::{Blk, Body, Device, Net};
+use super::disk::admit;
+use super::event_loop::EventLoop;
+use super::handle::Command;
+use super::{
+    BlkSpec, DeviceId, DeviceSnapshot, DiskSnapshot, DomainSnapshot, IoDomainError, LinkSnapshot,
+    NetSpec,
+};
+use crate::dispatcher::own_cpu_time;
+
+/// Largest ring a driver may use.
+const BLK_QUEUE_SIZE: u16 = 256;
+const NET_QUEUE_SIZE: u16 = 1024;
+/// Request queues of a virtio-blk device.
+const BLK_QUEUES: u16 = 1;
+/// A receive and a transmit queue.
+const NET_QUEUES: usize = 2;
+
+impl EventLoop {
+    /// Takes all commands that wait.
+    pub(super) fn obey(&mut self, now: Nanos) {
+        while let Ok(command) = self.inbox.try_recv() {
+            // Whoever asked may have stopped waiting; the answer is then nobody's.
+            match command {
+                Command::AttachBlk(id, spec, reply) => {
+                    drop(reply.send(self.attach_blk(id, *spec, now)));
+                }
+                Command::AttachNet(id, spec, reply) => {
+                    drop(reply.send(self.attach_net(id, *spec, now)));
+                }
+                Command::Change(id, contract, reply) => {
+                    drop(reply.send(self.change(id, contract, now)));
+                }
+                Command::Detach(id, reply) => drop(reply.send(self.detach(id, now))),
+                Command::Snapshot(reply) => drop(reply.send(Ok(self.snapshot()))),
+                Command::End => self.ended = true,
+            }
+        }
+    }
+
+    fn attach_blk(&mut self, id: DeviceId, spec: BlkSpec, now: Nanos) -> Result<(), IoDomainError> {
+        let unknown = || IoDomainError::UnknownResource { kind: "disk", name: spec.disk.clone() };
+        let place = self.disks.iter().position(|disk| disk.name == spec.disk);
+        let place = place.ok_or_else(unknown)?;
+        let disk = spec.volume.disk(BLK_QUEUES, BLK_QUEUE_SIZE);
+        let session = session(spec.socket, disk.profile())?;
+        if let Some(disk) = self.disks.get_mut(place) {
+            admit(disk.policy(), id, spec.contract, now).map_err(IoDomainError::Policy)?;
+        }
+        let frontends = (0..BLK_QUEUES).map(|_| blk::Frontend::new(disk.clone())).collect();
+        let body = Body::Blk(Blk {
+            disk: place,
+            volume: spec.volume,
+            frontends,
+            waiting: std::collections::VecDeque::new(),
+            in_flight: 0,
+        });
+        self.enlist(Device::new(id, spec.tenant, session, body, usize::from(BLK_QUEUES)));
+        Ok(())
+    }
+
+    fn attach_net(&mut self, id: DeviceId, spec: NetSpec, now: Nanos) -> Result<(), IoDomainError> {
+        let unknown = || IoDomainError::UnknownResource { kind: "link", name: spec.link.clone() };
+        let place = self.links.iter().position(|link| link.name == spec.link);
+        let place = place.ok_or_else(unknown)?;
+        let Some(link) = self.links.get_mut(place) else { return Err(unknown()) };
+        let mac = MacAddr(spec.mac);
+        if link.owner(mac).is_some() {
+            return Err(IoDomainError::MacInUse { mac: spec.mac });
+        }
+        let nic = net::Nic { mac, mtu: link.mtu, queue_size: NET_QUEUE_SIZE };
+        let session = session(spec.socket, nic.profile())?;
+        admit(link.policy(), id, spec.contract, now).map_err(IoDomainError::Policy)?;
+        link.enlist(mac, id);
+        let body = Body::Net(Net {
+            link: place,
+            tx: tx::Frontend::new(nic),
+            rx: rx::Frontend::new(0),
+            waiting: std::collections::VecDeque::new(),
+        });
+        self.enlist(Device::new(id, spec.tenant, session, body, NET_QUEUES));
+        Ok(())
+    }
+
+    fn enlist(&mut self, device: Device) {
+        let id = device.id;
+        self.devices.insert(id, device);
+        self.watch_session(id);
+    }
+
+    fn change(
+        &mut self,
+        id: DeviceId,
+        contract: Contract,
+        now: Nanos,
+    ) -> Result<(), IoDomainError> {
+        let client = ClientId(id.0);
+        self.policy_of(id)?.change(client, contract, now).map_err(IoDomainError::Policy)
+    }
+
+    fn detach(&mut self, id: DeviceId, now: Nanos) -> Result<Account, IoDomainError> {
+        let account =
+            self.policy_of(id)?.remove(ClientId(id.0), now).map_err(IoDomainError::Policy)?;
+        self.unwatch(id);
+        if let Some(device) = self.devices.remove(&id) {
+            if let Body::Net(net) = &device.body
+                && let Some(link) = self.links.get_mut(net.link)
+            {
+                link.strike(id);
+            }
+            // Unmapping a guest's memory takes milliseconds; this thread has packets to send.
+            let reaper = std::thread::Builder::new().name("reaper".into());
+            if let Err(error) = reaper.spawn(move || drop(device)) {
+                tracing::warn!(group = %self.name, "no thread to unmap a guest: {error}");
+            }
+        }
+        Ok(account)
+    }
+
+    fn policy_of(&mut self, id: DeviceId) -> Result<&mut dyn Policy, IoDomainError> {
+        let device = self.devices.get(&id).ok_or(IoDomainError::UnknownDevice(id))?;
+        let policy = match &device.body {
+            Body::Blk(blk) => self.disks.get_mut(blk.disk).map(|disk| disk.policy()),
+            Body::Net(net) => self.links.get_mut(net.link).map(|link| link.policy()),
+        };
+        policy.ok_or(IoDomainError::UnknownDevice(id))
+    }
+
+    fn snapshot(&self) -> DomainSnapshot {
+        let disks = self.disks.iter().map(|disk| DiskSnapshot {
+            name: disk.name.clone(),
+            busy_ns: disk.busy(),
+            in_flight: disk.in_flight(),
+        });
+        let links = self.links.iter().map(|link| LinkSnapshot {
+            name: link.name.clone(),
+            busy_ns: link.busy(),
+            sent: link.sent,
+            unclaimed: link.unclaimed,
+            refused: link.refused,
+        });
+        DomainSnapshot {
+            group: self.name.clone(),
+            cpu_ns: own_cpu_time(),
+            polled_ns: self.polled_ns,
+            sleeps: self.sleeps,
+            disks: disks.collect(),
+            links: links.collect(),
+            devices: self.devices.values().map(|device| self.device_snapshot(device)).collect(),
+        }
+    }
+
+    fn device_snapshot(&self, device: &Device) -> DeviceSnapshot {
+        let (kind, resource, account, in_flight, counters, direct_io) = match &device.body {
+            Body::Blk(blk) => {
+                let mut counters = blk.volume.counters;
+                blk.frontends.iter().for_each(|frontend| counters.add(&frontend.counters));
+                let disk = self.disks.get(blk.disk);
+                let name = disk.map(|disk| disk.name.clone()).unwrap_or_default();
+                let account = disk.map(|disk| disk.account(device.id)).unwrap_or_default();
+                ("disk", name, account, blk.in_flight, counters, Some(blk.volume.is_direct()))
+            }
+            Body::Net(net) => {
+                let mut counters = net.tx.counters;
+                counters.dropped_rx = net.rx.counters.dropped_rx;
+                let link = self.links.get(net.link);
+                let name = link.map(|link| link.name.clone()).unwrap_or_default();
+                let account = link.map(|link| link.account(device.id)).unwrap_or_default();
+                ("link", name, account, 0, counters, None)
+            }
+        };
+        DeviceSnapshot {
+            id: device.id.0,
+            tenant: device.tenant.clone(),
+            kind,
+            resource,
+            guaranteed_ns: account.guaranteed,
+            extra_ns: account.extra,
+            misses: account.misses,
+            stall_loss_ns: account.stall_loss,
+            queued: device.queued(),
+            queued_max: device.usage.queued_max,
+            in_flight,
+            completed: device.usage.completed,
+            bytes: device.usage.bytes,
+            latency_max_ns: device.usage.latency_max,
+            io_cpu_ns: device.usage.io_cpu,
+            direct_bytes: counters.direct_bytes,
+            copied_by_us_bytes: counters.copied_by_us_bytes,
+            copied_by_kernel_bytes: counters.copied_by_kernel_bytes,
+            errors: counters.io_errors + counters.refused + counters.unanswerable,
+            dropped_tx: counters.dropped_tx,
+            dropped_rx: counters.dropped_rx,
+            received: device.usage.received,
+            direct_io,
+            failed: device.failed.clone(),
+        }
+    }
+}
+
+fn session(
+    socket: std::os::unix::net::UnixStream,
+    profile: moirai_devices::vhost::DeviceProfile,
+) -> Result<Session, IoDomainError> {
+    Session::new(socket, profile)
+        .map_err(|error| IoDomainError::Setup(std::io::Error::other(error)))
+}

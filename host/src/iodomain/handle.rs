@@ -1,0 +1,197 @@
+//! What the rest of the host service holds of an I/O domain: a way to ask its thread.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{Sender, SyncSender, channel, sync_channel};
+use std::thread::JoinHandle;
+
+use moirai_devices::backend::uring::Ring;
+use moirai_scheduler::{Account, Contract, Policy, policy_by_name};
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::fd::OwnedFd;
+
+use super::disk::Disk;
+use super::event_loop::EventLoop;
+use super::link::Link;
+use super::{BlkSpec, DeviceId, DomainSnapshot, GroupSpec, IoDomainError, NetSpec};
+use crate::dispatcher::{pin, set_scheduler};
+
+/// How many devices an event loop serves at most.
+const DEVICES: usize = 1024;
+/// Operations in flight: polls of every socket, queue and TAP, and the disk requests.
+const RING_ENTRIES: u32 = 8192;
+/// Below the dispatchers, above everything that serves no contract.
+const PRIORITY: i32 = 80;
+
+pub(super) type Reply<T> = SyncSender<Result<T, IoDomainError>>;
+
+pub(super) enum Command {
+    AttachBlk(DeviceId, Box<BlkSpec>, Reply<()>),
+    AttachNet(DeviceId, Box<NetSpec>, Reply<()>),
+    Change(DeviceId, Contract, Reply<()>),
+    Detach(DeviceId, Reply<Account>),
+    Snapshot(Reply<DomainSnapshot>),
+    End,
+}
+
+/// A running I/O domain; ends with the value.
+#[derive(Debug)]
+pub struct IoDomain {
+    commands: Sender<Command>,
+    doorbell: Arc<OwnedFd>,
+    next_id: AtomicU32,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl IoDomain {
+    /// Starts the event loop of one group.
+    ///
+    /// # Errors
+    /// If a policy is unknown, or ring, thread or priority cannot be had.
+    pub fn start(spec: GroupSpec) -> Result<Self, IoDomainError> {
+        let doorbell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .map_err(|error| IoDomainError::Setup(error.into()))?;
+        let doorbell = Arc::new(doorbell);
+        let (disks, links) = resources(&spec.name, spec.disks, spec.links)?;
+        let (commands, inbox) = channel();
+        let (report, started) = sync_channel(1);
+        let thread = std::thread::Builder::new().name(format!("io-{}", spec.name)).spawn({
+            let doorbell = Arc::clone(&doorbell);
+            move || {
+                let ready = spec
+                    .core
+                    .map_or(Ok(()), |core| pin(0, core))
+                    .and_then(|()| set_scheduler(0, libc::SCHED_FIFO, PRIORITY))
+                    // Made by the thread that uses it: io_uring may be tied to its submitter.
+                    .and_then(|()| Ring::new(RING_ENTRIES));
+                match ready {
+                    Ok(ring) => {
+                        let _ = report.send(Ok(()));
+                        EventLoop {
+                            name: spec.name,
+                            ring,
+                            doorbell,
+                            inbox,
+                            disks,
+                            links,
+                            devices: BTreeMap::new(),
+                            jobs: Vec::new(),
+                            stalled: Vec::new(),
+                            again: Vec::new(),
+                            poll_ns: spec.poll_ns,
+                            polled_ns: 0,
+                            sleeps: 0,
+                            active_at: 0,
+                            ended: false,
+                        }
+                        .run();
+                    }
+                    Err(error) => {
+                        let _ = report.send(Err(error));
+                    }
+                }
+            }
+        });
+        let thread = thread.map_err(IoDomainError::Setup)?;
+        match started.recv() {
+            Ok(Ok(())) => {
+                Ok(Self { commands, doorbell, next_id: AtomicU32::new(0), thread: Some(thread) })
+            }
+            Ok(Err(error)) => Err(IoDomainError::Setup(error)),
+            Err(_) => Err(IoDomainError::Gone),
+        }
+    }
+
+    /// Serves a virtio-blk device from now on.
+    ///
+    /// # Errors
+    /// If the disk is unknown or full.
+    pub fn attach_blk(&self, spec: BlkSpec) -> Result<DeviceId, IoDomainError> {
+        let id = self.new_id();
+        self.ask(|reply| Command::AttachBlk(id, Box::new(spec), reply))?;
+        Ok(id)
+    }
+
+    /// Serves a virtio-net device from now on.
+    ///
+    /// # Errors
+    /// If the link is unknown or full, or the MAC address is in use on it.
+    pub fn attach_net(&self, spec: NetSpec) -> Result<DeviceId, IoDomainError> {
+        let id = self.new_id();
+        self.ask(|reply| Command::AttachNet(id, Box::new(spec), reply))?;
+        Ok(id)
+    }
+
+    /// Gives a device another contract from its next period on. Admission was asked before.
+    ///
+    /// # Errors
+    /// If there is no such device.
+    pub fn change(&self, id: DeviceId, contract: Contract) -> Result<(), IoDomainError> {
+        self.ask(|reply| Command::Change(id, contract, reply))
+    }
+
+    /// Stops serving a device and returns its last account.
+    ///
+    /// # Errors
+    /// If there is no such device.
+    pub fn detach(&self, id: DeviceId) -> Result<Account, IoDomainError> {
+        self.ask(|reply| Command::Detach(id, reply))
+    }
+
+    /// Everything the domain knows, as of now.
+    ///
+    /// # Errors
+    /// If the thread has ended.
+    pub fn snapshot(&self) -> Result<DomainSnapshot, IoDomainError> {
+        self.ask(Command::Snapshot)
+    }
+
+    fn new_id(&self) -> DeviceId {
+        DeviceId(self.next_id.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, IoDomainError> {
+        let (reply, answer) = sync_channel(1);
+        self.commands.send(command(reply)).map_err(|_| IoDomainError::Gone)?;
+        ring(&self.doorbell);
+        answer.recv().map_err(|_| IoDomainError::Gone)?
+    }
+}
+
+impl Drop for IoDomain {
+    fn drop(&mut self) {
+        let _ = self.commands.send(Command::End);
+        ring(&self.doorbell);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn ring(doorbell: &OwnedFd) {
+    // A counter that is full already wakes the thread just as well.
+    let _ = rustix::io::write(doorbell, &1u64.to_ne_bytes());
+}
+
+fn resources(
+    group: &str,
+    disks: Vec<super::DiskSpec>,
+    links: Vec<super::LinkSpec>,
+) -> Result<(Vec<Disk>, Vec<Link>), IoDomainError> {
+    let policy = |resource: &str, name: &str| -> Result<Box<dyn Policy>, IoDomainError> {
+        policy_by_name(name, DEVICES).map_err(|_| IoDomainError::UnknownPolicy {
+            resource: format!("{group}/{resource}"),
+            name: name.to_owned(),
+        })
+    };
+    let disks = disks.into_iter().map(|disk| {
+        let policy = policy(&disk.name, &disk.policy)?;
+        Ok(Disk::new(disk.name, disk.depth, policy))
+    });
+    let links = links.into_iter().map(|link| {
+        let policy = policy(&link.name, &link.policy)?;
+        Ok(Link::new(link.name, link.rate_bps, link.mtu, policy, link.tap))
+    });
+    Ok((disks.collect::<Result<_, IoDomainError>>()?, links.collect::<Result<_, IoDomainError>>()?))
+}

@@ -1,0 +1,140 @@
+//! Whose packet goes to a link next. Owns the policy, the pacer and the TAP of one link; the packets
+//! themselves stay in their guests' memory.
+
+use moirai_devices::backend::Link as _;
+use moirai_devices::backend::tap::Tap;
+use moirai_devices::net::MacAddr;
+use moirai_devices::net::tx::TxPacket;
+use moirai_scheduler::{Account, ClientId, Head, Nanos, Pick, Policy};
+
+use super::DeviceId;
+use super::disk::announce;
+use super::pacer::Pacer;
+
+/// Room for the largest packet a TAP can give: vnet header, jumbo frame.
+const RECEIVE_BYTES: usize = 65_562 + 12;
+
+/// One link and the clients that share it.
+pub(super) struct Link {
+    pub(super) name: String,
+    pub(super) mtu: u16,
+    policy: Box<dyn Policy>,
+    pacer: Pacer,
+    tap: Tap,
+    addresses: Vec<(MacAddr, DeviceId)>,
+    pub(super) buffer: Vec<u8>,
+    pub(super) sent: u64,
+    pub(super) unclaimed: u64,
+    pub(super) refused: u64,
+    /// Packets may wait in the TAP although it reports no news.
+    pub(super) unread: bool,
+}
+
+impl Link {
+    pub(super) fn new(
+        name: String,
+        rate_bps: u64,
+        mtu: u16,
+        policy: Box<dyn Policy>,
+        tap: Tap,
+    ) -> Self {
+        Self {
+            name,
+            mtu,
+            policy,
+            pacer: Pacer::new(rate_bps),
+            tap,
+            addresses: Vec::new(),
+            buffer: vec![0; RECEIVE_BYTES],
+            sent: 0,
+            unclaimed: 0,
+            refused: 0,
+            unread: false,
+        }
+    }
+
+    pub(super) fn policy(&mut self) -> &mut dyn Policy {
+        self.policy.as_mut()
+    }
+
+    pub(super) fn tap(&self) -> &Tap {
+        &self.tap
+    }
+
+    /// Chooses whose packet is next, if the wire is free.
+    pub(super) fn pick(&mut self, now: Nanos) -> Option<Pick> {
+        if self.pacer.is_free(now) { self.policy.pick(now) } else { None }
+    }
+
+    /// Sends the packet that was picked and charges its time on the wire.
+    pub(super) fn send(&mut self, pick: Pick, packet: &TxPacket, now: Nanos) {
+        let wire_time = self.pacer.wire_time(packet.wire_bytes());
+        match self.tap.send(packet) {
+            Ok(true) => self.sent += 1,
+            // Like any wire, the link drops what it cannot carry; the time is used all the same.
+            Ok(false) | Err(_) => self.refused += 1,
+        }
+        self.pacer.send(now, wire_time);
+        self.policy.charge(pick.client, pick.service, wire_time, now);
+    }
+
+    /// Takes the next packet that came in into `buffer`; its length.
+    pub(super) fn receive(&mut self) -> Option<usize> {
+        let received = self.tap.receive(&mut self.buffer).ok().flatten();
+        self.unread = received.is_some();
+        received
+    }
+
+    pub(super) fn wire_time(&self, packet: &TxPacket) -> Nanos {
+        self.pacer.wire_time(packet.wire_bytes())
+    }
+
+    /// A device's first waiting packet is this one now, or there is none.
+    pub(super) fn head(&mut self, device: DeviceId, head: Option<Head>, now: Nanos) {
+        announce(self.policy.as_mut(), device, head, now);
+    }
+
+    /// When to pick again although nothing happens; `backlog`: somebody has a packet waiting. A
+    /// wire that is busy is asked again even without a backlog, because its queues are polled and
+    /// not armed until it is free.
+    pub(super) fn timeout(&self, backlog: bool, now: Nanos) -> Option<Nanos> {
+        if !self.pacer.is_free(now) {
+            Some(self.pacer.free_at())
+        } else if backlog {
+            self.policy.timeout(now)
+        } else {
+            None
+        }
+    }
+
+    /// Whether a packet could be sent at once.
+    pub(super) fn is_free(&self, now: Nanos) -> bool {
+        self.pacer.is_free(now)
+    }
+
+    pub(super) fn account(&self, device: DeviceId) -> Account {
+        self.policy.account(ClientId(device.0)).unwrap_or_default()
+    }
+
+    pub(super) fn busy(&self) -> Nanos {
+        self.pacer.busy()
+    }
+
+    /// Whose address this is.
+    pub(super) fn owner(&self, mac: MacAddr) -> Option<DeviceId> {
+        self.addresses.iter().find(|(address, _)| *address == mac).map(|&(_, device)| device)
+    }
+
+    /// All devices on the link.
+    pub(super) fn devices(&self) -> impl Iterator<Item = DeviceId> + '_ {
+        self.addresses.iter().map(|&(_, device)| device)
+    }
+
+    pub(super) fn enlist(&mut self, mac: MacAddr, device: DeviceId) {
+        self.addresses.push((mac, device));
+    }
+
+    pub(super) fn strike(&mut self, device: DeviceId) {
+        self.addresses.retain(|&(_, other)| other != device);
+    }
+}

@@ -1,0 +1,158 @@
+//! The I/O domain: serves every tenant's disk and network queues, in the order of their contracts.
+//!
+//! One thread, one io_uring, no lock on the data path. It is the only place where a clock,
+//! schedulers and devices meet. A request goes: ring -> [`Queue of the client`](client) ->
+//! scheduler -> io_uring or TAP -> ring; the payload stays in the guest's own pages all the way.
+//!
+//! | file | what it holds |
+//! | --- | --- |
+//! | `event_loop.rs` | the loop: who is asked when, when to sleep |
+//! | `serve.rs` | requests to disks, packets to links, packets to guests |
+//! | `peers.rs` | what the vhost-user peers say, whom the loop listens to |
+//! | `commands.rs` | attach, change, detach, snapshot |
+//! | `device.rs` | one tenant's device: vhost-user session, frontend, requests taken off its ring |
+//! | `disk.rs` | whose request goes to a disk; `meter.rs`: what it has cost |
+//! | `link.rs` | whose packet goes to a link; `pacer.rs`: when the link is free |
+//! | `handle.rs` | what the rest of the host service holds |
+//!
+//! Neighbours: the service attaches and detaches devices; `moirai_devices` parses and does I/O;
+//! `moirai_scheduler` decides.
+//!
+//! [client]: self
+
+mod commands;
+mod device;
+mod disk;
+mod event_loop;
+mod handle;
+mod link;
+mod meter;
+mod pacer;
+mod peers;
+mod serve;
+mod snapshot;
+mod token;
+
+use std::io;
+use std::os::unix::net::UnixStream;
+
+use moirai_devices::backend::file::Volume;
+use moirai_devices::backend::tap::Tap;
+use moirai_scheduler::{Contract, Nanos, PolicyError};
+
+pub use handle::IoDomain;
+pub use snapshot::{DeviceSnapshot, DiskSnapshot, DomainSnapshot, LinkSnapshot};
+
+/// Names a device to its I/O domain. Never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DeviceId(pub u32);
+
+/// What one event loop serves.
+#[derive(Debug)]
+pub struct GroupSpec {
+    /// Name of the group, for the thread and reports.
+    pub name: String,
+    /// The core its thread is pinned to; `None` leaves it to the kernel.
+    pub core: Option<usize>,
+    /// Its disks.
+    pub disks: Vec<DiskSpec>,
+    /// Its links.
+    pub links: Vec<LinkSpec>,
+    /// How long the loop looks for more work before it sleeps.
+    pub poll_ns: Nanos,
+}
+
+/// A disk: what is shared by the volumes on it.
+#[derive(Debug)]
+pub struct DiskSpec {
+    /// Name, as in the configuration.
+    pub name: String,
+    /// Requests handed to the device at one time, at least 1.
+    pub depth: usize,
+    /// Name of the policy.
+    pub policy: String,
+}
+
+/// A link: what is shared by the network devices on it.
+#[derive(Debug)]
+pub struct LinkSpec {
+    /// Name, as in the configuration.
+    pub name: String,
+    /// Declared rate, bits per second, at least 1.
+    pub rate_bps: u64,
+    /// Largest IP packet, bytes.
+    pub mtu: u16,
+    /// Name of the policy.
+    pub policy: String,
+    /// Where packets go and come from.
+    pub tap: Tap,
+}
+
+/// A virtio-blk device to serve.
+#[derive(Debug)]
+pub struct BlkSpec {
+    /// The tenant, for reports.
+    pub tenant: String,
+    /// Name of the disk.
+    pub disk: String,
+    /// What the guest sees as its disk.
+    pub volume: Volume,
+    /// What the tenant is promised of the disk's time.
+    pub contract: Contract,
+    /// The backend's end of the vhost-user connection.
+    pub socket: UnixStream,
+}
+
+/// A virtio-net device to serve.
+#[derive(Debug)]
+pub struct NetSpec {
+    /// The tenant, for reports.
+    pub tenant: String,
+    /// Name of the link.
+    pub link: String,
+    /// Its address; also the only one it may send from.
+    pub mac: [u8; 6],
+    /// What the tenant is promised of the link's transmission time.
+    pub contract: Contract,
+    /// The backend's end of the vhost-user connection.
+    pub socket: UnixStream,
+}
+
+/// Why the I/O domain could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum IoDomainError {
+    /// There is no policy of that name.
+    #[error("{resource}: there is no policy named {name:?}")]
+    UnknownPolicy {
+        /// The disk or link.
+        resource: String,
+        /// The name that was given.
+        name: String,
+    },
+    /// A disk or link that this group does not have.
+    #[error("there is no {kind} named {name:?} in this group")]
+    UnknownResource {
+        /// "disk" or "link".
+        kind: &'static str,
+        /// The name that was given.
+        name: String,
+    },
+    /// A device that is not (or no longer) there.
+    #[error("there is no device {0:?}")]
+    UnknownDevice(DeviceId),
+    /// Two devices of one link cannot have the same address.
+    #[error("the MAC address {mac:02x?} is in use on this link")]
+    MacInUse {
+        /// The address.
+        mac: [u8; 6],
+    },
+    /// The scheduler refused.
+    #[error("the scheduler refused: {0}")]
+    Policy(PolicyError),
+    /// The thread has ended.
+    #[error("the I/O domain has ended")]
+    Gone,
+    /// A thread, descriptor or ring could not be had.
+    #[error("the I/O domain could not be set up: {0}")]
+    Setup(#[source] io::Error),
+}

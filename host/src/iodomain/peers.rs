@@ -1,0 +1,152 @@
+//! The vhost-user peers: what they say, which of their descriptors are watched, how they are left.
+
+use std::sync::Arc;
+
+use moirai_devices::net::rx;
+use moirai_devices::vhost::Event;
+use moirai_scheduler::Nanos;
+use rustix::fd::AsFd;
+
+use super::DeviceId;
+use super::device::Body;
+use super::event_loop::EventLoop;
+use super::serve::announce;
+use super::token::Token;
+
+impl EventLoop {
+    /// Handles what a device's vhost-user peer said.
+    pub(super) fn session(&mut self, id: DeviceId, now: Nanos) {
+        let Some(device) = self.devices.get_mut(&id) else { return };
+        let ready = match device.session.ready() {
+            Ok(ready) => ready,
+            Err(error) => {
+                let why = format!("vhost-user: {error}");
+                tracing::warn!(tenant = %device.tenant, "{why}");
+                device.failed = Some(why);
+                return self.stop_serving(id, now);
+            }
+        };
+        if ready.again {
+            self.again.push(id);
+        }
+        for event in ready.events {
+            self.event(id, event, now);
+        }
+    }
+
+    fn event(&mut self, id: DeviceId, event: Event, now: Nanos) {
+        let Some(device) = self.devices.get_mut(&id) else { return };
+        match event {
+            Event::Memory(_) => {}
+            Event::Features(features) => {
+                if let Body::Net(net) = &mut device.body {
+                    net.rx = rx::Frontend::new(features);
+                }
+            }
+            Event::QueueStarted { index } => {
+                device.failed = None;
+                if let Some(running) = device.running.get_mut(usize::from(index)) {
+                    *running = true;
+                }
+                self.watch_kick(id, index);
+                self.kicked(id, index, true, now);
+            }
+            Event::QueueKickChanged { index } => {
+                self.watch_kick(id, index);
+                self.kicked(id, index, true, now);
+            }
+            Event::QueueStopped { index, drain } => {
+                if let Some(running) = device.running.get_mut(usize::from(index)) {
+                    *running = false;
+                }
+                let _ = self.ring.cancel(Token::Kick(id, index).encode());
+                if drain {
+                    device.draining.push(index);
+                }
+            }
+            Event::Closed => self.stop_serving(id, now),
+        }
+    }
+
+    /// The peer is gone or broken: nothing of it is served any more until it is detached.
+    fn stop_serving(&mut self, id: DeviceId, now: Nanos) {
+        let Some(device) = self.devices.get_mut(&id) else { return };
+        device.running.fill(false);
+        device.polled.fill(false);
+        device.draining.clear();
+        match &mut device.body {
+            Body::Blk(blk) => blk.waiting.clear(),
+            Body::Net(net) => net.waiting.clear(),
+        }
+        announce(&mut self.disks, &mut self.links, device, now);
+        self.unwatch(id);
+    }
+
+    /// Signals the guests, and answers peers that wait for a queue to be empty.
+    pub(super) fn finish_turn(&mut self) {
+        for device in self.devices.values_mut() {
+            device.signal();
+            if device.draining.is_empty() {
+                continue;
+            }
+            let body = &device.body;
+            let (done, rest) = device.draining.iter().partition(|&&queue| match body {
+                Body::Blk(blk) => blk.is_drained(queue),
+                Body::Net(net) => net.is_drained(queue),
+            });
+            device.draining = rest;
+            let done: Vec<u16> = done;
+            for queue in done {
+                if let Err(error) = device.session.drained(queue) {
+                    device.fail(queue, error.to_string());
+                }
+            }
+        }
+    }
+
+    pub(super) fn watch_doorbell(&mut self) {
+        let doorbell = Arc::clone(&self.doorbell);
+        if let Err(error) = self.ring.poll_readable(doorbell.as_fd(), Token::Doorbell.encode()) {
+            tracing::error!(group = %self.name, "the I/O domain is deaf: {error}");
+        }
+    }
+
+    pub(super) fn watch_tap(&mut self, place: usize) {
+        let (Some(link), Ok(number)) = (self.links.get(place), u16::try_from(place)) else {
+            return;
+        };
+        let token = Token::Tap(number).encode();
+        if let Err(error) = self.ring.poll_readable(link.tap().as_fd(), token) {
+            tracing::error!(group = %self.name, "a link is deaf: {error}");
+        }
+    }
+
+    pub(super) fn watch_session(&mut self, id: DeviceId) {
+        let Some(device) = self.devices.get(&id).filter(|device| device.failed.is_none()) else {
+            return;
+        };
+        let token = Token::Session(id).encode();
+        if let Err(error) = self.ring.poll_readable(device.session.as_fd(), token) {
+            tracing::error!(group = %self.name, "a device is deaf: {error}");
+        }
+    }
+
+    pub(super) fn watch_kick(&mut self, id: DeviceId, queue: u16) {
+        let Some(device) = self.devices.get_mut(&id) else { return };
+        let token = Token::Kick(id, queue).encode();
+        let _ = self.ring.cancel(token);
+        let Some(kick) = device.session.queue(queue).and_then(|vring| vring.kick()) else { return };
+        if let Err(error) = self.ring.poll_readable(kick, token) {
+            tracing::error!(group = %self.name, "a queue is deaf: {error}");
+        }
+    }
+
+    pub(super) fn unwatch(&mut self, id: DeviceId) {
+        let Some(device) = self.devices.get(&id) else { return };
+        let queues = u16::try_from(device.running.len()).unwrap_or(u16::MAX);
+        let kicks = (0..queues).map(|queue| Token::Kick(id, queue));
+        for token in kicks.chain([Token::Session(id)]) {
+            let _ = self.ring.cancel(token.encode());
+        }
+    }
+}

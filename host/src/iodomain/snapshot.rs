@@ -1,0 +1,103 @@
+//! What the I/O domain reports. Times in nanoseconds, sizes in bytes, all counted since the device,
+//! disk or link was attached.
+
+use moirai_scheduler::Nanos;
+use serde::Serialize;
+
+/// All that one event loop knows at one moment.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct DomainSnapshot {
+    /// Name of the group.
+    pub group: String,
+    /// CPU time of the loop's thread.
+    pub cpu_ns: Nanos,
+    /// Of it: time spent looking for work before sleeping; no tenant pays for it.
+    pub polled_ns: Nanos,
+    /// Times the loop slept.
+    pub sleeps: u64,
+    /// Disks.
+    pub disks: Vec<DiskSnapshot>,
+    /// Links.
+    pub links: Vec<LinkSnapshot>,
+    /// Devices of all tenants.
+    pub devices: Vec<DeviceSnapshot>,
+}
+
+/// One disk.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct DiskSnapshot {
+    /// Name, as in the configuration.
+    pub name: String,
+    /// Time in which it had at least one request.
+    pub busy_ns: Nanos,
+    /// Requests in flight now.
+    pub in_flight: usize,
+}
+
+/// One link.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct LinkSnapshot {
+    /// Name, as in the configuration.
+    pub name: String,
+    /// Time in which the wire was occupied.
+    pub busy_ns: Nanos,
+    /// Packets sent.
+    pub sent: u64,
+    /// Packets that came in and were nobody's.
+    pub unclaimed: u64,
+    /// Packets that the TAP refused.
+    pub refused: u64,
+}
+
+/// One device of a tenant.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct DeviceSnapshot {
+    /// The domain's name for it.
+    pub id: u32,
+    /// The tenant it belongs to.
+    pub tenant: String,
+    /// "disk" or "link".
+    pub kind: &'static str,
+    /// Name of the disk or link.
+    pub resource: String,
+    /// Service charged to the contract.
+    pub guaranteed_ns: Nanos,
+    /// Service taken from the slack.
+    pub extra_ns: Nanos,
+    /// Periods in which it had work throughout and did not get its slice.
+    pub misses: u64,
+    /// Guarantee lost because whole periods passed in a stall.
+    pub stall_loss_ns: Nanos,
+    /// Requests or packets waiting for the scheduler.
+    pub queued: usize,
+    /// The most that ever waited.
+    pub queued_max: usize,
+    /// Requests given to the disk and not yet back.
+    pub in_flight: usize,
+    /// Requests or packets served.
+    pub completed: u64,
+    /// Payload bytes served.
+    pub bytes: u64,
+    /// Longest time from the ring to completion.
+    pub latency_max_ns: Nanos,
+    /// CPU time the loop spent for this device: its I/O account.
+    pub io_cpu_ns: Nanos,
+    /// Payload bytes that no one copied on this host.
+    pub direct_bytes: u64,
+    /// Payload bytes that Moirai copied on the way out (none on the streaming path).
+    pub copied_by_us_bytes: u64,
+    /// Payload bytes that the kernel copied.
+    pub copied_by_kernel_bytes: u64,
+    /// Requests answered with an error.
+    pub errors: u64,
+    /// Packets of the guest that were dropped as malformed.
+    pub dropped_tx: u64,
+    /// Packets for the guest that were dropped: it had no buffer.
+    pub dropped_rx: u64,
+    /// Packets received.
+    pub received: u64,
+    /// Whether volumes are read and written around the page cache; `false` is the fall-back.
+    pub direct_io: Option<bool>,
+    /// Why the device no longer works, if so.
+    pub failed: Option<String>,
+}
