@@ -1,0 +1,48 @@
+# Moirai: `make demo` and `make test` do all set-up themselves (Debian 12, root, /dev/kvm, Rust).
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+export CARGO_TERM_PROGRESS_WHEN ?= never
+
+SECONDS_DEMO ?= 30
+
+.PHONY: all host images setup demo test bench lint prove docs clean
+
+all: host images
+
+host:
+	cargo build --release --locked -p moirai-host -p moirai-vmm
+
+images: | setup-target
+	images/build.sh
+
+setup: setup-target
+	images/packages.sh
+
+setup-target:
+	@rustup target list --installed | grep -qx x86_64-unknown-none || rustup target add x86_64-unknown-none
+
+.PHONY: setup-target
+
+# The main job: four tenants, one core, one disk, one link; with and without Moirai's scheduling.
+demo: setup host images
+	target/release/moirai demo --seconds $(SECONDS_DEMO)
+
+test: setup host images
+	tests/run.sh
+
+bench: setup host images
+	tests/bench.sh
+
+lint:
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+prove:
+	cargo run --release --locked -p moirai-simulator --bin prove
+
+docs:
+	cargo doc --workspace --no-deps --locked
+
+clean:
+	cargo clean
+	rm -rf guest/target
