@@ -5,8 +5,9 @@
 //!
 //! ```text
 //! tenant ------> vm --------> boot (image, start information) --> guest memory
-//!  main loop      |  builds   memory (memfd, KVM slots)
+//!  supervisor     |  builds   memory (memfd, KVM slots)
 //!                 +---------> vcpu (thread, gate, CPUID) --exits--> machine --> console
+//!                                                                       +-----> virtio
 //! ```
 
 pub mod boot;
@@ -16,6 +17,8 @@ pub mod launch;
 pub mod machine;
 pub mod memory;
 pub mod run;
+mod supervisor;
 pub mod tenant;
 pub mod vcpu;
+pub mod virtio;
 pub mod vm;

@@ -3,7 +3,6 @@
 //! State is shared by all vCPU threads, each device behind its own lock. The main thread only ever
 //! tries these locks (see [`crate::vcpu::gate`]).
 
-use std::io;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use moirai_abi::machine::{
@@ -14,6 +13,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use crate::console::SerialPort;
 use crate::launch::ExitReason;
+use crate::virtio::Device;
 
 const SERIAL_LAST: u16 = SERIAL_PORT + 7;
 
@@ -21,6 +21,7 @@ const SERIAL_LAST: u16 = SERIAL_PORT + 7;
 #[derive(Debug)]
 pub struct Machine {
     serial: Mutex<SerialPort>,
+    devices: Vec<Device>,
     ended: OnceLock<ExitReason>,
     end_event: EventFd,
 }
@@ -28,8 +29,8 @@ pub struct Machine {
 impl Machine {
     /// A machine with these devices. `end_event` is signalled when it ends.
     #[must_use]
-    pub fn new(serial: SerialPort, end_event: EventFd) -> Self {
-        Self { serial: Mutex::new(serial), ended: OnceLock::new(), end_event }
+    pub fn new(serial: SerialPort, devices: Vec<Device>, end_event: EventFd) -> Self {
+        Self { serial: Mutex::new(serial), devices, ended: OnceLock::new(), end_event }
     }
 
     /// The guest writes `data` to `port`; a string instruction brings many bytes at once. Returns
@@ -71,12 +72,30 @@ impl Machine {
 
     /// The guest reads device memory. Where nothing is, all bits are one.
     pub fn mmio_read(&self, address: u64, data: &mut [u8]) {
-        data.fill(0xff);
-        let _ = (address, VIRTIO_MMIO_BASE, VIRTIO_MMIO_SIZE);
+        match self.device_at(address) {
+            Some((device, offset)) => device.read(offset, data),
+            None => data.fill(0xff),
+        }
     }
 
     /// The guest writes device memory.
-    pub fn mmio_write(&self, _address: u64, _data: &[u8]) {}
+    pub fn mmio_write(&self, address: u64, data: &[u8]) {
+        if let Some((device, offset)) = self.device_at(address) {
+            device.write(offset, data);
+        }
+    }
+
+    fn device_at(&self, address: u64) -> Option<(&Device, u64)> {
+        let offset = address.checked_sub(VIRTIO_MMIO_BASE)?;
+        let index = usize::try_from(offset / VIRTIO_MMIO_SIZE).ok()?;
+        Some((self.devices.get(index)?, offset % VIRTIO_MMIO_SIZE))
+    }
+
+    /// The virtio devices.
+    #[must_use]
+    pub fn devices(&self) -> &[Device] {
+        &self.devices
+    }
 
     /// Runs `f` on the serial port, unless a vCPU is using it.
     pub fn try_serial<T>(&self, f: impl FnOnce(&mut SerialPort) -> T) -> Option<T> {
@@ -94,14 +113,6 @@ impl Machine {
     #[must_use]
     pub fn ended(&self) -> Option<&ExitReason> {
         self.ended.get()
-    }
-
-    /// Becomes readable when the machine has ended.
-    ///
-    /// # Errors
-    /// Too many open files.
-    pub fn end_event(&self) -> io::Result<EventFd> {
-        self.end_event.try_clone()
     }
 }
 

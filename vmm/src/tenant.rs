@@ -2,20 +2,17 @@
 //! control socket and the console until the machine ends.
 
 use std::io;
-use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::process::ExitCode;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
 use rustix::process::{Signal, set_parent_process_death_signal};
 use thiserror::Error;
 
-use crate::console::{self, Input, SETTLE_MS, SerialPort};
-use crate::event;
+use crate::console::SerialPort;
 use crate::launch::{
-    CONTROL_FD, ChannelError, ExitReason, FromHost, LaunchFds, SpecError, Stage, TenantChannel,
-    ToHost,
+    CONTROL_FD, ChannelError, FromHost, LaunchFds, SpecError, Stage, TenantChannel, ToHost,
 };
+use crate::supervisor::Supervisor;
 use crate::vm::{self, BuildError, Vm};
 
 /// Why a tenant process could not do its work.
@@ -72,7 +69,7 @@ pub fn serve(control: &TenantChannel) -> Result<(), TenantError> {
             return Err(error);
         }
     };
-    let reason = supervise(&vm, control)?;
+    let reason = Supervisor::new(&vm, control).run()?;
     let settle = |serial: &mut SerialPort| {
         serial.writer_mut().settle();
         serial.writer().dropped_bytes()
@@ -90,60 +87,4 @@ fn launch(control: &TenantChannel) -> Result<(Vm, Vec<String>), TenantError> {
     spec.validate().map_err(build_error)?;
     let fds = LaunchFds::from_vec(fds, &spec).map_err(build_error)?;
     Ok((vm::build(&spec, fds)?, Vec::new()))
-}
-
-/// The main loop: control socket, console, end of the machine.
-fn supervise(vm: &Vm, control: &TenantChannel) -> Result<ExitReason, TenantError> {
-    let mut input = Input::Moved;
-    let mut settling = false;
-    loop {
-        let mut fds = [
-            PollFd::from_borrowed_fd(event::borrow(&vm.end_event), PollFlags::IN),
-            PollFd::from_borrowed_fd(control.as_fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(event::borrow(&vm.console_wake), PollFlags::IN),
-            PollFd::new(&vm.console, PollFlags::IN),
-        ];
-        // A closed console would wake the loop for ever.
-        let (fds, _) = fds.split_at_mut(if input == Input::Moved { 4 } else { 3 });
-        let settle = Timespec { tv_sec: 0, tv_nsec: SETTLE_MS * 1_000_000 };
-        let timeout = (settling || input == Input::Full).then_some(&settle);
-        let timed_out = match poll(fds, timeout) {
-            Err(Errno::INTR) => continue,
-            result => result.map_err(io::Error::from)? == 0,
-        };
-        let ready = |index: usize| fds.get(index).is_some_and(|fd| !fd.revents().is_empty());
-        if ready(0)
-            && let Some(reason) = vm.machine.ended()
-        {
-            return Ok(reason.clone());
-        }
-        if ready(1)
-            && let Some(reason) = command(control)?
-        {
-            return Ok(reason);
-        }
-        if timed_out {
-            settling &= vm.machine.try_serial(|s| s.writer_mut().settle()).unwrap_or(true);
-        }
-        if ready(2) {
-            // Only clears the event.
-            let _ = vm.console_wake.read();
-            settling = true;
-        }
-        if ready(3) || (timed_out && input == Input::Full) {
-            let receive = |serial: &mut SerialPort| console::receive(&vm.console, serial);
-            input = vm.machine.try_serial(receive).unwrap_or(Input::Full);
-        }
-    }
-}
-
-/// One message of the host; a host that is gone wants nothing to go on.
-fn command(control: &TenantChannel) -> Result<Option<ExitReason>, TenantError> {
-    match control.receive() {
-        Ok((FromHost::Stop, _)) => Ok(Some(ExitReason::Stopped)),
-        Ok((FromHost::Reset, _)) => Ok(Some(ExitReason::Reset)),
-        // The VM runs already.
-        Ok((FromHost::Launch(_), _)) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
 }

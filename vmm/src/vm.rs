@@ -19,6 +19,8 @@ use crate::machine::Machine;
 use crate::memory::{GuestRam, MemoryError, MemoryOptions};
 use crate::vcpu::gate::Gates;
 use crate::vcpu::{self, cpuid, state};
+use crate::virtio::Device;
+use crate::virtio::device::DeviceError;
 
 /// Three pages below the BIOS that KVM wants on Intel hosts; no device and no RAM is there.
 const TSS_ADDRESS: usize = 0xfffb_d000;
@@ -61,6 +63,14 @@ pub enum BuildError {
     /// The image.
     #[error(transparent)]
     Image(#[from] ImageError),
+    /// A device.
+    #[error("device {index}: {error}")]
+    Device {
+        /// Position in [`LaunchSpec::devices`].
+        index: usize,
+        /// What went wrong.
+        error: DeviceError,
+    },
     /// The gate page, an eventfd, a thread.
     #[error("{step}: {error}")]
     System {
@@ -88,6 +98,7 @@ impl BuildError {
             Self::Kvm { .. } => Stage::Kvm,
             Self::Memory(_) => Stage::Memory,
             Self::Image(_) => Stage::Image,
+            Self::Device { .. } => Stage::Devices,
             Self::System { .. } | Self::Vcpu { .. } => Stage::Vcpus,
         }
     }
@@ -108,6 +119,7 @@ impl BuildError {
                 "give the tenant more memory, or link the image lower"
             }
             Self::Image(_) => "give an ELF64 image with a PVH or a ring-3 note, as `make` builds",
+            Self::Device { .. } => "look for the cause in the log of the host's I/O domain",
             Self::System { .. } => "raise the limits of the host service (processes, open files)",
             Self::Vcpu { .. } => "check the image's ring-3 note; boot = \"pvh\" does without it",
         }
@@ -147,7 +159,8 @@ pub fn build(spec: &LaunchSpec, fds: LaunchFds) -> Result<Vm, BuildError> {
     let (serial, console) = serial(&vm, fds.console, &console_wake)?;
     let end_event = new_event()?;
     let machine_end = end_event.try_clone().map_err(system_error("clone an eventfd"))?;
-    let machine = Arc::new(Machine::new(serial, machine_end));
+    let devices = devices(spec, fds.devices, &vm, &memory)?;
+    let machine = Arc::new(Machine::new(serial, devices, machine_end));
 
     let vcpus = create_vcpus(&kvm, &vm, spec.vcpus, entry)?;
     let mut vcpu_tids = Vec::new();
@@ -171,6 +184,21 @@ fn serial(vm: &VmFd, socket: OwnedFd, wake: &EventFd) -> Result<(SerialPort, Own
     let input = socket.try_clone().map_err(system_error("clone the console socket"))?;
     let wake = wake.try_clone().map_err(system_error("clone an eventfd"))?;
     Ok((SerialPort::new(IrqLine(line), Console::new(socket, wake)), input))
+}
+
+fn devices(
+    spec: &LaunchSpec,
+    sockets: Vec<OwnedFd>,
+    vm: &VmFd,
+    memory: &GuestRam,
+) -> Result<Vec<Device>, BuildError> {
+    let pairs = spec.devices.iter().zip(sockets).enumerate();
+    pairs
+        .map(|(index, (device, socket))| {
+            Device::new(index, device, socket, vm, memory.map.clone())
+                .map_err(|error| BuildError::Device { index, error })
+        })
+        .collect()
 }
 
 fn create_vcpus(kvm: &Kvm, vm: &VmFd, count: u8, entry: Entry) -> Result<Vec<VcpuFd>, BuildError> {
