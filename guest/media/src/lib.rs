@@ -1,4 +1,24 @@
-//! MPEG transport streams and RTP, as a streaming application needs them: what a packet's header
-//! is, when it is due, which bytes of a film it carries. No I/O and no clock: bytes and times are
-//! arguments, so everything is tested on the host.
+//! MPEG transport streams and RTP, as a streaming application needs them: where the clock stands in
+//! a film ([`ts`]), when which byte is due ([`pace`]), how bytes become packets ([`packets`]) and
+//! what stands in front of them ([`rtp`]).
+//!
+//! No I/O and no clock: bytes and times are arguments, so everything is tested on the host. Media
+//! time is in ticks of the 27 MHz system clock of ISO/IEC 13818-1.
 #![cfg_attr(not(test), no_std)]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod pace;
+pub mod packets;
+pub mod rtp;
+pub mod ts;
+
+/// Ticks of the system clock per second.
+pub const TICKS_PER_SECOND: u64 = 27_000_000;
+
+/// Converts ticks to nanoseconds, rounding down.
+#[must_use]
+pub fn ticks_to_nanos(ticks: u64) -> u64 {
+    u64::try_from(u128::from(ticks) * 1000 / 27).unwrap_or(u64::MAX)
+}

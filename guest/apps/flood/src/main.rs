@@ -1,0 +1,97 @@
+//! `flood` sends UDP datagrams as fast as the link's ring takes them.
+//!
+//! Words: `ip=`, `gw=`, `to=ADDRESS:PORT,...` (in turn), `size=1400` (bytes of UDP payload),
+//! `count=0` (datagrams; 0: for ever), `port=9` (ours).
+#![no_std]
+#![no_main]
+
+extern crate alloc;
+
+use alloc::format;
+use alloc::rc::Rc;
+use core::net::SocketAddrV4;
+use moirai_sdk::{App, AppError, Buffer, MS, Payload, SendError, Stack, now};
+
+moirai_sdk::main!("flood", run);
+
+/// Wake when the device has sent so many of the packets that fill its ring.
+const BATCH: u16 = 32;
+/// At the end, packets that the link has not taken yet are waited for no longer than this.
+const DRAIN_NS: u64 = 5000 * MS;
+
+fn run(app: &mut App) -> Result<(), AppError> {
+    let args = app.args();
+    let receivers = args.endpoints("to")?;
+    let size = args.number("size", 1400, (1, 65507))?;
+    let count = args.number("count", 0, (0, u64::MAX))?;
+    let port = u16::try_from(args.number("port", 9, (1, 65535))?).unwrap_or(9);
+    let mut network = app.network()?;
+    let len = usize::try_from(size).unwrap_or(0);
+    let payload = Payload { buffer: Rc::new(Buffer::new(len)?), start: 0, len };
+    app.report("ready", |fields| fields.number("size", size).number("count", count));
+
+    let limit = if count == 0 { u64::MAX } else { count };
+    let (mut sent, mut full, mut waited) = (0u64, 0u64, 0u64);
+    let mut turn = receivers.iter().cycle();
+    while app.running() && sent < limit {
+        network.poll(now())?;
+        let outcome = fill(&mut network, &mut turn, port, &payload, limit - sent);
+        sent += outcome.sent;
+        match outcome.error {
+            None => {}
+            Some(SendError::Full) => {
+                full += 1;
+                app.wait(network.poll_at(), &mut [&mut network.nic().wake_on(BATCH)]);
+            }
+            Some(SendError::Unresolved) => {
+                waited += 1;
+                app.wait(Some(now() + 10 * MS), &mut [&mut network.nic().wake_on(0)]);
+            }
+            Some(error) => return Err(AppError::Other(format!("size={size}: {error}"))),
+        }
+        if app.report_due() {
+            report(app, sent, size, full, waited);
+        }
+    }
+    let patience = now() + DRAIN_NS;
+    while network.nic().unsent() > 0 && now() < patience {
+        app.wait(Some(patience), &mut [&mut network.nic().wake_on(1)]);
+        network.poll(now())?;
+    }
+    report(app, sent, size, full, waited);
+    Ok(())
+}
+
+struct Outcome {
+    sent: u64,
+    error: Option<SendError>,
+}
+
+/// Sends until the ring is full, at most `limit`.
+fn fill<'a>(
+    network: &mut Stack,
+    turn: &mut impl Iterator<Item = &'a SocketAddrV4>,
+    port: u16,
+    payload: &Payload,
+    limit: u64,
+) -> Outcome {
+    let mut sent = 0;
+    while sent < limit {
+        let Some(to) = turn.next() else { break };
+        if let Err(error) = network.send(port, *to, &[], [Some(payload.clone()), None]) {
+            return Outcome { sent, error: Some(error) };
+        }
+        sent += 1;
+    }
+    Outcome { sent, error: None }
+}
+
+fn report(app: &App, sent: u64, size: u64, full: u64, waited: u64) {
+    app.report("report", |fields| {
+        fields
+            .number("packets", sent)
+            .number("bytes", sent.saturating_mul(size))
+            .number("ring_full", full)
+            .number("unresolved", waited)
+    });
+}

@@ -1,0 +1,120 @@
+//! `streamer` sends the MPEG transport stream on its volume as RTP (RFC 2250) to a list of
+//! receivers, paced by the stream's own clock, and counts what it sent late.
+//!
+//! Words: `ip=`, `gw=`, `to=ADDRESS:PORT,...`, `port=5004` (ours), `reads=4` in flight,
+//! `chunk=65536` bytes each, `loop=1` (start again at the end; 0: stop), `start_ms=0` (not before
+//! then), `late_us=1000` (later than this counts as late).
+#![no_std]
+#![no_main]
+
+extern crate alloc;
+
+mod film;
+mod sender;
+
+use film::{Film, Next};
+use moirai_sdk::{App, AppError, MS, Stack, now};
+use sender::{Pause, Sender};
+
+moirai_sdk::main!("streamer", run);
+
+/// Receivers that do not answer ARP hold up the start no longer than this.
+const PATIENCE_NS: u64 = 1000 * MS;
+/// At the end, packets that the link has not taken yet are waited for no longer than this.
+const DRAIN_NS: u64 = 2000 * MS;
+/// While the ring is full: wake when the device has sent so many packets.
+const LINK_BATCH: u16 = 16;
+const CHUNK_MIN: u64 = 4096;
+const CHUNK_MAX: u64 = 4 << 20;
+
+fn run(app: &mut App) -> Result<(), AppError> {
+    let args = app.args();
+    let receivers = args.endpoints("to")?;
+    let reads = u16::try_from(args.number("reads", 4, (1, 32))?).unwrap_or(1);
+    let chunk = args.number("chunk", 65536, (CHUNK_MIN, CHUNK_MAX))?.next_multiple_of(512);
+    let looped = args.number("loop", 1, (0, 1))? == 1;
+    let start_ns = args.number("start_ms", 0, (0, 3_600_000))? * MS;
+    let late_ns = args.number("late_us", 1000, (0, 10_000_000))? * 1000;
+    let port = u16::try_from(args.number("port", 5004, (1, 65535))?).unwrap_or(5004);
+    let mut network = app.network()?;
+    let mut film = Film::new(app.volume()?, chunk, reads, looped)?;
+    let capacity = film.disk().capacity();
+    let mut sender = Sender::new(&receivers, port, late_ns, now());
+
+    prepare(app, &sender, &mut film, &mut network)?;
+    app.report("ready", |fields| {
+        fields.number("receivers", receivers.len() as u64).number("volume_bytes", capacity)
+    });
+    sender.start_at(now().max(start_ns));
+    stream(app, &mut sender, &mut film, &mut network)
+}
+
+/// Fills the buffers and finds the receivers.
+fn prepare(
+    app: &App,
+    sender: &Sender,
+    film: &mut Film,
+    network: &mut Stack,
+) -> Result<(), AppError> {
+    let patience = now() + PATIENCE_NS;
+    loop {
+        film.poll()?;
+        let found = sender.resolved(network) || now() > patience;
+        network.poll(now())?;
+        let loaded = !matches!(film.next()?, Next::Wait);
+        if (loaded && found) || !app.running() {
+            return Ok(());
+        }
+        let deadline = now() + 10 * MS;
+        app.wait(Some(deadline), &mut [film.disk(), &mut network.nic().wake_on(0)]);
+    }
+}
+
+fn stream(
+    app: &mut App,
+    sender: &mut Sender,
+    film: &mut Film,
+    network: &mut Stack,
+) -> Result<(), AppError> {
+    while app.running() {
+        network.poll(now())?;
+        film.poll()?;
+        let pause = sender.send_due(film, network, now())?;
+        network.nic().kick();
+        let (until, chains) = match pause {
+            Pause::Until(time) => (Some(time), 0),
+            Pause::Disk => (None, 0),
+            Pause::Link => (None, LINK_BATCH),
+            Pause::Finished => break,
+        };
+        let until = until.into_iter().chain(network.poll_at()).min();
+        app.wait(until, &mut [film.disk(), &mut network.nic().wake_on(chains)]);
+        if app.report_due() {
+            report(app, sender, film);
+        }
+    }
+    let patience = now() + DRAIN_NS;
+    while network.nic().unsent() > 0 && now() < patience {
+        app.wait(Some(patience), &mut [&mut network.nic().wake_on(1)]);
+        network.poll(now())?;
+    }
+    report(app, sender, film);
+    Ok(())
+}
+
+fn report(app: &App, sender: &mut Sender, film: &Film) {
+    let counters = &mut sender.counters;
+    app.report("report", |fields| {
+        fields
+            .number("packets", counters.packets)
+            .number("bytes", counters.bytes)
+            .number("late", counters.late)
+            .number("underruns", counters.underruns)
+            .number("worst_late_us", counters.worst_late_ns / 1000)
+            .number("unresolved", counters.unresolved)
+            .number("bytes_read", film.bytes_read)
+            .number("read_errors", film.read_errors)
+            .number("passes", film.passes())
+    });
+    counters.worst_late_ns = 0;
+}
