@@ -26,6 +26,11 @@ const DEFAULT_MAC: Mac = Mac([0x02, 0x6d, 0x6f, 0x69, 0x72, 0x61]);
 const DEFAULT_MTU: u16 = 1500;
 const MTU_MIN: u16 = 68;
 
+/// Descriptors of the longest chain: headers and two pieces.
+const CHAIN_MAX: u16 = 3;
+/// One part in so many of the sending ring is the stack's own.
+const RESERVED_SHARE: u16 = 16;
+
 /// Room for the headers of one packet.
 pub const HEADER_ROOM: usize = 128;
 /// Room for one arriving frame with its virtio-net header.
@@ -90,6 +95,14 @@ impl Nic {
     #[must_use]
     pub fn udp_checksum(&self) -> UdpChecksum {
         if self.device.has(F_CSUM) { UdpChecksum::Device } else { UdpChecksum::Absent }
+    }
+
+    /// Has the sending ring no room for a packet of a stream? A part of it is kept for the stack's
+    /// own small frames, so that a flooded link still answers ARP.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        let ring = &self.transmitter.ring;
+        ring.free() < CHAIN_MAX + ring.size() / RESERVED_SHARE
     }
 
     /// Queues a packet: `headers`, from the virtio-net header on, are copied (at most
@@ -212,8 +225,9 @@ impl Transmitter {
         self.send(&[0; NET_HEADER_LEN], [Some(payload), None])
     }
 
+    /// Has it no room for anything at all?
     pub(crate) fn is_full(&self) -> bool {
-        self.ring.free() < 3
+        self.ring.free() < CHAIN_MAX
     }
 
     fn reclaim(&mut self) -> Result<u16, VirtioError> {
@@ -326,8 +340,12 @@ impl WakeSource for NicWake<'_> {
 
     fn arm(&mut self) -> bool {
         self.nic.kick();
-        let nothing_sent = self.chains == 0 || self.nic.transmitter.ring.arm(self.chains);
-        self.nic.receiver.ring.arm(1) && nothing_sent
+        let transmitter = &self.nic.transmitter;
+        let chains = if transmitter.is_full() { self.chains.max(1) } else { self.chains };
+        let nothing_sent = chains == 0 || transmitter.ring.arm(chains);
+        // The stack takes no frame while it could not answer: arrivals have to wait then.
+        let nothing_arrived = transmitter.is_full() || self.nic.receiver.ring.arm(1);
+        nothing_arrived && nothing_sent
     }
 
     fn disarm(&mut self) {

@@ -136,6 +136,9 @@ impl Stack {
     ) -> Result<(), SendError> {
         let hop = self.next_hop(*destination.ip());
         let destination_mac = self.neighbours.lookup(hop).ok_or(SendError::Unresolved)?;
+        if self.nic.is_full() {
+            return Err(SendError::Full);
+        }
         let pieces: usize = payload.iter().flatten().map(|piece| piece.len).sum();
         let len = pieces + head.len();
         let headers_len = UDP_HEADERS_LEN + head.len();
