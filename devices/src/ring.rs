@@ -190,3 +190,6 @@ pub fn add_used_together(
 pub fn put_back(queue: &mut Queue, count: u16) {
     queue.set_next_avail(queue.next_avail().wrapping_sub(count));
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,3 +14,6 @@ pub use request::{Op, ParseError, Range, Request};
 
 /// Unit of the addresses and of the capacity in virtio-blk, whatever the block size is.
 pub const SECTOR_BYTES: u64 = 512;
+
+#[cfg(test)]
+mod tests;
