@@ -223,7 +223,9 @@ impl<T: Threads> Core<T> {
     /// Books what was used since the last round.
     fn charge(&mut self, now: Nanos) {
         for vcpu in self.vcpus.iter_mut().filter(|vcpu| vcpu.used > 0) {
-            let service = if vcpu.rank.is_some() { Service::Guaranteed } else { Service::Extra };
+            // Who has no part in the slack pays for what it took on its way to the gate.
+            let owed = vcpu.rank.is_some() || vcpu.contract.extra().is_none() && self.scheduling;
+            let service = if owed { Service::Guaranteed } else { Service::Extra };
             self.policy.charge(ClientId(vcpu.id.0), service, vcpu.used, now);
         }
         for place in 0..self.vcpus.len() {
