@@ -283,3 +283,6 @@ fn half(features: u64, select: u32) -> u32 {
     };
     u32::try_from(value).unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,7 @@
     reason = "helpers of tests: constants are small, a panic is a failed test"
 )]
 
+pub mod backend;
 pub mod image;
 
 use std::fs::File;

@@ -1,0 +1,108 @@
+//! The vhost-user frontend against a peer of other make, and against peers that misbehave.
+
+mod support;
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use moirai_vmm::memory::{GuestRam, MemoryOptions};
+use moirai_vmm::virtio::queue::Ring;
+use moirai_vmm::virtio::vhost::{DeviceEvents, Vhost};
+use moirai_vmm::virtio::{Backend, VhostError};
+use support::backend::serve;
+use vmm_sys_util::eventfd::EventFd;
+
+const MEMORY_BYTES: u64 = 4 << 20;
+const RING: Ring = Ring { size: 64, descriptors: 0x1000, driver: 0x3000, device: 0x4000 };
+
+fn connect(socket: UnixStream, timeout: Duration) -> Result<Vhost, VhostError> {
+    let options = MemoryOptions { size_bytes: MEMORY_BYTES, prefault: false, huge_pages: false };
+    let memory = GuestRam::new("vhost-test", options).unwrap();
+    let event = || EventFd::new(libc::EFD_NONBLOCK).unwrap();
+    let events = DeviceEvents { kicks: vec![event(), event()], call: event(), error: event() };
+    Vhost::connect(socket.into(), memory.map, events, timeout)
+}
+
+const PATIENT: Duration = Duration::from_secs(20);
+
+#[test]
+fn a_backend_hears_of_memory_and_rings_and_is_stopped() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let (heard, thread) = serve(theirs);
+    let mut vhost = connect(ours, PATIENT).unwrap();
+    assert_eq!(vhost.features(), 1 << 32 | 1 << 29);
+    assert_eq!(&vhost.config()[..4], [0, 1, 2, 3]);
+    vhost.start(1 << 32, &[None, Some(RING)]).unwrap();
+    {
+        let heard = heard.lock().unwrap();
+        assert_eq!(heard.features, 1 << 32 | 1 << 30);
+        assert_eq!(heard.regions, [(0, MEMORY_BYTES, 0)]);
+        assert_eq!(heard.memory[0].metadata().unwrap().len(), MEMORY_BYTES);
+        assert_eq!(heard.num, [(1, 64)]);
+        assert_eq!(heard.addresses, [(1, 0x1000, 0x3000, 0x4000)]);
+        assert_eq!(heard.enabled, [1]);
+        assert_eq!(heard.kicks.iter().map(|(index, _)| *index).collect::<Vec<_>>(), [1]);
+    }
+    vhost.stop().unwrap();
+    assert_eq!(heard.lock().unwrap().stopped, [1]);
+    vhost.start(1 << 32, &[Some(RING), Some(RING)]).unwrap();
+    assert_eq!(heard.lock().unwrap().enabled, [1, 0, 1]);
+    drop(vhost);
+    thread.join().unwrap();
+}
+
+#[test]
+fn a_backend_that_does_not_answer_is_given_up() {
+    let (ours, _theirs) = UnixStream::pair().unwrap();
+    let error = connect(ours, Duration::from_millis(20)).unwrap_err();
+    assert!(matches!(error, VhostError::Timeout(_)), "{error}");
+}
+
+#[test]
+fn a_backend_that_hangs_up_is_given_up() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let (_, thread) = serve(theirs.try_clone().unwrap());
+    let mut vhost = connect(ours, PATIENT).unwrap();
+    theirs.shutdown(std::net::Shutdown::Both).unwrap();
+    thread.join().unwrap();
+    assert!(matches!(vhost.start(1 << 32, &[Some(RING)]), Err(VhostError::Closed)));
+    assert!(vhost.stop().is_err(), "there is no more talking to it");
+    assert!(vhost.start(1 << 32, &[Some(RING)]).is_err());
+}
+
+#[test]
+fn a_backend_that_answers_garbage_is_given_up() {
+    for garbage in [[0; 64], [0xff; 64]] {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        theirs.write_all(&garbage).unwrap();
+        let error = connect(ours, PATIENT).unwrap_err();
+        assert!(matches!(error, VhostError::Protocol(_)), "{error}");
+    }
+}
+
+#[test]
+fn a_backend_that_stops_in_the_middle_of_a_message_is_given_up() {
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    // Header of a reply to GET_FEATURES with 8 bytes to come, of which 3 come.
+    let header: Vec<u8> = [1u32, 5, 8].iter().flat_map(|word| word.to_ne_bytes()).collect();
+    theirs.write_all(&header).unwrap();
+    theirs.write_all(&[1, 2, 3]).unwrap();
+    let error = connect(ours, Duration::from_millis(20)).unwrap_err();
+    assert!(matches!(error, VhostError::Timeout(_)), "{error}");
+    // It was asked, and nothing was left unsaid.
+    let mut asked = [0; 12];
+    theirs.read_exact(&mut asked).unwrap();
+}
+
+#[test]
+fn a_backend_without_what_every_device_needs_is_refused() {
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    for (request, value) in [(1u32, 1u64 << 32 | 1 << 30), (15, 0)] {
+        let header: Vec<u8> = [request, 5, 8].iter().flat_map(|w| w.to_ne_bytes()).collect();
+        theirs.write_all(&header).unwrap();
+        theirs.write_all(&value.to_ne_bytes()).unwrap();
+    }
+    let error = connect(ours, PATIENT).unwrap_err();
+    assert!(matches!(error, VhostError::Lacks("VHOST_USER_PROTOCOL_F_CONFIG")), "{error}");
+}
