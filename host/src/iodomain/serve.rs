@@ -42,7 +42,9 @@ impl EventLoop {
         disk.settle(now);
         while let Some(payer) = self.disks.get_mut(place).and_then(|disk| disk.pick(now)) {
             served |= self.begin_request(place, payer, now);
+            let begin = now;
             now = crate::dispatcher::now();
+            self.book_cpu(DeviceId(payer.client.0), now.saturating_sub(begin));
         }
         served
     }
@@ -75,6 +77,13 @@ impl EventLoop {
         // The number of jobs is bounded by the depths of the disks.
         self.step(u32::try_from(slot).unwrap_or(u32::MAX), None, now);
         true
+    }
+
+    /// Books time of this thread on the I/O account of the device that it was spent for.
+    fn book_cpu(&mut self, id: DeviceId, time: Nanos) {
+        if let Some(device) = self.devices.get_mut(&id) {
+            device.usage.io_cpu += time;
+        }
     }
 
     /// Moves a job on: starts it, or takes the result of its last operation.
@@ -110,6 +119,7 @@ impl EventLoop {
         }
         let Some(device) = self.devices.get_mut(&device) else { return };
         let Body::Blk(blk) = &mut device.body else { return };
+        let begin = crate::dispatcher::now();
         blk.in_flight = blk.in_flight.saturating_sub(1);
         device.usage.completed += 1;
         device.usage.bytes += job.request.buffers.len_bytes();
@@ -122,6 +132,7 @@ impl EventLoop {
             device.fail(queue, error.to_string());
         }
         device.mark(queue);
+        device.usage.io_cpu += crate::dispatcher::now().saturating_sub(begin);
     }
 
     /// Sends packets as long as the wire is free and somebody may be served.

@@ -16,8 +16,8 @@ use moirai_vmm::launch::{
 use serde_json::Value;
 
 /// A test that waits longer than this has failed.
-pub const PATIENCE: Duration = Duration::from_secs(30);
-pub const MS: Nanos = 1_000_000;
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const MS: Nanos = 1_000_000;
 
 /// `target/`, wherever cargo keeps it.
 fn target() -> PathBuf {
@@ -41,7 +41,7 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_owned()
 }
 
-pub fn image(name: &str) -> OwnedFd {
+pub(crate) fn image(name: &str) -> OwnedFd {
     let folder = std::env::var_os("MOIRAI_IMAGES").map(PathBuf::from);
     let path = folder.unwrap_or_else(|| root().join("target/images")).join(name);
     let file = std::fs::File::open(&path);
@@ -49,7 +49,7 @@ pub fn image(name: &str) -> OwnedFd {
 }
 
 /// An I/O domain with one disk and no link.
-pub fn domain_with_disk() -> IoDomain {
+pub(crate) fn domain_with_disk() -> IoDomain {
     let disk = DiskSpec { name: "disk".into(), depth: 4, policy: "atropos".into() };
     let spec = GroupSpec {
         name: "test".into(),
@@ -61,21 +61,21 @@ pub fn domain_with_disk() -> IoDomain {
     IoDomain::start(spec).expect("real-time priority and io_uring are needed: run as root")
 }
 
-pub fn contract(period_ms: Nanos, slice_ms: Nanos) -> Contract {
+pub(crate) fn contract(period_ms: Nanos, slice_ms: Nanos) -> Contract {
     Contract::new(period_ms * MS, slice_ms * MS, period_ms * MS, Some(Weight::MIN)).unwrap()
 }
 
 /// A running tenant and its console.
-pub struct Tenant {
-    pub child: Child,
-    pub gates: GatePage,
-    pub tids: Vec<i32>,
+pub(crate) struct Tenant {
+    pub(crate) child: Child,
+    pub(crate) gates: GatePage,
+    pub(crate) tids: Vec<i32>,
     console: BufReader<UnixStream>,
 }
 
 impl Tenant {
     /// Starts `app`; `sockets` are the frontends' ends, with virtio device id and queue count.
-    pub fn start(app: &str, cmdline: &str, sockets: Vec<(u32, u16, UnixStream)>) -> Self {
+    pub(crate) fn start(app: &str, cmdline: &str, sockets: Vec<(u32, u16, UnixStream)>) -> Self {
         let (ours, theirs) = UnixStream::pair().unwrap();
         ours.set_read_timeout(Some(PATIENCE)).unwrap();
         let (gates, gate) = GatePage::create().unwrap();
@@ -111,7 +111,7 @@ impl Tenant {
     }
 
     /// The next report of this kind on the console; everything else goes to the test's output.
-    pub fn report(&mut self, event: &str) -> Value {
+    pub(crate) fn report(&mut self, event: &str) -> Value {
         let begin = Instant::now();
         while begin.elapsed() < PATIENCE {
             let mut line = String::new();
@@ -129,12 +129,40 @@ impl Tenant {
 }
 
 /// A file of this size with every sector different and nothing sparse.
-pub fn volume(folder: &Path, bytes: u64) -> PathBuf {
+pub(crate) fn volume(folder: &Path, bytes: u64) -> PathBuf {
     let path = folder.join("volume");
     let mut file = std::io::BufWriter::new(std::fs::File::create(&path).unwrap());
     for sector in 0..bytes / 512 {
         file.write_all(&[sector.to_le_bytes(); 64].concat()).unwrap();
     }
     file.into_inner().unwrap().sync_all().unwrap();
+    path
+}
+
+/// Packets of the test film, 188 bytes each: a multiple of 7, three seconds at 1.5 Mbit/s.
+pub(crate) const FILM_PACKETS: u64 = 2_996;
+
+/// A transport stream with nothing in it but a clock: a PCR in every tenth packet.
+pub(crate) fn film(folder: &Path) -> PathBuf {
+    const TICKS_PER_PACKET: u64 = 27_000; // 27 MHz: 1 ms a packet, 1.5 Mbit/s
+    let path = folder.join("film.ts");
+    let mut stream = Vec::new();
+    for n in 0..FILM_PACKETS {
+        let mut packet = [0xffu8; 188];
+        let counter = u8::try_from(n % 16).unwrap();
+        packet[..4].copy_from_slice(&[0x47, 0x01, 0x00, 0x30 | counter]);
+        packet[4] = 7; // adaptation field with flags and PCR
+        packet[5] = 0;
+        if n % 10 == 0 {
+            let pcr = n * TICKS_PER_PACKET;
+            let (base, extension) = (pcr / 300, pcr % 300);
+            let field = base << 15 | 0x3f << 9 | extension;
+            packet[5] = 0x10;
+            packet[6..12].copy_from_slice(&field.to_be_bytes()[2..]);
+        }
+        stream.extend(packet);
+    }
+    stream.resize(stream.len().next_multiple_of(4096), 0);
+    std::fs::write(&path, stream).unwrap();
     path
 }

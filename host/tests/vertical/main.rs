@@ -2,14 +2,18 @@
 //! the dispatcher. Real KVM, real files, no service.
 
 mod bench;
+mod net;
 
 use std::os::unix::net::UnixStream;
 
 use bench::{MS, Tenant, contract, domain_with_disk, volume};
 use moirai_devices::backend::file::Volume;
+use moirai_devices::backend::netns::in_netns;
 use moirai_host::dispatcher::{Dispatcher, DispatcherSpec, StallLog, VcpuSpec};
-use moirai_host::iodomain::BlkSpec;
+use moirai_host::iodomain::{BlkSpec, NetSpec};
+use moirai_host::recorder::{Capture, analyse};
 use moirai_scheduler::Contract;
+use net::{Namespace, domain_with_link};
 
 #[test]
 fn a_guest_reads_its_volume_and_nobody_copies_the_payload() {
@@ -74,4 +78,74 @@ fn a_vcpu_without_extra_gets_its_slice_and_no_more() {
     // A share, not a time: the machine may stall, but then it gives nobody anything.
     assert!((150..=205).contains(&share), "{share} per mille of a contract for 200");
     assert_eq!((last.extra_ns, last.misses), (0, 0));
+}
+
+/// Attaches a network device for a tenant; the frontend's end of its socket.
+fn network(domain: &moirai_host::iodomain::IoDomain, last_byte: u8) -> (u32, UnixStream) {
+    let (backend, frontend) = UnixStream::pair().unwrap();
+    let spec = NetSpec {
+        tenant: "guest".into(),
+        link: "link".into(),
+        mac: [2, 0, 0, 0, 0, last_byte],
+        contract: contract(10, 5),
+        socket: backend,
+    };
+    (domain.attach_net(spec).unwrap().0, frontend)
+}
+
+#[test]
+fn a_guest_answers_what_comes_over_the_link() {
+    let namespace = Namespace::create("moirai-echo");
+    let domain = domain_with_link(&namespace, 100_000_000, "atropos");
+    let (_, frontend) = network(&domain, 2);
+    let mut tenant = Tenant::start("echo", "ip=10.77.0.2/24 port=7", vec![(1, 2, frontend)]);
+    tenant.report("ready");
+    let answers = in_netns(&namespace.0, || {
+        let socket = std::net::UdpSocket::bind("10.77.0.1:0").unwrap();
+        socket.set_read_timeout(Some(bench::PATIENCE)).unwrap();
+        (0..20u32)
+            .filter(|n| {
+                let payload = n.to_le_bytes().repeat(100);
+                socket.send_to(&payload, "10.77.0.2:7").unwrap();
+                let mut answer = [0; 1500];
+                let length = socket.recv(&mut answer).unwrap();
+                answer[..length] == payload[..]
+            })
+            .count()
+    });
+    assert_eq!(answers.unwrap(), 20);
+}
+
+#[test]
+fn a_film_is_streamed_without_a_copy_and_without_loss() {
+    let folder = tempfile::tempdir().unwrap();
+    let namespace = Namespace::create("moirai-film");
+    let domain = domain_with_link(&namespace, 100_000_000, "atropos");
+    let (net, net_frontend) = network(&domain, 2);
+    let (backend, blk_frontend) = UnixStream::pair().unwrap();
+    let film = bench::film(folder.path());
+    let spec = BlkSpec {
+        tenant: "streamer".into(),
+        disk: "disk".into(),
+        volume: Volume::open(&film, true).unwrap(),
+        contract: contract(50, 10),
+        socket: backend,
+    };
+    domain.attach_blk(spec).unwrap();
+    let address = "10.77.0.1:5004".parse().unwrap();
+    let capture = in_netns(&namespace.0, || Capture::start(address)).unwrap().unwrap();
+    let words = "ip=10.77.0.2/24 to=10.77.0.1:5004 loop=0";
+    let sockets = vec![(2, 1, blk_frontend), (1, 2, net_frontend)];
+    let mut tenant = Tenant::start("streamer", words, sockets);
+    tenant.report("ready");
+    tenant.report("done");
+    let seen = analyse(&capture.finish(), &[]);
+    println!("{seen:?}");
+    assert_eq!(seen.lost, 0);
+    assert_eq!(seen.packets, bench::FILM_PACKETS / 7);
+    let snapshot = domain.snapshot().unwrap();
+    let device = snapshot.devices.iter().find(|device| device.id == net).unwrap();
+    println!("{device:?}");
+    assert!(snapshot.devices.iter().all(|device| device.copied_by_us_bytes == 0));
+    assert_eq!(device.dropped_tx, 0);
 }
