@@ -1,1 +1,149 @@
-//! Volumes, TAPs and their stand-ins, on the real kernel.
+//! Volumes and rings on the real kernel: from a chain in a guest's ring to its status byte.
+
+mod links;
+mod volumes;
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use vm_memory::{Bytes, GuestAddress};
+
+use super::uring::{Ring, RingFull};
+use super::{Job, Step, Storage, bounce};
+use crate::blk::{Disk, Frontend, Next};
+use crate::memory::GuestMemory;
+use crate::mock::{self, Driver, readable, writable};
+use crate::ring::Descriptor;
+
+const WAIT: Option<Duration> = Some(Duration::from_secs(20));
+const DATA: u64 = 0x10000;
+
+/// A guest with one disk.
+struct Guest {
+    mem: Arc<GuestMemory>,
+    driver: Driver,
+    queue: virtio_queue::Queue,
+    frontend: Frontend,
+    ring: Ring,
+    /// Completions that its latest request took.
+    turns: u32,
+}
+
+impl Guest {
+    fn new(disk: Disk) -> Self {
+        let mem = mock::memory(8 << 20);
+        let driver = Driver::new(Arc::clone(&mem), 0, 256);
+        let queue = driver.queue();
+        let ring = Ring::new(8).unwrap();
+        Self { mem, driver, queue, frontend: Frontend::new(disk), ring, turns: 0 }
+    }
+
+    /// Posts a request and serves it; its status byte.
+    fn serve(
+        &mut self,
+        storage: &mut impl Storage,
+        kind: u32,
+        sector: u64,
+        data: &[Descriptor],
+    ) -> u8 {
+        let (header, status) = (0x4000, 0x4100);
+        self.mem.write_obj(kind, GuestAddress(header)).unwrap();
+        self.mem.write_obj(sector, GuestAddress(header + 8)).unwrap();
+        self.mem.write_obj(0xaa_u8, GuestAddress(status)).unwrap();
+        self.driver.post(&[&[readable(header, 16)], data, &[writable(status, 1)]].concat());
+        let next = self.frontend.next_request(&self.mem, &mut self.queue).unwrap();
+        if let Next::Request(request) = next {
+            let mut job = Job::new(request);
+            let mut step = storage.submit(&mut self.ring, 7, &mut job).unwrap();
+            self.turns = 0;
+            while step == Step::Pending {
+                let completion = wait(&mut self.ring);
+                assert_eq!((completion.token, completion.more), (7, false));
+                self.turns += 1;
+                step = storage.completed(&mut self.ring, 7, &mut job, completion.result).unwrap();
+            }
+            let Step::Done(outcome) = step else { panic!("still pending") };
+            let token = job.request.token;
+            self.frontend.complete(&self.mem, &mut self.queue, token, outcome).unwrap();
+        }
+        assert!(self.driver.used().is_some());
+        self.mem.read_obj(GuestAddress(status)).unwrap()
+    }
+
+    /// A discard or write-zeroes request.
+    fn serve_range(&mut self, storage: &mut impl Storage, kind: u32, range: (u64, u32, u32)) -> u8 {
+        let (sector, sectors, flags) = range;
+        self.mem.write_obj(sector, GuestAddress(0x4200)).unwrap();
+        self.mem.write_obj(sectors, GuestAddress(0x4208)).unwrap();
+        self.mem.write_obj(flags, GuestAddress(0x420c)).unwrap();
+        self.serve(storage, kind, 0, &[readable(0x4200, 16)])
+    }
+
+    fn bytes(&self, addr: u64, len: usize) -> Vec<u8> {
+        let mut bytes = vec![0; len];
+        self.mem.read_slice(&mut bytes, GuestAddress(addr)).unwrap();
+        bytes
+    }
+}
+
+fn wait(ring: &mut Ring) -> super::uring::Completion {
+    loop {
+        if let Some(completion) = ring.next_completion() {
+            return completion;
+        }
+        ring.submit_and_wait(WAIT).unwrap();
+    }
+}
+
+#[test]
+fn a_full_ring_says_so_and_accepts_again_later() {
+    let mut ring = Ring::new(2).unwrap();
+    ring.nop(1).unwrap();
+    ring.nop(2).unwrap();
+    assert_eq!((ring.nop(3), ring.in_flight(), ring.capacity()), (Err(RingFull), 2, 2));
+    let mut tokens = [wait(&mut ring).token, wait(&mut ring).token];
+    tokens.sort_unstable();
+    assert_eq!((tokens, ring.in_flight()), ([1, 2], 0));
+    ring.nop(3).unwrap();
+    assert_eq!(wait(&mut ring).token, 3);
+}
+
+#[test]
+fn a_poll_reports_every_kick_until_it_is_cancelled() {
+    let kick = rustix::event::eventfd(0, rustix::event::EventfdFlags::NONBLOCK).unwrap();
+    let mut ring = Ring::new(4).unwrap();
+    ring.poll_readable(kick.as_fd(), 5).unwrap();
+    ring.submit().unwrap();
+    for _ in 0..3 {
+        rustix::io::write(&kick, &1_u64.to_ne_bytes()).unwrap();
+        let completion = wait(&mut ring);
+        assert!(completion.more && completion.token == 5 && completion.result.is_ok());
+        rustix::io::read(&kick, &mut [0; 8]).unwrap();
+    }
+    assert_eq!(ring.cancel(5), Ok(1));
+    let end = wait(&mut ring);
+    assert_eq!((end.more, end.result.unwrap_err().raw_os_error()), (false, Some(libc::ECANCELED)));
+    assert_eq!((ring.cancel(5), ring.in_flight()), (Ok(0), 0));
+}
+
+#[test]
+fn waiting_with_a_timeout_ends_without_an_error() {
+    let mut ring = Ring::new(1).unwrap();
+    ring.submit_and_wait(Some(Duration::from_millis(1))).unwrap();
+    assert!(ring.next_completion().is_none());
+}
+
+#[test]
+fn a_ring_that_is_dropped_cancels_what_is_in_flight() {
+    let (reader, _writer) = io::pipe().unwrap();
+    let buffers = bounce::zeroed(4096).unwrap();
+    let memory = Arc::downgrade(buffers.memory());
+    let mut ring = Ring::new(4).unwrap();
+    ring.readv(reader.as_fd(), buffers, u64::MAX, 1).unwrap();
+    ring.submit().unwrap();
+    assert!(memory.upgrade().is_some(), "the ring keeps memory alive that the kernel may write");
+    drop(ring);
+    assert!(memory.upgrade().is_none(), "nothing is in flight any more");
+}

@@ -1,0 +1,1 @@
+//! TAPs in the kernel and loopbacks in memory.
