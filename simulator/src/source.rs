@@ -1,0 +1,216 @@
+//! A load at work: turns a [`Load`] into jobs in a queue.
+//!
+//! Owns the queue of one client on one resource. The engine calls [`Source::fire`] when the time
+//! that the source asked for has come, and [`Source::finished`] when a job ended.
+
+use std::collections::VecDeque;
+
+use moirai_scheduler::{Contract, Nanos};
+
+use crate::load::Load;
+use crate::random::Random;
+use crate::scenario::{Kind, Resource};
+
+/// Longest queue; what comes on top is dropped and counted.
+const QUEUE_MAX: usize = 100_000;
+
+/// Shortest time between two firings of a timer, and least cost of a job, in nanoseconds: what is
+/// shorter is no load but a way to make a simulation endless.
+const INTERVAL_MIN: Nanos = 1_000;
+const COST_MIN: Nanos = 100;
+
+/// An amount of work that is never done.
+const ENDLESS: Nanos = 1 << 62;
+
+/// A unit of work: a request, a packet, or what a thread computes between two sleeps.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Job {
+    pub(crate) arrival: Nanos,
+    /// Service it still needs.
+    pub(crate) left: Nanos,
+    /// What it says it needs.
+    pub(crate) announced: Nanos,
+    /// Where on the medium.
+    pub(crate) position: u64,
+    /// When it should be done, where that can be said.
+    pub(crate) due: Option<Nanos>,
+}
+
+/// The source of one client's work.
+#[derive(Debug)]
+pub(crate) struct Source {
+    load: Load,
+    contract: Contract,
+    preemptible: bool,
+    unit: Nanos,
+    random: Random,
+    queue: VecDeque<Job>,
+    /// Always more work, at present.
+    busy: bool,
+    pub(crate) dropped: u64,
+}
+
+impl Source {
+    pub(crate) fn new(load: Load, contract: Contract, resource: &Resource, seed: u64) -> Self {
+        Self {
+            load,
+            contract,
+            preemptible: resource.kind == Kind::Cpu,
+            unit: resource.unit.max(COST_MIN),
+            random: Random::new(seed),
+            queue: VecDeque::new(),
+            busy: false,
+            dropped: 0,
+        }
+    }
+
+    /// When the source first wants to fire.
+    pub(crate) fn start(&mut self) -> Option<Nanos> {
+        match &self.load {
+            Load::Idle {} => None,
+            Load::Periodic { phase, .. } => Some(phase.0),
+            Load::Bursty { gap, .. } | Load::Random { gap, .. } | Load::HostStall { gap, .. } => {
+                Some(self.random.around(gap.0.max(1)))
+            }
+            _ => Some(0),
+        }
+    }
+
+    /// Its time has come: queues work and says when it wants to fire again.
+    pub(crate) fn fire(&mut self, now: Nanos) -> Option<Nanos> {
+        match self.load.clone() {
+            Load::Idle {} => None,
+            Load::HostStall { gap, length } => {
+                Some(now.saturating_add(length.0).saturating_add(self.after(gap.0)))
+            }
+            Load::Busy { .. } | Load::Inflate { .. } | Load::SmallPackets { .. } => {
+                self.busy = true;
+                None
+            }
+            Load::Periodic { period, work, .. } => {
+                let due = now.saturating_add(self.contract.deadline());
+                self.put(now, work.0, (work.0 <= self.contract.slice()).then_some(due));
+                Some(now.saturating_add(period.0.max(INTERVAL_MIN)))
+            }
+            Load::Bursty { gap, count, work } => {
+                for _ in 0..count {
+                    if !self.put(now, work.0, None) {
+                        break;
+                    }
+                }
+                Some(now.saturating_add(self.after(gap.0)))
+            }
+            Load::OnOff { on, off, .. } => {
+                self.busy = !self.busy;
+                if !self.busy {
+                    self.queue.clear();
+                }
+                let next = if self.busy { on.0 } else { off.0 };
+                Some(now.saturating_add(next.max(INTERVAL_MIN)))
+            }
+            Load::Random { gap, work } => {
+                let work = self.random.around(work.0.max(1));
+                self.put(now, work, None);
+                Some(now.saturating_add(self.after(gap.0)))
+            }
+            Load::Single { .. } | Load::LatencyThief { .. } | Load::BlockBeforeCharge { .. } => {
+                self.put(now, self.cycle().0, None);
+                None
+            }
+        }
+    }
+
+    /// All jobs are done: when the source wants to fire because of it.
+    pub(crate) fn finished(&self, now: Nanos) -> Option<Nanos> {
+        match self.load {
+            Load::Single { .. } | Load::LatencyThief { .. } | Load::BlockBeforeCharge { .. } => {
+                Some(now.saturating_add(self.cycle().1))
+            }
+            _ => None,
+        }
+    }
+
+    /// How long the machine stands still when this source fires.
+    pub(crate) fn stall(&self) -> Option<Nanos> {
+        match self.load {
+            Load::HostStall { length, .. } => Some(length.0),
+            _ => None,
+        }
+    }
+
+    /// The first job; a busy source always has one.
+    pub(crate) fn head(&mut self, now: Nanos) -> Option<&mut Job> {
+        if self.queue.is_empty() && self.busy {
+            let job = self.endless(now);
+            self.queue.push_back(job);
+        }
+        self.queue.front_mut()
+    }
+
+    /// Takes the first job out.
+    pub(crate) fn pop(&mut self, now: Nanos) -> Option<Job> {
+        self.head(now)?;
+        self.queue.pop_front()
+    }
+
+    /// Work and pause of sources that do one thing at a time.
+    fn cycle(&self) -> (Nanos, Nanos) {
+        let slice = self.contract.slice().max(1);
+        match &self.load {
+            Load::Single { work, think } => (work.0, think.0),
+            Load::LatencyThief { work, pause } => {
+                (work.map_or(slice, |t| t.0), pause.map_or(self.contract.deadline(), |t| t.0))
+            }
+            Load::BlockBeforeCharge { work } => {
+                (work.map_or(slice.saturating_sub(1).max(1), |t| t.0), 1)
+            }
+            _ => (0, 0),
+        }
+    }
+
+    fn endless(&mut self, now: Nanos) -> Job {
+        let (unit, announced) = match &self.load {
+            Load::Inflate { announced, unit } => {
+                let unit = unit.map_or(self.unit, |t| t.0);
+                (unit, announced.map_or(unit / 10, |t| t.0))
+            }
+            Load::SmallPackets { unit } => {
+                let unit = unit.map_or(self.unit / 100, |t| t.0);
+                (unit, unit)
+            }
+            Load::Busy { unit } | Load::OnOff { unit, .. } => {
+                let unit = unit.map_or(self.unit, |t| t.0);
+                (unit, unit)
+            }
+            _ => (self.unit, self.unit),
+        };
+        let left = if self.preemptible { ENDLESS } else { unit.clamp(COST_MIN, self.unit) };
+        Job { arrival: now, left, announced, position: self.random.draw() >> 24, due: None }
+    }
+
+    fn after(&mut self, mean: Nanos) -> Nanos {
+        self.random.around(mean.max(1)).max(INTERVAL_MIN)
+    }
+
+    /// Queues `work`, in units where the resource has units; the last one is `due`. False if the
+    /// queue is full.
+    fn put(&mut self, arrival: Nanos, work: Nanos, due: Option<Nanos>) -> bool {
+        let unit = match &self.load {
+            Load::Periodic { unit: Some(unit), .. } => unit.0.clamp(COST_MIN, self.unit),
+            _ => self.unit,
+        };
+        let mut rest = work.max(COST_MIN);
+        while rest > 0 {
+            if self.queue.len() >= QUEUE_MAX {
+                self.dropped = self.dropped.saturating_add(1);
+                return false;
+            }
+            let left = if self.preemptible { rest } else { rest.min(unit) };
+            rest -= left;
+            let due = due.filter(|_| rest == 0);
+            let position = self.random.draw() >> 24;
+            self.queue.push_back(Job { arrival, left, announced: left, position, due });
+        }
+        true
+    }
+}
