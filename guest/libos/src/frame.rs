@@ -35,6 +35,9 @@ pub const UDP_HEADERS_LEN: usize = NET_HEADER_LEN + ETHERNET_LEN + IPV4_LEN + UD
 /// Greatest UDP payload of an IPv4 packet.
 pub const UDP_PAYLOAD_MAX: usize = 65535 - IPV4_LEN - UDP_LEN;
 
+/// [`UDP_LEN`] and [`IPV4_LEN`] as the headers count them.
+const UDP_LEN_16: u16 = 8;
+const IPV4_LEN_16: u16 = 20;
 const NEEDS_CSUM: u8 = 1;
 const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
 const DONT_FRAGMENT: [u8; 2] = [0x40, 0x00];
@@ -73,7 +76,7 @@ pub fn udp_headers(
     payload_len: u16,
     checksum: UdpChecksum,
 ) -> [u8; UDP_HEADERS_LEN] {
-    let udp_len = payload_len.saturating_add(UDP_LEN as u16);
+    let udp_len = payload_len.saturating_add(UDP_LEN_16);
     let mut out = [0; UDP_HEADERS_LEN];
     let (net, frame) = out.split_at_mut(NET_HEADER_LEN);
     let (ethernet, packet) = frame.split_at_mut(ETHERNET_LEN);
@@ -90,7 +93,7 @@ pub fn udp_headers(
     ethernet[12..14].copy_from_slice(&ETHERTYPE_IPV4);
 
     ipv4[0] = 0x45; // version 4, five words
-    ipv4[2..4].copy_from_slice(&udp_len.saturating_add(IPV4_LEN as u16).to_be_bytes());
+    ipv4[2..4].copy_from_slice(&udp_len.saturating_add(IPV4_LEN_16).to_be_bytes());
     ipv4[6..8].copy_from_slice(&DONT_FRAGMENT);
     ipv4[8] = TTL;
     ipv4[9] = PROTOCOL_UDP;

@@ -9,7 +9,7 @@
 //!
 //! fn run(app: &mut App) -> Result<(), AppError> {
 //!     let times = app.args().number("times", 3, (1, 100))?;
-//!     app.report("ready", |fields| fields.number("times", times));
+//!     app.ready(|fields| fields.number("times", times));
 //!     while app.running() {
 //!         app.wait(None, &mut []);
 //!         if app.report_due() {
@@ -29,7 +29,7 @@
 //! - Network: [`App::network`] opens a [`Stack`]: `send` for streams (a header that is copied, and up
 //!   to two pieces of payload that are not), `bind`, `receive_from`, `send_to` for small things.
 //!   `poll` it after every wait.
-//! - Output: [`App::report`] prints one JSON object per line: application, event, fields.
+//! - Output: [`App::ready`] and [`App::report`] print one JSON object per line: application, event, fields.
 //!
 //! When `run` returns, `done` or `error` is printed and the machine powers off.
 #![no_std]
@@ -170,7 +170,14 @@ impl App {
         true
     }
 
-    /// Prints an event with fields; `t_ms` (since the start) is added.
+    /// Prints that the application is set up; written at once.
+    pub fn ready(&self, fill: impl FnOnce(&mut Fields) -> &mut Fields) {
+        self.report("ready", fill);
+        console::flush();
+    }
+
+    /// Prints an event with fields; `t_ms` (since the start) is added. It is written while the
+    /// application waits.
     pub fn report(&self, event: &str, fill: impl FnOnce(&mut Fields) -> &mut Fields) {
         print(self.name, event, |fields| fill(fields.number("t_ms", now() / MS)));
     }

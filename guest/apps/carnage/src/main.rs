@@ -13,7 +13,7 @@ const GAP_NS: u64 = 100_000;
 const ROUNDS: u32 = 4096;
 
 fn run(app: &mut App) -> Result<(), AppError> {
-    app.report("ready", |fields| fields);
+    app.ready(|fields| fields);
     let (mut burnt, mut lost_ns, mut longest_gap_ns, mut seed) = (0u64, 0, 0, 1u64);
     let mut last = now();
     while app.running() {

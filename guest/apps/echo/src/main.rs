@@ -16,7 +16,7 @@ fn run(app: &mut App) -> Result<(), AppError> {
     let bound = u16::try_from(port).ok().and_then(|number| network.bind(number));
     let bound = bound.ok_or_else(|| AppError::Other(format!("cannot bind port {port}")))?;
     let address = format!("{}", network.address());
-    app.report("ready", |fields| fields.text("ip", &address).number("port", port));
+    app.ready(|fields| fields.text("ip", &address).number("port", port));
     let (mut datagrams, mut bytes, mut dropped) = (0, 0, 0);
     while app.running() {
         network.poll(now())?;

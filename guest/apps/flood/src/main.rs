@@ -28,7 +28,7 @@ fn run(app: &mut App) -> Result<(), AppError> {
     let mut network = app.network()?;
     let len = usize::try_from(size).unwrap_or(0);
     let payload = Payload { buffer: Rc::new(Buffer::new(len)?), start: 0, len };
-    app.report("ready", |fields| fields.number("size", size).number("count", count));
+    app.ready(|fields| fields.number("size", size).number("count", count));
 
     let limit = if count == 0 { u64::MAX } else { count };
     let (mut sent, mut full, mut waited) = (0u64, 0u64, 0u64);

@@ -42,7 +42,7 @@ fn run(app: &mut App) -> Result<(), AppError> {
     let mut sender = Sender::new(&receivers, port, late_ns, now());
 
     prepare(app, &sender, &mut film, &mut network)?;
-    app.report("ready", |fields| {
+    app.ready(|fields| {
         fields.number("receivers", receivers.len() as u64).number("volume_bytes", capacity)
     });
     sender.start_at(now().max(start_ns));

@@ -96,7 +96,7 @@ impl Sender {
     /// Are the next hops of all receivers known?
     pub(crate) fn resolved(&self, network: &mut Stack) -> bool {
         // Every receiver is asked about, so that all are looked for at once.
-        self.receivers.iter().fold(true, |all, to| network.resolved(*to.address.ip()) && all)
+        self.receivers.iter().filter(|to| !network.resolved(*to.address.ip())).count() == 0
     }
 
     /// Sets the time at which the film's clock starts.

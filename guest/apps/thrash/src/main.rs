@@ -74,7 +74,7 @@ fn run(app: &mut App) -> Result<(), AppError> {
         buffer.fill(FILL);
         idle.push(buffer);
     }
-    app.report("ready", |fields| {
+    app.ready(|fields| {
         fields.number("depth", depth).number("size", size).number("volume_bytes", disk.capacity())
     });
     let limit = if count == 0 { u64::MAX } else { count };

@@ -1,0 +1,60 @@
+#!/bin/bash
+# Boots the echo image under QEMU's microvm by PVH, as a VMM that knows nothing of Moirai does, and
+# checks that it reports ready, answers a datagram and ends by itself.
+#
+# usage: qemu.sh [kvm|tcg]    (default: kvm where /dev/kvm can be opened, else tcg)
+# MOIRAI_IMAGES: where images/build.sh has put the images. Exit status 77: cannot run here.
+set -euo pipefail
+
+root=$(cd "$(dirname "$0")/../.." && pwd)
+image=${MOIRAI_IMAGES:-$root/target/images}/echo
+if ! command -v qemu-system-x86_64 >/dev/null; then
+    echo "SKIPPED: guest under QEMU: qemu-system-x86_64 is not installed (apt install qemu-system-x86)" >&2
+    exit 77
+fi
+[ -f "$image" ] || { echo "FAILED: no image $image: run images/build.sh first" >&2; exit 1; }
+
+accel=${1:-tcg}
+if [ $# -eq 0 ] && { : <>/dev/kvm; } 2>/dev/null; then accel=kvm; fi
+case $accel in
+    kvm) cpu=host,-arch-capabilities ;;
+    tcg) cpu=max ;;
+    *) echo "usage: $0 [kvm|tcg]" >&2; exit 2 ;;
+esac
+
+# acpi=off: only then does microvm announce its devices on the command line.
+port=$((20000 + RANDOM % 20000))
+work=$(mktemp -d)
+timeout -s KILL 60 qemu-system-x86_64 -M "microvm,accel=$accel,acpi=off,x-option-roms=off,rtc=off" \
+    -cpu "$cpu" -m 32 -nodefaults -no-user-config -display none -serial stdio -no-reboot \
+    -global virtio-mmio.force-legacy=false -kernel "$image" \
+    -append 'ip=10.0.2.15/24 gw=10.0.2.2 port=7 for_ms=4000' \
+    -netdev "user,id=net,hostfwd=udp:127.0.0.1:$port-10.0.2.15:7" \
+    -device virtio-net-device,netdev=net >"$work/console" 2>"$work/errors" </dev/null &
+qemu=$!
+trap 'kill -KILL $qemu 2>/dev/null || true; rm -rf "$work"' EXIT
+
+fail() {
+    echo "FAILED: guest under QEMU ($accel): $1; its console:" >&2
+    cat "$work/console" "$work/errors" >&2
+    exit 1
+}
+
+for _ in $(seq 100); do
+    grep -q '"app":"echo","event":"ready"' "$work/console" && break
+    sleep 0.1
+done
+grep -q '"app":"echo","event":"ready"' "$work/console" || fail "it is not ready"
+
+exec 3<>"/dev/udp/127.0.0.1/$port"
+answer=
+for _ in 1 2 3; do # datagrams may be lost
+    printf 'moirai' >&3
+    answer=$(timeout 1 head -c 6 <&3 || true)
+    [ "$answer" = moirai ] && break
+done
+[ "$answer" = moirai ] || fail "it answers \"$answer\" to a datagram \"moirai\""
+
+wait "$qemu" || fail "QEMU ended with status $?"
+grep -q '"app":"echo","event":"done"' "$work/console" || fail "it did not end by itself"
+echo "ok: guest under QEMU ($accel): ready, answers, ends"
