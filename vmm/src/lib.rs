@@ -17,6 +17,7 @@ pub mod launch;
 pub mod machine;
 pub mod memory;
 pub mod run;
+pub mod sandbox;
 mod supervisor;
 pub mod tenant;
 pub mod vcpu;

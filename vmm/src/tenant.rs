@@ -12,6 +12,7 @@ use crate::console::SerialPort;
 use crate::launch::{
     CONTROL_FD, ChannelError, FromHost, LaunchFds, SpecError, Stage, TenantChannel, ToHost,
 };
+use crate::sandbox::{self, SandboxError};
 use crate::supervisor::Supervisor;
 use crate::vm::{self, BuildError, Vm};
 
@@ -24,6 +25,9 @@ pub enum TenantError {
     /// The first message is not a launch.
     #[error("the first message on the control socket is not a launch")]
     NotALaunch,
+    /// The process cannot be shut in; the host has been told.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
     /// The VM cannot be built; the host has been told.
     #[error(transparent)]
     Build(#[from] BuildError),
@@ -41,6 +45,7 @@ pub fn from_spawn() -> Result<ExitCode, TenantError> {
     // SAFETY: by the contract of the seam descriptor 3 is ours and nobody else in this process
     // uses it; if it is not open, receiving fails.
     let control = unsafe { OwnedFd::from_raw_fd(CONTROL_FD) };
+    sandbox::close_inherited();
     serve(&TenantChannel::new(control))?;
     Ok(ExitCode::SUCCESS)
 }
@@ -62,6 +67,9 @@ pub fn serve(control: &TenantChannel) -> Result<(), TenantError> {
         Err(error) => {
             let (stage, hint) = match &error {
                 TenantError::Build(build) => (build.stage(), build.hint()),
+                TenantError::Sandbox(_) => {
+                    (Stage::Sandbox, "run the host service as root, or launch without a user")
+                }
                 _ => (Stage::Spec, "start this process from the host service"),
             };
             let (error_text, hint) = (error.to_string(), hint.to_owned());
@@ -86,5 +94,11 @@ fn launch(control: &TenantChannel) -> Result<(Vm, Vec<String>), TenantError> {
     let build_error = |e: SpecError| TenantError::Build(e.into());
     spec.validate().map_err(build_error)?;
     let fds = LaunchFds::from_vec(fds, &spec).map_err(build_error)?;
-    Ok((vm::build(&spec, fds)?, Vec::new()))
+    let confined = spec.sandbox.enabled;
+    let missing = sandbox::enter(&spec.sandbox)?;
+    let vm = vm::build(&spec, fds)?;
+    if confined {
+        sandbox::confine_main()?;
+    }
+    Ok((vm, missing))
 }

@@ -17,6 +17,7 @@ use crate::event;
 use crate::launch::{LaunchFds, LaunchSpec, SpecError, Stage};
 use crate::machine::Machine;
 use crate::memory::{GuestRam, MemoryError, MemoryOptions};
+use crate::sandbox;
 use crate::vcpu::gate::Gates;
 use crate::vcpu::{self, cpuid, state};
 use crate::virtio::Device;
@@ -163,9 +164,11 @@ pub fn build(spec: &LaunchSpec, fds: LaunchFds) -> Result<Vm, BuildError> {
     let machine = Arc::new(Machine::new(serial, devices, machine_end));
 
     let vcpus = create_vcpus(&kvm, &vm, spec.vcpus, entry)?;
+    let confined = spec.sandbox.enabled;
     let mut vcpu_tids = Vec::new();
     for (index, vcpu) in (0..).zip(vcpus) {
-        let started = vcpu::start(index, vcpu, Arc::clone(&machine), gates, || Ok(()));
+        let confine = move || if confined { sandbox::confine_vcpu() } else { Ok(()) };
+        let started = vcpu::start(index, vcpu, Arc::clone(&machine), gates, confine);
         vcpu_tids.push(started.map_err(system_error("start a vCPU thread"))?);
     }
     Ok(Vm { machine, vcpu_tids, console, console_wake, end_event, _memory: memory, _vm: vm })

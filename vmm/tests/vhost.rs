@@ -1,5 +1,7 @@
 //! The vhost-user frontend against a peer of other make, and against peers that misbehave.
 
+#![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
+
 mod support;
 
 use std::io::{Read, Write};

@@ -52,7 +52,7 @@ impl Backend for Notes {
 }
 
 fn device(fails: bool) -> Transport<Notes> {
-    let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), MEMORY_BYTES as usize)]).unwrap();
+    let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap();
     Transport::new(Notes { fails, ..Notes::default() }, memory, 2, 2, 256)
 }
 
