@@ -1,4 +1,5 @@
 //! Tests of packet headers, against smoltcp's parsers as an independent judge.
+#![allow(clippy::cast_possible_truncation, reason = "tests cut numbers to size on purpose")]
 
 use super::*;
 use smoltcp::wire::{EthernetFrame, EthernetProtocol, IpAddress, Ipv4Packet, UdpPacket};

@@ -1,4 +1,5 @@
 //! Tests of the ring; they play the device, a good one and bad ones.
+#![allow(clippy::cast_possible_truncation, reason = "tests cut numbers to size on purpose")]
 
 use super::*;
 

@@ -1,4 +1,5 @@
 //! Tests of the transport stream scanner.
+#![allow(clippy::cast_possible_truncation, reason = "tests cut numbers to size on purpose")]
 
 use super::*;
 
