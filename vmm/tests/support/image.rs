@@ -147,6 +147,24 @@ impl Code {
         self
     }
 
+    /// mov edi, address; mov dword [rdi], value.
+    pub fn store(mut self, address: u32, value: u32) -> Self {
+        self.0.push(0xbf);
+        self.0.extend(address.to_le_bytes());
+        self.0.extend([0xc7, 0x07]);
+        self.0.extend(value.to_le_bytes());
+        self
+    }
+
+    /// Reads `address` until one of `bits` is set: mov edi, address; 1: mov eax, [rdi]; test al,
+    /// bits; jz 1b.
+    pub fn wait_for_bit(mut self, address: u32, bits: u8) -> Self {
+        self.0.push(0xbf);
+        self.0.extend(address.to_le_bytes());
+        self.0.extend([0x8b, 0x07, 0xa8, bits, 0x74, 0xfa]);
+        self
+    }
+
     /// Appends bytes.
     pub fn raw(mut self, bytes: &[u8]) -> Self {
         self.0.extend(bytes);

@@ -12,11 +12,15 @@ pub mod image;
 
 use std::fs::File;
 use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use moirai_vmm::launch::{self, Boot, Child, LaunchFds, LaunchSpec, Sandbox, ToHost};
+use moirai_vmm::launch::{
+    self, Boot, Child, FromHost, HostChannel, LaunchFds, LaunchSpec, Sandbox, ToHost,
+};
 
 /// The tenant binary under test.
 pub fn binary() -> &'static Path {
@@ -45,6 +49,50 @@ pub fn file(bytes: &[u8]) -> File {
     file
 }
 
+/// A gate page with this in every word.
+pub fn gates(word: u32) -> OwnedFd {
+    let gate = moirai_vmm::run::open_gates().unwrap();
+    (0..8).for_each(|vcpu| set_gate(&gate, vcpu, word));
+    gate
+}
+
+/// Writes a word of the gate page and wakes who waits for it, as the CPU dispatcher does.
+#[allow(unsafe_code, reason = "maps the page that is shared with the tenant")]
+pub fn set_gate(gate: &OwnedFd, vcpu: usize, word: u32) {
+    use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+    let flags = ProtFlags::READ | ProtFlags::WRITE;
+    let none = std::ptr::null_mut();
+    // SAFETY: a new mapping of a file of one page, unmapped below; the word is inside of it.
+    unsafe {
+        let page = mmap(none, 4096, flags, MapFlags::SHARED, gate, 0).unwrap();
+        let gate = &*page.cast::<AtomicU32>().add(vcpu);
+        gate.store(word, Ordering::Release);
+        rustix::thread::futex::wake(gate, rustix::thread::futex::Flags::empty(), 1).unwrap();
+        munmap(page, 4096).unwrap();
+    }
+}
+
+/// Sends the gate's signal to a thread of a tenant.
+#[allow(unsafe_code, reason = "tgkill has no safe wrapper")]
+pub fn signal(pid: u32, tid: i32) {
+    // SAFETY: the call takes three numbers.
+    let result = unsafe { libc::syscall(libc::SYS_tgkill, pid, tid, libc::SIGRTMIN()) };
+    assert_eq!(result, 0);
+}
+
+/// Descriptors of a launch without devices, its console nowhere.
+pub fn fds(image: File, gate: OwnedFd) -> LaunchFds {
+    let (console, _) = UnixStream::pair().unwrap();
+    let kvm = launch::open_kvm().expect("these tests need /dev/kvm");
+    LaunchFds { kvm, image: image.into(), console: console.into(), gate, devices: Vec::new() }
+}
+
+/// Sends a launch message by hand.
+pub fn send_launch(host: &HostChannel, spec: &LaunchSpec, fds: &LaunchFds) {
+    let fds = [&fds.kvm, &fds.image, &fds.console, &fds.gate].map(AsFd::as_fd);
+    host.send(&FromHost::Launch(spec.clone()), &fds).unwrap();
+}
+
 /// A tenant process and the host's ends of its sockets.
 pub struct Tenant {
     pub child: Child,
@@ -54,15 +102,15 @@ pub struct Tenant {
 impl Tenant {
     /// Launches `image` with all gates open.
     pub fn launch(spec: &LaunchSpec, image: File) -> Self {
-        Self::launch_with(spec, image, moirai_vmm::run::open_gates().unwrap(), Vec::new())
+        Self::launch_with(spec, image, gates(1), Vec::new())
     }
 
     /// Launches `image` behind `gate` with the sockets of its devices.
     pub fn launch_with(
         spec: &LaunchSpec,
         image: File,
-        gate: std::os::fd::OwnedFd,
-        devices: Vec<std::os::fd::OwnedFd>,
+        gate: OwnedFd,
+        devices: Vec<OwnedFd>,
     ) -> Self {
         let (console, theirs) = UnixStream::pair().unwrap();
         let kvm = launch::open_kvm().expect("these tests need /dev/kvm");
