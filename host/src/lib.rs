@@ -1,1 +1,20 @@
-//! The host service and the moirai command.
+//! The host service and the `moirai` command.
+//!
+//! | module | what it is |
+//! | --- | --- |
+//! | [`config`] | TOML to a checked configuration |
+//! | [`admission`] | what is promised, and whether more fits |
+//! | [`cli`] | the commands |
+//! | [`dispatcher`], [`iodomain`] | keep the promises about cores; about disks and links |
+//! | [`recorder`] | receivers that judge a stream |
+//! | [`demo`] | the promise, and what happens without it |
+
+pub mod admission;
+pub mod api;
+pub mod cli;
+pub mod config;
+pub mod demo;
+pub mod dispatcher;
+pub mod iodomain;
+pub mod recorder;
+pub mod service;

@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use moirai_host::dispatcher::GatePage;
@@ -18,6 +19,12 @@ use serde_json::Value;
 /// A test that waits longer than this has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) const MS: Nanos = 1_000_000;
+
+/// One test at a time has the machine's real-time priorities to itself.
+pub(crate) fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// `target/`, wherever cargo keeps it.
 fn target() -> PathBuf {

@@ -1,6 +1,8 @@
 //! The data path end to end: a guest in a tenant process, its disk in the I/O domain, its vCPU under
 //! the dispatcher. Real KVM, real files, no service.
 
+#![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
+
 mod bench;
 mod net;
 
@@ -17,6 +19,7 @@ use net::{Namespace, domain_with_link};
 
 #[test]
 fn a_guest_reads_its_volume_and_nobody_copies_the_payload() {
+    let _turn = bench::turn();
     let folder = tempfile::tempdir().unwrap();
     let domain = domain_with_disk();
     let (backend, frontend) = UnixStream::pair().unwrap();
@@ -50,6 +53,7 @@ fn a_guest_reads_its_volume_and_nobody_copies_the_payload() {
 
 #[test]
 fn a_vcpu_without_extra_gets_its_slice_and_no_more() {
+    let _turn = bench::turn();
     let core = std::thread::available_parallelism().unwrap().get() - 1;
     let dispatcher = Dispatcher::start(DispatcherSpec {
         core,
@@ -95,6 +99,7 @@ fn network(domain: &moirai_host::iodomain::IoDomain, last_byte: u8) -> (u32, Uni
 
 #[test]
 fn a_guest_answers_what_comes_over_the_link() {
+    let _turn = bench::turn();
     let namespace = Namespace::create("moirai-echo");
     let domain = domain_with_link(&namespace, 100_000_000, "atropos");
     let (_, frontend) = network(&domain, 2);
@@ -118,6 +123,7 @@ fn a_guest_answers_what_comes_over_the_link() {
 
 #[test]
 fn a_film_is_streamed_without_a_copy_and_without_loss() {
+    let _turn = bench::turn();
     let folder = tempfile::tempdir().unwrap();
     let namespace = Namespace::create("moirai-film");
     let domain = domain_with_link(&namespace, 100_000_000, "atropos");
