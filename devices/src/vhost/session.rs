@@ -247,7 +247,7 @@ impl Session {
             FrontendReq::SET_VRING_KICK => self.set_vring_kick(message),
             FrontendReq::SET_VRING_CALL => {
                 let (index, eventfd) = self.vring_file(message)?;
-                self.vring(index.into())?.call = eventfd;
+                self.vring(index.into())?.set_call(eventfd);
                 Ok(Answer::Ack)
             }
             FrontendReq::SET_VRING_ERR => {
@@ -301,18 +301,17 @@ impl Session {
         Ok(Answer::Ack)
     }
 
-    /// The reply echoes the request with the bytes filled in; an empty one means failure.
+    /// The reply echoes the request with the bytes filled in; one without bytes means failure.
     fn get_config(&mut self, message: &Message) -> Result<Answer, SessionError> {
         let (asked, space): (VhostUserConfig, _) = message.head()?;
-        let VhostUserConfig { offset, size, .. } = asked;
-        let got = space.len();
-        if size > MAX_CONFIG_BYTES || usize::try_from(size) != Ok(got) {
-            return Ok(Answer::Reply(Vec::new()));
-        }
-        let head = message.payload().iter().take(size_of::<VhostUserConfig>());
+        let VhostUserConfig { offset, size, flags } = asked;
+        let len = space.len();
+        let good = size <= MAX_CONFIG_BYTES && usize::try_from(size) == Ok(len);
+        let words = [offset, if good { size } else { 0 }, flags].map(u32::to_ne_bytes);
         let offset = usize::try_from(offset).unwrap_or(usize::MAX);
         let config = self.profile.config.iter().skip(offset).chain(std::iter::repeat(&0));
-        Ok(Answer::Reply(head.chain(config.take(got)).copied().collect()))
+        let bytes = config.take(if good { len } else { 0 });
+        Ok(Answer::Reply(words.as_flattened().iter().chain(bytes).copied().collect()))
     }
 
     fn set_mem_table(&mut self, message: &mut Message) -> Result<Answer, SessionError> {

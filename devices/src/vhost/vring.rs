@@ -39,7 +39,7 @@ pub struct Vring {
     memory: Option<Arc<GuestMemory>>,
     pub(super) addresses: Option<RingAddresses>,
     pub(super) kick: Option<OwnedFd>,
-    pub(super) call: Option<OwnedFd>,
+    call: Option<OwnedFd>,
     pub(super) error: Option<OwnedFd>,
     pub(super) started: bool,
     pub(super) enabled: bool,
@@ -180,6 +180,16 @@ impl Vring {
 
     pub(super) fn base(&self) -> u16 {
         self.queue.next_avail()
+    }
+
+    /// What was signalled to the descriptor before may never have been seen, so a running queue
+    /// signals the new one; a needless interrupt does no harm.
+    pub(super) fn set_call(&mut self, call: Option<OwnedFd>) {
+        self.call = call;
+        if let (true, Some(call)) = (self.running, &self.call) {
+            // If it fails, so will the next signal, which has somebody to report to.
+            let _ = notify(call);
+        }
     }
 
     /// Finds the ring's addresses in the memory table; both may still be missing.
