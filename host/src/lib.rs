@@ -4,6 +4,8 @@
 //! | --- | --- |
 //! | [`config`] | TOML to a checked configuration |
 //! | [`admission`] | what is promised, and whether more fits |
+//! | [`service`] | starts, changes and ends tenants; owns what they share |
+//! | [`api`], [`client`] | REST over a unix socket, both ends |
 //! | [`cli`] | the commands |
 //! | [`dispatcher`], [`iodomain`] | keep the promises about cores; about disks and links |
 //! | [`recorder`] | receivers that judge a stream |
@@ -12,6 +14,7 @@
 pub mod admission;
 pub mod api;
 pub mod cli;
+pub mod client;
 pub mod config;
 pub mod demo;
 pub mod dispatcher;

@@ -38,7 +38,8 @@ pub fn load(path: &Path) -> Result<Config, Report> {
 }
 
 /// Reads a configuration file without checking more than names and kinds of keys; returns its text
-/// too, for reports.
+/// too, for reports. Relative paths of images and disks are relative to the file; a bare name of an
+/// image stays one.
 ///
 /// # Errors
 /// A [`Report`] of the first thing that is wrong with it.
@@ -52,7 +53,16 @@ pub fn read(path: &Path) -> Result<(String, Document), Report> {
         };
         Report::at(&name, "", problem, None)
     })?;
-    let document = parse(&name, &text)?;
+    let mut document = parse(&name, &text)?;
+    let directory = std::path::absolute(path).ok();
+    if let Some(directory) = directory.as_deref().and_then(Path::parent) {
+        let images = document.tenant.iter_mut().map(|tenant| &mut tenant.image);
+        let images = images.filter(|image| image.components().count() > 1);
+        let disks = document.disk.iter_mut().map(|disk| &mut disk.path);
+        for path in images.chain(disks) {
+            *path = directory.join(&path);
+        }
+    }
     Ok((text, document))
 }
 

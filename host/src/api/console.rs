@@ -1,0 +1,89 @@
+//! Consoles over HTTP: output as a body that goes on as long as the tenant, input as a body.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, Query, Request, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use http_body_util::channel::Channel;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::ErrorBody;
+use super::routes::{Shared, body_bytes, call};
+use crate::service::Console;
+
+/// How to read a console.
+#[derive(Clone, Copy, Debug, Default, Deserialize, IntoParams)]
+pub(super) struct Reading {
+    /// Go on until the tenant ends.
+    #[serde(default)]
+    follow: bool,
+}
+
+/// How much was typed.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
+pub(super) struct Typed {
+    /// Bytes that the console took; the rest was dropped because the guest does not read.
+    taken: usize,
+}
+
+/// Read a console: what is kept of it, then what follows
+#[utoipa::path(
+    get,
+    path = "/v1/tenants/{name}/console",
+    params(("name" = String, Path, description = "name of the tenant"), Reading),
+    responses(
+        (status = 200, body = String, content_type = "application/octet-stream"),
+        (status = 404, body = ErrorBody),
+    )
+)]
+pub(super) async fn read(
+    State(service): Shared,
+    Path(name): Path<String>,
+    Query(reading): Query<Reading>,
+) -> Result<Response, ErrorBody> {
+    let console = call(service, move |service| service.console(&name)).await?;
+    let body = if reading.follow { follow(console) } else { Body::from(console.read(0).bytes) };
+    Ok(([(CONTENT_TYPE, "application/octet-stream")], body).into_response())
+}
+
+/// A body that follows the console to its end. A client that does not read holds up nobody: it
+/// misses what is no longer kept when it reads on.
+fn follow(console: Arc<Console>) -> Body {
+    let (mut sender, body) = Channel::<Bytes>::new(1);
+    tokio::spawn(async move {
+        let mut changes = console.changes();
+        let mut from = 0;
+        loop {
+            changes.mark_unchanged();
+            let piece = console.read(from);
+            from = piece.next;
+            let sent = piece.bytes.is_empty() || sender.send_data(piece.bytes.into()).await.is_ok();
+            if !sent || piece.closed || changes.changed().await.is_err() {
+                return;
+            }
+        }
+    });
+    Body::new(body)
+}
+
+/// Type on a console
+#[utoipa::path(
+    post,
+    path = "/v1/tenants/{name}/console",
+    params(("name" = String, Path, description = "name of the tenant")),
+    request_body(content = String, content_type = "application/octet-stream"),
+    responses((status = 200, body = Typed), (status = 404, body = ErrorBody))
+)]
+pub(super) async fn write(
+    State(service): Shared,
+    Path(name): Path<String>,
+    request: Request,
+) -> Result<Json<Typed>, ErrorBody> {
+    let bytes = body_bytes(request, &service).await?;
+    let taken = call(service, move |service| service.type_on_console(&name, &bytes)).await?;
+    Ok(Json(Typed { taken }))
+}

@@ -1,0 +1,83 @@
+//! What a refused request is told, for people and for programs.
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::admission::plan::TenantPlan;
+use crate::config::Problem;
+use crate::service::ServiceError;
+
+/// Why a request was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorKind {
+    /// There is no such tenant.
+    Unknown,
+    /// The tenant does not run.
+    NotRunning,
+    /// The request is wrong; `problems` says where.
+    Bad,
+    /// Admission refused; `refused` says what.
+    Refused,
+    /// The client was too slow.
+    Timeout,
+    /// The host service could not do it.
+    Failed,
+}
+
+/// Body of a refusal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ErrorBody {
+    /// Why.
+    pub kind: ErrorKind,
+    /// What to tell a person.
+    pub error: String,
+    /// What is wrong with the request, and where.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<Problem>,
+    /// What admission refused.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<TenantPlan>,
+}
+
+impl ErrorBody {
+    /// A refusal without details.
+    #[must_use]
+    pub fn new(kind: ErrorKind, error: impl Into<String>) -> Self {
+        Self { kind, error: error.into(), problems: Vec::new(), refused: Vec::new() }
+    }
+
+    fn status(&self) -> StatusCode {
+        match self.kind {
+            ErrorKind::Unknown => StatusCode::NOT_FOUND,
+            ErrorKind::NotRunning | ErrorKind::Refused => StatusCode::CONFLICT,
+            ErrorKind::Bad => StatusCode::UNPROCESSABLE_ENTITY,
+            ErrorKind::Timeout => StatusCode::REQUEST_TIMEOUT,
+            ErrorKind::Failed => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+}
+
+impl From<ServiceError> for ErrorBody {
+    fn from(error: ServiceError) -> Self {
+        let text = error.to_string();
+        match error {
+            ServiceError::Unknown(_) => Self::new(ErrorKind::Unknown, text),
+            ServiceError::NotRunning(_) => Self::new(ErrorKind::NotRunning, text),
+            ServiceError::Bad(problems) => Self { problems, ..Self::new(ErrorKind::Bad, text) },
+            ServiceError::Refused(refused) => {
+                Self { refused, ..Self::new(ErrorKind::Refused, text) }
+            }
+            _ => Self::new(ErrorKind::Failed, text),
+        }
+    }
+}
+
+impl IntoResponse for ErrorBody {
+    fn into_response(self) -> Response {
+        (self.status(), Json(self)).into_response()
+    }
+}

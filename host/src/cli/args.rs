@@ -1,0 +1,153 @@
+//! The command line as clap reads it. What each command does is in the module of its name.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Tenant VMs that keep promises about time.
+#[derive(Debug, Parser)]
+#[command(name = "moirai", version, about, after_help = EXIT_STATUS)]
+pub struct Cli {
+    /// Socket of the host service.
+    #[arg(
+        long,
+        global = true,
+        env = "MOIRAI_SOCKET",
+        default_value = "/run/moirai/host.sock",
+        value_name = "PATH"
+    )]
+    pub socket: PathBuf,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXIT_STATUS: &str = "\
+Exit status:
+  0  done
+  1  it failed; the last line on standard error says why
+  2  the command line or the configuration is bad
+  3  admission refused
+  4  the host service does not answer";
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the host service in the foreground
+    Host(HostArgs),
+    /// Start the tenants of a configuration file
+    Launch(FileArgs),
+    /// List the tenants
+    List(ReportArgs),
+    /// Show a tenant: state, contracts, what it got
+    Show(NameArgs),
+    /// Change contracts of a running tenant
+    Set(SetArgs),
+    /// Stop a tenant, or forget one that has ended
+    Stop(NameArgs),
+    /// Connect to a tenant's console; Ctrl-] leaves
+    Console(ConsoleArgs),
+    /// Watch contracts, services, misses and queues
+    Top(TopArgs),
+    /// Ask admission whether a configuration can be kept; nothing is started
+    Plan(FileArgs),
+    /// Print a shell completion script
+    Completions {
+        /// For which shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write man pages
+    Man {
+        /// Directory to write them into; it must exist.
+        directory: PathBuf,
+    },
+    /// Print the JSON Schema of the configuration
+    #[command(hide = true)]
+    Schema,
+}
+
+/// How to report.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct ReportArgs {
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `moirai host`.
+#[derive(Debug, Args)]
+pub struct HostArgs {
+    /// Configuration file.
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// First come, first served everywhere: the control of an experiment.
+    #[arg(long)]
+    pub no_scheduling: bool,
+}
+
+/// A configuration file.
+#[derive(Debug, Args)]
+pub struct FileArgs {
+    /// Configuration file.
+    pub file: PathBuf,
+    /// How to report.
+    #[command(flatten)]
+    pub report: ReportArgs,
+}
+
+/// A tenant.
+#[derive(Debug, Args)]
+pub struct NameArgs {
+    /// Name of the tenant.
+    pub name: String,
+    /// How to report.
+    #[command(flatten)]
+    pub report: ReportArgs,
+}
+
+/// Arguments of `moirai console`.
+#[derive(Debug, Args)]
+pub struct ConsoleArgs {
+    /// Name of the tenant.
+    pub name: String,
+    /// Print what is there, then end.
+    #[arg(long)]
+    pub once: bool,
+}
+
+/// Arguments of `moirai set`.
+#[derive(Debug, Args)]
+pub struct SetArgs {
+    /// Name of the tenant.
+    pub name: String,
+    /// `cpu.slice=4ms`, `cpu.period=20ms`, `disk.rate=30%`, `net.UPLINK.rate=8Mbit/s`,
+    /// `cpu.extra=true`.
+    #[arg(required = true, value_name = "KEY=VALUE")]
+    pub changes: Vec<String>,
+    /// How to report.
+    #[command(flatten)]
+    pub report: ReportArgs,
+}
+
+/// Arguments of `moirai top`.
+#[derive(Debug, Args)]
+pub struct TopArgs {
+    /// Seconds between two looks.
+    #[arg(long, default_value_t = 1.0, value_parser = interval)]
+    pub interval: f64,
+    /// Print one table of the last interval, then end.
+    #[arg(long)]
+    pub once: bool,
+    /// Print one JSON object per interval (with --once: one only).
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn interval(text: &str) -> Result<f64, String> {
+    let seconds: f64 = text.parse().map_err(|_| "write a number of seconds".to_owned())?;
+    if (0.1..=3600.0).contains(&seconds) {
+        Ok(seconds)
+    } else {
+        Err("write 0.1 to 3600 seconds".to_owned())
+    }
+}

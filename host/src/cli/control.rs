@@ -1,0 +1,122 @@
+//! `launch`, `list`, `show`, `set`, `stop`: one request each.
+
+use std::fmt::{self, Write};
+use std::path::Path;
+
+use hyper::Method;
+use serde::Serialize;
+
+use super::args::{FileArgs, NameArgs, ReportArgs, SetArgs};
+use super::{Failure, Status, change, print, print_json, report};
+use crate::api::{ErrorKind, Launch};
+use crate::client::{Client, ClientError};
+use crate::config::{self, Report};
+use crate::service::{Phase, TenantView};
+
+pub(super) fn launch(socket: &Path, args: &FileArgs) -> Result<Status, Failure> {
+    let (text, document) =
+        config::read(&args.file).map_err(|bad| Failure::new(Status::Bad, bad))?;
+    let file = args.file.display().to_string();
+    let tenants: Vec<TenantView> = Client::new(socket)?
+        .send(Method::POST, "/v1/tenants", &Launch { tenant: document.tenant })
+        .map_err(|error| match error {
+            // Paths mean the same in the request as in the file, so the lines can be shown.
+            ClientError::Refused(body) if body.kind == ErrorKind::Bad => {
+                let problems = body.problems;
+                Failure::new(Status::Bad, Report::locate(&file, &text, problems))
+            }
+            other => other.into(),
+        })?;
+    report(&List(&tenants), args.report.json)?;
+    let failed = tenants.iter().any(|tenant| tenant.end.as_ref().is_some_and(|end| !end.ok));
+    Ok(if failed { Status::Failed } else { Status::Done })
+}
+
+pub(super) fn list(socket: &Path, args: ReportArgs) -> Result<Status, Failure> {
+    let tenants: Vec<TenantView> = Client::new(socket)?.get("/v1/tenants")?;
+    report(&List(&tenants), args.json)
+}
+
+pub(super) fn show(socket: &Path, args: &NameArgs) -> Result<Status, Failure> {
+    let tenant: TenantView = Client::new(socket)?.get(&path(&args.name)?)?;
+    show_one(&tenant, args.report.json)
+}
+
+pub(super) fn set(socket: &Path, args: &SetArgs) -> Result<Status, Failure> {
+    let change = change::parse(&args.changes)?;
+    let tenant: TenantView =
+        Client::new(socket)?.send(Method::PATCH, &path(&args.name)?, &change)?;
+    show_one(&tenant, args.report.json)
+}
+
+pub(super) fn stop(socket: &Path, args: &NameArgs) -> Result<Status, Failure> {
+    let tenant: TenantView = Client::new(socket)?.send(Method::DELETE, &path(&args.name)?, &())?;
+    show_one(&tenant, args.report.json)
+}
+
+/// The path of a tenant. A name that no tenant can have is refused here.
+pub(super) fn path(name: &str) -> Result<String, Failure> {
+    if name.is_empty() || !name.bytes().all(|c| c.is_ascii_alphanumeric() || b"-_.".contains(&c)) {
+        return Err(Failure::new(Status::Bad, format!("{name:?} cannot be the name of a tenant")));
+    }
+    Ok(format!("/v1/tenants/{name}"))
+}
+
+fn show_one(tenant: &TenantView, json: bool) -> Result<Status, Failure> {
+    if json { print_json(tenant) } else { print(details(tenant)) }
+}
+
+fn phase(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Starting => "starting",
+        Phase::Running => "running",
+        Phase::Stopping => "stopping",
+        Phase::Ended => "ended",
+    }
+}
+
+/// A list of tenants, one on a line.
+#[derive(Serialize)]
+#[serde(transparent)]
+struct List<'a>(&'a [TenantView]);
+
+impl fmt::Display for List<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{:<20} {:<9} {:>4}  {:<24} WHY", "NAME", "PHASE", "CORE", "CPU")?;
+        for tenant in self.0 {
+            let why = tenant.end.as_ref().map_or("", |end| end.reason.as_str());
+            let (phase, cpu) = (phase(tenant.phase), tenant.cpu.to_string());
+            writeln!(f, "{:<20} {phase:<9} {:>4}  {cpu:<24} {why}", tenant.name, tenant.core)?;
+        }
+        Ok(())
+    }
+}
+
+fn details(tenant: &TenantView) -> String {
+    let mut text = String::new();
+    let mut line = |key: &str, value: &str| {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{key:<10} {value}");
+    };
+    line("name", &tenant.name);
+    line("phase", phase(tenant.phase));
+    if let Some(end) = &tenant.end {
+        line("because", &end.reason);
+    }
+    if let Some(pid) = tenant.pid {
+        let uid = tenant.uid.map_or_else(String::new, |uid| format!(", user {uid}"));
+        line("process", &format!("{pid}{uid}"));
+    }
+    line("image", &tenant.table.image.display().to_string());
+    line("cpu", &format!("{} on core {}", tenant.cpu, tenant.core));
+    for disk in &tenant.disk {
+        line(&disk.resource, &format!("{}  {}", disk.contract, disk.what));
+    }
+    for net in &tenant.net {
+        line(&net.resource, &format!("{}  {}", net.contract, net.what));
+    }
+    for missing in &tenant.sandbox_missing {
+        line("warning", missing);
+    }
+    text
+}

@@ -1,0 +1,135 @@
+//! The `moirai` command: reads arguments, does one thing, ends with a status that says how it went.
+//!
+//! | file | commands |
+//! | --- | --- |
+//! | `args.rs` | all, as clap reads them |
+//! | `host.rs` | `host` |
+//! | `control.rs` | `launch`, `list`, `show`, `set`, `stop` |
+//! | `change.rs` | the `KEY=VALUE` of `set` |
+//! | `console.rs` | `console` |
+//! | `top.rs`, `screen.rs` | `top` |
+//! | `plan.rs` | `plan` |
+//! | `generate.rs` | `completions`, `man` |
+//!
+//! All but `host`, `plan` and the generators talk to a host service through [`crate::client`].
+
+mod args;
+mod change;
+mod console;
+mod control;
+mod generate;
+mod host;
+mod plan;
+mod screen;
+mod top;
+
+use std::fmt::Display;
+use std::io::Write;
+
+use serde::Serialize;
+
+use crate::api::ErrorKind;
+use crate::client::ClientError;
+
+pub use args::{Cli, Command};
+
+/// How a command ended; the number is the exit status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Status {
+    /// Done.
+    Done = 0,
+    /// It failed.
+    Failed = 1,
+    /// The command line or the configuration is bad.
+    Bad = 2,
+    /// Admission refused.
+    Refused = 3,
+    /// The host service does not answer.
+    NoService = 4,
+}
+
+/// Why a command did not do what it was asked.
+#[derive(Debug)]
+pub struct Failure {
+    /// Exit status.
+    pub status: Status,
+    /// What went wrong and what to do, ready to print.
+    pub message: String,
+}
+
+impl Failure {
+    /// A failure with its message.
+    pub fn new(status: Status, message: impl Display) -> Self {
+        Self { status, message: message.to_string() }
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::new(Status::Failed, error)
+    }
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        let status = match &error {
+            ClientError::NoService { .. } => Status::NoService,
+            ClientError::Broken(_) => Status::Failed,
+            ClientError::Refused(body) => match body.kind {
+                ErrorKind::Bad => Status::Bad,
+                ErrorKind::Refused => Status::Refused,
+                _ => Status::Failed,
+            },
+        };
+        Self::new(status, error)
+    }
+}
+
+/// Runs the command; its failures are printed on standard error.
+#[must_use]
+pub fn run(cli: Cli) -> Status {
+    let socket = cli.socket.as_path();
+    let ended = match cli.command {
+        Command::Host(args) => host::run(&args),
+        Command::Launch(args) => control::launch(socket, &args),
+        Command::List(args) => control::list(socket, args),
+        Command::Show(args) => control::show(socket, &args),
+        Command::Set(args) => control::set(socket, &args),
+        Command::Stop(args) => control::stop(socket, &args),
+        Command::Console(args) => console::run(socket, &args),
+        Command::Top(args) => top::run(socket, &args),
+        Command::Plan(args) => plan::run(&args),
+        Command::Completions { shell } => generate::completions(shell),
+        Command::Man { directory } => generate::man(&directory),
+        Command::Schema => print(crate::config::json_schema()),
+    };
+    match ended {
+        Ok(status) => status,
+        Err(failure) => {
+            // Nobody reads standard error if this fails.
+            let _ = writeln!(std::io::stderr(), "moirai: {}", failure.message.trim_end());
+            failure.status
+        }
+    }
+}
+
+/// Prints `text` as it is. A reader that has gone away (`moirai list | head -1`) is no failure.
+fn print(text: impl Display) -> Result<Status, Failure> {
+    let mut out = std::io::stdout().lock();
+    match write!(out, "{text}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(Status::Done),
+    }
+}
+
+/// Prints `value` as JSON on one line, or as text.
+fn report<T: Serialize + Display>(value: &T, json: bool) -> Result<Status, Failure> {
+    if json { print_json(value) } else { print(value) }
+}
+
+fn print_json(value: &impl Serialize) -> Result<Status, Failure> {
+    let text = serde_json::to_string(value)
+        .map_err(|error| Failure::new(Status::Failed, format!("cannot write JSON: {error}")))?;
+    print(format!("{text}\n"))
+}

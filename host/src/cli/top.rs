@@ -1,0 +1,185 @@
+//! `moirai top`: two looks at the counters, and what happened between them.
+
+use std::fmt;
+use std::path::Path;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::args::TopArgs;
+use super::{Failure, Status, print, print_json, screen};
+use crate::admission::plan::ContractReport;
+use crate::client::Client;
+use crate::service::{PartStats, Stats};
+
+/// One line: a part of a tenant. Services in nanoseconds per second.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(super) struct Row {
+    /// Tenant.
+    pub(super) tenant: String,
+    /// `cpu/1`, `disk/ssd`, `link/uplink`.
+    pub(super) resource: String,
+    /// Contract.
+    pub(super) contract: Option<ContractReport>,
+    /// What the contract guarantees.
+    pub(super) reserved: u64,
+    /// Service charged to the contract.
+    pub(super) guaranteed: u64,
+    /// Service taken from the slack.
+    pub(super) extra: u64,
+    /// Slices missed since the tenant started.
+    pub(super) misses: u64,
+    /// Requests or packets that wait, now.
+    pub(super) queued: u64,
+    /// Payload bytes per second.
+    pub(super) bytes_per_s: u64,
+}
+
+/// What happened between two looks.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(super) struct View {
+    /// Length of the interval in nanoseconds.
+    pub(super) interval_ns: u64,
+    /// One for every part of every tenant.
+    pub(super) rows: Vec<Row>,
+    /// The latest timer of any dispatcher, in nanoseconds, since the start.
+    pub(super) late_max_ns: u64,
+    /// Time in which the machine stood still, in nanoseconds, as far as remembered.
+    pub(super) stall_ns: u64,
+}
+
+pub(super) fn run(socket: &Path, args: &TopArgs) -> Result<Status, Failure> {
+    let client = Client::new(socket)?;
+    let interval = Duration::from_secs_f64(args.interval);
+    if !args.once && !args.json {
+        return screen::run(&client, interval);
+    }
+    let mut before: Stats = client.get("/v1/stats")?;
+    loop {
+        std::thread::sleep(interval);
+        let after: Stats = client.get("/v1/stats")?;
+        let view = View::between(&before, &after);
+        if args.json {
+            print_json(&view)?
+        } else {
+            print(&view)?
+        };
+        if args.once {
+            return Ok(Status::Done);
+        }
+        before = after;
+    }
+}
+
+impl View {
+    /// What happened between `before` and `after`.
+    pub(super) fn between(before: &Stats, after: &Stats) -> Self {
+        let interval_ns = after.now_ns.saturating_sub(before.now_ns).max(1);
+        let rows = after.tenants.iter().flat_map(|tenant| {
+            let old = before.tenants.iter().find(|old| old.name == tenant.name);
+            tenant.parts.iter().enumerate().map(move |(index, part)| {
+                let old = old.and_then(|old| old.parts.get(index));
+                Row::between(&tenant.name, old, part, interval_ns)
+            })
+        });
+        Self {
+            interval_ns,
+            rows: rows.collect(),
+            late_max_ns: after.cores.iter().map(|core| core.late_max_ns).max().unwrap_or(0),
+            stall_ns: after.stalls.iter().map(|(begin, end)| end.saturating_sub(*begin)).sum(),
+        }
+    }
+}
+
+impl Row {
+    fn between(tenant: &str, old: Option<&PartStats>, new: &PartStats, interval_ns: u64) -> Self {
+        // A tenant that was started anew counts from zero again.
+        let rate = |value: fn(&PartStats) -> u64| {
+            let grown = value(new).saturating_sub(old.map_or(0, value));
+            let rate = u128::from(grown) * 1_000_000_000 / u128::from(interval_ns);
+            u64::try_from(rate).unwrap_or(u64::MAX)
+        };
+        Self {
+            tenant: tenant.to_owned(),
+            resource: new.resource.clone(),
+            contract: new.contract,
+            reserved: new.reserved,
+            guaranteed: rate(|part| part.guaranteed_ns),
+            extra: rate(|part| part.extra_ns),
+            misses: new.misses,
+            queued: new.queued,
+            bytes_per_s: rate(|part| part.bytes),
+        }
+    }
+
+    /// The line as cells, in the order of [`HEADS`].
+    pub(super) fn cells(&self) -> [String; 9] {
+        let percent = |ns: u64| format!("{}.{:02}%", ns / 10_000_000, ns / 100_000 % 100);
+        [
+            self.tenant.clone(),
+            self.resource.clone(),
+            self.contract.map_or_else(String::new, |contract| contract.to_string()),
+            percent(self.reserved),
+            percent(self.guaranteed),
+            percent(self.extra),
+            self.misses.to_string(),
+            self.queued.to_string(),
+            format!("{}", self.bytes_per_s / 1000),
+        ]
+    }
+}
+
+/// Names of the columns.
+pub(super) const HEADS: [&str; 9] =
+    ["TENANT", "RESOURCE", "CONTRACT", "OWED", "GUARANTEED", "EXTRA", "MISSES", "QUEUE", "KB/S"];
+/// Widths of the columns.
+pub(super) const WIDTHS: [usize; 9] = [16, 14, 26, 8, 10, 8, 7, 6, 9];
+
+impl fmt::Display for View {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let heads = HEADS.map(str::to_owned);
+        for cells in std::iter::once(heads).chain(self.rows.iter().map(Row::cells)) {
+            for (index, (cell, width)) in cells.iter().zip(WIDTHS).enumerate() {
+                // The first columns are names, the rest numbers.
+                if index < 3 {
+                    write!(f, "{cell:<width$} ")?;
+                } else {
+                    write!(f, "{cell:>width$} ")?;
+                }
+            }
+            writeln!(f)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::service::TenantStats;
+
+    fn stats(now_ns: u64, guaranteed_ns: u64) -> Stats {
+        let part = PartStats {
+            resource: "cpu/1".to_owned(),
+            guaranteed_ns,
+            reserved: 200_000_000,
+            ..PartStats::default()
+        };
+        let tenants = vec![TenantStats { name: "a".to_owned(), parts: vec![part] }];
+        Stats { now_ns, tenants, ..Stats::default() }
+    }
+
+    #[test]
+    fn services_are_per_second_of_the_interval() {
+        let view = View::between(&stats(0, 0), &stats(500_000_000, 100_000_000));
+        let row = view.rows.first().expect("a row");
+        assert_eq!(row.guaranteed, 200_000_000);
+        assert_eq!(row.cells().get(4).map(String::as_str), Some("20.00%"));
+    }
+
+    #[test]
+    fn a_tenant_that_started_anew_shows_nothing_negative() {
+        let view = View::between(&stats(0, 900), &stats(1_000_000_000, 100));
+        assert_eq!(view.rows.first().map(|row| row.guaranteed), Some(0));
+    }
+}

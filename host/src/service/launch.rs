@@ -1,0 +1,282 @@
+//! From tables to running tenants: check, open, admit, attach, spawn.
+//!
+//! A batch is admitted as a whole or not at all. What a tenant takes is noted in its entry before it
+//! is taken, so that one path, [`supervisor::give_back`], undoes every half of it.
+
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use moirai_devices::backend::file::Volume;
+use moirai_vmm::launch::{
+    Boot, DeviceSpec, LaunchFds, LaunchSpec, Sandbox, SpawnError, kvm::KvmError, kvm::open_kvm,
+    spawn,
+};
+
+use super::open::{Opened, open};
+use super::supervisor::{self, Supervisor};
+use super::tenant::{Device, Tenant};
+use super::view::{End, TenantView};
+use super::{END_PATIENCE, Phase, Service, ServiceError, Shared, StateError, lock};
+use crate::admission::plan::TenantPlan;
+use crate::admission::{Claim, Part};
+use crate::config::document::TenantTable;
+use crate::config::{Problem, check_tenants, model};
+use crate::dispatcher::GatePage;
+use crate::iodomain::{BlkSpec, IoDomain, IoDomainError, NetSpec};
+
+/// First user id of tenant processes.
+const FIRST_UID: u32 = 200_000;
+/// Descriptors per virtqueue.
+const QUEUE_SIZE: u16 = 256;
+/// Virtio device ids.
+const VIRTIO_NET: u32 = 1;
+const VIRTIO_BLK: u32 = 2;
+
+/// Why a tenant could not be started although it was admitted.
+#[derive(Debug, thiserror::Error)]
+enum StartError {
+    #[error(transparent)]
+    Kvm(#[from] KvmError),
+    #[error("{0}")]
+    Spawn(#[from] SpawnError),
+    #[error(transparent)]
+    IoDomain(#[from] IoDomainError),
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error("the kernel refused a descriptor, a page or a thread: {0}")]
+    System(#[from] std::io::Error),
+}
+
+impl Service {
+    /// Starts tenants, all or none, and waits until each runs or has ended. One that was admitted
+    /// but cannot be started is among the results, as [`Phase::Ended`].
+    ///
+    /// # Errors
+    /// [`ServiceError::Bad`] and [`ServiceError::Refused`]; then nothing was started.
+    pub fn launch(&self, tables: &[TenantTable]) -> Result<Vec<TenantView>, ServiceError> {
+        let specs = check_tenants(&self.shared.config, tables).map_err(ServiceError::Bad)?;
+        let opened = open_all(&specs)?;
+        let tenants = self.enter(specs)?;
+        for (tenant, opened) in tenants.iter().zip(opened) {
+            if let Err(error) = start(&self.shared, tenant, opened) {
+                tracing::error!(tenant = tenant.name, %error, "cannot be started");
+                tenant.with(|live| live.end = Some(End::failed(error.to_string())));
+                supervisor::give_back(&self.shared, tenant);
+            }
+        }
+        for tenant in &tenants {
+            tenant.wait(END_PATIENCE, |phase| phase != Phase::Starting);
+        }
+        Ok(tenants.iter().map(|tenant| tenant.view(&self.shared.config)).collect())
+    }
+
+    /// Admits the tenants and enters them under their names.
+    fn enter(&self, specs: Vec<model::Tenant>) -> Result<Vec<Arc<Tenant>>, ServiceError> {
+        let mut tenants = lock(&self.tenants);
+        let live: Vec<_> = tenants.values().filter(|old| old.phase() != Phase::Ended).collect();
+        let mut problems = taken_names(&live, &specs);
+        problems.extend(shared_volumes(&live, &specs));
+        if !problems.is_empty() {
+            return Err(ServiceError::Bad(problems));
+        }
+        self.admit(&specs)?;
+        let entered: Result<Vec<_>, _> =
+            specs.iter().map(|spec| Tenant::new(spec.clone()).map(Arc::new)).collect();
+        let entered = entered.map_err(|error| {
+            let mut ledger = lock(&self.shared.ledger);
+            specs.iter().for_each(|spec| ledger.release(&spec.name));
+            let message = format!("the kernel refused a descriptor: {error}");
+            let help = "raise the limit of open files of the host service".to_owned();
+            ServiceError::Bad(vec![Problem { path: String::new(), message, help }])
+        })?;
+        for tenant in &entered {
+            tenants.insert(tenant.name.clone(), Arc::clone(tenant));
+        }
+        Ok(entered)
+    }
+
+    fn admit(&self, specs: &[model::Tenant]) -> Result<(), ServiceError> {
+        let mut ledger = lock(&self.shared.ledger);
+        let mut refused = Vec::new();
+        for spec in specs {
+            if let Err(refusals) = ledger.admit(&spec.name, &Claim::all_of(spec)) {
+                let refusals = refusals.iter().map(|refusal| refusal.report()).collect();
+                refused.push(TenantPlan { name: spec.name.clone(), admitted: false, refusals });
+            }
+        }
+        if refused.is_empty() {
+            return Ok(());
+        }
+        specs.iter().for_each(|spec| ledger.release(&spec.name));
+        Err(ServiceError::Refused(refused))
+    }
+}
+
+fn open_all(specs: &[model::Tenant]) -> Result<Vec<Opened>, ServiceError> {
+    let mut problems = Vec::new();
+    let mut all = Vec::new();
+    for (index, spec) in specs.iter().enumerate() {
+        match open(spec, &format!("tenant[{index}]")) {
+            Ok(opened) => all.push(opened),
+            Err(found) => problems.extend(found),
+        }
+    }
+    if problems.is_empty() { Ok(all) } else { Err(ServiceError::Bad(problems)) }
+}
+
+fn taken_names(live: &[&Arc<Tenant>], specs: &[model::Tenant]) -> Vec<Problem> {
+    let taken = |name: &str| live.iter().any(|tenant| tenant.name == name);
+    let named = specs.iter().enumerate().filter(|(_, spec)| taken(&spec.name));
+    named
+        .map(|(index, spec)| Problem {
+            path: format!("tenant[{index}].name"),
+            message: format!("a tenant named {:?} runs already", spec.name),
+            help: format!("choose another name, or stop it first: moirai stop {}", spec.name),
+        })
+        .collect()
+}
+
+/// A volume that somebody writes belongs to one tenant only.
+fn shared_volumes(live: &[&Arc<Tenant>], specs: &[model::Tenant]) -> Vec<Problem> {
+    let canonical = |path: &PathBuf| path.canonicalize().unwrap_or_else(|_| path.clone());
+    let mut used = HashMap::<PathBuf, (String, bool)>::new();
+    for tenant in live {
+        for volume in tenant.with(|live| live.spec.volumes.clone()) {
+            used.insert(canonical(&volume.path), (tenant.name.clone(), volume.readonly));
+        }
+    }
+    let mut problems = Vec::new();
+    for (index, spec) in specs.iter().enumerate() {
+        for (number, volume) in spec.volumes.iter().enumerate() {
+            let mine = (spec.name.clone(), volume.readonly);
+            let Some((user, readonly)) = used.insert(canonical(&volume.path), mine) else {
+                continue;
+            };
+            if !(readonly && volume.readonly) {
+                problems.push(Problem {
+                    path: format!("tenant[{index}].disk[{number}].volume"),
+                    message: format!("{} is in use by {user}", volume.path.display()),
+                    help: "give each tenant a volume of its own, or let all of them only read it: \
+                           readonly = true"
+                        .to_owned(),
+                });
+            }
+        }
+    }
+    problems
+}
+
+/// Attaches the devices, spawns the process, starts the supervisor.
+fn start(shared: &Arc<Shared>, tenant: &Arc<Tenant>, opened: Opened) -> Result<(), StartError> {
+    let spec = tenant.with(|live| live.spec.clone());
+    let kvm = open_kvm()?;
+    let (gates, gate_fd) = GatePage::create()?;
+    let (console, theirs) = UnixStream::pair()?;
+    console.set_nonblocking(true)?;
+    let mut devices = Attached::default();
+    for (index, (volume, opened)) in spec.volumes.iter().zip(opened.volumes).enumerate() {
+        devices.add_volume(shared, tenant, index, volume, opened)?;
+    }
+    for (index, net) in spec.nets.iter().enumerate() {
+        devices.add_net(shared, tenant, index, net)?;
+    }
+    let uid = rustix::process::geteuid().is_root().then(|| take_uid(shared));
+    tenant.with(|live| live.uid = uid);
+    let launch = LaunchSpec {
+        name: spec.name.clone(),
+        memory_bytes: spec.memory,
+        prefault: spec.prefault,
+        huge_pages: true,
+        vcpus: u8::try_from(spec.vcpus).unwrap_or(u8::MAX),
+        cmdline: spec.args.clone(),
+        boot: Boot::Auto,
+        devices: devices.specs,
+        sandbox: Sandbox { enabled: true, uid, gid: uid },
+    };
+    let fds = LaunchFds {
+        kvm,
+        image: opened.image.into(),
+        console: theirs.into(),
+        gate: gate_fd,
+        devices: devices.sockets,
+    };
+    let child = spawn(&shared.binary, &launch, fds)?;
+    tenant.with(|live| live.pid = Some(child.pid()));
+    shared.state.note_tenant(&spec.name, child.pid().cast_signed())?;
+    tenant.set_keyboard(Some(console.try_clone()?));
+    Supervisor::start(Arc::clone(shared), Arc::clone(tenant), child, console, gates)?;
+    Ok(())
+}
+
+fn take_uid(shared: &Shared) -> u32 {
+    let mut taken = lock(&shared.uids);
+    let free = (FIRST_UID..).find(|uid| !taken.contains(uid)).unwrap_or(FIRST_UID);
+    taken.insert(free);
+    free
+}
+
+/// The devices of a tenant, as its process gets them.
+#[derive(Default)]
+struct Attached {
+    specs: Vec<DeviceSpec>,
+    sockets: Vec<OwnedFd>,
+}
+
+impl Attached {
+    fn add_volume(
+        &mut self,
+        shared: &Shared,
+        tenant: &Tenant,
+        index: usize,
+        volume: &model::Volume,
+        opened: Volume,
+    ) -> Result<(), StartError> {
+        let Some(disk) = shared.config.disks.get(volume.disk) else { return Ok(()) };
+        let (ours, theirs) = UnixStream::pair()?;
+        let id = domain(shared, &disk.group)?.attach_blk(BlkSpec {
+            tenant: tenant.name.clone(),
+            disk: disk.name.clone(),
+            volume: opened,
+            contract: volume.contract,
+            socket: ours,
+        })?;
+        let device = Device { part: Part::Volume(index), group: disk.group.clone(), id };
+        tenant.with(|live| live.devices.push(device));
+        self.push(VIRTIO_BLK, 1, theirs);
+        Ok(())
+    }
+
+    fn add_net(
+        &mut self,
+        shared: &Shared,
+        tenant: &Tenant,
+        index: usize,
+        net: &model::Net,
+    ) -> Result<(), StartError> {
+        let Some(link) = shared.config.links.get(net.link) else { return Ok(()) };
+        let (ours, theirs) = UnixStream::pair()?;
+        let id = domain(shared, &link.group)?.attach_net(NetSpec {
+            tenant: tenant.name.clone(),
+            link: link.name.clone(),
+            mac: net.mac,
+            contract: net.contract,
+            socket: ours,
+        })?;
+        let device = Device { part: Part::Net(index), group: link.group.clone(), id };
+        tenant.with(|live| live.devices.push(device));
+        self.push(VIRTIO_NET, 2, theirs);
+        Ok(())
+    }
+
+    fn push(&mut self, device_id: u32, queues: u16, socket: UnixStream) {
+        self.specs.push(DeviceSpec { device_id, queues, queue_size: QUEUE_SIZE });
+        self.sockets.push(socket.into());
+    }
+}
+
+fn domain<'a>(shared: &'a Shared, group: &str) -> Result<&'a IoDomain, StartError> {
+    shared.resources.domain(group).ok_or(StartError::IoDomain(IoDomainError::Gone))
+}

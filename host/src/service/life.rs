@@ -1,0 +1,121 @@
+//! The life of a tenant: what may follow what.
+//!
+//! Pure. [`next`] is the only place where a [`Phase`] changes; the supervisor of the tenant carries
+//! out the [`Step`] that it returns.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// Where a tenant is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// The process is there, the VM is being built.
+    Starting,
+    /// The guest runs under its contracts.
+    Running,
+    /// The process is about to end.
+    Stopping,
+    /// The process is gone and all it held is given back.
+    Ended,
+}
+
+/// What happens to a tenant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Event {
+    /// The process says that its VM is built.
+    Built,
+    /// The process says that its VM cannot be built, or has ended: it will end too.
+    Finished,
+    /// The process says what it must not say in this phase, or cannot be understood.
+    Nonsense,
+    /// Somebody wants it to stop.
+    StopAsked,
+    /// The phase lasts longer than it may.
+    Overdue,
+    /// The process has ended.
+    Gone,
+}
+
+/// What the supervisor must do next.
+#[must_use]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Nothing.
+    Wait,
+    /// Hand the vCPUs to their dispatcher.
+    Dispatch,
+    /// Ask the process to end.
+    AskToStop,
+    /// End the process.
+    Kill,
+    /// Give back everything the tenant held.
+    GiveBack,
+}
+
+/// The phase after `event`, and what to do.
+pub(super) fn next(phase: Phase, event: Event) -> (Phase, Step) {
+    match (phase, event) {
+        (Phase::Ended, _) => (Phase::Ended, Step::Wait),
+        (_, Event::Gone) => (Phase::Ended, Step::GiveBack),
+        (Phase::Starting, Event::Built) => (Phase::Running, Step::Dispatch),
+        (_, Event::Finished) => (Phase::Stopping, Step::Wait),
+        (Phase::Running, Event::StopAsked) => (Phase::Stopping, Step::AskToStop),
+        (Phase::Stopping, Event::StopAsked) | (Phase::Running, Event::Overdue) => {
+            (phase, Step::Wait)
+        }
+        (Phase::Starting, Event::StopAsked | Event::Overdue)
+        | (Phase::Stopping, Event::Overdue | Event::Built)
+        | (Phase::Running, Event::Built)
+        | (_, Event::Nonsense) => (Phase::Stopping, Step::Kill),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PHASES: [Phase; 4] = [Phase::Starting, Phase::Running, Phase::Stopping, Phase::Ended];
+    const EVENTS: [Event; 6] = [
+        Event::Built,
+        Event::Finished,
+        Event::Nonsense,
+        Event::StopAsked,
+        Event::Overdue,
+        Event::Gone,
+    ];
+
+    #[test]
+    fn a_life_goes_forward_only() {
+        for phase in PHASES {
+            for event in EVENTS {
+                let (after, _) = next(phase, event);
+                assert!(after as u8 >= phase as u8, "{phase:?} {event:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn everything_is_given_back_exactly_when_the_process_is_gone() {
+        for phase in PHASES {
+            for event in EVENTS {
+                let gives_back = next(phase, event).1 == Step::GiveBack;
+                assert_eq!(gives_back, phase != Phase::Ended && event == Event::Gone);
+            }
+        }
+    }
+
+    #[test]
+    fn a_tenant_that_does_not_stop_when_asked_is_killed() {
+        let (phase, step) = next(Phase::Running, Event::StopAsked);
+        assert_eq!((phase, step), (Phase::Stopping, Step::AskToStop));
+        assert_eq!(next(phase, Event::Overdue), (Phase::Stopping, Step::Kill));
+    }
+
+    #[test]
+    fn a_tenant_that_says_twice_that_it_is_built_is_killed() {
+        let (phase, step) = next(Phase::Starting, Event::Built);
+        assert_eq!(step, Step::Dispatch);
+        assert_eq!(next(phase, Event::Built), (Phase::Stopping, Step::Kill));
+    }
+}

@@ -1,0 +1,253 @@
+//! The host service: starts, changes and ends tenants, and keeps together what they share.
+//!
+//! | file | what it holds |
+//! | --- | --- |
+//! | `life.rs` | the life of a tenant as a state machine; pure |
+//! | `launch.rs`, `open.rs` | from tables to running tenants |
+//! | `tenant.rs` | the entry of one tenant: what others may see and ask |
+//! | `supervisor.rs` | the thread of one tenant: carries out its life, gives everything back |
+//! | `change.rs` | other contracts for a running tenant |
+//! | `resources.rs`, `link.rs`, `netns.rs` | dispatchers, I/O domains, TAPs, namespaces |
+//! | `console.rs` | output of a guest |
+//! | `view.rs`, `stats.rs` | what is reported |
+//! | `state.rs` | what a later start must know |
+//! | `privilege.rs` | which promises this process may make |
+//!
+//! A tenant holds: reservations in the ledger, devices in I/O domains, vCPUs at dispatchers, a user
+//! id, a process, a state file. Its supervisor gives all of it back when the process is gone,
+//! however it went. Locks are taken in the order tenants, tenant, ledger, user ids, and none is held
+//! while a process or a device is waited for.
+//!
+//! Neighbours: [`crate::api`] and the demo call [`Service`]; it calls the ledger, the dispatchers,
+//! the I/O domains and `moirai_vmm::launch`.
+
+mod change;
+mod console;
+mod launch;
+mod life;
+mod link;
+mod netns;
+mod open;
+mod privilege;
+mod resources;
+mod state;
+mod stats;
+mod supervisor;
+mod tenant;
+mod view;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use resources::Resources;
+use state::{StateDir, StateError};
+use tenant::Tenant;
+
+use crate::admission::Ledger;
+use crate::admission::plan::{ResourceReport, TenantPlan};
+use crate::config::{Config, Problem};
+use crate::dispatcher::{DispatcherError, StallLog};
+use crate::iodomain::IoDomainError;
+
+pub use change::Change;
+pub use console::{Console, Piece};
+pub use life::Phase;
+pub use link::LinkError;
+pub use privilege::Missing;
+pub use stats::{CoreStats, DiskStats, DomainStats, LinkStats, PartStats, Stats, TenantStats};
+pub use view::{DeviceView, End, HostView, TenantView};
+
+/// Longer than the supervisor takes to end any tenant.
+const END_PATIENCE: Duration = Duration::from_secs(20);
+
+/// Why the host service, or one of its parts, cannot do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    /// Privilege is missing.
+    #[error(transparent)]
+    Missing(#[from] Missing),
+    /// The state directory cannot be used.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// A core cannot be served.
+    #[error(transparent)]
+    Dispatcher(#[from] DispatcherError),
+    /// Disks or links cannot be served.
+    #[error(transparent)]
+    IoDomain(#[from] IoDomainError),
+    /// A link cannot be set up.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// There is no such tenant.
+    #[error("there is no tenant named {0:?}; `moirai list` shows all")]
+    Unknown(String),
+    /// The tenant does not run (any more).
+    #[error("tenant {0:?} does not run; `moirai show {0}` says why")]
+    NotRunning(String),
+    /// What was sent is wrong.
+    #[error("{}", said(.0))]
+    Bad(Vec<Problem>),
+    /// Admission refused.
+    #[error("{}", refused(.0))]
+    Refused(Vec<TenantPlan>),
+    /// A tenant does not end.
+    #[error("tenant {0:?} was killed but does not end")]
+    Immortal(String),
+}
+
+fn said(problems: &[Problem]) -> String {
+    let lines = problems.iter().map(|problem| {
+        let Problem { path, message, help } = problem;
+        format!("{path}: {message}; {help}")
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+fn refused(plans: &[TenantPlan]) -> String {
+    let lines = plans.iter().flat_map(|plan| {
+        plan.refusals.iter().map(|refusal| format!("{}: not admitted: {refusal}", plan.name))
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// What all tenants share.
+#[derive(Debug)]
+struct Shared {
+    config: Config,
+    resources: Resources,
+    ledger: Mutex<Ledger>,
+    state: StateDir,
+    /// User ids that tenant processes run under, as numbers above the first.
+    uids: Mutex<BTreeSet<u32>>,
+    binary: PathBuf,
+}
+
+/// A running host service. Dropping it ends all tenants and gives back everything.
+#[derive(Debug)]
+pub struct Service {
+    shared: Arc<Shared>,
+    tenants: Mutex<BTreeMap<String, Arc<Tenant>>>,
+}
+
+/// A lock that a panic elsewhere does not close: what it guards is changed in single steps.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Service {
+    /// Checks privileges, cleans up after an earlier host service, starts what tenants share. The
+    /// tenants of `config` are not started: see [`Service::launch`].
+    ///
+    /// # Errors
+    /// What stands in the way, and what to do about it.
+    pub fn start(config: Config) -> Result<Self, ServiceError> {
+        privilege::check(&config)?;
+        let state = StateDir::open(&config.host.state_dir)?;
+        let resources = match Resources::start(&config, &state) {
+            Ok(resources) => resources,
+            Err(error) => {
+                state.remove_namespaces();
+                return Err(error);
+            }
+        };
+        let ledger = Mutex::new(Ledger::new(&config));
+        let shared = Shared {
+            config,
+            resources,
+            ledger,
+            state,
+            uids: Mutex::default(),
+            binary: open::tenant_binary(),
+        };
+        Ok(Self { shared: Arc::new(shared), tenants: Mutex::default() })
+    }
+
+    /// The configuration the service was started with.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.shared.config
+    }
+
+    /// The stalls of the machine that its dispatchers saw.
+    #[must_use]
+    pub fn stalls(&self) -> &StallLog {
+        &self.shared.resources.stalls
+    }
+
+    /// Capacity and reservations of all resources.
+    #[must_use]
+    pub fn resources(&self) -> Vec<ResourceReport> {
+        lock(&self.shared.ledger).report()
+    }
+
+    /// All tenants, also those that have ended and were not stopped.
+    #[must_use]
+    pub fn tenants(&self) -> Vec<TenantView> {
+        let tenants: Vec<_> = lock(&self.tenants).values().cloned().collect();
+        tenants.iter().map(|tenant| tenant.view(&self.shared.config)).collect()
+    }
+
+    /// One tenant.
+    ///
+    /// # Errors
+    /// [`ServiceError::Unknown`].
+    pub fn tenant(&self, name: &str) -> Result<TenantView, ServiceError> {
+        Ok(self.find(name)?.view(&self.shared.config))
+    }
+
+    /// The console of a tenant.
+    ///
+    /// # Errors
+    /// [`ServiceError::Unknown`].
+    pub fn console(&self, name: &str) -> Result<Arc<Console>, ServiceError> {
+        Ok(Arc::clone(&self.find(name)?.console))
+    }
+
+    /// Types `bytes` on a tenant's console; returns how many it took.
+    ///
+    /// # Errors
+    /// [`ServiceError::Unknown`] and [`ServiceError::NotRunning`].
+    pub fn type_on_console(&self, name: &str, bytes: &[u8]) -> Result<usize, ServiceError> {
+        let taken = self.find(name)?.type_on_console(bytes);
+        taken.ok_or_else(|| ServiceError::NotRunning(name.to_owned()))
+    }
+
+    /// Ends a tenant and forgets it.
+    ///
+    /// # Errors
+    /// [`ServiceError::Unknown`] and [`ServiceError::Immortal`].
+    pub fn stop(&self, name: &str) -> Result<TenantView, ServiceError> {
+        let tenant = self.find(name)?;
+        tenant.ask_to_stop();
+        if !tenant.wait(END_PATIENCE, |phase| phase == Phase::Ended) {
+            return Err(ServiceError::Immortal(name.to_owned()));
+        }
+        let mut tenants = lock(&self.tenants);
+        // Somebody may have started a new one of that name meanwhile.
+        if tenants.get(name).is_some_and(|now| Arc::ptr_eq(now, &tenant)) {
+            tenants.remove(name);
+        }
+        drop(tenants);
+        Ok(tenant.view(&self.shared.config))
+    }
+
+    fn find(&self, name: &str) -> Result<Arc<Tenant>, ServiceError> {
+        let tenants = lock(&self.tenants);
+        tenants.get(name).cloned().ok_or_else(|| ServiceError::Unknown(name.to_owned()))
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let tenants: Vec<_> = lock(&self.tenants).values().cloned().collect();
+        tenants.iter().for_each(|tenant| tenant.ask_to_stop());
+        for tenant in tenants {
+            if !tenant.wait(END_PATIENCE, |phase| phase == Phase::Ended) {
+                tracing::error!(tenant = tenant.name, "does not end");
+            }
+        }
+        self.shared.state.remove_namespaces();
+    }
+}

@@ -1,0 +1,92 @@
+//! Opens what a tenant is given: its image, its volumes. Done before admission, so that a missing
+//! file costs nobody anything.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use moirai_devices::backend::file::Volume;
+
+use crate::config::Problem;
+use crate::config::model::Tenant;
+
+/// Open files of a tenant.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) image: File,
+    pub(super) volumes: Vec<Volume>,
+}
+
+/// Opens all files of the tenant whose table is at `path`.
+///
+/// # Errors
+/// Everything that cannot be opened, each at its key.
+pub(super) fn open(tenant: &Tenant, path: &str) -> Result<Opened, Vec<Problem>> {
+    let mut problems = Vec::new();
+    let image = open_image(&tenant.image, path).map_err(|problem| problems.push(problem)).ok();
+    let mut volumes = Vec::new();
+    for (index, volume) in tenant.volumes.iter().enumerate() {
+        match Volume::open(&volume.path, volume.readonly) {
+            Ok(opened) => {
+                if !opened.is_direct() {
+                    let volume = volume.path.display();
+                    tracing::warn!(
+                        tenant = tenant.name,
+                        %volume,
+                        "the file system refuses O_DIRECT: the kernel copies this volume's data"
+                    );
+                }
+                volumes.push(opened);
+            }
+            Err(error) => problems.push(Problem {
+                path: format!("{path}.disk[{index}].volume"),
+                message: error.to_string(),
+                help: "volumes are raw files or block devices below the disk's path".to_owned(),
+            }),
+        }
+    }
+    match image {
+        Some(image) if problems.is_empty() => Ok(Opened { image, volumes }),
+        _ => Err(problems),
+    }
+}
+
+fn open_image(image: &Path, path: &str) -> Result<File, Problem> {
+    let found = find_image(image);
+    let problem = |what: String| Problem {
+        path: format!("{path}.image"),
+        message: format!("the image {} {what}", found.display()),
+        help: "name an ELF64 image by its path, or an image of Moirai by its name alone (`make` \
+               builds them; MOIRAI_IMAGES says where they are)"
+            .to_owned(),
+    };
+    let file = File::open(&found).map_err(|error| problem(format!("cannot be opened: {error}")))?;
+    match file.metadata() {
+        Ok(metadata) if metadata.is_file() => Ok(file),
+        _ => Err(problem("is not a regular file".to_owned())),
+    }
+}
+
+/// A bare name is one of Moirai's own images.
+fn find_image(image: &Path) -> PathBuf {
+    if image.components().count() > 1 || image.is_absolute() {
+        return image.to_owned();
+    }
+    let beside = || {
+        let binary = std::env::current_exe().ok()?;
+        Some(binary.parent()?.parent()?.join("images"))
+    };
+    let directory = std::env::var_os("MOIRAI_IMAGES").map(PathBuf::from).or_else(beside);
+    directory.map_or_else(|| image.to_owned(), |directory| directory.join(image))
+}
+
+/// The tenant binary: beside `moirai`, or where `MOIRAI_TENANT` says.
+pub(super) fn tenant_binary() -> PathBuf {
+    if let Some(path) = std::env::var_os("MOIRAI_TENANT") {
+        return path.into();
+    }
+    let beside = std::env::current_exe().ok().and_then(|binary| {
+        let path = binary.parent()?.join("moirai-tenant");
+        path.exists().then_some(path)
+    });
+    beside.unwrap_or_else(|| PathBuf::from("moirai-tenant"))
+}

@@ -1,0 +1,98 @@
+//! What tenants share, running: the dispatchers of the cores and the I/O domains of the groups.
+
+use std::collections::BTreeMap;
+
+use super::link;
+use super::state::StateDir;
+use super::{ServiceError, link::LinkError};
+use crate::config::PolicyName;
+use crate::config::model::Config;
+use crate::dispatcher::{Dispatcher, DispatcherSpec, StallLog};
+use crate::iodomain::{DiskSpec, GroupSpec, IoDomain, LinkSpec};
+
+/// How long an event loop looks for more work before it sleeps: about the price of the wake-up that
+/// it saves.
+const POLL_NS: u64 = 50_000;
+
+/// Dispatchers and I/O domains; they end with the value.
+#[derive(Debug)]
+pub(super) struct Resources {
+    dispatchers: BTreeMap<usize, Dispatcher>,
+    domains: BTreeMap<String, IoDomain>,
+    /// Stalls of the machine that the dispatchers saw.
+    pub(super) stalls: StallLog,
+}
+
+impl Resources {
+    /// Starts everything that `config` names.
+    ///
+    /// # Errors
+    /// The first thing that cannot be started; what was started ends.
+    pub(super) fn start(config: &Config, state: &StateDir) -> Result<Self, ServiceError> {
+        let stalls = StallLog::default();
+        let mut dispatchers = BTreeMap::new();
+        for core in &config.host.cores {
+            let policy = config.host.cpu_policy;
+            let spec = DispatcherSpec {
+                core: *core,
+                policy: policy.as_str().to_owned(),
+                scheduling: policy != PolicyName::Fifo,
+                stalls: stalls.clone(),
+            };
+            dispatchers.insert(*core, Dispatcher::start(spec)?);
+        }
+        let mut domains = BTreeMap::new();
+        for group in groups(config, state)? {
+            domains.insert(group.name.clone(), IoDomain::start(group)?);
+        }
+        Ok(Self { dispatchers, domains, stalls })
+    }
+
+    /// The dispatcher of a core of the configuration.
+    pub(super) fn dispatcher(&self, core: usize) -> Option<&Dispatcher> {
+        self.dispatchers.get(&core)
+    }
+
+    /// The I/O domain of a group of the configuration.
+    pub(super) fn domain(&self, group: &str) -> Option<&IoDomain> {
+        self.domains.get(group)
+    }
+
+    /// All dispatchers.
+    pub(super) fn dispatchers(&self) -> impl Iterator<Item = &Dispatcher> {
+        self.dispatchers.values()
+    }
+
+    /// All I/O domains.
+    pub(super) fn domains(&self) -> impl Iterator<Item = &IoDomain> {
+        self.domains.values()
+    }
+}
+
+fn groups(config: &Config, state: &StateDir) -> Result<Vec<GroupSpec>, LinkError> {
+    let mut groups = BTreeMap::<&str, (Vec<DiskSpec>, Vec<LinkSpec>)>::new();
+    for disk in &config.disks {
+        groups.entry(&disk.group).or_default().0.push(DiskSpec {
+            name: disk.name.clone(),
+            depth: usize::try_from(disk.depth).unwrap_or(1),
+            policy: disk.policy.as_str().to_owned(),
+        });
+    }
+    for link in &config.links {
+        groups.entry(&link.group).or_default().1.push(LinkSpec {
+            name: link.name.clone(),
+            rate_bps: link.rate_bps,
+            mtu: link.mtu,
+            policy: link.policy.as_str().to_owned(),
+            tap: link::open(link, state)?,
+        });
+    }
+    let make = |(name, (disks, links)): (&str, _)| GroupSpec {
+        name: name.to_owned(),
+        core: config.host.io_core,
+        disks,
+        links,
+        poll_ns: POLL_NS,
+    };
+    Ok(groups.into_iter().map(make).collect())
+}

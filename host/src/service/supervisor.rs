@@ -1,0 +1,310 @@
+//! The thread of one tenant: hears its process, its console and its stop requests, and carries out
+//! its life ([`super::life`]).
+//!
+//! Owns the process, so that it is reaped by nobody else. Everything the process says is hostile.
+
+use std::io::Read;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use moirai_vmm::launch::{ChannelError, Child, Ended, FromHost, ToHost};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::life::{Event, Phase, Step, next};
+use super::tenant::Tenant;
+use super::view::End;
+use super::{Shared, lock};
+use crate::config::model;
+use crate::dispatcher::{DispatcherError, GatePage, VcpuSpec};
+
+/// How long a VM may take to be built.
+const START_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a VM may take to end when it was asked.
+const STOP_PATIENCE: Duration = Duration::from_secs(2);
+
+/// The supervisor of one tenant.
+pub(super) struct Supervisor {
+    shared: Arc<Shared>,
+    tenant: Arc<Tenant>,
+    child: Child,
+    console: UnixStream,
+    gates: GatePage,
+    /// vCPU threads that the process reported.
+    tids: Vec<i32>,
+    /// When the phase began to last too long.
+    overdue: Option<Instant>,
+    stop_seen: bool,
+    control_open: bool,
+    console_open: bool,
+}
+
+impl Supervisor {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// No thread can be had, or a descriptor cannot be set up; the process is killed.
+    pub(super) fn start(
+        shared: Arc<Shared>,
+        tenant: Arc<Tenant>,
+        child: Child,
+        console: UnixStream,
+        gates: GatePage,
+    ) -> std::io::Result<()> {
+        rustix::io::ioctl_fionbio(child.control().as_fd(), true)?;
+        let supervisor = Self {
+            shared,
+            tenant,
+            child,
+            console,
+            gates,
+            tids: Vec::new(),
+            overdue: Some(Instant::now() + START_PATIENCE),
+            stop_seen: false,
+            control_open: true,
+            console_open: true,
+        };
+        let name = format!("tenant-{}", supervisor.tenant.name);
+        std::thread::Builder::new().name(name).spawn(move || supervisor.run())?;
+        Ok(())
+    }
+
+    fn run(mut self) {
+        while self.tenant.phase() != Phase::Ended {
+            let gone = self.wait();
+            if self.console_open {
+                self.hear_console();
+            }
+            if self.control_open {
+                self.hear_control();
+            }
+            if self.tenant.with(|live| live.stop_asked) && !self.stop_seen {
+                self.stop_seen = true;
+                self.happens(Event::StopAsked);
+            }
+            if self.overdue.is_some_and(|time| time <= Instant::now()) {
+                self.overdue = None;
+                self.happens(Event::Overdue);
+            }
+            if gone {
+                self.happens(Event::Gone);
+            }
+        }
+    }
+
+    /// Sleeps until there is something to do; true if the process has ended.
+    fn wait(&self) -> bool {
+        let timeout = self.overdue.map(|time| {
+            let left = time.saturating_duration_since(Instant::now());
+            // A little more, so that the time has passed when we look.
+            Timespec::try_from(left + Duration::from_millis(1))
+                .unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 })
+        });
+        // A descriptor that is at its end would be readable for ever: its place is taken by another.
+        let control = self.child.control().as_fd();
+        let control = if self.control_open { control } else { self.child.pidfd() };
+        let console = if self.console_open { self.console.as_fd() } else { self.child.pidfd() };
+        let pidfd = self.child.pidfd();
+        let doorbell = self.tenant.doorbell.as_fd();
+        let mut fds = [pidfd, doorbell, control, console]
+            .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
+        let polled = poll(&mut fds, timeout.as_ref());
+        let mut count = [0u8; 8];
+        // Only clears the doorbell; that it was not rung is no error.
+        let _ = rustix::io::read(&self.tenant.doorbell, &mut count);
+        let [pidfd, ..] = fds;
+        polled.is_ok() && pidfd.revents().contains(PollFlags::IN)
+    }
+
+    fn hear_console(&mut self) {
+        let mut buffer = [0u8; 4096];
+        // One turn takes a bounded amount: a guest that floods its console delays only itself.
+        for _ in 0..16 {
+            match self.console.read(&mut buffer) {
+                Ok(0) => self.console_open = false,
+                Ok(length) => self.tenant.console.write(buffer.get(..length).unwrap_or_default()),
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(error) => {
+                    self.console_open = error.kind() == std::io::ErrorKind::WouldBlock;
+                    return;
+                }
+            }
+            if !self.console_open {
+                return;
+            }
+        }
+    }
+
+    fn hear_control(&mut self) {
+        loop {
+            match self.child.control().receive() {
+                Ok((message, _unwanted_fds)) => self.told(message),
+                Err(ChannelError::Io(error)) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                    return;
+                }
+                Err(error) => {
+                    self.control_open = false;
+                    // The end of the stream means that the process ends; the rest is nonsense.
+                    if !matches!(error, ChannelError::Closed | ChannelError::Io(_)) {
+                        self.ends(End::failed(format!("the tenant process: {error}")));
+                        self.happens(Event::Nonsense);
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    fn told(&mut self, message: ToHost) {
+        match message {
+            ToHost::Running { vcpu_tids, missing } => {
+                for part in &missing {
+                    tracing::warn!(tenant = self.tenant.name, part, "the sandbox is incomplete");
+                }
+                let wanted = self.tenant.with(|live| {
+                    live.missing = missing;
+                    live.spec.vcpus
+                });
+                if vcpu_tids.len() == usize::try_from(wanted).unwrap_or(usize::MAX) {
+                    self.tids = vcpu_tids;
+                    self.happens(Event::Built);
+                } else {
+                    let count = vcpu_tids.len();
+                    let reason = format!("the tenant process reported {count} vCPUs, not {wanted}");
+                    self.ends(End::failed(reason));
+                    self.happens(Event::Nonsense);
+                }
+            }
+            ToHost::Failed { stage, error, hint } => {
+                self.ends(End::not_built(stage, &error, &hint));
+                self.happens(Event::Finished);
+            }
+            ToHost::Exited { reason, console_dropped_bytes } => {
+                if console_dropped_bytes > 0 {
+                    let tenant = &self.tenant.name;
+                    tracing::warn!(tenant, console_dropped_bytes, "console output was lost");
+                }
+                self.ends(End::exited(&reason));
+                self.happens(Event::Finished);
+            }
+        }
+    }
+
+    /// Notes why the tenant ends; the first reason counts.
+    fn ends(&self, end: End) {
+        self.tenant.with(|live| live.end.get_or_insert(end).ok);
+    }
+
+    fn happens(&mut self, event: Event) {
+        let before = self.tenant.phase();
+        let (phase, step) = next(before, event);
+        if phase == Phase::Stopping && before != Phase::Stopping {
+            self.overdue = Some(Instant::now() + STOP_PATIENCE);
+        }
+        match step {
+            Step::Wait => {}
+            Step::Dispatch => return self.dispatch(),
+            Step::AskToStop => {
+                if self.child.control().send(&FromHost::Stop, &[]).is_err() {
+                    self.child.kill();
+                }
+            }
+            Step::Kill => {
+                if event == Event::Overdue {
+                    self.ends(End::failed(format!(
+                        "it was {before:?} for too long and was killed"
+                    )));
+                }
+                self.child.kill();
+            }
+            Step::GiveBack => return self.give_back(),
+        }
+        self.tenant.with(|live| live.phase = phase);
+    }
+
+    /// Hands the vCPUs to the dispatcher of their core; the tenant runs from then on.
+    fn dispatch(&mut self) {
+        self.overdue = None;
+        let spec = self.tenant.with(|live| live.spec.clone());
+        let pid = self.child.pid().cast_signed();
+        if let Err(error) = self.attach_vcpus(&spec, pid) {
+            self.ends(End::failed(error.to_string()));
+            return self.happens(Event::Nonsense);
+        }
+        tracing::info!(tenant = spec.name, pid, core = spec.core, "runs");
+        self.tenant.with(|live| live.phase = Phase::Running);
+    }
+
+    fn attach_vcpus(&self, spec: &model::Tenant, pid: i32) -> Result<(), DispatcherError> {
+        let gone = || DispatcherError::Gone { core: spec.core };
+        let dispatcher = self.shared.resources.dispatcher(spec.core).ok_or_else(gone)?;
+        for (index, tid) in self.tids.iter().enumerate() {
+            let gate = self.gates.word(index).ok_or_else(gone)?;
+            let tenant = spec.name.clone();
+            let vcpu = VcpuSpec { tenant, pid, tid: *tid, gate, contract: spec.cpu };
+            let id = dispatcher.attach(vcpu)?;
+            self.tenant.with(|live| live.vcpus.push(id));
+        }
+        Ok(())
+    }
+
+    fn give_back(&mut self) {
+        let ended = self.child.wait();
+        let reason = match ended {
+            Ok(Ended::Signalled(libc::SIGSYS)) => "it broke its seccomp filter (SIGSYS)".to_owned(),
+            Ok(Ended::Signalled(signal)) => format!("it was killed by signal {signal}"),
+            Ok(Ended::Exited(status)) => format!("its process ended with status {status}"),
+            Err(error) => format!("its process cannot be waited for: {error}"),
+        };
+        // The console is read to its end: the last words matter most.
+        while self.console_open {
+            self.hear_console();
+            let mut fds = [PollFd::new(&self.console, PollFlags::IN)];
+            let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+            if self.console_open && poll(&mut fds, Some(&at_once)) != Ok(1) {
+                break;
+            }
+        }
+        self.ends(End::failed(reason));
+        give_back(&self.shared, &self.tenant);
+    }
+}
+
+/// Gives back everything that the tenant holds; its process is gone or never was.
+pub(super) fn give_back(shared: &Shared, tenant: &Tenant) {
+    let (core, vcpus, devices, uid) = tenant.with(|live| {
+        let (vcpus, devices) = (std::mem::take(&mut live.vcpus), std::mem::take(&mut live.devices));
+        (live.spec.core, vcpus, devices, live.uid.take())
+    });
+    tenant.set_keyboard(None);
+    for vcpu in vcpus {
+        let detached = shared.resources.dispatcher(core).map(|it| it.detach(vcpu));
+        if let Some(Err(error)) = detached {
+            tracing::warn!(tenant = tenant.name, %error, "a vCPU was not given back");
+        }
+    }
+    for device in devices {
+        let detached = shared.resources.domain(&device.group).map(|it| it.detach(device.id));
+        if let Some(Err(error)) = detached {
+            tracing::warn!(tenant = tenant.name, %error, "a device was not given back");
+        }
+    }
+    if let Some(uid) = uid {
+        lock(&shared.uids).remove(&uid);
+    }
+    shared.state.forget_tenant(&tenant.name);
+    tenant.console.close();
+    let (reason, ok) = tenant.with(|live| {
+        live.pid = None;
+        live.phase = Phase::Ended;
+        // Together with the phase, so that no change is admitted after the release.
+        lock(&shared.ledger).release(&tenant.name);
+        live.end.as_ref().map_or((String::new(), true), |end| (end.reason.clone(), end.ok))
+    });
+    if ok {
+        tracing::info!(tenant = tenant.name, reason, "ended");
+    } else {
+        tracing::error!(tenant = tenant.name, reason, "ended");
+    }
+}

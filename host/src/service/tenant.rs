@@ -1,0 +1,130 @@
+//! The entry of one tenant: what its supervisor knows and others may see, ask for, and wait for.
+
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use rustix::event::{EventfdFlags, eventfd};
+
+use super::console::Console;
+use super::life::Phase;
+use super::lock;
+use super::view::End;
+use crate::admission::Part;
+use crate::config::model;
+use crate::dispatcher::VcpuId;
+use crate::iodomain::DeviceId;
+
+/// A tenant.
+#[derive(Debug)]
+pub(super) struct Tenant {
+    pub(super) name: String,
+    pub(super) console: Arc<Console>,
+    /// Wakes the supervisor.
+    pub(super) doorbell: OwnedFd,
+    live: Mutex<Live>,
+    changed: Condvar,
+    /// The host's end of the console, for typing.
+    keyboard: Mutex<Option<UnixStream>>,
+}
+
+/// What changes in a tenant's life.
+#[derive(Debug)]
+pub(super) struct Live {
+    pub(super) phase: Phase,
+    pub(super) stop_asked: bool,
+    pub(super) spec: model::Tenant,
+    pub(super) pid: Option<u32>,
+    pub(super) uid: Option<u32>,
+    pub(super) vcpus: Vec<VcpuId>,
+    pub(super) devices: Vec<Device>,
+    /// Parts of the sandbox that could not be had.
+    pub(super) missing: Vec<String>,
+    pub(super) end: Option<End>,
+}
+
+/// A device of a tenant in an I/O domain.
+#[derive(Clone, Debug)]
+pub(super) struct Device {
+    pub(super) part: Part,
+    pub(super) group: String,
+    pub(super) id: DeviceId,
+}
+
+impl Tenant {
+    /// The entry of a tenant that is about to start.
+    ///
+    /// # Errors
+    /// No descriptor left.
+    pub(super) fn new(spec: model::Tenant) -> std::io::Result<Self> {
+        let doorbell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let name = spec.name.clone();
+        let live = Live {
+            phase: Phase::Starting,
+            stop_asked: false,
+            spec,
+            pid: None,
+            uid: None,
+            vcpus: Vec::new(),
+            devices: Vec::new(),
+            missing: Vec::new(),
+            end: None,
+        };
+        Ok(Self {
+            console: Arc::new(Console::new(&name)),
+            name,
+            doorbell,
+            live: Mutex::new(live),
+            changed: Condvar::new(),
+            keyboard: Mutex::new(None),
+        })
+    }
+
+    /// Looks at, or changes, what is known of the tenant.
+    pub(super) fn with<T>(&self, f: impl FnOnce(&mut Live) -> T) -> T {
+        let mut live = lock(&self.live);
+        let before = live.phase;
+        let result = f(&mut live);
+        if live.phase != before {
+            self.changed.notify_all();
+        }
+        result
+    }
+
+    /// Where the tenant is in its life.
+    pub(super) fn phase(&self) -> Phase {
+        lock(&self.live).phase
+    }
+
+    /// Asks the supervisor to end the tenant. Does not wait.
+    pub(super) fn ask_to_stop(&self) {
+        lock(&self.live).stop_asked = true;
+        // A counter that is full already wakes the supervisor just as well.
+        let _ = rustix::io::write(&self.doorbell, &1u64.to_ne_bytes());
+    }
+
+    /// Waits until the phase is as wanted; false if that takes longer than `patience`.
+    pub(super) fn wait(&self, patience: Duration, wanted: impl Fn(Phase) -> bool) -> bool {
+        let live = lock(&self.live);
+        let waited = self.changed.wait_timeout_while(live, patience, |live| !wanted(live.phase));
+        wanted(waited.unwrap_or_else(PoisonError::into_inner).0.phase)
+    }
+
+    /// Connects the keyboard, or takes it away.
+    pub(super) fn set_keyboard(&self, socket: Option<UnixStream>) {
+        *lock(&self.keyboard) = socket;
+    }
+
+    /// Types on the console without waiting for the guest; returns how many bytes it took, `None`
+    /// if there is nobody.
+    pub(super) fn type_on_console(&self, bytes: &[u8]) -> Option<usize> {
+        let mut keyboard = lock(&self.keyboard);
+        match keyboard.as_mut()?.write(bytes) {
+            Ok(taken) => Some(taken),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Some(0),
+            Err(_) => None,
+        }
+    }
+}

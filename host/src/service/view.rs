@@ -1,0 +1,160 @@
+//! What is reported of tenants and of the host, in JSON and in text.
+
+use moirai_vmm::launch::{ExitReason, Stage};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::Service;
+use super::life::Phase;
+use super::tenant::Tenant;
+use crate::admission::plan::{ContractReport, ResourceReport};
+use crate::config::Config;
+use crate::config::document::TenantTable;
+
+/// How a tenant ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct End {
+    /// It ended by itself or because it was asked, not by a failure.
+    pub ok: bool,
+    /// What happened, and what to do about it where that is known.
+    pub reason: String,
+}
+
+/// A tenant.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct TenantView {
+    /// Name.
+    pub name: String,
+    /// Where it is in its life.
+    pub phase: Phase,
+    /// How it ended.
+    pub end: Option<End>,
+    /// Process, while there is one.
+    pub pid: Option<u32>,
+    /// User id of the process, if it has one of its own.
+    pub uid: Option<u32>,
+    /// Core of its virtual CPUs.
+    pub core: usize,
+    /// Contract of each virtual CPU.
+    pub cpu: ContractReport,
+    /// Volumes with their contracts.
+    pub disk: Vec<DeviceView>,
+    /// Interfaces with their contracts.
+    pub net: Vec<DeviceView>,
+    /// Parts of the sandbox that could not be had.
+    pub sandbox_missing: Vec<String>,
+    /// What was asked for, with all changes since.
+    pub table: TenantTable,
+}
+
+/// A device of a tenant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DeviceView {
+    /// `disk/NAME` or `link/NAME`.
+    pub resource: String,
+    /// The file of a volume, the address of an interface.
+    pub what: String,
+    /// Contract.
+    pub contract: ContractReport,
+}
+
+/// The host.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct HostView {
+    /// Version of Moirai.
+    pub version: String,
+    /// Process of the host service.
+    pub pid: u32,
+    /// Capacity and reservations.
+    pub resources: Vec<ResourceReport>,
+    /// How many tenants run.
+    pub running: usize,
+}
+
+impl End {
+    /// A failure.
+    pub(super) fn failed(reason: String) -> Self {
+        Self { ok: false, reason }
+    }
+
+    /// The VM could not be built.
+    pub(super) fn not_built(stage: Stage, error: &str, hint: &str) -> Self {
+        let step = match stage {
+            Stage::Spec => "the launch message",
+            Stage::Sandbox => "the sandbox",
+            Stage::Kvm => "creating the VM",
+            Stage::Memory => "guest memory",
+            Stage::Image => "the image",
+            Stage::Devices => "the devices",
+            Stage::Vcpus => "the virtual CPUs",
+        };
+        let hint = if hint.is_empty() { String::new() } else { format!("; {hint}") };
+        Self::failed(format!("{step}: {error}{hint}"))
+    }
+
+    /// The VM has ended.
+    pub(super) fn exited(reason: &ExitReason) -> Self {
+        let (ok, reason) = match reason {
+            ExitReason::PowerOff => (true, "the guest powered itself off".to_owned()),
+            ExitReason::Reset => (true, "the guest reset itself".to_owned()),
+            ExitReason::Stopped => (true, "it was stopped".to_owned()),
+            ExitReason::TripleFault { vcpu, registers } => {
+                (false, format!("virtual CPU {vcpu} met a triple fault; {registers}"))
+            }
+            ExitReason::InternalError { vcpu, error, registers } => {
+                (false, format!("KVM could not run virtual CPU {vcpu}: {error}; {registers}"))
+            }
+        };
+        Self { ok, reason }
+    }
+}
+
+impl Tenant {
+    /// Describes the tenant; `config` is that of the host.
+    pub(super) fn view(&self, config: &Config) -> TenantView {
+        self.with(|live| {
+            let spec = &live.spec;
+            let volumes = spec.volumes.iter().map(|volume| DeviceView {
+                resource: name("disk", config.disks.get(volume.disk).map(|disk| &disk.name)),
+                what: volume.path.display().to_string(),
+                contract: ContractReport::of(&volume.contract),
+            });
+            let nets = spec.nets.iter().map(|net| DeviceView {
+                resource: name("link", config.links.get(net.link).map(|link| &link.name)),
+                what: net.mac.map(|byte| format!("{byte:02x}")).join(":"),
+                contract: ContractReport::of(&net.contract),
+            });
+            TenantView {
+                name: self.name.clone(),
+                phase: live.phase,
+                end: live.end.clone(),
+                pid: live.pid,
+                uid: live.uid,
+                core: spec.core,
+                cpu: ContractReport::of(&spec.cpu),
+                disk: volumes.collect(),
+                net: nets.collect(),
+                sandbox_missing: live.missing.clone(),
+                table: spec.table.clone(),
+            }
+        })
+    }
+}
+
+fn name(kind: &str, name: Option<&String>) -> String {
+    format!("{kind}/{}", name.map_or("?", String::as_str))
+}
+
+impl Service {
+    /// Describes the host.
+    #[must_use]
+    pub fn host(&self) -> HostView {
+        let tenants = self.tenants();
+        HostView {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            resources: self.resources(),
+            running: tenants.iter().filter(|tenant| tenant.phase == Phase::Running).count(),
+        }
+    }
+}
