@@ -1,10 +1,11 @@
 //! Requests that drivers post, and what no driver should.
 
+mod random;
+
 use std::sync::Arc;
 
-use proptest::prelude::*;
 use virtio_queue::Queue;
-use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
+use vm_memory::{Bytes, GuestAddress};
 
 use super::config::{MAX_DISCARD_BYTES, MAX_REQUEST_BYTES, SEG_MAX};
 use super::*;
@@ -327,85 +328,4 @@ fn the_configuration_space_has_the_layout_of_the_specification() {
     let read_only = Disk { read_only: true, queues: 4, ..disk() }.features();
     assert_eq!(read_only >> 5 & 1, 1);
     assert_eq!((read_only >> 13 & 1, read_only >> 14 & 1, read_only >> 12 & 1), (0, 0, 1));
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
-
-    /// Whatever header and chain a guest posts: one chain in, at most one out, every accepted
-    /// request inside the disk and the memory, nothing panics.
-    #[test]
-    fn random_requests_stay_inside_disk_and_memory(
-        header in any::<[u8; 16]>(),
-        kind in prop_oneof![Just(0_u32), Just(1), Just(4), Just(8), Just(11), Just(13), any::<u32>()],
-        near in prop_oneof![0_u64..=1 << 20, any::<u64>()],
-        pieces in proptest::collection::vec(
-            (prop_oneof![0_u64..MEMORY as u64 + 4096, any::<u64>()],
-             prop_oneof![(0_u32..9).prop_map(|n| n * 512), any::<u32>()],
-             any::<bool>()),
-            0..8,
-        ),
-        status in any::<bool>(),
-    ) {
-        let mut guest = Guest::new(disk());
-        guest.mem.write_slice(&header, GuestAddress(HEADER)).unwrap();
-        guest.header(kind, near);
-        let mut chain = vec![readable(HEADER, 16)];
-        chain.extend(pieces.into_iter().map(|(addr, len, writable)| {
-            Descriptor { addr: GuestAddress(addr), len, writable }
-        }));
-        if status {
-            chain.push(writable(STATUS, 1));
-        }
-        guest.driver.post(&chain);
-        match guest.frontend.next_request(&guest.mem, &mut guest.queue) {
-            Ok(Next::Request(request)) => {
-                let capacity = disk().capacity_sectors * 512;
-                let (offset, len) = match request.op {
-                    Op::Read { offset_bytes } | Op::Write { offset_bytes, .. } => {
-                        (offset_bytes, request.buffers.len_bytes())
-                    }
-                    Op::Discard(range) | Op::WriteZeroes(range) => {
-                        (range.offset_bytes, range.len_bytes)
-                    }
-                    Op::Flush => (0, 0),
-                };
-                prop_assert!(offset + len <= capacity);
-                prop_assert!((offset | len) % 512 == 0);
-                let base = guest.mem.get_host_address(GuestAddress(0)).unwrap() as usize;
-                for segment in request.buffers.segments() {
-                    prop_assert!(segment.addr >= base && segment.addr + segment.len <= base + MEMORY);
-                }
-                let Guest { frontend, mem, queue, .. } = &mut guest;
-                frontend.complete(mem, queue, request.token, Outcome::Ok).unwrap();
-                prop_assert!(guest.driver.used().is_some());
-            }
-            Ok(Next::Answered) => prop_assert!(guest.driver.used().is_some()),
-            Ok(Next::Empty) => prop_assert!(false, "the chain vanished"),
-            Err(_) => prop_assert!(guest.driver.used().is_none()),
-        }
-        prop_assert!(guest.driver.used().is_none());
-    }
-
-    /// All that a guest can write is random; the frontend answers or fails, and ends.
-    #[test]
-    fn random_memory_never_panics_the_frontend(
-        bytes in proptest::collection::vec(any::<u8>(), 0x3000),
-        available in 0_u16..=256,
-    ) {
-        let mut guest = Guest::new(disk());
-        guest.mem.write_slice(&bytes, GuestAddress(0)).unwrap();
-        let [_, avail, _] = guest.driver.addresses();
-        guest.mem.write_obj(available, GuestAddress(avail + 2)).unwrap();
-        for _ in 0..=256 {
-            match guest.frontend.next_request(&guest.mem, &mut guest.queue) {
-                Ok(Next::Request(request)) => {
-                    let Guest { frontend, mem, queue, .. } = &mut guest;
-                    frontend.complete(mem, queue, request.token, Outcome::Ok).unwrap();
-                }
-                Ok(Next::Answered) => {}
-                Ok(Next::Empty) | Err(_) => break,
-            }
-        }
-    }
 }

@@ -7,3 +7,6 @@ pub mod tx;
 
 pub use config::{MacAddr, Nic};
 pub use header::{Checksum, HeaderError, VNET_HEADER_LEN, VnetHeader};
+
+#[cfg(test)]
+mod tests;

@@ -1,13 +1,15 @@
 //! One vhost-user connection, seen from the device's side (the "backend" of the specification).
 //!
 //! `wire` reads and writes messages without ever blocking, `memory` validates and maps memory
-//! tables, `vring` holds what is known of a queue, `session` is the protocol: which message is legal
-//! when, and what it changes. Everything that arrives here was written by a process that may have
-//! been taken over by its guest.
+//! tables, `vring` holds what is known of a queue, `session` and `queues` are the protocol: which
+//! message is legal when, and what it changes. Everything that arrives here was written by a process
+//! that may have been taken over by its guest.
 //! <https://qemu-project.gitlab.io/qemu/interop/vhost-user.html>
 
 mod error;
+mod events;
 mod memory;
+mod queues;
 mod session;
 mod vring;
 mod wire;
@@ -16,6 +18,7 @@ mod wire;
 mod tests;
 
 pub use error::SessionError;
+pub use events::{DEFAULT_MAX_MEMORY_BYTES, DeviceProfile, Event, Ready};
 pub use memory::MemoryError;
-pub use session::{DEFAULT_MAX_MEMORY_BYTES, DeviceProfile, Event, Ready, Session};
+pub use session::Session;
 pub use vring::Vring;

@@ -1,23 +1,20 @@
-//! The protocol: which message is legal when, and what it changes.
+//! The protocol: messages in, events and replies out. What is about memory and queues is in `queues`.
 //!
 //! While a stopped queue drains, no further message is read: its peer waits for the answer anyway,
 //! and what an impatient one sends stays in the socket.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use vhost::vhost_user::message::{
-    FrontendReq, VhostUserConfig, VhostUserMemory, VhostUserMemoryRegion,
-    VhostUserProtocolFeatures as Protocol, VhostUserVirtioFeatures, VhostUserVringAddr,
-    VhostUserVringState,
+    FrontendReq, VhostUserConfig, VhostUserProtocolFeatures as Protocol, VhostUserVirtioFeatures,
 };
-use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 
-use super::memory::{Limits, MemoryTable};
-use super::vring::RingAddresses;
+use super::memory::MemoryTable;
+use super::queues::vring_state;
 use super::wire::{self, Message, Received, Receiver};
-use super::{SessionError, Vring};
+use super::{DeviceProfile, Event, Ready, SessionError, Vring};
 use crate::memory::GuestMemory;
 
 /// Messages that one call of [`Session::ready`] handles at most.
@@ -26,69 +23,8 @@ const MESSAGES_PER_CALL: usize = 64;
 /// Longest read of the configuration space, as in QEMU.
 const MAX_CONFIG_BYTES: u32 = 256;
 
-/// Default of [`DeviceProfile::max_memory_bytes`]: 1 TiB.
-pub const DEFAULT_MAX_MEMORY_BYTES: u64 = 1 << 40;
-
-/// What a session offers to its peer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeviceProfile {
-    /// Virtio feature bits.
-    pub features: u64,
-    /// Configuration space; reads beyond its end give zeros.
-    pub config: Vec<u8>,
-    /// Number of queues.
-    pub queues: u16,
-    /// Largest size of a queue, a power of two.
-    pub max_queue_size: u16,
-    /// Accept memory that its owner could truncate, which would kill this process with SIGBUS.
-    /// Only for VMMs that are trusted and cannot seal their memory.
-    pub allow_unsealed_memory: bool,
-    /// Most guest memory that is mapped, in bytes: address space is shared by all sessions.
-    pub max_memory_bytes: u64,
-}
-
-/// What a message changed for the owner of the session.
-#[derive(Debug)]
-pub enum Event {
-    /// There is a new memory table. Requests in flight keep the old one alive.
-    Memory(Arc<GuestMemory>),
-    /// Features were negotiated (also `Session::features`).
-    Features(u64),
-    /// The queue may be served: it has memory, addresses and a kick descriptor, and is enabled.
-    /// Watch its kick descriptor and look at the ring once now.
-    QueueStarted {
-        /// Which queue.
-        index: u16,
-    },
-    /// Take no more from this queue, stop watching its kick descriptor. With `drain` the peer waits
-    /// until everything in flight was completed: call [`Session::drained`] then.
-    QueueStopped {
-        /// Which queue.
-        index: u16,
-        /// Whether the peer waits for [`Session::drained`].
-        drain: bool,
-    },
-    /// The kick descriptor of a running queue is another one now.
-    QueueKickChanged {
-        /// Which queue.
-        index: u16,
-    },
-    /// The peer is gone. Nothing follows.
-    Closed,
-}
-
-/// What [`Session::ready`] did.
-#[derive(Debug, Default)]
-pub struct Ready {
-    /// What happened, in order.
-    pub events: Vec<Event>,
-    /// More messages may wait than one call is willing to handle: call again soon, without waiting
-    /// for the socket to become readable.
-    pub again: bool,
-}
-
 /// What the peer gets for a message.
-enum Answer {
+pub(super) enum Answer {
     /// An acknowledgement, if it asked for one.
     Ack,
     /// "That failed", if it asked; the session goes on.
@@ -104,14 +40,15 @@ enum Answer {
 pub struct Session {
     stream: UnixStream,
     receiver: Receiver,
-    profile: DeviceProfile,
+    pub(super) profile: DeviceProfile,
     features: u64,
     protocol: Protocol,
-    memory: Option<MemoryTable>,
-    vrings: Vec<Vring>,
-    events: Vec<Event>,
+    pub(super) table: Option<MemoryTable>,
+    pub(super) vrings: Vec<Vring>,
+    /// What happened and was not reported yet.
+    pub(super) events: Vec<Event>,
     /// The GET_VRING_BASE request that waits for its queue to drain.
-    awaited: Option<u16>,
+    pub(super) awaited: Option<u16>,
 }
 
 impl Session {
@@ -130,7 +67,7 @@ impl Session {
             profile,
             features: 0,
             protocol: Protocol::empty(),
-            memory: None,
+            table: None,
             vrings,
             events: Vec::new(),
             awaited: None,
@@ -192,7 +129,7 @@ impl Session {
 
     /// The guest's memory, once there is some.
     pub fn memory(&self) -> Option<&Arc<GuestMemory>> {
-        self.memory.as_ref().map(|table| &table.guest)
+        self.table.as_ref().map(|table| &table.guest)
     }
 
     /// A queue, running or not.
@@ -313,152 +250,6 @@ impl Session {
         let bytes = config.take(if good { len } else { 0 });
         Ok(Answer::Reply(words.as_flattened().iter().chain(bytes).copied().collect()))
     }
-
-    fn set_mem_table(&mut self, message: &mut Message) -> Result<Answer, SessionError> {
-        let (table, mut rest): (VhostUserMemory, _) = message.head()?;
-        let count = usize::try_from(table.num_regions).unwrap_or(usize::MAX);
-        let region_len = size_of::<VhostUserMemoryRegion>();
-        if count == 0 || rest.len() != count.saturating_mul(region_len) {
-            let expected = count.saturating_mul(region_len).saturating_add(8);
-            let got = message.payload().len();
-            return Err(SessionError::WrongSize { request: message.request, got, expected });
-        }
-        let mut regions = Vec::with_capacity(count);
-        while let Some((bytes, tail)) = rest.split_at_checked(region_len) {
-            let Some(region) = vm_memory::ByteValued::from_slice(bytes) else { break };
-            regions.push(*region);
-            rest = tail;
-        }
-        let files = message.take_files(count)?;
-        let limits = Limits {
-            max_bytes: self.profile.max_memory_bytes,
-            allow_unsealed: self.profile.allow_unsealed_memory,
-        };
-        let table = MemoryTable::map(&regions, files, limits)?;
-        for vring in &mut self.vrings {
-            vring.locate(Some(&table))?;
-            vring.revalidate()?;
-        }
-        self.events.push(Event::Memory(Arc::clone(&table.guest)));
-        self.memory = Some(table);
-        self.refresh_all()
-    }
-
-    fn set_vring_num(&mut self, state: VhostUserVringState) -> Result<Answer, SessionError> {
-        self.idle_vring(state.index, FrontendReq::SET_VRING_NUM)?.set_size(state.num)?;
-        Ok(Answer::Ack)
-    }
-
-    fn set_vring_addr(&mut self, body: VhostUserVringAddr) -> Result<Answer, SessionError> {
-        let index = body.index;
-        let vring = usize::try_from(index).ok().and_then(|index| self.vrings.get_mut(index));
-        let vring = vring.ok_or(SessionError::NoSuchQueue(index))?;
-        vring.addresses = Some(RingAddresses {
-            descriptors: body.descriptor,
-            available: body.available,
-            used: body.used,
-        });
-        vring.locate(self.memory.as_ref())?;
-        vring.revalidate()?;
-        self.refresh_all()
-    }
-
-    fn set_vring_base(&mut self, state: VhostUserVringState) -> Result<Answer, SessionError> {
-        let base = u16::try_from(state.num).map_err(|_| SessionError::BadValue {
-            request: FrontendReq::SET_VRING_BASE.into(),
-            value: u64::from(state.num),
-        })?;
-        self.idle_vring(state.index, FrontendReq::SET_VRING_BASE)?.set_base(base);
-        Ok(Answer::Ack)
-    }
-
-    fn get_vring_base(&mut self, state: VhostUserVringState) -> Result<Answer, SessionError> {
-        let vring = self.vring(state.index)?;
-        let index =
-            u16::try_from(state.index).map_err(|_| SessionError::NoSuchQueue(state.index))?;
-        if !vring.started {
-            let base = u32::from(vring.base());
-            return Ok(Answer::Reply(vring_state(index, base)));
-        }
-        (vring.draining, vring.running) = (true, false);
-        self.awaited = Some(index);
-        self.events.push(Event::QueueStopped { index, drain: true });
-        Ok(Answer::Later)
-    }
-
-    fn set_vring_enable(&mut self, state: VhostUserVringState) -> Result<Answer, SessionError> {
-        let enabled = match state.num {
-            0 => false,
-            1 => true,
-            value => {
-                let request = FrontendReq::SET_VRING_ENABLE.into();
-                return Err(SessionError::BadValue { request, value: value.into() });
-            }
-        };
-        self.vring(state.index)?.enabled = enabled;
-        self.refresh_all()
-    }
-
-    fn set_vring_kick(&mut self, message: &mut Message) -> Result<Answer, SessionError> {
-        let (index, eventfd) = self.vring_file(message)?;
-        let vring = self.vring(index.into())?;
-        vring.kick = Some(eventfd.ok_or(SessionError::NoKick(index))?);
-        vring.started = true;
-        if vring.running {
-            self.events.push(Event::QueueKickChanged { index });
-        }
-        self.refresh_all()
-    }
-
-    /// The queue index and eventfd of a KICK, CALL or ERR message; bit 8 says that there is none.
-    fn vring_file(
-        &mut self,
-        message: &mut Message,
-    ) -> Result<(u16, Option<OwnedFd>), SessionError> {
-        let value = message.u64()?;
-        let request = message.request;
-        if value > 0x1ff {
-            return Err(SessionError::BadValue { request, value });
-        }
-        let index = u16::try_from(value & 0xff).unwrap_or(u16::MAX);
-        self.vring(index.into())?;
-        let mut files = message.take_files(usize::from(value & 0x100 == 0))?;
-        let Some(file) = files.pop() else { return Ok((index, None)) };
-        if !is_eventfd(&file) {
-            return Err(SessionError::NotEventfd(index));
-        }
-        Ok((index, Some(file)))
-    }
-
-    fn vring(&mut self, index: u32) -> Result<&mut Vring, SessionError> {
-        let vring = usize::try_from(index).ok().and_then(|index| self.vrings.get_mut(index));
-        vring.ok_or(SessionError::NoSuchQueue(index))
-    }
-
-    fn idle_vring(&mut self, index: u32, request: FrontendReq) -> Result<&mut Vring, SessionError> {
-        let vring = self.vring(index)?;
-        match (u16::try_from(index), vring.started) {
-            (Ok(index), true) => Err(SessionError::QueueRunning { index, request: request.into() }),
-            _ => Ok(vring),
-        }
-    }
-
-    /// Starts and stops queues according to what is known of them now.
-    fn refresh_all(&mut self) -> Result<Answer, SessionError> {
-        for (index, vring) in (0..).zip(&mut self.vrings) {
-            if !vring.refresh(self.features)? {
-                continue;
-            }
-            if vring.running && self.features >> VIRTIO_F_VERSION_1 & 1 == 0 {
-                return Err(SessionError::LegacyDriver);
-            }
-            self.events.push(match vring.running {
-                true => Event::QueueStarted { index },
-                false => Event::QueueStopped { index, drain: false },
-            });
-        }
-        Ok(Answer::Ack)
-    }
 }
 
 fn protocol_offered() -> Protocol {
@@ -467,17 +258,6 @@ fn protocol_offered() -> Protocol {
 
 fn number(value: u64) -> Result<Answer, SessionError> {
     Ok(Answer::Reply(value.to_ne_bytes().to_vec()))
-}
-
-fn vring_state(index: u16, num: u32) -> Vec<u8> {
-    [u32::from(index).to_ne_bytes(), num.to_ne_bytes()].concat()
-}
-
-/// Anything else could block us when read or written.
-fn is_eventfd(file: &OwnedFd) -> bool {
-    use std::os::fd::AsRawFd;
-    let link = format!("/proc/self/fd/{}", file.as_raw_fd());
-    std::fs::read_link(link).is_ok_and(|target| target.as_os_str() == "anon_inode:[eventfd]")
 }
 
 impl AsFd for Session {

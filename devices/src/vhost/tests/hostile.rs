@@ -274,7 +274,7 @@ fn regions_of_one_file_are_mapped_where_the_guest_expects_them() {
 #[test]
 fn rings_outside_the_memory_are_refused_whenever_that_becomes_known() {
     let file = memfd(true);
-    for address in [USER - 16, USER + (1 << 20), u64::MAX & !0xf, 0, USER + 8] {
+    for address in [USER - 16, USER + (1 << 20), !0xf, 0, USER + 8] {
         let mut peer = Peer::new(profile());
         peer.introduce(file.as_fd(), 1 << 20);
         let error = peer.tell(FrontendReq::SET_VRING_ADDR, &ring_at(0, address), &[]).unwrap_err();

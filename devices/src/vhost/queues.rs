@@ -1,0 +1,190 @@
+//! The part of the protocol that is about memory and queues: what each request requires and
+//! changes, and when a queue starts or stops because of it.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+
+use vhost::vhost_user::message::{
+    FrontendReq, VhostUserMemory, VhostUserMemoryRegion, VhostUserVringAddr, VhostUserVringState,
+};
+use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
+
+use super::memory::{Limits, MemoryTable};
+use super::session::Answer;
+use super::vring::RingAddresses;
+use super::wire::Message;
+use super::{Event, Session, SessionError, Vring};
+
+impl Session {
+    pub(super) fn set_mem_table(&mut self, message: &mut Message) -> Result<Answer, SessionError> {
+        let (table, mut rest): (VhostUserMemory, _) = message.head()?;
+        let count = usize::try_from(table.num_regions).unwrap_or(usize::MAX);
+        let region_len = size_of::<VhostUserMemoryRegion>();
+        if count == 0 || rest.len() != count.saturating_mul(region_len) {
+            let expected = count.saturating_mul(region_len).saturating_add(8);
+            let got = message.payload().len();
+            return Err(SessionError::WrongSize { request: message.request, got, expected });
+        }
+        let mut regions = Vec::with_capacity(count);
+        while let Some((bytes, tail)) = rest.split_at_checked(region_len) {
+            let Some(region) = vm_memory::ByteValued::from_slice(bytes) else { break };
+            regions.push(*region);
+            rest = tail;
+        }
+        let files = message.take_files(count)?;
+        let limits = Limits {
+            max_bytes: self.profile.max_memory_bytes,
+            allow_unsealed: self.profile.allow_unsealed_memory,
+        };
+        let table = MemoryTable::map(&regions, files, limits)?;
+        for vring in &mut self.vrings {
+            vring.locate(Some(&table))?;
+            vring.revalidate()?;
+        }
+        self.events.push(Event::Memory(Arc::clone(&table.guest)));
+        self.table = Some(table);
+        self.refresh_all()
+    }
+
+    pub(super) fn set_vring_num(
+        &mut self,
+        state: VhostUserVringState,
+    ) -> Result<Answer, SessionError> {
+        self.idle_vring(state.index, FrontendReq::SET_VRING_NUM)?.set_size(state.num)?;
+        Ok(Answer::Ack)
+    }
+
+    pub(super) fn set_vring_addr(
+        &mut self,
+        body: VhostUserVringAddr,
+    ) -> Result<Answer, SessionError> {
+        let index = body.index;
+        let vring = usize::try_from(index).ok().and_then(|index| self.vrings.get_mut(index));
+        let vring = vring.ok_or(SessionError::NoSuchQueue(index))?;
+        vring.addresses = Some(RingAddresses {
+            descriptors: body.descriptor,
+            available: body.available,
+            used: body.used,
+        });
+        vring.locate(self.table.as_ref())?;
+        vring.revalidate()?;
+        self.refresh_all()
+    }
+
+    pub(super) fn set_vring_base(
+        &mut self,
+        state: VhostUserVringState,
+    ) -> Result<Answer, SessionError> {
+        let base = u16::try_from(state.num).map_err(|_| SessionError::BadValue {
+            request: FrontendReq::SET_VRING_BASE.into(),
+            value: u64::from(state.num),
+        })?;
+        self.idle_vring(state.index, FrontendReq::SET_VRING_BASE)?.set_base(base);
+        Ok(Answer::Ack)
+    }
+
+    pub(super) fn get_vring_base(
+        &mut self,
+        state: VhostUserVringState,
+    ) -> Result<Answer, SessionError> {
+        let vring = self.vring(state.index)?;
+        let index =
+            u16::try_from(state.index).map_err(|_| SessionError::NoSuchQueue(state.index))?;
+        if !vring.started {
+            let base = u32::from(vring.base());
+            return Ok(Answer::Reply(vring_state(index, base)));
+        }
+        (vring.draining, vring.running) = (true, false);
+        self.awaited = Some(index);
+        self.events.push(Event::QueueStopped { index, drain: true });
+        Ok(Answer::Later)
+    }
+
+    pub(super) fn set_vring_enable(
+        &mut self,
+        state: VhostUserVringState,
+    ) -> Result<Answer, SessionError> {
+        let enabled = match state.num {
+            0 => false,
+            1 => true,
+            value => {
+                let request = FrontendReq::SET_VRING_ENABLE.into();
+                return Err(SessionError::BadValue { request, value: value.into() });
+            }
+        };
+        self.vring(state.index)?.enabled = enabled;
+        self.refresh_all()
+    }
+
+    pub(super) fn set_vring_kick(&mut self, message: &mut Message) -> Result<Answer, SessionError> {
+        let (index, eventfd) = self.vring_file(message)?;
+        let vring = self.vring(index.into())?;
+        vring.kick = Some(eventfd.ok_or(SessionError::NoKick(index))?);
+        vring.started = true;
+        if vring.running {
+            self.events.push(Event::QueueKickChanged { index });
+        }
+        self.refresh_all()
+    }
+
+    /// The queue index and eventfd of a KICK, CALL or ERR message; bit 8 says that there is none.
+    pub(super) fn vring_file(
+        &mut self,
+        message: &mut Message,
+    ) -> Result<(u16, Option<OwnedFd>), SessionError> {
+        let value = message.u64()?;
+        let request = message.request;
+        if value > 0x1ff {
+            return Err(SessionError::BadValue { request, value });
+        }
+        let index = u16::try_from(value & 0xff).unwrap_or(u16::MAX);
+        self.vring(index.into())?;
+        let mut files = message.take_files(usize::from(value & 0x100 == 0))?;
+        let Some(file) = files.pop() else { return Ok((index, None)) };
+        if !is_eventfd(&file) {
+            return Err(SessionError::NotEventfd(index));
+        }
+        Ok((index, Some(file)))
+    }
+
+    pub(super) fn vring(&mut self, index: u32) -> Result<&mut Vring, SessionError> {
+        let vring = usize::try_from(index).ok().and_then(|index| self.vrings.get_mut(index));
+        vring.ok_or(SessionError::NoSuchQueue(index))
+    }
+
+    fn idle_vring(&mut self, index: u32, request: FrontendReq) -> Result<&mut Vring, SessionError> {
+        let vring = self.vring(index)?;
+        match (u16::try_from(index), vring.started) {
+            (Ok(index), true) => Err(SessionError::QueueRunning { index, request: request.into() }),
+            _ => Ok(vring),
+        }
+    }
+
+    /// Starts and stops queues according to what is known of them now.
+    pub(super) fn refresh_all(&mut self) -> Result<Answer, SessionError> {
+        let features = self.features();
+        for (index, vring) in (0..).zip(&mut self.vrings) {
+            if !vring.refresh(features)? {
+                continue;
+            }
+            if vring.running && features >> VIRTIO_F_VERSION_1 & 1 == 0 {
+                return Err(SessionError::LegacyDriver);
+            }
+            self.events.push(match vring.running {
+                true => Event::QueueStarted { index },
+                false => Event::QueueStopped { index, drain: false },
+            });
+        }
+        Ok(Answer::Ack)
+    }
+}
+
+pub(super) fn vring_state(index: u16, num: u32) -> Vec<u8> {
+    [u32::from(index).to_ne_bytes(), num.to_ne_bytes()].concat()
+}
+
+/// Anything else could block us when read or written.
+fn is_eventfd(file: &OwnedFd) -> bool {
+    let link = format!("/proc/self/fd/{}", file.as_raw_fd());
+    std::fs::read_link(link).is_ok_and(|target| target.as_os_str() == "anon_inode:[eventfd]")
+}
