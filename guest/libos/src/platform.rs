@@ -1,11 +1,11 @@
 //! The machine seen from ring 3: ports, the time stamp counter, CPUID, memory-mapped registers and
-//! the four services of ring 0. Every instruction that Rust has no word for is here.
+//! the services of ring 0. Every instruction that Rust has no word for is here.
 //!
 //! Owns no state; `shim.S` is the other side of the gate.
 #![allow(unsafe_code, reason = "inline assembly and device registers")]
 
 use core::arch::asm;
-use core::arch::x86_64::{__cpuid, _rdtsc};
+use core::arch::x86_64::_rdtsc;
 use core::sync::atomic::AtomicU64;
 
 core::arch::global_asm!(include_str!("shim.S"), options(att_syntax));
@@ -19,6 +19,7 @@ unsafe extern "C" {
 /// Services of the gate, numbered as in `shim.S`.
 const GATE_HALT_IF_IDLE: u64 = 0;
 const GATE_RESET: u64 = 3;
+const GATE_CPUID: u64 = 4;
 
 /// The interrupts that came since [`take_pending`] last cleared the word; byte `n` is vector
 /// `0x40 + n`.
@@ -69,10 +70,17 @@ pub(crate) fn tsc() -> u64 {
     unsafe { _rdtsc() }
 }
 
-/// EAX and EBX of a CPUID leaf.
+/// EAX and EBX of a CPUID leaf, as the VM defines it. Where ring 3 runs natively without hardware
+/// virtualization, the instruction shows the real processor there, so ring 0 executes it.
 pub(crate) fn cpuid(leaf: u32) -> (u32, u32) {
-    let result = __cpuid(leaf);
-    (result.eax, result.ebx)
+    let (eax, ebx): (u32, u64);
+    // SAFETY: the service changes the four registers of CPUID only; rbx, which Rust reserves, is
+    // put back.
+    unsafe {
+        asm!("mov {saved}, rbx", "int3", "xchg {saved}, rbx", saved = out(reg) ebx,
+            in("r8") GATE_CPUID, inout("eax") leaf => eax, inout("ecx") 0 => _, out("edx") _);
+    }
+    (eax, (ebx & 0xffff_ffff) as u32)
 }
 
 /// Writes a 32-bit device register.

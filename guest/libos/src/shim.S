@@ -5,7 +5,7 @@
 #   - 32-bit PVH entry -> long mode -> ring 3 (skipped by a VMM that honours the ring-3 note),
 #   - device interrupts: note which one came, end it at the local APIC, return,
 #   - exceptions: record them and continue in ring 3 at `failure_entry`,
-#   - int3 gate, called by ring 3: halt if idle, rdmsr, wrmsr, reset.
+#   - int3 gate, called by ring 3: halt if idle, rdmsr, wrmsr, cpuid, reset.
 # Everything is static: nothing here is written at run time but the records and the stacks.
 
 .set KERNEL_CODE, 0x10
@@ -19,6 +19,7 @@
 .set TSS, 0x400000              # fixed by link.ld
 .set TSS_LIMIT, 0x68 + 8192     # I/O permission bitmap and its closing byte included
 .set FIRST_IRQ, 0x40            # vectors 0x40..0x47: timer and devices
+.set GATE_SERVICES, 5
 .set LAPIC_EOI, 0xfee000b0
 
 # ---------------------------------------------------------------------------------------- ELF notes
@@ -155,7 +156,7 @@ exception:                      # stack: vector, error code, rip, cs, rflags, rs
     iretq
 
 gate:                           # r8: which service
-    cmpq $4, %r8
+    cmpq $GATE_SERVICES, %r8
     jae stray_breakpoint
     jmpq *gate_services(, %r8, 8)
 stray_breakpoint:
@@ -175,13 +176,16 @@ read_msr:
 write_msr:
     wrmsr
     iretq
+read_cpuid:                     # ring 3 may see the real processor's CPUID instead of the VM's
+    cpuid
+    iretq
 reset:                          # no interrupt table: the next exception becomes a triple fault
     lidt no_idt
     ud2
 
 .balign 8
 gate_services:
-    .quad halt_if_idle, read_msr, write_msr, reset
+    .quad halt_if_idle, read_msr, write_msr, reset, read_cpuid
 no_idt:
     .word 0
     .quad 0

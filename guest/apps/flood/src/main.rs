@@ -16,6 +16,8 @@ moirai_sdk::main!("flood", run);
 
 /// Wake when the device has sent so many of the packets that fill its ring.
 const BATCH: u16 = 32;
+/// A link that has not taken anything for so long is asked whether it has given up.
+const SILENCE_NS: u64 = 2000 * MS;
 /// At the end, packets that the link has not taken yet are waited for no longer than this.
 const DRAIN_NS: u64 = 5000 * MS;
 
@@ -33,15 +35,22 @@ fn run(app: &mut App) -> Result<(), AppError> {
     let limit = if count == 0 { u64::MAX } else { count };
     let (mut sent, mut full, mut waited) = (0u64, 0u64, 0u64);
     let mut turn = receivers.iter().cycle();
+    let mut moved_at = now();
     while app.running() && sent < limit {
         network.poll(now())?;
         let outcome = fill(&mut network, &mut turn, port, &payload, limit - sent);
         sent += outcome.sent;
+        if outcome.sent > 0 {
+            moved_at = now();
+        } else if now() > moved_at + SILENCE_NS {
+            network.nic().check_alive()?;
+            moved_at = now();
+        }
         match outcome.error {
             None => {}
             Some(SendError::Full) => {
                 full += 1;
-                app.wait(network.poll_at(), &mut [&mut network.nic().wake_on(BATCH)]);
+                app.wait(Some(moved_at + SILENCE_NS), &mut [&mut network.nic().wake_on(BATCH)]);
             }
             Some(SendError::Unresolved) => {
                 waited += 1;

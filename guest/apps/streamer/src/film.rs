@@ -16,6 +16,10 @@ use moirai_sdk::{AppError, Buffer, Completion, Disk, Payload, SECTOR, Token};
 /// A chunk that cannot be read is tried again this often.
 const RETRIES_MAX: u32 = 5;
 
+/// Clock references are at most 100 ms apart; to interpolate between two of them, the window has to
+/// reach from one to the next: this is enough for 40 Mbit/s.
+const READ_AHEAD_MIN: usize = 512 << 10;
+
 /// What comes next.
 pub(crate) enum Next {
     /// A packet, due so many ticks after the film's first clock reference.
@@ -82,7 +86,8 @@ impl Film {
     pub(crate) fn new(disk: Disk, chunk: u64, reads: u16, looped: bool) -> Result<Self, AppError> {
         let chunk_len = usize::try_from(chunk).unwrap_or(usize::MAX);
         // As many chunks wait to be sent as are being read, and two more are leaving.
-        let buffers = 2 * usize::from(reads) + 2;
+        let spans_references = READ_AHEAD_MIN.div_ceil(chunk_len);
+        let buffers = (2 * usize::from(reads) + 2).max(spans_references);
         let empties = (0..buffers).map(|_| Buffer::new(chunk_len)).collect::<Result<_, _>>()?;
         Ok(Self {
             disk,
@@ -142,11 +147,18 @@ impl Film {
             *slot = Some(found);
         }
         let position = self.stream_position(pass, at);
+        // Nothing more can be read before this packet has left: no reference will come in time.
+        let stuck =
+            self.disk.in_flight() == 0 && self.empties.is_empty() && self.leaving.is_empty();
         let ended = self.len.is_some() && !self.looped;
-        Ok(match self.timeline.due(position, ended) {
-            Some(due_ticks) => Next::Packet { due_ticks, payload },
-            None => Next::Wait,
-        })
+        match self.timeline.due(position, ended || stuck) {
+            Some(due_ticks) => Ok(Next::Packet { due_ticks, payload }),
+            None if stuck => Err(AppError::Other(format!(
+                "no second clock reference (PCR) within {} bytes of film: give chunk= or reads= a greater value",
+                self.window.len() as u64 * self.chunk
+            ))),
+            None => Ok(Next::Wait),
+        }
     }
 
     /// Goes on to the packet after the one that [`Film::next`] gave.

@@ -22,6 +22,8 @@ moirai_sdk::main!("streamer", run);
 const PATIENCE_NS: u64 = 1000 * MS;
 /// At the end, packets that the link has not taken yet are waited for no longer than this.
 const DRAIN_NS: u64 = 2000 * MS;
+/// Devices that have not moved anything for so long are asked whether they have given up.
+const SILENCE_NS: u64 = 2000 * MS;
 /// While the ring is full: wake when the device has sent so many packets.
 const LINK_BATCH: u16 = 16;
 const CHUNK_MIN: u64 = 4096;
@@ -76,19 +78,29 @@ fn stream(
     film: &mut Film,
     network: &mut Stack,
 ) -> Result<(), AppError> {
+    let mut moved_at = now();
     while app.running() {
         network.poll(now())?;
         film.poll()?;
         let pause = sender.send_due(film, network, now())?;
         network.nic().kick();
+        let silence_ends = moved_at + SILENCE_NS;
         let (until, chains) = match pause {
-            Pause::Until(time) => (Some(time), 0),
-            Pause::Disk => (None, 0),
-            Pause::Link => (None, LINK_BATCH),
+            Pause::Until(time) => (time, 0),
+            Pause::Disk => (silence_ends, 0),
+            Pause::Link => (silence_ends, LINK_BATCH),
             Pause::Finished => break,
         };
-        let until = until.into_iter().chain(network.poll_at()).min();
-        app.wait(until, &mut [film.disk(), &mut network.nic().wake_on(chains)]);
+        let time = now();
+        if matches!(pause, Pause::Until(_)) {
+            moved_at = time;
+        } else if time > silence_ends {
+            film.disk().check_alive()?;
+            network.nic().check_alive()?;
+            moved_at = time;
+        }
+        let until = network.poll_at().map_or(until, |at| at.min(until));
+        app.wait(Some(until), &mut [film.disk(), &mut network.nic().wake_on(chains)]);
         if app.report_due() {
             report(app, sender, film);
         }
@@ -111,6 +123,7 @@ fn report(app: &App, sender: &mut Sender, film: &Film) {
             .number("late", counters.late)
             .number("underruns", counters.underruns)
             .number("worst_late_us", counters.worst_late_ns / 1000)
+            .number("max_late_us", counters.max_late_ns / 1000)
             .number("unresolved", counters.unresolved)
             .number("bytes_read", film.bytes_read)
             .number("read_errors", film.read_errors)

@@ -35,6 +35,8 @@ pub(crate) struct Counters {
     pub(crate) underruns: u64,
     /// Greatest lateness since the last report.
     pub(crate) worst_late_ns: u64,
+    /// Greatest lateness at all.
+    pub(crate) max_late_ns: u64,
     /// Not sent, because the receiver's next hop has not answered ARP.
     pub(crate) unresolved: u64,
 }
@@ -169,6 +171,7 @@ impl Sender {
     fn note_lateness(&mut self, due_ns: u64, now: u64) {
         let late_by = now.saturating_sub(due_ns);
         self.counters.worst_late_ns = self.counters.worst_late_ns.max(late_by);
+        self.counters.max_late_ns = self.counters.max_late_ns.max(late_by);
         if late_by > self.late_ns {
             self.counters.late += 1;
             self.counters.underruns += u64::from(self.starved);
