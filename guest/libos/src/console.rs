@@ -1,12 +1,13 @@
 //! The serial console (16550 at COM1), for output only.
 //!
-//! A byte costs an exit to the VMM on most hosts, so lines are queued and written in small pieces
-//! while there is time ([`pump`], called by [`crate::idle`]); a line never delays a packet by more
-//! than one piece. [`flush`] writes everything, for the end and for panics.
+//! A byte costs an exit to the VMM, 26 us on slow hosts (a string instruction is split into bytes
+//! there and costs more). So lines are queued and written a little at a time while the application
+//! waits ([`pump`], called by [`crate::idle`]): a report neither delays a packet nor eats a time
+//! slice. [`flush`] writes everything, for what cannot wait.
 
-use crate::platform::{read_port, write_port, write_port_string};
+use crate::clock;
+use crate::platform::{read_port, write_port};
 use alloc::collections::VecDeque;
-use alloc::string::String;
 use core::cell::RefCell;
 use core::fmt;
 use moirai_abi::machine::SERIAL_PORT;
@@ -33,7 +34,14 @@ struct Single<T>(RefCell<T>);
 // SAFETY: there is one thread, and the interrupt entries (shim.S) do not use it.
 unsafe impl<T> Sync for Single<T> {}
 
-static QUEUE: Single<VecDeque<u8>> = Single(RefCell::new(VecDeque::new()));
+struct Output {
+    queue: VecDeque<u8>,
+    /// Bytes that the FIFO takes for sure.
+    room: usize,
+}
+
+static OUTPUT: Single<Output> =
+    Single(RefCell::new(Output { queue: VecDeque::new(), room: FIFO_BYTES }));
 
 /// Prepares the port: no interrupts, FIFO on, 8 bits.
 pub(crate) fn init() {
@@ -44,7 +52,7 @@ pub(crate) fn init() {
 
 /// Queues one line of output.
 pub fn line(text: &str) {
-    let mut queue = QUEUE.0.borrow_mut();
+    let queue = &mut OUTPUT.0.borrow_mut().queue;
     if queue.len() + text.len() < QUEUE_BYTES {
         queue.extend(text.as_bytes());
         queue.push_back(b'\n');
@@ -54,25 +62,30 @@ pub fn line(text: &str) {
 /// Is there queued output?
 #[must_use]
 pub fn pending() -> bool {
-    !QUEUE.0.borrow().is_empty()
+    !OUTPUT.0.borrow().queue.is_empty()
 }
 
-/// Writes one piece of the queued output, at most what the port's FIFO holds.
-pub fn pump() {
-    let mut queue = QUEUE.0.borrow_mut();
-    let mut piece = [0; FIFO_BYTES];
-    let len = queue.len().min(FIFO_BYTES);
-    for (slot, byte) in piece.iter_mut().zip(queue.drain(..len)) {
-        *slot = byte;
+/// Writes queued output for about `budget_ns`, at least one byte.
+pub fn pump(budget_ns: u64) {
+    let output = &mut *OUTPUT.0.borrow_mut();
+    let until = clock::now().saturating_add(budget_ns);
+    while let Some(byte) = output.queue.pop_front() {
+        write_port(SERIAL_PORT, byte);
+        output.room -= 1;
+        // Also at the end: a VMM that gathers writes passes them on when a register is read.
+        if output.room == 0 || output.queue.is_empty() {
+            await_transmitter();
+            output.room = FIFO_BYTES;
+        }
+        if clock::now() >= until {
+            return;
+        }
     }
-    write_piece(piece.get(..len).unwrap_or_default());
 }
 
 /// Writes all queued output.
 pub fn flush() {
-    while pending() {
-        pump();
-    }
+    pump(u64::MAX);
 }
 
 /// Writes a text at once, past the queue and without the heap: for failures.
@@ -80,27 +93,35 @@ pub(crate) struct Direct;
 
 impl fmt::Write for Direct {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        text.as_bytes().chunks(FIFO_BYTES).for_each(write_piece);
+        write_through(text.as_bytes());
         Ok(())
     }
 }
 
 /// Writes what is queued unless the queue itself is in use: for failures.
 pub(crate) fn try_flush() {
-    let queued = QUEUE.0.try_borrow_mut().map(|mut queue| core::mem::take(&mut *queue));
-    if let Ok(queued) = queued {
-        let (front, back) = queued.as_slices();
-        front.chunks(FIFO_BYTES).chain(back.chunks(FIFO_BYTES)).for_each(write_piece);
+    if let Ok(mut output) = OUTPUT.0.try_borrow_mut() {
+        let (front, back) = output.queue.as_slices();
+        write_through(front);
+        write_through(back);
+        output.queue.clear();
     }
 }
 
-fn write_piece(bytes: &[u8]) {
+fn write_through(bytes: &[u8]) {
+    for piece in bytes.chunks(FIFO_BYTES) {
+        await_transmitter();
+        piece.iter().for_each(|&byte| write_port(SERIAL_PORT, byte));
+    }
+    await_transmitter();
+}
+
+fn await_transmitter() {
     for _ in 0..STATUS_TRIES {
         if read_port(LINE_STATUS) & TRANSMITTER_EMPTY != 0 {
-            break;
+            return;
         }
     }
-    write_port_string(SERIAL_PORT, bytes);
 }
 
 /// Writes `text` so that it can stand between the quotes of a JSON string.
@@ -124,13 +145,5 @@ pub(crate) struct JsonEscaped<'a>(pub(crate) &'a mut dyn fmt::Write);
 impl fmt::Write for JsonEscaped<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         write_json_escaped(self.0, text)
-    }
-}
-
-/// Queues one line given in pieces.
-pub fn print_line(arguments: fmt::Arguments<'_>) {
-    let mut text = String::new();
-    if fmt::write(&mut text, arguments).is_ok() {
-        line(&text);
     }
 }

@@ -29,20 +29,22 @@ static TIMER_AT: AtomicU64 = AtomicU64::new(0);
 /// The timer's byte of the pending word.
 const TIMER_MASK: u64 = 0xff;
 
-/// Writing one piece to the console takes up to half a millisecond on slow hosts.
-const CONSOLE_PIECE_NS: u64 = 500_000;
+/// Console output gets so much of every wait, and while there is some no wait is longer than this:
+/// a tenth of the time.
+const CONSOLE_NS: u64 = 100_000;
+const CONSOLE_WAIT_NS: u64 = 1_000_000;
 /// A deadline nearer than this is not worth a halt (halt and wake cost about 50 us there).
 const SPIN_NS: u64 = 30_000;
 
 /// Waits until `deadline` (nanoseconds of [`clock::now`]; `None`: for ever) or until a source has an
-/// event, whichever comes first; returns early now and then. Queued console output is written in
-/// the time that is left over, at least one piece per call.
+/// event, whichever comes first; returns early now and then. Some of the queued console output is
+/// written.
 pub fn wait(deadline: Option<u64>, sources: &mut [&mut dyn WakeSource]) {
-    let deadline = deadline.unwrap_or(u64::MAX);
+    let mut deadline = deadline.unwrap_or(u64::MAX);
     if console::pending() {
-        console::pump();
-        if console::pending() && clock::now().saturating_add(CONSOLE_PIECE_NS) < deadline {
-            return;
+        console::pump(CONSOLE_NS);
+        if console::pending() {
+            deadline = deadline.min(clock::now().saturating_add(CONSOLE_WAIT_NS));
         }
     }
     acknowledge(sources);

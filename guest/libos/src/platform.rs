@@ -47,15 +47,6 @@ pub(crate) fn write_port(port: u16, value: u8) {
     unsafe { asm!("out dx, al", in("dx") port, in("al") value, options(nomem, nostack)) }
 }
 
-/// Writes bytes to an I/O port one after the other.
-pub(crate) fn write_port_string(port: u16, bytes: &[u8]) {
-    // SAFETY: as in `write_port`; the instruction reads exactly `bytes`.
-    unsafe {
-        asm!("rep outsb", in("dx") port, inout("rsi") bytes.as_ptr() => _,
-            inout("rcx") bytes.len() => _, options(nostack, readonly));
-    }
-}
-
 /// Reads a byte from an I/O port.
 pub(crate) fn read_port(port: u16) -> u8 {
     let value;
