@@ -1,5 +1,6 @@
 //! QEMU's vhost-user frontends and its firmware's drivers against our devices: SeaBIOS boots from
 //! our disk, iPXE asks for an address over our link. No KVM and no guest kernel is needed.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;

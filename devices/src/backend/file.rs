@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::Arc;
 
 use super::job::Way;
 use super::probe::{self, Alignment};
@@ -58,9 +59,9 @@ pub enum VolumeError {
 /// One volume: an open file and what is known of it.
 #[derive(Debug)]
 pub struct Volume {
-    file: File,
+    file: Arc<File>,
     /// What O_DIRECT wants, and the same file without O_DIRECT.
-    direct: Option<(Alignment, File)>,
+    direct: Option<(Alignment, Arc<File>)>,
     size_bytes: u64,
     read_only: bool,
     id: [u8; DISK_ID_LEN],
@@ -107,10 +108,11 @@ impl Volume {
         probe::make_blocking(&file).map_err(failed)?;
         let metadata = file.metadata().map_err(failed)?;
         let buffered = probe::reopen_buffered(&file, read_only);
-        let direct = buffered.ok().and_then(|again| Some((probe::make_direct(&file)?, again)));
+        let direct =
+            buffered.ok().and_then(|again| Some((probe::make_direct(&file)?, Arc::new(again))));
         Ok(Self {
             id: identity(&metadata),
-            file,
+            file: Arc::new(file),
             direct,
             size_bytes: size_bytes - size_bytes % SECTOR_BYTES,
             read_only,
@@ -173,7 +175,7 @@ impl Volume {
         bounce::zeroed(rest).map_or(Way::PageCache, Way::Bounce)
     }
 
-    fn file_for(&self, way: &Way) -> &File {
+    fn file_for(&self, way: &Way) -> &Arc<File> {
         match (way, &self.direct) {
             (Way::PageCache, Some((_, buffered))) => buffered,
             _ => &self.file,
@@ -188,7 +190,7 @@ impl Volume {
             Way::Bounce(memory) => memory.clone(),
             Way::Direct | Way::PageCache => job.rest(),
         };
-        ring.readv(self.file_for(&job.way).as_fd(), buffers, offset, token)
+        ring.readv(self.file_for(&job.way), buffers, offset, token)
     }
 
     /// Writes what is left of the job.
@@ -209,7 +211,7 @@ impl Volume {
             }
             Way::Direct | Way::PageCache => job.rest(),
         };
-        ring.writev(self.file_for(&job.way).as_fd(), buffers, offset, durable, token)
+        ring.writev(self.file_for(&job.way), buffers, offset, durable, token)
     }
 
     /// Zeroes a range in the best way that the file system has not refused yet: as asked for, by
@@ -228,12 +230,12 @@ impl Volume {
                 let rest = range.len_bytes - job.done_bytes;
                 let zeros = bounce::zeroed(rest.min(ZERO_CHUNK_BYTES)).map_err(|_| RingFull)?;
                 job.way = Way::PageCache;
-                let file = self.file_for(&job.way).as_fd();
+                let file = self.file_for(&job.way);
                 return ring.writev(file, zeros, range.offset_bytes + job.done_bytes, false, token);
             }
         };
         let Range { offset_bytes, len_bytes, .. } = range;
-        ring.deallocate(self.file.as_fd(), how, offset_bytes, len_bytes, token)
+        ring.deallocate(&self.file, how, offset_bytes, len_bytes, token)
     }
 
     /// Counts `bytes` that arrived the job's way, and copies them on where that is left to us.
@@ -262,14 +264,14 @@ impl Storage for Volume {
             Op::Write { offset_bytes, durable } => {
                 self.write(ring, token, job, offset_bytes, durable)?;
             }
-            Op::Flush => ring.fdatasync(self.file.as_fd(), token)?,
+            Op::Flush => ring.fdatasync(&self.file, token)?,
             Op::Discard(Range { len_bytes: 0, .. })
             | Op::WriteZeroes(Range { len_bytes: 0, .. }) => {
                 return Ok(Step::Done(Outcome::Ok));
             }
             Op::Discard(Range { offset_bytes, len_bytes, .. }) => {
                 let hole = Deallocate::PunchHole;
-                ring.deallocate(self.file.as_fd(), hole, offset_bytes, len_bytes, token)?;
+                ring.deallocate(&self.file, hole, offset_bytes, len_bytes, token)?;
             }
             Op::WriteZeroes(range) => self.write_zeroes(ring, token, job, range)?,
         }

@@ -138,12 +138,14 @@ fn waiting_with_a_timeout_ends_without_an_error() {
 #[test]
 fn a_ring_that_is_dropped_cancels_what_is_in_flight() {
     let (reader, _writer) = io::pipe().unwrap();
+    let reader = Arc::new(std::fs::File::from(std::os::fd::OwnedFd::from(reader)));
     let buffers = bounce::zeroed(4096).unwrap();
     let memory = Arc::downgrade(buffers.memory());
     let mut ring = Ring::new(4).unwrap();
-    ring.readv(reader.as_fd(), buffers, u64::MAX, 1).unwrap();
+    ring.readv(&reader, buffers, u64::MAX, 1).unwrap();
     ring.submit().unwrap();
     assert!(memory.upgrade().is_some(), "the ring keeps memory alive that the kernel may write");
     drop(ring);
     assert!(memory.upgrade().is_none(), "nothing is in flight any more");
+    assert_eq!(Arc::strong_count(&reader), 1);
 }

@@ -1,11 +1,15 @@
 //! One io_uring, with typed operations and the caller's own tokens.
 //!
-//! The ring owns every buffer list from submission to completion, so memory that the kernel may
-//! still touch cannot be unmapped. The number of operations in flight is bounded by the capacity.
+//! The ring owns every buffer list and every file from submission to completion: memory that the
+//! kernel may still touch cannot be unmapped, and a descriptor number that waits in the submission
+//! queue cannot come to mean another file. The number of operations in flight is bounded by the
+//! capacity.
 #![allow(unsafe_code, reason = "the kernel reads and writes memory by address")]
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use io_uring::types::{CancelBuilder, Fd, FsyncFlags, SubmitArgs, Timespec};
@@ -49,6 +53,8 @@ pub struct Completion {
 #[derive(Debug)]
 struct Slot {
     token: u64,
+    /// The file it is about; none for polls and for operations on nothing.
+    _file: Option<Arc<File>>,
     /// Memory that the kernel uses, and the address list that it was given.
     buffers: Option<Buffers>,
 }
@@ -88,13 +94,13 @@ impl Ring {
     /// [`RingFull`].
     pub fn readv(
         &mut self,
-        fd: BorrowedFd<'_>,
+        file: &Arc<File>,
         buffers: Buffers,
         offset: u64,
         token: u64,
     ) -> Result<(), RingFull> {
-        self.start(token, Some(buffers), |list, count| {
-            opcode::Readv::new(Fd(fd.as_raw_fd()), list, count).offset(offset).build()
+        self.start(token, Some(file), Some(buffers), |fd, list, count| {
+            opcode::Readv::new(fd, list, count).offset(offset).build()
         })
     }
 
@@ -105,16 +111,15 @@ impl Ring {
     /// [`RingFull`].
     pub fn writev(
         &mut self,
-        fd: BorrowedFd<'_>,
+        file: &Arc<File>,
         buffers: Buffers,
         offset: u64,
         durable: bool,
         token: u64,
     ) -> Result<(), RingFull> {
         let flags = if durable { libc::RWF_DSYNC } else { 0 };
-        self.start(token, Some(buffers), |list, count| {
-            let writev = opcode::Writev::new(Fd(fd.as_raw_fd()), list, count);
-            writev.offset(offset).rw_flags(flags).build()
+        self.start(token, Some(file), Some(buffers), |fd, list, count| {
+            opcode::Writev::new(fd, list, count).offset(offset).rw_flags(flags).build()
         })
     }
 
@@ -122,9 +127,9 @@ impl Ring {
     ///
     /// # Errors
     /// [`RingFull`].
-    pub fn fdatasync(&mut self, fd: BorrowedFd<'_>, token: u64) -> Result<(), RingFull> {
-        self.start(token, None, |_, _| {
-            opcode::Fsync::new(Fd(fd.as_raw_fd())).flags(FsyncFlags::DATASYNC).build()
+    pub fn fdatasync(&mut self, file: &Arc<File>, token: u64) -> Result<(), RingFull> {
+        self.start(token, Some(file), None, |fd, _, _| {
+            opcode::Fsync::new(fd).flags(FsyncFlags::DATASYNC).build()
         })
     }
 
@@ -134,7 +139,7 @@ impl Ring {
     /// [`RingFull`].
     pub fn deallocate(
         &mut self,
-        fd: BorrowedFd<'_>,
+        file: &Arc<File>,
         how: Deallocate,
         offset: u64,
         len_bytes: u64,
@@ -145,9 +150,8 @@ impl Ring {
                 Deallocate::PunchHole => libc::FALLOC_FL_PUNCH_HOLE,
                 Deallocate::ZeroRange => libc::FALLOC_FL_ZERO_RANGE,
             };
-        self.start(token, None, |_, _| {
-            let fallocate = opcode::Fallocate::new(Fd(fd.as_raw_fd()), len_bytes);
-            fallocate.offset(offset).mode(mode).build()
+        self.start(token, Some(file), None, |fd, _, _| {
+            opcode::Fallocate::new(fd, len_bytes).offset(offset).mode(mode).build()
         })
     }
 
@@ -156,18 +160,20 @@ impl Ring {
     /// # Errors
     /// [`RingFull`].
     pub fn nop(&mut self, token: u64) -> Result<(), RingFull> {
-        self.start(token, None, |_, _| opcode::Nop::new().build())
+        self.start(token, None, None, |_, _, _| opcode::Nop::new().build())
     }
 
     /// Reports each time that `fd` becomes readable, until it fails, is hung up or is cancelled.
-    /// Edge-triggered: read until empty.
+    /// Edge-triggered: read until empty. Submit before closing `fd`; if it is closed earlier, the
+    /// poll may report events of whatever has its number next.
     ///
     /// # Errors
     /// [`RingFull`].
     pub fn poll_readable(&mut self, fd: BorrowedFd<'_>, token: u64) -> Result<(), RingFull> {
         let events = u32::from(libc::POLLIN.cast_unsigned());
-        self.start(token, None, |_, _| {
-            opcode::PollAdd::new(Fd(fd.as_raw_fd()), events).multi(true).build()
+        let fd = Fd(fd.as_raw_fd());
+        self.start(token, None, None, |_, _, _| {
+            opcode::PollAdd::new(fd, events).multi(true).build()
         })
     }
 
@@ -188,11 +194,16 @@ impl Ring {
         Ok(found)
     }
 
-    /// Hands all new operations to the kernel; does not wait.
+    /// Hands all new operations to the kernel; does not wait. Costs nothing if there are none.
     ///
     /// # Errors
     /// The kernel is out of memory for requests; try again after taking completions.
     pub fn submit(&mut self) -> io::Result<()> {
+        let queue = self.io.submission();
+        if queue.is_empty() && !queue.cq_overflow() && !queue.taskrun() {
+            return Ok(());
+        }
+        drop(queue);
         tolerate(self.io.submit())
     }
 
@@ -202,14 +213,15 @@ impl Ring {
     /// # Errors
     /// As [`Ring::submit`].
     pub fn submit_and_wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        let submitter = self.io.submitter();
-        tolerate(match timeout {
-            None => submitter.submit_and_wait(1),
+        match timeout {
+            None => tolerate(self.io.submit_and_wait(1)),
+            Some(Duration::ZERO) => self.submit(),
             Some(timeout) => {
                 let timeout = Timespec::from(timeout);
-                submitter.submit_with_args(1, &SubmitArgs::new().timespec(&timeout))
+                let arguments = SubmitArgs::new().timespec(&timeout);
+                tolerate(self.io.submitter().submit_with_args(1, &arguments))
             }
-        })
+        }
     }
 
     /// The next completion that is already there.
@@ -233,20 +245,22 @@ impl Ring {
         }
     }
 
-    /// Puts an operation into a slot and into the submission queue. `build` gets the address list
-    /// of the buffers.
+    /// Puts an operation into a slot and into the submission queue. `build` gets the descriptor of
+    /// the file and the address list of the buffers.
     fn start(
         &mut self,
         token: u64,
+        file: Option<&Arc<File>>,
         buffers: Option<Buffers>,
-        build: impl FnOnce(*const libc::iovec, u32) -> squeue::Entry,
+        build: impl FnOnce(Fd, *const libc::iovec, u32) -> squeue::Entry,
     ) -> Result<(), RingFull> {
         let place = *self.free.last().ok_or(RingFull)?;
         let slot = self.slots.get_mut(place as usize).ok_or(RingFull)?;
-        let slot = slot.insert(Slot { token, buffers });
+        let slot = slot.insert(Slot { token, _file: file.cloned(), buffers });
+        let fd = Fd(file.map_or(-1, |file| file.as_raw_fd()));
         let segments = slot.buffers.as_ref().map(Buffers::segments).unwrap_or_default();
         let count = u32::try_from(segments.len()).unwrap_or(u32::MAX);
-        let entry = build(segments.as_ptr().cast(), count).user_data(place.into());
+        let entry = build(fd, segments.as_ptr().cast(), count).user_data(place.into());
         match self.push(&entry) {
             Ok(()) => {
                 self.free.pop();
