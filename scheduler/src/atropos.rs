@@ -4,9 +4,11 @@
 //! slice `r` (all in integer nanoseconds), at time `t`:
 //!
 //! 1. **Wake** after a sleep. At or after `d`: if `t >= nr` a slice is released at `t`, else the
-//!    rest is forfeit and the client waits until `nr`. Before `d`: `r` is cut to `s*(d-t)/D`, what a
-//!    server of bandwidth `s/D` can still use (the revised wake-up rule of constant-bandwidth
-//!    servers; Abeni, Lipari, Parri and Sun 2015), but never by more than the sleep was long.
+//!    rest is forfeit and the client waits until `nr`. Before `d` the rest is cut to the larger of
+//!    - `s*(d-t)/D`, what a server of bandwidth `s/D` can still use (the revised wake-up rule of
+//!      constant-bandwidth servers; Abeni, Lipari, Parri and Sun 2015), if the bandwidths of all
+//!      clients and the blocking fit together (below), and
+//!    - `r - slept - B`, with `B` the blocking term ([`Policy::set_blocking`]).
 //! 2. **Refill** at `nr`: `r = min(s, r + s)` if `r < 0`, else `s`; `d = start + D`;
 //!    `nr = start + p`. Whole periods that passed without a decision are skipped and, if the client
 //!    was awake, recorded as stall loss: no burst after a stall of the host.
@@ -15,10 +17,13 @@
 //! 4. **Charge**: guaranteed service lowers `r`, below zero if the unit was longer (debt); slack
 //!    service only advances the virtual time.
 //!
-//! Why the cut is bounded by the sleep (the second half of rule 1): had the client burned the
-//! resource instead of sleeping, it would have `r - slept` left, at a time when everybody else is
-//! no worse off than now. So that rest is always safe, and a client that pauses for a moment
-//! between two requests loses that moment, not its slice (flaw F2). Proof in docs/design/0002.
+//! Why two bounds. The first is sound only if the set would pass by density,
+//! `sum s_i/D_i + (n+1)*B/min D_i <= 1`: exact admission takes denser sets, and in those a sleeper
+//! that wakes close to its deadline with a fair rest makes *others* late. The second is sound in
+//! every admitted set: had the client burned the resource instead of sleeping, it would have
+//! `r - slept` left, and everybody else would be no better off than now; a unit that got in during
+//! the sleep costs at most `B` more. It also means that a client that pauses for a moment between
+//! two requests loses that moment, not its slice (flaw F2). Proof in docs/design/0002.
 //!
 //! With [`Policy::ranks`] slices are released to sleepers too, at fixed period boundaries, and a
 //! sleeper is ranked with what rule 1 would leave it. A unit in service keeps its client from
@@ -29,16 +34,24 @@
 
 use crate::budget::{Budget, signed};
 use crate::contract::{Contract, Nanos};
-use crate::policy::{Account, ClientId, Head, Pick, Policy, PolicyError, Rank, Service};
+use crate::policy::{
+    Account, ClientId, ClientState, Head, Pick, Policy, PolicyError, Rank, Service,
+};
 use crate::reserve::{Reserve, Rules};
 
 /// The default policy. See the module for its rules.
 #[derive(Debug)]
 pub struct Atropos(Reserve<Revised>);
 
-/// The rules of the module.
+/// The rules of the module, and what rule 1 must know of the whole set.
 #[derive(Debug)]
-pub(crate) struct Revised;
+pub(crate) struct Revised {
+    blocking: Nanos,
+    /// The set passes by density.
+    sparse: bool,
+    /// The shortest relative deadline.
+    shortest: Nanos,
+}
 
 impl Rules for Revised {
     fn wake(&self, budget: &mut Budget, now: Nanos) {
@@ -47,23 +60,55 @@ impl Rules for Revised {
         } else if now >= budget.deadline {
             budget.forfeit();
         } else if budget.left > 0 {
-            let contract = budget.contract;
             let until = budget.deadline.saturating_sub(now);
-            let product = u128::from(contract.slice()).saturating_mul(u128::from(until));
-            let fair = product.checked_div(u128::from(contract.deadline())).unwrap_or(0);
-            let fair = i64::try_from(fair).unwrap_or(i64::MAX);
             let slept = now.saturating_sub(budget.asleep_since.max(budget.released));
-            let kept = budget.left.saturating_sub(signed(slept));
-            budget.cut(fair.max(kept));
+            let lost = if slept == 0 { 0 } else { slept.saturating_add(self.blocking) };
+            let kept = budget.left.saturating_sub(signed(lost));
+            let fair = if self.sparse { fair_rest(budget.contract, until) } else { 0 };
+            // With blocking, a short rest of a period is no promise: one unit may outlast it.
+            let promised =
+                slept == 0 || self.blocking == 0 || self.sparse && until >= self.shortest;
+            budget.cut(fair.max(kept), promised);
         }
     }
+
+    fn reckon(&mut self, contracts: &mut dyn Iterator<Item = Contract>) {
+        const DIGITS: u32 = 60;
+        let mut density = 0u128;
+        let mut clients = 1u128;
+        self.shortest = Nanos::MAX;
+        for contract in contracts.filter(|contract| contract.slice() > 0) {
+            let slice = u128::from(contract.slice()) << DIGITS;
+            let own = slice.div_ceil(u128::from(contract.deadline()).max(1));
+            density = density.saturating_add(own);
+            clients = clients.saturating_add(1);
+            self.shortest = self.shortest.min(contract.deadline());
+        }
+        let blocking = u128::from(self.blocking).saturating_mul(clients).min(u64::MAX.into());
+        let blocking = (blocking << DIGITS).div_ceil(u128::from(self.shortest).max(1));
+        // Equal parts of the whole may be rounded up to a little more than it.
+        let rounding = clients;
+        self.sparse =
+            density.saturating_add(blocking) <= (1u128 << DIGITS).saturating_add(rounding);
+    }
+
+    fn set_blocking(&mut self, blocking: Nanos) {
+        self.blocking = blocking;
+    }
+}
+
+/// `s*(d-t)/D`, rounded down.
+fn fair_rest(contract: Contract, until: Nanos) -> i64 {
+    let product = u128::from(contract.slice()).saturating_mul(u128::from(until));
+    let fair = product.checked_div(u128::from(contract.deadline())).unwrap_or(0);
+    i64::try_from(fair).unwrap_or(i64::MAX)
 }
 
 impl Atropos {
     /// A policy for at most `capacity` clients.
     #[must_use]
     pub const fn new(capacity: usize) -> Self {
-        Self(Reserve::new(Revised, capacity))
+        Self(Reserve::new(Revised { blocking: 0, sparse: true, shortest: Nanos::MAX }, capacity))
     }
 }
 

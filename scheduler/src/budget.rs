@@ -176,10 +176,11 @@ impl Budget {
         self.release(now, 0);
     }
 
-    /// Lowers the rest of the slice to `left`; a client that slept cannot ask for more.
-    pub(crate) fn cut(&mut self, left: i64) {
+    /// Lowers the rest of the slice to `left`; a client that slept cannot ask for more. It still has
+    /// the promise for this rest, or not.
+    pub(crate) fn cut(&mut self, left: i64, promised: bool) {
         self.left = self.left.min(left);
-        self.judged = self.left <= 0;
+        self.judged = !promised || self.left <= 0;
     }
 
     /// Gives up what is left of the slice; debt stays.

@@ -35,7 +35,9 @@ pub use edf_channel::EdfChannel;
 pub use fifo::Fifo;
 pub use names::{POLICIES, UnknownPolicy, policy_by_name};
 pub use nemesis::Nemesis;
-pub use policy::{Account, ClientId, Head, Pick, Policy, PolicyError, Rank, Service};
+pub use policy::{
+    Account, ClientId, ClientState, Head, Mode, Pick, Policy, PolicyError, Rank, Service,
+};
 pub use reserve::SLACK_QUANTUM;
 pub use usd::Usd;
 pub use xen::Xen;

@@ -82,6 +82,30 @@ pub struct Rank {
     pub budget: Nanos,
 }
 
+/// What a client does, as its policy sees it. It is in exactly one of these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// Has work and is owed service.
+    Running,
+    /// Has work, but no budget: waits for its refill, or for slack.
+    Waiting,
+    /// Has no work.
+    Idle,
+}
+
+/// The runtime state of a contract, for displays and for proofs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientState {
+    /// What it does.
+    pub mode: Mode,
+    /// `d`: the current slice is due then, absolute.
+    pub deadline: Nanos,
+    /// `nr`: the next slice is released then, absolute.
+    pub refill: Nanos,
+    /// `r`: what is left of the slice, in nanoseconds; negative: debt.
+    pub left: i64,
+}
+
 /// Why a policy refuses a call. A refused call changes nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PolicyError {
@@ -161,4 +185,16 @@ pub trait Policy: Send {
 
     /// What the client got so far, `None` for an unknown client.
     fn account(&self, id: ClientId) -> Option<Account>;
+
+    /// Tells the policy what admission calls `B`: the largest non-preemptible unit times the depth
+    /// of the device, in nanoseconds. Zero, where it is not called: a preemptible resource.
+    fn set_blocking(&mut self, blocking: Nanos) {
+        let _ = blocking;
+    }
+
+    /// The runtime state of a client, `None` for an unknown one and under policies without budgets.
+    fn state(&self, id: ClientId) -> Option<ClientState> {
+        let _ = id;
+        None
+    }
 }

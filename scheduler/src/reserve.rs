@@ -16,7 +16,9 @@ use alloc::vec::Vec;
 use crate::budget::{Budget, Held};
 use crate::contract::{Contract, Nanos};
 use crate::heap::Heap;
-use crate::policy::{Account, ClientId, Head, Pick, Policy, PolicyError, Rank, Service};
+use crate::policy::{
+    Account, ClientId, ClientState, Head, Mode, Pick, Policy, PolicyError, Rank, Service,
+};
 use crate::slack::{Slack, Virtual};
 use crate::table::Table;
 
@@ -32,6 +34,16 @@ pub(crate) trait Rules: Send {
     /// The next slice is due.
     fn refill(&self, budget: &mut Budget, now: Nanos) {
         budget.release_due(now);
+    }
+
+    /// The contracts are these from now on.
+    fn reckon(&mut self, contracts: &mut dyn Iterator<Item = Contract>) {
+        let _ = contracts;
+    }
+
+    /// The blocking term of the resource.
+    fn set_blocking(&mut self, blocking: Nanos) {
+        let _ = blocking;
     }
 
     /// How long a client without work keeps its place, in nanoseconds.
@@ -116,6 +128,17 @@ impl<R: Rules> Reserve<R> {
         }
     }
 
+    /// Tells the rules which contracts there are, promised and still in force.
+    fn reckon(&mut self) {
+        let both = |budget: &Budget| {
+            let (new, old) = (budget.natural, budget.contract);
+            let denser = u128::from(old.slice()).saturating_mul(u128::from(new.deadline()))
+                > u128::from(new.slice()).saturating_mul(u128::from(old.deadline()));
+            if denser { old } else { new }
+        };
+        self.rules.reckon(&mut self.clients.iter().map(|(_, _, client)| both(&client.budget)));
+    }
+
     /// Releases the slices whose time has come.
     fn release_due(&mut self, now: Nanos) {
         while let Some(((refill, _), slot)) = self.refills.first()
@@ -144,6 +167,7 @@ impl<R: Rules> Policy for Reserve<R> {
         self.slack.grow(slots);
         self.ranks.reserve(slots.saturating_sub(self.ranks.len()));
         self.place(slot);
+        self.reckon();
         Ok(())
     }
 
@@ -153,6 +177,7 @@ impl<R: Rules> Policy for Reserve<R> {
         self.ready.remove(slot);
         self.refills.remove(slot);
         self.slack.remove(slot);
+        self.reckon();
         Ok(client.budget.account)
     }
 
@@ -164,6 +189,7 @@ impl<R: Rules> Policy for Reserve<R> {
             client.budget.change(contract);
         }
         self.place(slot);
+        self.reckon();
         Ok(())
     }
 
@@ -272,6 +298,22 @@ impl<R: Rules> Policy for Reserve<R> {
         let slot = self.clients.slot(id)?;
         self.clients.get(slot).map(|client| client.budget.account)
     }
+
+    fn set_blocking(&mut self, blocking: Nanos) {
+        self.rules.set_blocking(blocking);
+        self.reckon();
+    }
+
+    fn state(&self, id: ClientId) -> Option<ClientState> {
+        let Client { budget, .. } = self.clients.get(self.clients.slot(id)?)?;
+        let mode = match budget.awake {
+            true if budget.left > 0 => Mode::Running,
+            true => Mode::Waiting,
+            false => Mode::Idle,
+        };
+        let &Budget { deadline, refill, left, .. } = budget;
+        Some(ClientState { mode, deadline, refill, left })
+    }
 }
 
 /// Implements `Policy` for a public wrapper of a [`Reserve`], so that its rules stay private.
@@ -307,6 +349,12 @@ macro_rules! delegate_policy {
             }
             fn account(&self, id: ClientId) -> Option<Account> {
                 self.0.account(id)
+            }
+            fn set_blocking(&mut self, blocking: Nanos) {
+                self.0.set_blocking(blocking);
+            }
+            fn state(&self, id: ClientId) -> Option<ClientState> {
+                self.0.state(id)
             }
         }
     };

@@ -13,7 +13,9 @@
 
 use crate::budget::Budget;
 use crate::contract::{Contract, Nanos};
-use crate::policy::{Account, ClientId, Head, Pick, Policy, PolicyError, Rank, Service};
+use crate::policy::{
+    Account, ClientId, ClientState, Head, Pick, Policy, PolicyError, Rank, Service,
+};
 use crate::reserve::{Reserve, Rules};
 
 /// The laxity of policies made by name, in nanoseconds.

@@ -16,7 +16,9 @@
 
 use crate::budget::Budget;
 use crate::contract::{Contract, Nanos};
-use crate::policy::{Account, ClientId, Head, Pick, Policy, PolicyError, Rank, Service};
+use crate::policy::{
+    Account, ClientId, ClientState, Head, Pick, Policy, PolicyError, Rank, Service,
+};
 use crate::reserve::{Reserve, Rules};
 
 /// The policy of Xen 2.0. See the module for its rules.

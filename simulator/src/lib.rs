@@ -13,19 +13,23 @@
 //! | `meter` | what is measured |
 //! | [`report`] | the result, as JSON |
 //! | [`gantt`], [`trace`] | the result, as SVG and for Perfetto |
+//! | [`world`], [`proof`], [`supply`] | random worlds, and the invariants checked on every decision |
 
 mod cpu;
 mod engine;
 pub mod gantt;
 pub mod load;
 mod meter;
+pub mod proof;
 
 pub mod random;
 pub mod report;
 pub mod scenario;
 mod source;
+pub mod supply;
 pub mod trace;
 mod units;
+pub mod world;
 
 pub use engine::{MakePolicy, SimulationError, run, run_policy};
 pub use load::{Load, Time};

@@ -1,0 +1,141 @@
+//! `prove`: checks the invariants of the default policy over as many decisions as one likes.
+//!
+//! `prove --decisions N [--state FILE] [--policy NAME] [--seed S]`. Worlds are numbered; their
+//! numbers are their seeds. With a state file a run can be broken off and goes on later. Ends with
+//! a table and, if an invariant was broken, with status 1 and the number of the first such world.
+#![allow(clippy::print_stdout, reason = "a program that reports to its user")]
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use moirai_simulator::proof::{INVARIANTS, Tally, claims};
+use moirai_simulator::world::{Spec, World};
+use serde::{Deserialize, Serialize};
+
+/// Virtual time of each world, in nanoseconds.
+const WORLD_NS: u64 = 1_000_000_000;
+
+/// How far a proof has got.
+#[derive(Serialize, Deserialize)]
+struct State {
+    policy: String,
+    next_world: u64,
+    tally: Tally,
+}
+
+struct Options {
+    decisions: u64,
+    state: Option<PathBuf>,
+    policy: String,
+    seed: u64,
+}
+
+fn options() -> Result<Options, String> {
+    let mut options =
+        Options { decisions: 1_000_000, state: None, policy: "atropos".into(), seed: 0 };
+    let mut args = std::env::args().skip(1);
+    while let Some(name) = args.next() {
+        let value = args.next().ok_or_else(|| format!("{name} needs a value"))?;
+        let number = || value.replace('_', "").parse().map_err(|e| format!("{name} {value}: {e}"));
+        match name.as_str() {
+            "--decisions" => options.decisions = number()?,
+            "--seed" => options.seed = number()?,
+            "--state" => options.state = Some(value.into()),
+            "--policy" if moirai_scheduler::POLICIES.contains(&value.as_str()) => {
+                options.policy = value;
+            }
+            _ => return Err(format!("cannot use `{name} {value}`")),
+        }
+    }
+    Ok(options)
+}
+
+fn load(options: &Options) -> Result<State, String> {
+    let fresh =
+        State { policy: options.policy.clone(), next_world: options.seed, tally: Tally::default() };
+    let Some(path) = options.state.as_ref().filter(|path| path.exists()) else { return Ok(fresh) };
+    let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    let state: State =
+        serde_json::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))?;
+    if state.policy != options.policy {
+        return Err(format!("{} is a proof of `{}`", path.display(), state.policy));
+    }
+    Ok(state)
+}
+
+/// Writes beside the file first, so that breaking off leaves one of the two.
+fn save(options: &Options, state: &State) -> Result<(), String> {
+    let Some(path) = &options.state else { return Ok(()) };
+    let text = serde_json::to_string(state).map_err(|e| e.to_string())?;
+    let part = path.with_extension("part");
+    std::fs::write(&part, text)
+        .and_then(|()| std::fs::rename(&part, path))
+        .map_err(|e| format!("{}: {e}", path.display()))
+}
+
+fn prove(options: &Options, state: &mut State) -> Result<(), String> {
+    let started = Instant::now();
+    let before = state.tally.decisions;
+    let mut shown = Instant::now();
+    while state.tally.decisions < options.decisions {
+        let world = state.next_world;
+        let mut tally = World::new(&Spec::random(world)).run(&state.policy, WORLD_NS, world);
+        tally.first = tally.first.map(|what| format!("world {world}: {what}"));
+        state.tally.merge(&tally);
+        state.next_world = world.wrapping_add(1);
+        if shown.elapsed() > Duration::from_secs(2) {
+            shown = Instant::now();
+            save(options, state)?;
+            let done = state.tally.decisions;
+            let rate = (done - before) / started.elapsed().as_secs().max(1);
+            let left = options.decisions.saturating_sub(done) / rate.max(1);
+            let mut err = std::io::stderr();
+            let _ = write!(
+                err,
+                "\r{done} of {} decisions, {world} worlds, {rate}/s, {left} s left   ",
+                options.decisions
+            );
+        }
+    }
+    let _ = writeln!(std::io::stderr());
+    save(options, state)
+}
+
+fn table(state: &State) {
+    println!("{:>2}  {:<52} {:>16} {:>10}", "", "invariant", "checks", "violations");
+    for number in claims(&state.policy) {
+        println!(
+            "{number:>2}  {:<52} {:>16} {:>10}",
+            INVARIANTS[number - 1],
+            state.tally.checks[number - 1],
+            state.tally.violations[number - 1]
+        );
+    }
+    println!(
+        "{} under {} decisions in {} worlds",
+        state.policy, state.tally.decisions, state.next_world
+    );
+    if let Some(first) = &state.tally.first {
+        println!("first violation: {first}");
+    }
+}
+
+fn main() -> ExitCode {
+    let result = options().and_then(|options| {
+        let mut state = load(&options)?;
+        prove(&options, &mut state)?;
+        Ok(state)
+    });
+    match result {
+        Ok(state) => {
+            table(&state);
+            ExitCode::from(u8::from(state.tally.broken(claims(&state.policy))))
+        }
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "prove: {error}");
+            ExitCode::from(2)
+        }
+    }
+}

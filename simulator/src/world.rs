@@ -1,0 +1,247 @@
+//! Random worlds: one resource, a set of contracts near its capacity, honest and hostile loads.
+//!
+//! A world is made of plain numbers ([`Spec`]), so that a property test can draw and shrink them
+//! and `prove` can draw them from a seed. [`World::run`] runs it under a checked policy.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use moirai_scheduler::admission::{Overhead, Resource as Capacity, WHOLE_PPM, admit, check};
+use moirai_scheduler::{Contract, Nanos, SLACK_QUANTUM, Weight, policy_by_name};
+
+use crate::load::{Load, Time};
+use crate::proof::{Checked, Limits, Tally, claims};
+use crate::random::Random;
+use crate::report::Report;
+use crate::{Resource, Scenario, Tenant, Use, run_policy};
+
+const MS: Nanos = 1_000_000;
+
+/// One client of a random world, in numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientSpec {
+    /// Period, in microseconds.
+    pub period_us: u32,
+    /// Slice in thousandths of the deadline.
+    pub slice: u16,
+    /// Deadline in thousandths of the period.
+    pub deadline: u16,
+    /// Weight in the slack; 0: none.
+    pub weight: u8,
+    /// Which load.
+    pub load: u8,
+    /// Seed of what the load leaves open.
+    pub seed: u64,
+}
+
+/// A random world, in numbers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spec {
+    /// 0: core, 1: disk, 2: link.
+    pub kind: u8,
+    /// Largest unit of a disk or a link, in microseconds.
+    pub unit_us: u16,
+    /// Units handed to a disk at once.
+    pub depth: u8,
+    /// Whether contracts that are not admitted are taken in all the same.
+    pub overload: bool,
+    /// The clients. The first one is always busy: the victim of invariant 9.
+    pub clients: Vec<ClientSpec>,
+}
+
+impl Spec {
+    /// A world drawn from a seed.
+    #[must_use]
+    pub fn random(seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let mut within = |low: u64, high: u64| random.within(low, high);
+        let kind = narrow(within(0, 2));
+        let clients = within(1, 7);
+        Self {
+            kind,
+            unit_us: u16::try_from(within(20, 1_000)).unwrap_or(20),
+            depth: narrow(within(1, 3)),
+            overload: within(0, 5) == 0,
+            clients: (0..clients)
+                .map(|_| ClientSpec {
+                    period_us: u32::try_from(within(1_000, 60_000)).unwrap_or(1_000),
+                    slice: u16::try_from(within(0, 700)).unwrap_or(0),
+                    deadline: u16::try_from(within(300, 1_300).min(1_000)).unwrap_or(1_000),
+                    weight: narrow(within(0, 9)),
+                    load: narrow(within(0, 9)),
+                    seed: within(0, u64::MAX - 1),
+                })
+                .collect(),
+        }
+    }
+}
+
+fn narrow(value: u64) -> u8 {
+    u8::try_from(value).unwrap_or(u8::MAX)
+}
+
+/// A world that can be run.
+#[derive(Clone, Debug)]
+pub struct World {
+    scenario: Scenario,
+    limits: Limits,
+}
+
+impl World {
+    /// Builds the world: contracts that are not admitted are replaced by the nearest ones that fit,
+    /// else dropped.
+    #[must_use]
+    pub fn new(spec: &Spec) -> Self {
+        let unit = Nanos::from(spec.unit_us.max(1)) * 1_000;
+        let (resource, overrun) = match spec.kind {
+            0 => (Resource::cpu("it", "atropos"), 0),
+            1 => {
+                let depth = u32::from(spec.depth.max(1));
+                (Resource::disk("it", "atropos", unit, depth), unit * Nanos::from(depth))
+            }
+            _ => (Resource::link("it", "atropos", unit), unit),
+        };
+        let overhead = Overhead { overrun, ..Overhead::NONE };
+        let capacity = Capacity { capacity_ppm: WHOLE_PPM, blocking: overrun, overhead };
+        let mut contracts = Vec::new();
+        let mut tenants = Vec::new();
+        for client in &spec.clients {
+            let Some(asked) = contract(client) else { continue };
+            let contract = match admit(&capacity, &contracts, &asked) {
+                Ok(()) => asked,
+                Err(_) if spec.overload => asked,
+                Err(refusal) => match refusal.nearest {
+                    Some(nearest) => nearest,
+                    None => continue,
+                },
+            };
+            let number = contracts.len();
+            let load = if number == 0 { Load::default() } else { load(client, &contract) };
+            let uses = vec![Use { resource: "it".into(), contract, load }];
+            contracts.push(contract);
+            tenants.push(Tenant { name: number.to_string(), uses });
+        }
+        let quantum = if spec.kind == 0 { SLACK_QUANTUM } else { overrun };
+        let admitted = check(&capacity, &contracts).is_ok();
+        let mut scenario = Scenario::new(vec![resource], tenants);
+        scenario.segments = 0;
+        // Whole periods of the victim, for invariant 9.
+        scenario.window = contracts.first().map_or(MS, Contract::period);
+        Self { scenario, limits: Limits { overrun, blocking: overrun, quantum, admitted } }
+    }
+
+    /// Runs the world for `duration` nanoseconds under a policy and checks what it claims.
+    ///
+    /// # Panics
+    /// If there is no such policy.
+    #[must_use]
+    pub fn run(&self, policy: &str, duration: Nanos, seed: u64) -> Tally {
+        let claims = claims(policy);
+        let sum = Arc::new(Mutex::new(Tally::default()));
+        let one = self.simulate(policy, duration, seed, &sum);
+        let mut other = self.clone();
+        for (i, tenant) in other.scenario.tenants.iter_mut().enumerate().skip(1) {
+            tenant.uses[0].load = if i % 2 == 1 { Load::default() } else { Load::Idle {} };
+        }
+        let two = other.simulate(policy, duration, seed, &sum);
+        let mut tally = sum.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for report in [&one, &two] {
+            if claims.contains(&11) {
+                self.check_time(&mut tally, report, duration);
+            }
+            if claims.contains(&12) && self.limits.admitted {
+                for tenant in &report.tenants {
+                    let misses = usage(tenant).misses;
+                    tally.check(12, misses == 0, || format!("{misses} of {}", tenant.name));
+                }
+            }
+        }
+        if claims.contains(&9) && self.limits.admitted {
+            self.check_victim(&mut tally, &one, &two, duration);
+        }
+        tally
+    }
+
+    fn simulate(
+        &self,
+        policy: &str,
+        duration: Nanos,
+        seed: u64,
+        sum: &Arc<Mutex<Tally>>,
+    ) -> Report {
+        let report = run_policy(&self.scenario, duration, seed, &mut |_, clients| {
+            let inner = policy_by_name(policy, clients)?;
+            Ok(Box::new(Checked::new(inner, claims(policy), self.limits, Arc::clone(sum))))
+        });
+        report.expect("the world names its own resource and a known policy")
+    }
+
+    /// Invariant 11, less what is in service at the end.
+    fn check_time(&self, tally: &mut Tally, report: &Report, duration: Nanos) {
+        let service: Nanos = report
+            .tenants
+            .iter()
+            .map(|tenant| usage(tenant).guaranteed_ns + usage(tenant).extra_ns)
+            .sum();
+        let sum = service + report.idle_ns + report.overhead_ns;
+        let in_service = self.limits.overrun;
+        let holds = sum <= duration && duration - sum <= in_service;
+        tally.check(11, holds, || format!("{sum} of {duration}"));
+    }
+
+    /// Invariant 9: after every period of the victim it has the same in both runs.
+    fn check_victim(&self, tally: &mut Tally, one: &Report, two: &Report, duration: Nanos) {
+        let Some(period) = self.scenario.tenants.first().map(|t| t.uses[0].contract.period())
+        else {
+            return;
+        };
+        let bound = self.limits.blocking + self.limits.overrun;
+        let (one, two) = (usage(&one.tenants[0]), usage(&two.tenants[0]));
+        let (mut first, mut second) = (0, 0);
+        for (a, b) in one
+            .windows
+            .iter()
+            .zip(&two.windows)
+            .take(usize::try_from(duration / period).unwrap_or(0))
+        {
+            first += a.guaranteed_ns;
+            second += b.guaranteed_ns;
+            let difference = first.abs_diff(second);
+            tally.check(9, difference <= bound, || format!("{first} or {second}"));
+        }
+    }
+}
+
+fn usage(tenant: &crate::report::TenantReport) -> &crate::report::Usage {
+    let all = [&tenant.cpu, &tenant.disk, &tenant.link];
+    all.into_iter().flatten().next().expect("every tenant of a world uses its resource")
+}
+
+fn contract(client: &ClientSpec) -> Option<Contract> {
+    let period = Nanos::from(client.period_us.max(1_000)) * 1_000;
+    let deadline = (period * Nanos::from(client.deadline) / 1_000).clamp(1, period);
+    let slice = deadline * Nanos::from(client.slice.min(1_000)) / 1_000;
+    Contract::new(period, slice, deadline, Weight::new(client.weight.into())).ok()
+}
+
+/// One of the loads, with times around those of the contract.
+fn load(client: &ClientSpec, contract: &Contract) -> Load {
+    let mut random = Random::new(client.seed);
+    let period = contract.period();
+    let slice = contract.slice().max(period / 10);
+    let mut near = |time: Nanos| Time(random.within(time / 4, time.saturating_mul(3) / 2).max(1));
+    match client.load % 10 {
+        0 => Load::default(),
+        1 => {
+            let work = Time(contract.slice().max(1));
+            Load::Periodic { period: Time(period), work, phase: near(period), unit: None }
+        }
+        2 => Load::Bursty { gap: near(period * 2), count: 3, work: near(slice) },
+        3 => Load::OnOff { on: near(period), off: near(period), unit: None },
+        4 => Load::Single { work: near(slice / 3), think: near(slice / 20) },
+        5 => Load::Random { gap: near(period), work: near(slice) },
+        6 => Load::LatencyThief { work: None, pause: Some(near(contract.deadline())) },
+        7 => Load::BlockBeforeCharge { work: Some(near(slice / 2)) },
+        8 => Load::Inflate { announced: None, unit: None },
+        _ => Load::SmallPackets { unit: Some(Time(50_000)) },
+    }
+}
