@@ -51,6 +51,10 @@ pub enum Command {
     Top(TopArgs),
     /// Ask admission whether a configuration can be kept; nothing is started
     Plan(FileArgs),
+    /// Show the promise, and what happens without it: four tenants, one film, two runs
+    Demo(DemoArgs),
+    /// Receive an RTP stream and judge it: loss, lateness, jitter
+    Receive(ReceiveArgs),
     /// Print a shell completion script
     Completions {
         /// For which shell.
@@ -72,6 +76,36 @@ pub struct ReportArgs {
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+/// Arguments of `moirai demo`.
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Length of each of the two runs.
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub seconds: u32,
+    /// The film, an MPEG transport stream; made if it is not there.
+    #[arg(long, value_name = "FILE", default_value_os_t = crate::demo::default_film())]
+    pub film: PathBuf,
+    /// Where to draw the arrivals over time.
+    #[arg(long, value_name = "FILE", default_value = "moirai-demo.svg")]
+    pub svg: PathBuf,
+    /// How to report.
+    #[command(flatten)]
+    pub report: ReportArgs,
+}
+
+/// Arguments of `moirai receive`.
+#[derive(Debug, Args)]
+pub struct ReceiveArgs {
+    /// Where to listen, as 10.0.0.1:5004.
+    pub address: std::net::SocketAddr,
+    /// How long.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub seconds: u32,
+    /// How to report.
+    #[command(flatten)]
+    pub report: ReportArgs,
 }
 
 /// Arguments of `moirai host`.
@@ -138,7 +172,7 @@ pub struct TopArgs {
     /// Print one table of the last interval, then end.
     #[arg(long)]
     pub once: bool,
-    /// Print one JSON object per interval (with --once: one only).
+    /// Print the counters as one JSON object per interval; with --once at once and once only.
     #[arg(long)]
     pub json: bool,
 }

@@ -81,7 +81,9 @@ mod tests {
         let words = ["cpu.slice=4ms", "cpu.period=20000000", "disk.rate=30%", "net.up.extra=2"];
         let change = parsed(&words).expect("understood");
         let json = serde_json::to_string(&change).expect("JSON");
-        insta::assert_snapshot!(json, @"");
+        insta::assert_snapshot!(json, @r#"
+    {"cpu":{"period":"20ms","slice":"4ms"},"disk":{"0":{"rate":"30%"}},"net":{"up":{"extra":2}}}
+    "#);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `moirai console`: shows a tenant's console and types on it.
 
 use std::io::{IsTerminal, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use hyper::Method;
@@ -67,7 +67,7 @@ static LEFT: AtomicBool = AtomicBool::new(false);
 
 /// Sends what is typed until Ctrl-], then ends the command: the stream may wait for ever.
 fn type_on(socket: &Path, path: &str) {
-    if let Err(failure) = send_keys(&socket.to_owned(), path) {
+    if let Err(failure) = send_keys(socket, path) {
         tracing::debug!(message = failure.message, "the keyboard is lost");
         return;
     }
@@ -77,7 +77,7 @@ fn type_on(socket: &Path, path: &str) {
     std::process::exit(Status::Done as i32);
 }
 
-fn send_keys(socket: &PathBuf, path: &str) -> Result<(), Failure> {
+fn send_keys(socket: &Path, path: &str) -> Result<(), Failure> {
     let client = Client::new(socket)?;
     let mut keys = [0u8; 256];
     loop {

@@ -9,14 +9,16 @@
 //! | `console.rs` | `console` |
 //! | `top.rs`, `screen.rs` | `top` |
 //! | `plan.rs` | `plan` |
+//! | `experiment.rs` | `demo`, `receive` |
 //! | `generate.rs` | `completions`, `man` |
 //!
-//! All but `host`, `plan` and the generators talk to a host service through [`crate::client`].
+//! All but `host`, `plan`, `receive` and the generators talk to a host service through [`crate::client`].
 
 mod args;
 mod change;
 mod console;
 mod control;
+mod experiment;
 mod generate;
 mod host;
 mod plan;
@@ -100,6 +102,8 @@ pub fn run(cli: Cli) -> Status {
         Command::Console(args) => console::run(socket, &args),
         Command::Top(args) => top::run(socket, &args),
         Command::Plan(args) => plan::run(&args),
+        Command::Demo(args) => experiment::demo(&args),
+        Command::Receive(args) => experiment::receive(&args),
         Command::Completions { shell } => generate::completions(shell),
         Command::Man { directory } => generate::man(&directory),
         Command::Schema => print(crate::config::json_schema()),

@@ -4,8 +4,6 @@ use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
-use serde::Serialize;
-
 use super::args::TopArgs;
 use super::{Failure, Status, print, print_json, screen};
 use crate::admission::plan::ContractReport;
@@ -13,7 +11,7 @@ use crate::client::Client;
 use crate::service::{PartStats, Stats};
 
 /// One line: a part of a tenant. Services in nanoseconds per second.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Row {
     /// Tenant.
     pub(super) tenant: String,
@@ -36,7 +34,7 @@ pub(super) struct Row {
 }
 
 /// What happened between two looks.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct View {
     /// Length of the interval in nanoseconds.
     pub(super) interval_ns: u64,
@@ -54,20 +52,23 @@ pub(super) fn run(socket: &Path, args: &TopArgs) -> Result<Status, Failure> {
     if !args.once && !args.json {
         return screen::run(&client, interval);
     }
-    let mut before: Stats = client.get("/v1/stats")?;
+    if args.json {
+        return counters(&client, interval, args.once);
+    }
+    let before: Stats = client.get("/v1/stats")?;
+    std::thread::sleep(interval);
+    let after: Stats = client.get("/v1/stats")?;
+    print(View::between(&before, &after))
+}
+
+/// The counters as they are: a program subtracts by itself.
+fn counters(client: &Client, interval: Duration, once: bool) -> Result<Status, Failure> {
     loop {
-        std::thread::sleep(interval);
-        let after: Stats = client.get("/v1/stats")?;
-        let view = View::between(&before, &after);
-        if args.json {
-            print_json(&view)?
-        } else {
-            print(&view)?
-        };
-        if args.once {
+        print_json(&client.get::<Stats>("/v1/stats")?)?;
+        if once {
             return Ok(Status::Done);
         }
-        before = after;
+        std::thread::sleep(interval);
     }
 }
 

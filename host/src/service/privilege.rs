@@ -77,7 +77,13 @@ mod tests {
         let config = check(&parse("t", text).expect("document")).expect("configuration");
         let none = CapabilitySet::empty();
         let said = Missing(missing(&config, none, Some("no tenant can run".into()))).to_string();
-        insta::assert_snapshot!(said, @"");
+        insta::assert_snapshot!(said, @r#"
+    the promises of this configuration cannot be kept on this machine:
+      - no tenant can run
+      - CPU, disk and link guarantees need real-time priority: run as root, or grant CAP_SYS_NICE (setcap cap_sys_nice+ep moirai, or AmbientCapabilities=CAP_SYS_NICE in the service unit)
+      - the TAPs of the links up need network administration: run as root, or grant CAP_NET_ADMIN in the same way
+      - the network namespaces lab need CAP_SYS_ADMIN: run as root, or leave `netns` out
+    "#);
         assert!(missing(&config, CapabilitySet::all(), None).is_empty());
     }
 
