@@ -16,7 +16,7 @@
 .set USER_FLAGS, 0x3202         # IF, IOPL 3
 .set STUBS, 0x200000            # fixed by link.ld
 .set STUB_SIZE, 32
-.set TSS, 0x400000              # fixed by link.ld
+.set TSS, 0x440000              # fixed by link.ld
 .set TSS_LIMIT, 0x68 + 8192     # I/O permission bitmap and its closing byte included
 .set FIRST_IRQ, 0x40            # vectors 0x40..0x47: timer and devices
 .set GATE_SERVICES, 5
@@ -255,6 +255,4 @@ ring0_stack_top:
     .skip 4096
 exception_stack_top:
     .skip 16384
-failure_stack_top:
-    .skip 262144
-user_stack_top:
+failure_stack_top:              # the stack of ring 3, user_stack_top, is in link.ld

@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 use moirai_media::pace::Timeline;
 use moirai_media::packets::{PAYLOAD_LEN, Piece, pieces};
 use moirai_media::ts::Scanner;
-use moirai_sdk::{AppError, Buffer, Completion, Disk, Payload, SECTOR, Token};
+use moirai_sdk::{AppError, Buffer, Completion, Disk, Payload, Refusal, SECTOR, Token};
 
 /// A chunk that cannot be read is tried again this often.
 const RETRIES_MAX: u32 = 5;
@@ -291,7 +291,14 @@ impl Film {
             let Some(buffer) = self.empties.pop() else { return Ok(()) };
             let rest = (end - offset).next_multiple_of(SECTOR);
             let len = usize::try_from(rest.min(self.chunk)).unwrap_or(0);
-            let token = self.disk.read(offset, buffer, len).map_err(|(refusal, _)| refusal)?;
+            let token = match self.disk.read(offset, buffer, len) {
+                Ok(token) => token,
+                Err((Refusal::Full, buffer)) => {
+                    self.empties.push(buffer);
+                    return Ok(());
+                }
+                Err((refusal, _)) => return Err(refusal.into()),
+            };
             let Place { pass, at: index } = self.next_read;
             let state = State::Reading(token);
             self.window.push_back(Slot { pass, index, len, scanned: false, state });

@@ -8,7 +8,7 @@
 extern crate alloc;
 
 use alloc::vec::Vec;
-use moirai_sdk::{App, AppError, Buffer, Completion, Disk, MS, SECTOR, Token, now};
+use moirai_sdk::{App, AppError, Buffer, Completion, Disk, MS, Refusal, SECTOR, Token, now};
 
 moirai_sdk::main!("thrash", run);
 
@@ -97,7 +97,14 @@ fn keep_in_flight(
         let ending = !app.running() || load.issued >= limit;
         while !ending && load.issued < limit {
             let Some(buffer) = idle.pop() else { break };
-            in_flight.push(load.issue(disk, buffer)?);
+            match load.issue(disk, buffer) {
+                Ok(request) => in_flight.push(request),
+                Err((Refusal::Full, buffer)) => {
+                    idle.push(buffer);
+                    break;
+                }
+                Err((refusal, _)) => return Err(refusal.into()),
+            }
         }
         if ending && in_flight.is_empty() {
             return Ok(counters);
@@ -120,7 +127,7 @@ fn keep_in_flight(
 }
 
 impl Load {
-    fn issue(&mut self, disk: &mut Disk, buffer: Buffer) -> Result<InFlight, AppError> {
+    fn issue(&mut self, disk: &mut Disk, buffer: Buffer) -> Result<InFlight, (Refusal, Buffer)> {
         let place = if self.random { self.draw() % self.places } else { self.issued % self.places };
         let offset = place * self.len as u64;
         let write = match self.mode {
@@ -128,11 +135,10 @@ impl Load {
             Mode::Write => true,
             Mode::Mixed => !self.issued.is_multiple_of(2),
         };
-        let submitted = match write {
-            true => disk.write(offset, buffer, self.len),
-            false => disk.read(offset, buffer, self.len),
+        let token = match write {
+            true => disk.write(offset, buffer, self.len)?,
+            false => disk.read(offset, buffer, self.len)?,
         };
-        let token = submitted.map_err(|(refusal, _)| refusal)?;
         self.issued += 1;
         Ok(InFlight { token, write, since: now() })
     }
