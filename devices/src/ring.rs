@@ -13,6 +13,11 @@ use vm_memory::{Address, Bytes, GuestAddress};
 
 use crate::memory::{Buffers, GuestMemory, OutsideMemory};
 
+/// Longest chain that is read. A driver may not post a longer one than its queue has descriptors
+/// (virtio 1.2, 2.7.5.3.1), but drivers with small queues and indirect tables do; an indirect table
+/// of 65,535 descriptors would keep the device busy for milliseconds.
+const MAX_CHAIN: usize = 1026;
+
 /// Flags and index of the used ring (virtio 1.2, 2.7.8).
 const USED_HEADER_BYTES: u64 = 4;
 /// One element of the used ring: index of the chain, bytes written.
@@ -96,7 +101,8 @@ pub enum RingError {
     /// More chains are in flight than the table has descriptors.
     #[error("more than {0} chains of this queue are in flight")]
     TooManyInFlight(u16),
-    /// A chain loops, leaves its table or memory, nests indirect tables, or exceeds 4 GiB.
+    /// A chain loops, leaves its table or memory, nests indirect tables, has more than 1026
+    /// descriptors or exceeds 4 GiB.
     #[error("descriptor chain {head} is broken after {read} descriptors")]
     BrokenChain {
         /// First descriptor of the chain.
@@ -129,7 +135,7 @@ pub fn next_chain(
     let mut descriptors = SmallVec::new();
     let mut read = 0;
     let mut ended = false;
-    for descriptor in &mut iter {
+    for descriptor in iter.by_ref().take(MAX_CHAIN) {
         read += 1;
         ended = !descriptor.has_next();
         if descriptor.len() > 0 {

@@ -206,7 +206,7 @@ impl Volume {
         job.way = self.way(offset, job);
         let buffers = match &job.way {
             Way::Bounce(memory) => {
-                self.counters.copied_by_us_bytes += memory.copy_from_buffers(&job.rest());
+                memory.copy_from_buffers(&job.rest());
                 memory.clone()
             }
             Way::Direct | Way::PageCache => job.rest(),
@@ -238,16 +238,18 @@ impl Volume {
         ring.deallocate(&self.file, how, offset_bytes, len_bytes, token)
     }
 
-    /// Counts `bytes` that arrived the job's way, and copies them on where that is left to us.
+    /// Counts `bytes` that went the job's way, and copies them on where that is left to us.
     fn account(&mut self, job: &mut Job, bytes: u64) {
-        match &job.way {
-            Way::Direct => self.counters.direct_bytes += bytes,
-            Way::PageCache => self.counters.copied_by_kernel_bytes += bytes,
-            Way::Bounce(memory) => {
-                if let Op::Read { .. } = job.request.op {
-                    let rest = job.rest();
-                    self.counters.copied_by_us_bytes +=
-                        rest.copy_from_buffers(&memory.slice(0, bytes));
+        let counters = &mut self.counters;
+        match (&job.way, job.request.op) {
+            // Zeros are nobody's payload.
+            (_, Op::WriteZeroes(_)) => {}
+            (Way::Direct, _) => counters.direct_bytes += bytes,
+            (Way::PageCache, _) => counters.copied_by_kernel_bytes += bytes,
+            (Way::Bounce(memory), op) => {
+                counters.copied_by_us_bytes += bytes;
+                if let Op::Read { .. } = op {
+                    job.rest().copy_from_buffers(&memory.slice(0, bytes));
                 }
             }
         }
@@ -255,6 +257,7 @@ impl Volume {
     }
 }
 
+/// Whether an operation went into the ring.
 type Submitted = Result<(), RingFull>;
 
 impl Storage for Volume {

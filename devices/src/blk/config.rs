@@ -69,7 +69,8 @@ impl Disk {
         let mut bytes = Vec::with_capacity(60);
         bytes.extend(self.capacity_sectors.to_le_bytes());
         bytes.extend(0u32.to_le_bytes()); // size_max: not offered
-        bytes.extend(SEG_MAX.to_le_bytes());
+        // A request has two descriptors more than data segments.
+        bytes.extend(SEG_MAX.min(u32::from(self.queue_size).saturating_sub(2)).to_le_bytes());
         bytes.extend([0; 4]); // geometry: not offered
         bytes.extend(self.block_size.to_le_bytes());
         bytes.extend([0; 8]); // topology: not offered

@@ -322,6 +322,8 @@ fn the_configuration_space_has_the_layout_of_the_specification() {
     assert_eq!(config.len(), 60);
     assert_eq!(config[..8], (1_u64 << 20).to_le_bytes());
     assert_eq!(config[12..16], SEG_MAX.to_le_bytes());
+    let small = Disk { queue_size: 64, ..disk() }.config_space();
+    assert_eq!(small[12..16], 62_u32.to_le_bytes());
     assert_eq!(config[20..24], 512_u32.to_le_bytes());
     assert_eq!(config[34..36], 1_u16.to_le_bytes());
     assert_eq!(config[56], 1);

@@ -104,6 +104,21 @@ fn an_indirect_table_in_an_indirect_table_breaks_the_ring() {
 }
 
 #[test]
+fn an_indirect_table_of_thousands_breaks_the_ring_before_it_is_read() {
+    let mem = mock::memory(0x20000);
+    let mut driver = Driver::new(Arc::clone(&mem), 0, SIZE);
+    driver.post_indirect(0x4000, &[readable(0x5000, 1); 1026]);
+    driver.post_indirect(0x4000, &[readable(0x5000, 1); 4000]);
+    let mut queue = driver.queue();
+    let broken = next_chain(&mem, &mut queue, 0);
+    assert!(matches!(broken, Err(RingError::BrokenChain { read: 1026, .. })), "{broken:?}");
+    let mut driver = Driver::new(Arc::clone(&mem), 0, SIZE);
+    driver.post_indirect(0x4000, &[readable(0x5000, 1); 1026]);
+    let chain = next_chain(&mem, &mut driver.queue(), 0).unwrap().unwrap();
+    assert_eq!(chain.descriptors.len(), 1026);
+}
+
+#[test]
 fn more_than_four_gigabytes_in_a_chain_break_the_ring() {
     let mem = mock::memory(0x10000);
     let mut driver = Driver::new(Arc::clone(&mem), 0, SIZE);

@@ -30,7 +30,7 @@ pub struct DeviceProfile {
 pub enum Event {
     /// There is a new memory table. Requests in flight keep the old one alive.
     Memory(Arc<GuestMemory>),
-    /// Features were negotiated (also `Session::features`).
+    /// Features were negotiated (also [`features`](super::Session::features)).
     Features(u64),
     /// The queue may be served: it has memory, addresses and a kick descriptor, and is enabled.
     /// Watch its kick descriptor and look at the ring once now.
@@ -39,11 +39,11 @@ pub enum Event {
         index: u16,
     },
     /// Take no more from this queue, stop watching its kick descriptor. With `drain` the peer waits
-    /// until everything in flight was completed: call [`Session::drained`] then.
+    /// until everything in flight was completed: call [`drained`](super::Session::drained) then.
     QueueStopped {
         /// Which queue.
         index: u16,
-        /// Whether the peer waits for [`Session::drained`].
+        /// Whether the peer waits for [`drained`](super::Session::drained).
         drain: bool,
     },
     /// The kick descriptor of a running queue is another one now.
@@ -55,7 +55,7 @@ pub enum Event {
     Closed,
 }
 
-/// What [`Session::ready`] did.
+/// What [`ready`](super::Session::ready) did.
 #[derive(Debug, Default)]
 pub struct Ready {
     /// What happened, in order.

@@ -257,8 +257,11 @@ impl Vring {
 fn notify(eventfd: &OwnedFd) -> io::Result<bool> {
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     let mut fds = [PollFd::new(eventfd, PollFlags::OUT)];
-    if poll(&mut fds, Some(&now))? == 0 {
-        return Ok(false);
+    match poll(&mut fds, Some(&now)) {
+        // A poll that finds nothing says so by EINTR if a signal is pending.
+        Ok(0) | Err(Errno::INTR) => return Ok(false),
+        Ok(_) => {}
+        Err(errno) => return Err(errno.into()),
     }
     match rustix::io::write(eventfd, &1_u64.to_ne_bytes()) {
         Ok(_) => Ok(true),
