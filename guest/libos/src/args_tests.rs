@@ -1,4 +1,5 @@
 //! Tests of the command line.
+#![allow(clippy::cast_possible_truncation, reason = "tests cut numbers to size on purpose")]
 
 use super::*;
 
@@ -64,4 +65,20 @@ fn list_of_endpoints_is_read_or_refused_as_a_whole() {
     assert!(Args::parse("to=10.0.0.1:5004,").endpoints("to").is_err());
     let error = Args::parse("").endpoints("to").unwrap_err().to_string();
     assert_eq!(error, "the command line lacks to=, for example to=10.0.0.1:5004,10.0.0.1:5006");
+}
+
+#[test]
+fn arbitrary_text_does_no_harm() {
+    let letters = ['=', '@', ':', ' ', ',', '/', '.', '0', '9', 'x', 'K', 'é', 'v'];
+    let mut seed = 1u64;
+    for _ in 0..20_000 {
+        let mut line = String::from("virtio_mmio.device=4K@0xd");
+        for _ in 0..20 {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            line.push(letters[(seed >> 33) as usize % letters.len()]);
+        }
+        let args = Args::parse(&line.replace(' ', " to="));
+        let _ = (args.endpoints("to"), args.cidr("to"), args.number("to", 0, (0, 9)));
+        assert!(args.devices().iter().all(|window| window.base + window.size <= 1 << 32));
+    }
 }

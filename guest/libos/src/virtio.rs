@@ -37,8 +37,8 @@ pub enum VirtioError {
     /// The device did not accept the features.
     #[error("the device refused features {0:#x}, all of which it had offered")]
     FeaturesRefused(u64),
-    /// The device has no such queue, or it is in use.
-    #[error("the device's queue {0} cannot be used")]
+    /// The device has no such queue.
+    #[error("the device has no queue {0}")]
     NoQueue(u16),
     /// A field of the configuration space cannot be read.
     #[error("the device's configuration space is too small")]
@@ -135,7 +135,7 @@ impl Device {
     pub fn ring(&mut self, queue: u16) -> Result<Ring, VirtioError> {
         let max = self.transport.max_queue_size(queue).min(RING_SIZE_MAX);
         let size = u16::try_from(max.checked_ilog2().map_or(0, |bits| 1 << bits)).unwrap_or(0);
-        if size < 2 || self.transport.queue_used(queue) {
+        if size < 2 {
             return Err(VirtioError::NoQueue(queue));
         }
         let ring = Ring::new(size, self.has(EVENT_IDX))?;
@@ -155,11 +155,11 @@ impl Device {
         self.features & feature != 0
     }
 
-    /// Reads a field of the configuration space.
+    /// Reads a 16-bit field of the configuration space.
     ///
     /// # Errors
     /// [`VirtioError::ConfigSpace`].
-    pub fn config_byte(&self, offset: usize) -> Result<u8, VirtioError> {
+    pub fn config_half(&self, offset: usize) -> Result<u16, VirtioError> {
         self.transport.read_config_space(offset).map_err(|_| VirtioError::ConfigSpace)
     }
 
