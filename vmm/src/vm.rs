@@ -144,14 +144,18 @@ pub fn build(spec: &LaunchSpec, fds: LaunchFds) -> Result<Vm, BuildError> {
     // SAFETY: the descriptor is open and given away; that it is /dev/kvm is for the host to see
     // to, and anything else only fails its ioctls.
     let kvm = unsafe { Kvm::from_raw_fd(fds.kvm.into_raw_fd()) };
-    let vm = create_vm(&kvm)?;
+    let vm = kvm.create_vm().map_err(kvm_error("create the VM"))?;
     let options = MemoryOptions {
         size_bytes: spec.memory_bytes,
         prefault: spec.prefault,
         huge_pages: spec.huge_pages,
     };
     let memory = GuestRam::new(&spec.name, options)?;
+    // Memory comes before the interrupt controllers: behind their creation a memory slot waits for
+    // a grace period of the kernel, 5 ms on the development machine.
     memory.register(&vm)?;
+    vm.set_tss_address(TSS_ADDRESS).map_err(kvm_error("set the TSS address"))?;
+    vm.create_irq_chip().map_err(kvm_error("create the interrupt controllers"))?;
     let line = boot::cmdline(&spec.cmdline, spec.devices.len());
     let entry = boot::load(&File::from(fds.image), &memory.map, spec.boot, &line)?;
 
@@ -172,13 +176,6 @@ pub fn build(spec: &LaunchSpec, fds: LaunchFds) -> Result<Vm, BuildError> {
         vcpu_tids.push(started.map_err(system_error("start a vCPU thread"))?);
     }
     Ok(Vm { machine, vcpu_tids, console, console_wake, end_event, _memory: memory, _vm: vm })
-}
-
-fn create_vm(kvm: &Kvm) -> Result<VmFd, BuildError> {
-    let vm = kvm.create_vm().map_err(kvm_error("create the VM"))?;
-    vm.set_tss_address(TSS_ADDRESS).map_err(kvm_error("set the TSS address"))?;
-    vm.create_irq_chip().map_err(kvm_error("create the interrupt controllers"))?;
-    Ok(vm)
 }
 
 fn serial(vm: &VmFd, socket: OwnedFd, wake: &EventFd) -> Result<(SerialPort, OwnedFd), BuildError> {
