@@ -129,6 +129,21 @@ fn a_poll_reports_every_kick_until_it_is_cancelled() {
 }
 
 #[test]
+fn a_poll_of_a_socket_reports_that_its_peer_is_gone_and_does_not_repeat_itself() {
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    let mut ring = Ring::new(4).unwrap();
+    ring.poll_readable(ours.as_fd(), 5).unwrap();
+    ring.submit().unwrap();
+    drop(theirs);
+    let hangup = u32::from(libc::POLLHUP.cast_unsigned());
+    assert!(wait(&mut ring).result.unwrap() & hangup != 0);
+    for _ in 0..3 {
+        ring.submit_and_wait(Some(Duration::from_millis(1))).unwrap();
+    }
+    assert!(ring.next_completion().is_none());
+}
+
+#[test]
 fn waiting_with_a_timeout_ends_without_an_error() {
     let mut ring = Ring::new(1).unwrap();
     ring.submit_and_wait(Some(Duration::from_millis(1))).unwrap();

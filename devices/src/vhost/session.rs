@@ -49,6 +49,8 @@ pub struct Session {
     pub(super) events: Vec<Event>,
     /// The GET_VRING_BASE request that waits for its queue to drain.
     pub(super) awaited: Option<u16>,
+    /// The peer is gone and this was reported.
+    closed: bool,
 }
 
 impl Session {
@@ -71,6 +73,7 @@ impl Session {
             vrings,
             events: Vec::new(),
             awaited: None,
+            closed: false,
         })
     }
 
@@ -80,13 +83,14 @@ impl Session {
     /// The peer broke the protocol or memory could not be mapped; drop the session.
     pub fn ready(&mut self) -> Result<Ready, SessionError> {
         for _ in 0..MESSAGES_PER_CALL {
-            if self.vrings.iter().any(|vring| vring.draining) {
+            if self.closed || self.vrings.iter().any(|vring| vring.draining) {
                 return Ok(self.take_events(false));
             }
             match self.receiver.receive(self.stream.as_fd())? {
                 Received::Message(message) => self.handle(message)?,
                 Received::Nothing => return Ok(self.take_events(false)),
                 Received::Closed => {
+                    self.closed = true;
                     self.events.push(Event::Closed);
                     return Ok(self.take_events(false));
                 }

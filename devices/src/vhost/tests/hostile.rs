@@ -47,6 +47,7 @@ fn a_peer_that_stops_in_mid_message_holds_nothing_up() {
     let Peer { mut session, socket } = peer;
     drop(socket);
     assert!(matches!(session.ready().unwrap().events[..], [Event::Closed]));
+    assert!(session.ready().unwrap().events.is_empty(), "it is reported once");
 }
 
 #[test]
