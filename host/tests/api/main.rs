@@ -1,0 +1,161 @@
+//! The API over a real unix socket: what it answers, and what a slow or hostile client may cost.
+//!
+//! The service has a core and nothing else, so no guest image is needed; real-time priority and KVM
+//! are: these tests run as root.
+
+#![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
+
+mod peer;
+
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+
+use peer::{Host, get, status};
+use serde_json::Value;
+
+#[test]
+fn the_socket_is_for_its_user_alone() {
+    let host = Host::start();
+    let mode = std::fs::metadata(host.socket()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn the_openapi_document_describes_every_path() {
+    let host = Host::start();
+    let document: Value = serde_json::from_str(&host.ask(&get("/openapi.json")).1).unwrap();
+    let mut paths: Vec<_> = document["paths"].as_object().unwrap().keys().collect();
+    paths.sort();
+    assert_eq!(
+        paths,
+        [
+            "/metrics",
+            "/v1/host",
+            "/v1/plan",
+            "/v1/stats",
+            "/v1/tenants",
+            "/v1/tenants/{name}",
+            "/v1/tenants/{name}/console",
+        ]
+    );
+}
+
+#[test]
+fn an_idle_host_reports_its_resources() {
+    let host = Host::start();
+    let view: Value = serde_json::from_str(&host.ask(&get("/v1/host")).1).unwrap();
+    assert_eq!(view["resources"][0]["capacity"], 950_000_000);
+    assert_eq!(view["resources"][0]["reserved"], 0);
+    let stats: Value = serde_json::from_str(&host.ask(&get("/v1/stats")).1).unwrap();
+    assert_eq!(stats["tenants"], Value::Array(vec![]));
+    assert!(host.ask(&get("/metrics")).1.ends_with("# EOF\n"));
+}
+
+#[test]
+fn what_is_not_there_is_said_in_json() {
+    let host = Host::start();
+    for path in ["/v1/tenants/nobody", "/v1/tenants/nobody/console", "/v2", "/v1/tenants/%ff"] {
+        let (status, body) = host.ask(&get(path));
+        assert!((400..500).contains(&status), "{path}: {status}");
+        if path != "/v1/tenants/%ff" {
+            let body: Value = serde_json::from_str(&body).unwrap();
+            assert_eq!((status, &body["kind"]), (404, &Value::from("unknown")), "{path}");
+        }
+    }
+}
+
+#[test]
+fn a_wrong_body_is_refused_with_its_place() {
+    let host = Host::start();
+    let body = r#"{"tenant": [{"name": "a", "image": "i", "cpu": {"period": "-5ms"}}]}"#;
+    let (status, answer) = host.post("/v1/tenants", body);
+    assert_eq!(status, 422);
+    assert!(answer.contains("is negative"), "{answer}");
+    let body = r#"{"tenant": [{"name": "a", "image": "i", "core": 4000}]}"#;
+    let (status, answer) = host.post("/v1/tenants", body);
+    let answer: Value = serde_json::from_str(&answer).unwrap();
+    assert_eq!((status, &answer["problems"][0]["path"]), (422, &Value::from("tenant[0].core")));
+}
+
+#[test]
+fn a_missing_image_is_a_problem_at_its_key() {
+    let host = Host::start();
+    let body = r#"{"tenant": [{"name": "a", "image": "/nowhere/image"}]}"#;
+    let (status, answer) = host.post("/v1/tenants", body);
+    let answer: Value = serde_json::from_str(&answer).unwrap();
+    assert_eq!((status, &answer["problems"][0]["path"]), (422, &Value::from("tenant[0].image")));
+    assert_eq!(host.ask(&get("/v1/tenants")).1, "[]");
+}
+
+#[test]
+fn a_plan_is_answered_without_starting_anything() {
+    let host = Host::start();
+    let body = r#"{"host": {"cores": [0], "profile": "none"}, "tenant": [
+        {"name": "a", "image": "i", "cpu": {"period": "10ms", "slice": "9ms"}},
+        {"name": "b", "image": "i", "cpu": {"period": "10ms", "slice": "1ms"}}]}"#;
+    let (status, answer) = host.post("/v1/plan", body);
+    let plan: Value = serde_json::from_str(&answer).unwrap();
+    assert_eq!((status, &plan["admitted"]), (200, &Value::from(false)));
+    assert_eq!(plan["tenants"][1]["refusals"][0]["nearest"]["slice_ns"], 500_000);
+}
+
+#[test]
+fn a_client_that_sends_half_a_request_and_stays_disturbs_nobody_and_is_dropped() {
+    let host = Host::start();
+    let mut halves: Vec<_> = (0..5).map(|_| host.connect()).collect();
+    for half in &mut halves {
+        half.write_all(b"GET /v1/host HTTP/1.1\r\nHost: mo").unwrap();
+    }
+    assert_eq!(host.ask(&get("/v1/host")).0, 200);
+    for half in &mut halves {
+        let mut answer = Vec::new();
+        // The end of the stream: the server has closed the connection.
+        half.read_to_end(&mut answer).unwrap();
+    }
+    assert_eq!(host.ask(&get("/v1/host")).0, 200);
+}
+
+#[test]
+fn a_body_that_does_not_arrive_is_answered_with_a_timeout() {
+    let host = Host::start();
+    let mut half = host.connect();
+    half.write_all(b"POST /v1/tenants HTTP/1.1\r\nHost: m\r\nContent-Length: 100\r\n\r\n{\"ten")
+        .unwrap();
+    assert_eq!(host.ask(&get("/v1/host")).0, 200);
+    let mut answer = String::new();
+    half.read_to_string(&mut answer).unwrap();
+    assert_eq!(status(&answer), 408, "{answer}");
+}
+
+#[test]
+fn more_clients_than_places_are_served_when_idle_ones_have_been_dropped() {
+    let host = Host::start();
+    let idle: Vec<_> = (0..100).map(|_| host.connect()).collect();
+    assert_eq!(host.ask(&get("/v1/host")).0, 200);
+    drop(idle);
+}
+
+#[test]
+fn too_much_and_garbage_are_refused() {
+    let host = Host::start();
+    let huge = format!("{{\"tenant\": [], \"x\": \"{}\"}}", "x".repeat(2 << 20));
+    assert_eq!(host.post("/v1/tenants", &huge).0, 422);
+    let deep = "[".repeat(100_000);
+    assert_eq!(host.post("/v1/tenants", &deep).0, 422);
+    let mut garbage = host.connect();
+    garbage.write_all(&[0xff, 0, b'\r', b'\n', b'\r', b'\n']).unwrap();
+    let mut answer = String::new();
+    garbage.read_to_string(&mut answer).unwrap();
+    assert_eq!(status(&answer), 400, "{answer}");
+    let endless = format!("GET /v1/host HTTP/1.1\r\nX: {}", "x".repeat(1 << 20));
+    assert_eq!(host.ask(endless.as_bytes()).0 / 100, 4);
+    assert_eq!(host.ask(&get("/v1/host")).0, 200);
+}
+
+#[test]
+fn a_second_host_service_is_refused_and_the_first_one_stays() {
+    let host = Host::start();
+    let said = host.start_another();
+    assert!(said.contains("another host service (process"), "{said}");
+    assert_eq!(host.ask(&get("/v1/host")).0, 200);
+}

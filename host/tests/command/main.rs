@@ -1,0 +1,176 @@
+//! The `moirai` command as a user meets it: output, errors, exit statuses. No host service is
+//! running.
+
+#![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
+
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+const HEAD: &str = "[host]\ncores = [1]\nprofile = \"none\"\n";
+
+fn moirai(words: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_moirai")).args(words).output().unwrap()
+}
+
+fn file(folder: &TempDir, text: &str) -> PathBuf {
+    let path = folder.path().join("moirai.toml");
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+/// Plans `text`; returns exit status, standard output and standard error.
+fn plan(text: &str, words: &[&str]) -> (i32, String, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = file(&folder, text);
+    let path = path.to_str().unwrap();
+    let output = moirai(&[&["plan", path], words].concat());
+    let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).replace(path, "FILE");
+    (output.status.code().unwrap(), said(&output.stdout), said(&output.stderr))
+}
+
+fn tenant(name: &str, slice: &str) -> String {
+    format!(
+        "[[tenant]]\nname = \"{name}\"\nimage = \"streamer\"\n\
+         [tenant.cpu]\nperiod = \"10ms\"\nslice = \"{slice}\"\n"
+    )
+}
+
+#[test]
+fn a_plan_that_fits_ends_with_zero() {
+    let (status, out, err) = plan(&format!("{HEAD}{}", tenant("a", "9500us")), &["--json"]);
+    let plan: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((status, err.as_str()), (0, ""));
+    assert_eq!(plan["admitted"], true);
+    assert_eq!(plan["tenants"][0]["refusals"], Value::Array(vec![]));
+    assert_eq!(plan["resources"][0]["name"], "cpu/1");
+    assert_eq!(plan["resources"][0]["reserved"], plan["resources"][0]["capacity"]);
+}
+
+#[test]
+fn a_plan_that_does_not_fit_ends_with_three_and_offers_what_would() {
+    let text = format!("{HEAD}{}{}", tenant("a", "6ms"), tenant("b", "5ms"));
+    let (status, out, _) = plan(&text, &["--json"]);
+    let plan: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((status, &plan["admitted"]), (3, &Value::from(false)));
+    let refusal = &plan["tenants"][1]["refusals"][0];
+    assert_eq!(refusal["resource"], "cpu/1");
+    assert_eq!(refusal["requested"], 500_000_000);
+    assert_eq!(refusal["available"], 350_000_000);
+    assert_eq!(refusal["nearest"]["period_ns"], 10_000_000);
+    assert_eq!(refusal["nearest"]["slice_ns"], 3_500_000);
+}
+
+#[test]
+fn a_plan_in_text_says_what_is_asked_and_what_is_left() {
+    let text = format!("{HEAD}{}{}", tenant("a", "6ms"), tenant("b", "5ms"));
+    insta::assert_snapshot!(plan(&text, &[]).1, @r#"
+    a                        admitted
+    b                        refused
+        cpu/1: 50.00% asked, 35.00% not reserved; in 10000000 ns up to 11000000 ns are due, but only 9500000 ns can be supplied; 3500us every 10ms would fit
+
+    resource                  reserved  capacity
+    cpu/1                       60.00%    95.00%
+    "#);
+}
+
+#[test]
+fn a_bad_configuration_ends_with_two_and_points_at_the_line() {
+    let (status, out, err) = plan(&format!("{HEAD}{}", tenant("a", "12ms")), &["--json"]);
+    assert_eq!((status, out.as_str()), (2, ""));
+    insta::assert_snapshot!(err, @r#"
+    moirai:   × a slice of 12ms is longer than its period of 10ms
+       ╭─[FILE:9:9]
+     8 │ period = "10ms"
+     9 │ slice = "12ms"
+       ·         ──────
+       ╰────
+      help: a slice is what is served in every period: shorten it
+    "#);
+}
+
+#[test]
+fn a_file_that_is_not_there_ends_with_two() {
+    let output = moirai(&["plan", "/nowhere/moirai.toml"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("cannot read /nowhere/moirai.toml"));
+}
+
+#[test]
+fn commands_without_a_host_service_end_with_four_and_say_how_to_start_one() {
+    for words in [["list", "--json"], ["show", "a"], ["stop", "a"], ["top", "--once"]] {
+        let output = moirai(&[&["--socket", "/nowhere/host.sock"], words.as_slice()].concat());
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(4), "{words:?}: {said}");
+        assert!(said.contains("moirai host --config"), "{said}");
+    }
+}
+
+#[test]
+fn a_change_that_cannot_be_understood_ends_with_two() {
+    let output = moirai(&["set", "a", "cpu.slice=fast"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("does not begin with a number"));
+}
+
+#[test]
+fn a_host_whose_tenants_do_not_fit_does_not_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().display();
+    let text = format!(
+        "[host]\ncores = [0]\nsocket = \"{path}/host.sock\"\nstate_dir = \"{path}/state\"\n{}",
+        tenant("a", "9900us").replace("streamer", "/proc/version")
+    );
+    let config = file(&folder, &text);
+    let output = moirai(&["host", "--config", config.to_str().unwrap()]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert!(said.contains("a: not admitted: cpu/0"), "{said}");
+}
+
+#[test]
+fn a_host_without_privilege_says_which_promises_fall_and_what_to_grant() {
+    if !rustix::process::geteuid().is_root() {
+        // Then this process has no privilege to give up; the message is the same.
+        eprintln!("runs without root: nothing is dropped");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let text = format!("{HEAD}[[link]]\nname = \"up\"\nrate = \"1Mbit/s\"\n");
+    let config = file(&folder, &text);
+    std::process::Command::new("chmod").arg("-R").arg("a+rX").arg(folder.path()).status().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_moirai"));
+    command.arg("host").arg("--config").arg(&config);
+    if rustix::process::geteuid().is_root() {
+        command.uid(65534).gid(65534);
+    }
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    for part in ["/dev/kvm", "CAP_SYS_NICE", "CAP_NET_ADMIN", "links up"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+}
+
+#[test]
+fn completions_and_man_pages_are_generated() {
+    for shell in ["bash", "zsh", "fish"] {
+        let output = moirai(&["completions", shell]);
+        assert!(output.status.success());
+        assert!(String::from_utf8_lossy(&output.stdout).contains("moirai"));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    assert!(moirai(&["man", folder.path().to_str().unwrap()]).status.success());
+    assert!(folder.path().join("moirai-plan.1").exists());
+    assert_eq!(moirai(&["man", "/nowhere"]).status.code(), Some(1));
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    let script =
+        format!("{} schema | head -c 1; exit ${{PIPESTATUS[0]}}", env!("CARGO_BIN_EXE_moirai"));
+    let status = Command::new("bash").arg("-c").arg(script).output().unwrap().status;
+    assert_eq!(status.code(), Some(0));
+}
