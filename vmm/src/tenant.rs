@@ -46,8 +46,19 @@ pub fn from_spawn() -> Result<ExitCode, TenantError> {
     // uses it; if it is not open, receiving fails.
     let control = unsafe { OwnedFd::from_raw_fd(CONTROL_FD) };
     sandbox::close_inherited();
+    end_on_panic();
     serve(&TenantChannel::new(control))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Ends the process when any thread panics: a VM without one of its vCPUs would stand still, and
+/// nobody would know why.
+fn end_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::exit(101);
+    }));
 }
 
 /// Serves one launch that comes over `control`, until the VM has ended and the host has been told.

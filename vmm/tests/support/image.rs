@@ -23,6 +23,11 @@ pub enum Notes {
 /// An ELF64 executable that runs `code`: in 32-bit ring 0 if entered by PVH, in 64-bit ring 3 if
 /// entered by the ring-3 note. Its page tables map the first GiB and the device hole.
 pub fn image(code: &[u8], notes: Notes) -> Vec<u8> {
+    image_with(code, notes, &[])
+}
+
+/// The same with more segments (physical address, content).
+pub fn image_with(code: &[u8], notes: Notes, more: &[(u64, &[u8])]) -> Vec<u8> {
     let mut notes_bytes = Vec::new();
     if matches!(notes, Notes::Pvh | Notes::Both) {
         let entry = (BASE as u32 + CODE as u32).to_le_bytes();
@@ -35,7 +40,8 @@ pub fn image(code: &[u8], notes: Notes) -> Vec<u8> {
         let desc: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
         notes_bytes.extend(note(NOTE_NAME, NOTE_TYPE_RING3, &desc));
     }
-    elf(&[(BASE, &memory_image(code))], &notes_bytes)
+    let memory = memory_image(code);
+    elf(&[&[(BASE, memory.as_slice())], more].concat(), &notes_bytes)
 }
 
 /// An ELF64 executable with these segments (physical address, content) and notes.
