@@ -8,19 +8,22 @@
 //! `L`: beyond it nothing can fail. With `U` the utilisation and `c` the capacity, demand is at most
 //! `U*t + sum C_i*(p_i - D_i)/p_i + sum cost_j + n*e + B`, so
 //! `L = (sum C_i*(p_i - D_i)/p_i + sum cost_j + n*e + B) / (c - U)`.
-//! Where `U = c` exactly, demand minus supply repeats with the hyperperiod `H`, and
-//! `L = H + max D_i`.
+//! Demand minus supply does not grow from one hyperperiod `H` to the next as long as `U <= c`, so
+//! `L = H + max D_i` will do too: the only bound where `U = c`, and the better one close to it.
 
 use alloc::vec::Vec;
 
 use super::{Interrupt, Resource, Violation, WHOLE_PPM};
 use crate::contract::{Contract, Nanos};
 
-/// Most steps (clients looked at) of one test; about a tenth of a second.
-pub const WORK_MAX: u64 = 20_000_000;
+/// Most steps (clients looked at) of one test; about ten milliseconds.
+pub const WORK_MAX: u64 = 2_000_000;
 
 /// Fixed point: fractions have this many binary digits.
 const DIGITS: u32 = 60;
+
+/// Bounds beyond so many times the longest deadline are worth computing the hyperperiod for.
+const FAR: u128 = 64;
 
 /// All clients with the same period and deadline.
 #[derive(Clone, Copy, Debug)]
@@ -266,7 +269,11 @@ impl Set {
         {
             let whole = u128::from(WHOLE_PPM) << DIGITS;
             let until = mul_div_up(constant, whole, free);
-            return Bound::Until(to_nanos(until));
+            let repeats = match until > u128::from(most).saturating_mul(FAR) {
+                true => self.hyperperiod().map_or(u128::MAX, |(hyperperiod, _)| hyperperiod),
+                false => u128::MAX,
+            };
+            return Bound::Until(to_nanos(until.min(repeats.saturating_add(u128::from(most)))));
         }
         match self.hyperperiod() {
             Some((hyperperiod, true)) if constant > 0 => {
