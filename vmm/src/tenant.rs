@@ -2,9 +2,11 @@
 //! control socket and the console until the machine ends.
 
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
 use std::process::ExitCode;
 
+use rustix::net::SocketType;
+use rustix::net::sockopt::socket_type;
 use rustix::process::{Signal, set_parent_process_death_signal};
 use thiserror::Error;
 
@@ -19,6 +21,12 @@ use crate::vm::{self, BuildError, Vm};
 /// Why a tenant process could not do its work.
 #[derive(Debug, Error)]
 pub enum TenantError {
+    /// Started by hand.
+    #[error(
+        "descriptor 3 is no control socket: the host service starts this process; by hand, say \
+         `moirai-tenant run IMAGE`"
+    )]
+    NoControl,
     /// The control socket.
     #[error(transparent)]
     Channel(#[from] ChannelError),
@@ -42,8 +50,13 @@ pub enum TenantError {
 /// As [`serve`].
 #[allow(unsafe_code, reason = "a descriptor that was inherited has to be taken by its number")]
 pub fn from_spawn() -> Result<ExitCode, TenantError> {
-    // SAFETY: by the contract of the seam descriptor 3 is ours and nobody else in this process
-    // uses it; if it is not open, receiving fails.
+    // SAFETY: nothing has been opened or closed yet, so the number means the same all the while; if
+    // it is not open, asking for its type fails.
+    let inherited = unsafe { BorrowedFd::borrow_raw(CONTROL_FD) };
+    if !matches!(socket_type(inherited), Ok(SocketType::SEQPACKET)) {
+        return Err(TenantError::NoControl);
+    }
+    // SAFETY: it is open, and by the contract of the seam ours; nobody else in this process uses it.
     let control = unsafe { OwnedFd::from_raw_fd(CONTROL_FD) };
     sandbox::close_inherited();
     end_on_panic();

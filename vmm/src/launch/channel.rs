@@ -139,3 +139,47 @@ pub enum ChannelError {
     #[error("control socket: {0}")]
     Io(std::io::Error),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{ChannelError, MAX_MESSAGE_BYTES, pair};
+    use crate::launch::{FromHost, ToHost};
+    use rustix::io::{read, write};
+    use rustix::net::{SendFlags, send};
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn a_message_arrives_with_its_descriptors() {
+        let (host, tenant) = pair().unwrap();
+        let (reader, writer) = rustix::pipe::pipe().unwrap();
+        host.send(&FromHost::Stop, &[writer.as_fd()]).unwrap();
+        let (message, fds) = tenant.receive().unwrap();
+        assert_eq!(message, FromHost::Stop);
+        write(&fds[0], b"x").unwrap();
+        assert_eq!(read(&reader, &mut [0; 8]), Ok(1));
+    }
+
+    #[test]
+    fn a_peer_that_hangs_up_is_told_from_one_that_talks_nonsense() {
+        let (host, tenant) = pair().unwrap();
+        send(&host, b"{\"launch\":7}", SendFlags::empty()).unwrap();
+        assert!(matches!(tenant.receive(), Err(ChannelError::Malformed(_))));
+        send(&host, &[b' '; MAX_MESSAGE_BYTES + 1], SendFlags::empty()).unwrap();
+        assert!(matches!(tenant.receive(), Err(ChannelError::Truncated)));
+        drop(host);
+        assert!(matches!(tenant.receive(), Err(ChannelError::Closed)));
+    }
+
+    #[test]
+    fn a_message_that_the_peer_could_not_take_is_not_sent() {
+        let (host, tenant) = pair().unwrap();
+        let error = "x".repeat(MAX_MESSAGE_BYTES);
+        let failed =
+            ToHost::Failed { stage: crate::launch::Stage::Image, error, hint: String::new() };
+        assert!(matches!(tenant.send(&failed, &[]), Err(ChannelError::TooLong(_))));
+        assert!(matches!(
+            host.send(&FromHost::Stop, &[host.as_fd(); super::MAX_FDS + 1]),
+            Err(ChannelError::TooManyFds(_))
+        ));
+    }
+}
