@@ -61,7 +61,8 @@ impl<S: Serialize, R: DeserializeOwned> Channel<S, R> {
         }
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
         let mut control = SendAncillaryBuffer::new(&mut space);
-        if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
+        let too_many = fds.len() > MAX_FDS;
+        if too_many || (!fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds))) {
             return Err(ChannelError::TooManyFds(fds.len()));
         }
         let send =
