@@ -123,27 +123,3 @@ fn await_transmitter() {
         }
     }
 }
-
-/// Writes `text` so that it can stand between the quotes of a JSON string.
-///
-/// # Errors
-/// Those of `out`.
-pub fn write_json_escaped(out: &mut dyn fmt::Write, text: &str) -> fmt::Result {
-    for letter in text.chars() {
-        match letter {
-            '"' | '\\' => write!(out, "\\{letter}")?,
-            letter if u32::from(letter) < 0x20 => write!(out, "\\u{:04x}", u32::from(letter))?,
-            letter => out.write_char(letter)?,
-        }
-    }
-    Ok(())
-}
-
-/// [`write_json_escaped`] for formatted text, without a buffer.
-pub(crate) struct JsonEscaped<'a>(pub(crate) &'a mut dyn fmt::Write);
-
-impl fmt::Write for JsonEscaped<'_> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        write_json_escaped(self.0, text)
-    }
-}

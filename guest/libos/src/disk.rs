@@ -1,22 +1,18 @@
 //! The volume of a tenant: virtio-blk with many requests in flight (virtio 1.2, section 5.2).
 //!
-//! A request takes its [`Buffer`] along and gives it back with its completion, so nobody can touch
-//! memory that the device works on. Requests are shown to the device by [`Disk::kick`] (and before
-//! every wait), so one doorbell serves a batch.
+//! Requests are shown to the device by [`Volume::kick`] (and before every wait), so one doorbell
+//! serves a batch.
 #![allow(unsafe_code, reason = "hands memory to a device")]
 
 use crate::args::DeviceWindow;
 use crate::idle::WakeSource;
 use crate::memory::Buffer;
+use crate::request::{Completion, Refusal, RequestError, SECTOR, Token, Volume};
 use crate::ring::{Ring, Segment};
 use crate::virtio::{Device, EVENT_IDX, VirtioError};
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicU8, Ordering};
-use thiserror::Error;
 use virtio_drivers::transport::DeviceType;
-
-/// Bytes of a sector, the unit of every request.
-pub const SECTOR: u64 = 512;
 
 const F_RO: u64 = 1 << 5;
 const F_FLUSH: u64 = 1 << 9;
@@ -32,53 +28,6 @@ const STATUS_NONE: u8 = 0xff;
 /// Room per request for the header (16 bytes) and the status byte behind it.
 const CONTROL_LEN: usize = 32;
 const HEADER_LEN: u32 = 16;
-
-/// A request was refused before it reached the device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum Refusal {
-    /// As many requests as the ring holds are in flight.
-    #[error("the disk has as many requests in flight as its ring holds")]
-    Full,
-    /// Position or length is no multiple of a sector, or behind the end.
-    #[error("bytes {offset}+{len} are not whole sectors of a volume of {capacity} bytes")]
-    Range {
-        /// Position in bytes.
-        offset: u64,
-        /// Length in bytes.
-        len: u64,
-        /// Size of the volume in bytes.
-        capacity: u64,
-    },
-    /// A write to a read-only volume.
-    #[error("the volume is read-only")]
-    ReadOnly,
-}
-
-/// The device answered a request with an error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum RequestError {
-    /// VIRTIO_BLK_S_IOERR, or a status that is none.
-    #[error("I/O error")]
-    Io,
-    /// VIRTIO_BLK_S_UNSUPP.
-    #[error("request not supported by the device")]
-    Unsupported,
-}
-
-/// Names a request in flight; unique until its completion.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Token(u16);
-
-/// A finished request.
-#[derive(Debug)]
-pub struct Completion {
-    /// Which one.
-    pub token: Token,
-    /// Its buffer; `None` for a flush.
-    pub buffer: Option<Buffer>,
-    /// How it went.
-    pub result: Result<(), RequestError>,
-}
 
 /// A virtio-blk device.
 #[derive(Debug)]
@@ -106,38 +55,10 @@ impl Disk {
         Ok(Self { device, ring, control, in_flight, capacity: sectors.saturating_mul(SECTOR) })
     }
 
-    /// Size in bytes.
-    #[must_use]
-    pub fn capacity(&self) -> u64 {
-        self.capacity
-    }
-
     /// Can it only be read?
     #[must_use]
     pub fn read_only(&self) -> bool {
         self.device.has(F_RO)
-    }
-
-    /// Requests in flight.
-    #[must_use]
-    pub fn in_flight(&self) -> u16 {
-        self.ring.in_flight()
-    }
-
-    /// Queues a read of the first `len` bytes of `buffer` from byte `offset` of the volume.
-    ///
-    /// # Errors
-    /// A [`Refusal`], with the buffer.
-    pub fn read(
-        &mut self,
-        offset: u64,
-        buffer: Buffer,
-        len: usize,
-    ) -> Result<Token, (Refusal, Buffer)> {
-        match self.check(offset, &buffer, len) {
-            Ok(len) => Ok(self.submit(REQUEST_IN, offset, Some((buffer, len)))),
-            Err(refusal) => Err((refusal, buffer)),
-        }
     }
 
     /// Queues a write of the first `len` bytes of `buffer` to byte `offset` of the volume.
@@ -170,31 +91,6 @@ impl Disk {
             return Err(Refusal::Full);
         }
         Ok(self.submit(REQUEST_FLUSH, 0, None))
-    }
-
-    /// Shows queued requests to the device.
-    pub fn kick(&mut self) {
-        self.device.kick(REQUEST_QUEUE, &mut self.ring);
-    }
-
-    /// The next finished request.
-    ///
-    /// # Errors
-    /// [`VirtioError`] if the device misbehaves; it is unusable then.
-    pub fn poll(&mut self) -> Result<Option<Completion>, VirtioError> {
-        let Some(used) = self.ring.pop()? else { return Ok(None) };
-        let head = usize::from(used.head);
-        let result = match self.status(head).load(Ordering::Acquire) {
-            STATUS_OK => Ok(()),
-            STATUS_UNSUPPORTED => Err(RequestError::Unsupported),
-            _ => Err(RequestError::Io),
-        };
-        let buffer = self.in_flight.get_mut(head).and_then(Option::take);
-        let room = buffer.as_ref().map_or(0, |buffer| buffer.len()) + 1;
-        if usize::try_from(used.written).is_ok_and(|written| written > room) {
-            return Err(VirtioError::Overrun { written: used.written, room });
-        }
-        Ok(Some(Completion { token: Token(used.head), buffer, result }))
     }
 
     /// Asks the device whether it has given up; costs an exit, so ask when nothing moves.
@@ -271,6 +167,50 @@ impl Disk {
         // SAFETY: inside the control block, by the assertion; the device is done with it or writes
         // it as one byte.
         unsafe { AtomicU8::from_ptr(self.control.as_mut_ptr().add(offset)) }
+    }
+}
+
+impl Volume for Disk {
+    type Fault = VirtioError;
+
+    fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
+    fn in_flight(&self) -> u16 {
+        self.ring.in_flight()
+    }
+
+    fn read(
+        &mut self,
+        offset: u64,
+        buffer: Buffer,
+        len: usize,
+    ) -> Result<Token, (Refusal, Buffer)> {
+        match self.check(offset, &buffer, len) {
+            Ok(len) => Ok(self.submit(REQUEST_IN, offset, Some((buffer, len)))),
+            Err(refusal) => Err((refusal, buffer)),
+        }
+    }
+
+    fn kick(&mut self) {
+        self.device.kick(REQUEST_QUEUE, &mut self.ring);
+    }
+
+    fn poll(&mut self) -> Result<Option<Completion>, VirtioError> {
+        let Some(used) = self.ring.pop()? else { return Ok(None) };
+        let head = usize::from(used.head);
+        let result = match self.status(head).load(Ordering::Acquire) {
+            STATUS_OK => Ok(()),
+            STATUS_UNSUPPORTED => Err(RequestError::Unsupported),
+            _ => Err(RequestError::Io),
+        };
+        let buffer = self.in_flight.get_mut(head).and_then(Option::take);
+        let room = buffer.as_ref().map_or(0, |buffer| buffer.len()) + 1;
+        if usize::try_from(used.written).is_ok_and(|written| written > room) {
+            return Err(VirtioError::Overrun { written: used.written, room });
+        }
+        Ok(Some(Completion { token: Token(used.head), buffer, result }))
     }
 }
 

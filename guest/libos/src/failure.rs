@@ -2,7 +2,8 @@
 //! the console, `{"app":...,"event":"error",...}`, and a machine that is powered off.
 #![allow(unsafe_code, reason = "reads the record that ring 0 wrote")]
 
-use crate::console::{Direct, JsonEscaped, try_flush};
+use crate::console::{Direct, try_flush};
+use crate::json::Escaped;
 use crate::power;
 use core::fmt::{self, Write};
 use core::panic::PanicInfo;
@@ -58,7 +59,7 @@ fn fail(message: fmt::Arguments<'_>) -> ! {
     let mut out = Direct;
     // The console cannot fail, and there is nobody left to tell.
     let _ = write!(out, "{{\"app\":\"{}\",\"event\":\"error\",\"message\":\"", app_name());
-    let _ = JsonEscaped(&mut out).write_fmt(message);
+    let _ = Escaped(&mut out).write_fmt(message);
     let _ = out.write_str("\"}\n");
     power::off()
 }

@@ -34,8 +34,10 @@ extern crate alloc;
 
 pub mod args;
 pub mod frame;
+pub mod json;
 pub mod memory;
 pub mod neighbours;
+pub mod request;
 pub mod ring;
 pub mod start_info;
 

@@ -6,6 +6,7 @@
 #![allow(unsafe_code, reason = "owns raw allocations that devices access")]
 
 use alloc::alloc::{Layout, alloc_zeroed, dealloc};
+use alloc::rc::Rc;
 use core::ops::{Deref, DerefMut};
 use core::ptr::NonNull;
 use core::slice;
@@ -79,4 +80,15 @@ impl Drop for Buffer {
         // SAFETY: allocated in `new` with this layout, and freed once.
         unsafe { dealloc(self.start.as_ptr(), self.layout) }
     }
+}
+
+/// A piece of payload to send. The buffer is held until it has left.
+#[derive(Clone, Debug)]
+pub struct Payload {
+    /// Where it lies.
+    pub buffer: Rc<Buffer>,
+    /// First byte in the buffer.
+    pub start: usize,
+    /// Length in bytes.
+    pub len: usize,
 }

@@ -8,7 +8,7 @@
 use crate::args::DeviceWindow;
 use crate::frame::{Mac, NET_HEADER_LEN, UdpChecksum};
 use crate::idle::WakeSource;
-use crate::memory::{Buffer, OutOfMemory};
+use crate::memory::{Buffer, OutOfMemory, Payload};
 use crate::ring::{Ring, RingFull, Segment};
 use crate::virtio::{Device, EVENT_IDX, VirtioError};
 use alloc::boxed::Box;
@@ -37,17 +37,6 @@ pub const HEADER_ROOM: usize = 128;
 const FRAME_ROOM: usize = 2048;
 /// Buffers posted for arriving frames.
 const RECEIVE_BUFFERS: u16 = 128;
-
-/// A piece of payload to send. The buffer is held until it has left.
-#[derive(Clone, Debug)]
-pub struct Payload {
-    /// Where it lies.
-    pub buffer: Rc<Buffer>,
-    /// First byte in the buffer.
-    pub start: usize,
-    /// Length in bytes.
-    pub len: usize,
-}
 
 /// A virtio-net device.
 #[derive(Debug)]

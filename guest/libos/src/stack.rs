@@ -6,8 +6,9 @@
 
 use crate::args::Ipv4Cidr;
 use crate::frame::{ETHERNET_LEN, UDP_HEADERS_LEN, UdpFlow, udp_headers};
+use crate::memory::Payload;
 use crate::neighbours::{Neighbours, request_frame};
-use crate::nic::{Frame, HEADER_ROOM, Nic, Payload, Receiver, Transmitter};
+use crate::nic::{Frame, HEADER_ROOM, Nic, Receiver, Transmitter};
 use crate::ring::RingFull;
 use crate::virtio::VirtioError;
 use alloc::vec;

@@ -1,14 +1,15 @@
 //! MPEG transport streams and RTP, as a streaming application needs them: where the clock stands in
-//! a film ([`ts`]), when which byte is due ([`pace`]), how bytes become packets ([`packets`]) and
-//! what stands in front of them ([`rtp`]).
+//! a film ([`ts`]), when which byte is due ([`pace`]), how bytes become packets ([`packets`]), what
+//! stands in front of them ([`rtp`]), and the window of a film that is being read ([`film`]).
 //!
-//! No I/O and no clock: bytes and times are arguments, so everything is tested on the host. Media
+//! No clock, and no I/O but through a trait: everything is tested on the host. Media
 //! time is in ticks of the 27 MHz system clock of ISO/IEC 13818-1.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
 
+pub mod film;
 pub mod pace;
 pub mod packets;
 pub mod rtp;

@@ -36,16 +36,17 @@
 
 extern crate alloc;
 
+use alloc::format;
 use alloc::string::String;
-use core::fmt::Write;
 use thiserror::Error;
 
 pub use moirai_libos::args::{ArgError, Args, Ipv4Cidr};
 pub use moirai_libos::clock::now;
-pub use moirai_libos::disk::{Completion, Disk, Refusal, RequestError, SECTOR, Token};
+pub use moirai_libos::disk::Disk;
 pub use moirai_libos::idle::WakeSource;
-pub use moirai_libos::memory::{Buffer, OutOfMemory};
-pub use moirai_libos::nic::Payload;
+pub use moirai_libos::json::Fields;
+pub use moirai_libos::memory::{Buffer, OutOfMemory, Payload};
+pub use moirai_libos::request::{Completion, Refusal, RequestError, SECTOR, Token, Volume};
 pub use moirai_libos::stack::{Port, SendError, Stack};
 pub use moirai_libos::virtio::VirtioError;
 
@@ -100,10 +101,7 @@ pub fn run_app(name: &'static str, args: Args, run: fn(&mut App) -> Result<(), A
         outcome
     });
     if let Err(error) = outcome {
-        let mut message = String::new();
-        // Writing to a string does not fail.
-        let _ = write!(message, "{error}");
-        print(name, "error", |fields| fields.text("message", &message));
+        print(name, "error", |fields| fields.text("message", &format!("{error}")));
     }
 }
 
@@ -183,30 +181,8 @@ impl App {
     }
 }
 
-/// The fields of a report.
-pub struct Fields(String);
-
-impl Fields {
-    /// Adds a number.
-    pub fn number(&mut self, key: &str, value: u64) -> &mut Self {
-        // Writing to a string does not fail.
-        let _ = write!(self.0, ",\"{key}\":{value}");
-        self
-    }
-
-    /// Adds a text.
-    pub fn text(&mut self, key: &str, value: &str) -> &mut Self {
-        let _ = write!(self.0, ",\"{key}\":\"");
-        let _ = console::write_json_escaped(&mut self.0, value);
-        self.0.push('"');
-        self
-    }
-}
-
 fn print(app: &str, event: &str, fill: impl FnOnce(&mut Fields) -> &mut Fields) {
-    let mut fields = Fields(String::new());
-    let _ = write!(fields.0, "{{\"app\":\"{app}\",\"event\":\"{event}\"");
+    let mut fields = Fields::new(app, event);
     fill(&mut fields);
-    fields.0.push('}');
-    console::line(&fields.0);
+    console::line(&fields.finish());
 }

@@ -9,14 +9,17 @@
 
 extern crate alloc;
 
-mod film;
 mod sender;
 
-use film::{Film, Next};
-use moirai_sdk::{App, AppError, MS, Stack, now};
+use alloc::format;
+use moirai_media::film::{FilmError, Next};
+use moirai_sdk::{App, AppError, Disk, MS, Stack, VirtioError, Volume, now};
 use sender::{Pause, Sender};
 
 moirai_sdk::main!("streamer", run);
+
+/// The film on the tenant's disk.
+type Film = moirai_media::film::Film<Disk>;
 
 /// Receivers that do not answer ARP hold up the start no longer than this.
 const PATIENCE_NS: u64 = 1000 * MS;
@@ -39,8 +42,8 @@ fn run(app: &mut App) -> Result<(), AppError> {
     let late_ns = args.number("late_us", 1000, (0, 10_000_000))? * 1000;
     let port = u16::try_from(args.number("port", 5004, (1, 65535))?).unwrap_or(5004);
     let mut network = app.network()?;
-    let mut film = Film::new(app.volume()?, chunk, reads, looped)?;
-    let capacity = film.disk().capacity();
+    let mut film = Film::new(app.volume()?, chunk, reads, looped).map_err(film_error)?;
+    let capacity = film.volume().capacity();
     let mut sender = Sender::new(&receivers, port, late_ns, now());
 
     prepare(app, &sender, &mut film, &mut network)?;
@@ -60,15 +63,15 @@ fn prepare(
 ) -> Result<(), AppError> {
     let patience = now() + PATIENCE_NS;
     loop {
-        film.poll()?;
+        film.poll().map_err(film_error)?;
         let found = sender.resolved(network) || now() > patience;
         network.poll(now())?;
-        let loaded = !matches!(film.next()?, Next::Wait);
+        let loaded = !matches!(film.peek().map_err(film_error)?, Next::Wait);
         if (loaded && found) || !app.running() {
             return Ok(());
         }
         let deadline = now() + 10 * MS;
-        app.wait(Some(deadline), &mut [film.disk(), &mut network.nic().wake_on(0)]);
+        app.wait(Some(deadline), &mut [film.volume(), &mut network.nic().wake_on(0)]);
     }
 }
 
@@ -81,7 +84,7 @@ fn stream(
     let mut moved_at = now();
     while app.running() {
         network.poll(now())?;
-        film.poll()?;
+        film.poll().map_err(film_error)?;
         let pause = sender.send_due(film, network, now())?;
         network.nic().kick();
         let silence_ends = moved_at + SILENCE_NS;
@@ -95,12 +98,12 @@ fn stream(
         if matches!(pause, Pause::Until(_)) {
             moved_at = time;
         } else if time > silence_ends {
-            film.disk().check_alive()?;
+            film.volume().check_alive()?;
             network.nic().check_alive()?;
             moved_at = time;
         }
         let until = network.poll_at().map_or(until, |at| at.min(until));
-        app.wait(Some(until), &mut [film.disk(), &mut network.nic().wake_on(chains)]);
+        app.wait(Some(until), &mut [film.volume(), &mut network.nic().wake_on(chains)]);
         if app.report_due() {
             report(app, sender, film);
         }
@@ -130,4 +133,8 @@ fn report(app: &App, sender: &mut Sender, film: &Film) {
             .number("passes", film.passes())
     });
     counters.worst_late_ns = 0;
+}
+
+fn film_error(error: FilmError<VirtioError>) -> AppError {
+    AppError::Other(format!("{error}"))
 }

@@ -1,8 +1,9 @@
 //! Sending what is due: one RTP packet after the other to every receiver, on the film's own clock.
 
-use crate::film::{Film, Next};
+use crate::{Film, film_error};
 use alloc::vec::Vec;
 use core::net::SocketAddrV4;
+use moirai_media::film::Next;
 use moirai_media::rtp::{Header, timestamp};
 use moirai_media::ticks_to_nanos;
 use moirai_sdk::{AppError, MS, Payload, SendError, Stack};
@@ -115,7 +116,7 @@ impl Sender {
     ) -> Result<Pause, AppError> {
         loop {
             if self.pending.is_none() {
-                match film.next()? {
+                match film.peek().map_err(film_error)? {
                     Next::Finished => return Ok(Pause::Finished),
                     Next::Wait => {
                         self.starved = true;

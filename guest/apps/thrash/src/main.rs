@@ -8,7 +8,9 @@
 extern crate alloc;
 
 use alloc::vec::Vec;
-use moirai_sdk::{App, AppError, Buffer, Completion, Disk, MS, Refusal, SECTOR, Token, now};
+use moirai_sdk::{
+    App, AppError, Buffer, Completion, Disk, MS, Refusal, SECTOR, Token, Volume, now,
+};
 
 moirai_sdk::main!("thrash", run);
 

@@ -4,14 +4,15 @@
 //! through for clock references) or *sending* (in `leaving`, until the last packet that points into
 //! it has left), and then empty again. Film bytes are never copied.
 
+use crate::pace::Timeline;
+use crate::packets::{PAYLOAD_LEN, Piece, pieces};
+use crate::ts::{NoPacket, Scanner};
 use alloc::collections::VecDeque;
-use alloc::format;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
-use moirai_media::pace::Timeline;
-use moirai_media::packets::{PAYLOAD_LEN, Piece, pieces};
-use moirai_media::ts::Scanner;
-use moirai_sdk::{AppError, Buffer, Completion, Disk, Payload, Refusal, SECTOR, Token};
+use moirai_libos::memory::{Buffer, OutOfMemory, Payload};
+use moirai_libos::request::{Completion, Refusal, RequestError, SECTOR, Token, Volume};
+use thiserror::Error;
 
 /// A chunk that cannot be read is tried again this often.
 const RETRIES_MAX: u32 = 5;
@@ -20,8 +21,45 @@ const RETRIES_MAX: u32 = 5;
 /// reach from one to the next: this is enough for 40 Mbit/s.
 const READ_AHEAD_MIN: usize = 512 << 10;
 
+/// A film cannot be sent (any further). `F`: the volume's own fault.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum FilmError<F> {
+    /// The volume is unusable.
+    #[error(transparent)]
+    Volume(F),
+    /// A request was refused.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// A chunk cannot be read, however often it is tried.
+    #[error("cannot read the film at byte {offset}: {error}")]
+    Unreadable {
+        /// Where, in bytes.
+        offset: u64,
+        /// What the volume said last.
+        error: RequestError,
+    },
+    /// There is something else than a packet, and it is not the padding at the end.
+    #[error(
+        "no MPEG transport stream packet at byte {} of the volume, but {:#04x}",
+        .0.position, .0.byte
+    )]
+    NoPacket(NoPacket),
+    /// The film has less than two clock references.
+    #[error("the film has no two clock references (PCR), so it has no pace")]
+    NoPace,
+    /// All buffers are full, and there is still no second clock reference.
+    #[error(
+        "no second clock reference (PCR) in {0} bytes of film: give chunk= or reads= a greater value"
+    )]
+    ReadAheadTooShort(u64),
+    /// No memory for buffers.
+    #[error(transparent)]
+    Memory(#[from] OutOfMemory),
+}
+
 /// What comes next.
-pub(crate) enum Next {
+#[derive(Debug)]
+pub enum Next {
     /// A packet, due so many ticks after the film's first clock reference.
     Packet {
         /// System clock ticks (27 MHz).
@@ -59,8 +97,8 @@ struct Place {
 }
 
 /// The film and everything that is read of it.
-pub(crate) struct Film {
-    disk: Disk,
+pub struct Film<V: Volume> {
+    volume: V,
     chunk: u64,
     reads: u16,
     looped: bool,
@@ -75,22 +113,30 @@ pub(crate) struct Film {
     timeline: Timeline,
     retries: u32,
     /// Requests that the disk answered with an error.
-    pub(crate) read_errors: u64,
+    pub read_errors: u64,
     /// Bytes that the disk delivered.
-    pub(crate) bytes_read: u64,
+    pub bytes_read: u64,
 }
 
-impl Film {
-    /// Prepares to read the film on `disk` in chunks of `chunk` bytes (a multiple of a sector, at
+impl<V: Volume> Film<V> {
+    /// Prepares to read the film on `volume` in chunks of `chunk` bytes (a multiple of a sector, at
     /// least a packet) with `reads` requests in flight.
-    pub(crate) fn new(disk: Disk, chunk: u64, reads: u16, looped: bool) -> Result<Self, AppError> {
+    ///
+    /// # Errors
+    /// [`FilmError::Memory`].
+    pub fn new(
+        volume: V,
+        chunk: u64,
+        reads: u16,
+        looped: bool,
+    ) -> Result<Self, FilmError<V::Fault>> {
         let chunk_len = usize::try_from(chunk).unwrap_or(usize::MAX);
         // As many chunks wait to be sent as are being read, and two more are leaving.
         let spans_references = READ_AHEAD_MIN.div_ceil(chunk_len);
         let buffers = (2 * usize::from(reads) + 2).max(spans_references);
         let empties = (0..buffers).map(|_| Buffer::new(chunk_len)).collect::<Result<_, _>>()?;
         Ok(Self {
-            disk,
+            volume,
             chunk,
             reads,
             looped,
@@ -108,30 +154,37 @@ impl Film {
         })
     }
 
-    /// The disk, to wait for.
-    pub(crate) fn disk(&mut self) -> &mut Disk {
-        &mut self.disk
+    /// The volume, to wait for.
+    pub fn volume(&mut self) -> &mut V {
+        &mut self.volume
     }
 
     /// How often the film was sent as a whole.
-    pub(crate) fn passes(&self) -> u64 {
+    #[must_use]
+    pub fn passes(&self) -> u64 {
         self.next_packet.pass
     }
 
-    /// Takes in what the disk has delivered and asks it for more.
-    pub(crate) fn poll(&mut self) -> Result<(), AppError> {
-        while let Some(completion) = self.disk.poll()? {
+    /// Takes in what the volume has delivered and asks it for more.
+    ///
+    /// # Errors
+    /// [`FilmError`]; nothing more comes then.
+    pub fn poll(&mut self) -> Result<(), FilmError<V::Fault>> {
+        while let Some(completion) = self.volume.poll().map_err(FilmError::Volume)? {
             self.complete(completion)?;
         }
         self.scan()?;
         self.empty_leaving();
         self.read_ahead()?;
-        self.disk.kick();
+        self.volume.kick();
         Ok(())
     }
 
     /// The next packet; the same again until [`Film::advance`].
-    pub(crate) fn next(&mut self) -> Result<Next, AppError> {
+    ///
+    /// # Errors
+    /// [`FilmError::ReadAheadTooShort`].
+    pub fn peek(&mut self) -> Result<Next, FilmError<V::Fault>> {
         let film_len = self.len.unwrap_or(u64::MAX);
         if self.next_packet.at >= film_len {
             if !self.looped {
@@ -149,20 +202,20 @@ impl Film {
         let position = self.stream_position(pass, at);
         // Nothing more can be read before this packet has left: no reference will come in time.
         let stuck =
-            self.disk.in_flight() == 0 && self.empties.is_empty() && self.leaving.is_empty();
+            self.volume.in_flight() == 0 && self.empties.is_empty() && self.leaving.is_empty();
         let ended = self.len.is_some() && !self.looped;
         match self.timeline.due(position, ended || stuck) {
             Some(due_ticks) => Ok(Next::Packet { due_ticks, payload }),
-            None if stuck => Err(AppError::Other(format!(
-                "no second clock reference (PCR) within {} bytes of film: give chunk= or reads= a greater value",
-                self.window.len() as u64 * self.chunk
-            ))),
+            None if stuck => {
+                let bytes = self.window.iter().map(|slot| slot.len as u64).sum();
+                Err(FilmError::ReadAheadTooShort(bytes))
+            }
             None => Ok(Next::Wait),
         }
     }
 
-    /// Goes on to the packet after the one that [`Film::next`] gave.
-    pub(crate) fn advance(&mut self) {
+    /// Goes on to the packet after the one that [`Film::peek`] gave.
+    pub fn advance(&mut self) {
         self.next_packet.at += PAYLOAD_LEN;
         let Place { pass, at } = self.next_packet;
         let done = self.len.is_some_and(|len| at >= len);
@@ -189,7 +242,7 @@ impl Film {
         slot.scanned.then(|| Payload { buffer: Rc::clone(buffer), start, len })
     }
 
-    fn complete(&mut self, completion: Completion) -> Result<(), AppError> {
+    fn complete(&mut self, completion: Completion) -> Result<(), FilmError<V::Fault>> {
         let Completion { token, buffer, result } = completion;
         let Some(buffer) = buffer else { return Ok(()) };
         let slot = self
@@ -206,10 +259,9 @@ impl Film {
             self.retries += 1;
             let offset = slot.index * self.chunk;
             if self.retries > RETRIES_MAX {
-                let message = format!("cannot read the film at byte {offset}: {error}");
-                return Err(AppError::Other(message));
+                return Err(FilmError::Unreadable { offset, error });
             }
-            let again = self.disk.read(offset, buffer, slot.len);
+            let again = self.volume.read(offset, buffer, slot.len);
             slot.state = State::Reading(again.map_err(|(refusal, _)| refusal)?);
             return Ok(());
         }
@@ -220,10 +272,10 @@ impl Film {
     }
 
     /// Looks through the chunks that have arrived, in order.
-    fn scan(&mut self) -> Result<(), AppError> {
+    fn scan(&mut self) -> Result<(), FilmError<V::Fault>> {
         while let Some(slot) = self.window.iter_mut().find(|slot| !slot.scanned) {
             let State::Full(buffer) = &slot.state else { return Ok(()) };
-            let limit = self.len.unwrap_or(self.disk.capacity());
+            let limit = self.len.unwrap_or(self.volume.capacity());
             let offset = slot.index * self.chunk;
             let usable = limit.saturating_sub(offset).min(slot.len as u64);
             let bytes = buffer.get(..usize::try_from(usable).unwrap_or(0)).unwrap_or_default();
@@ -238,22 +290,16 @@ impl Film {
                 Ok(()) => self.end_pass(self.scanner.whole_packets_end())?,
                 // Volumes are whole sectors: the film's file is padded with zeros.
                 Err(end) if end.byte == 0 && end.position > 0 => self.end_pass(end.position)?,
-                Err(end) => {
-                    let (position, byte) = (end.position, end.byte);
-                    return Err(AppError::Other(format!(
-                        "no MPEG transport stream packet at byte {position} of the volume, but {byte:#04x}"
-                    )));
-                }
+                Err(end) => return Err(FilmError::NoPacket(end)),
             }
         }
         Ok(())
     }
 
     /// The end of the film was seen for the first time, or once more.
-    fn end_pass(&mut self, film_len: u64) -> Result<(), AppError> {
+    fn end_pass(&mut self, film_len: u64) -> Result<(), FilmError<V::Fault>> {
         if !self.timeline.has_rate() {
-            let message = "the film has no two clock references (PCR), so it has no pace";
-            return Err(AppError::Other(message.into()));
+            return Err(FilmError::NoPace);
         }
         self.len = Some(film_len);
         self.scanner = Scanner::default();
@@ -277,9 +323,9 @@ impl Film {
         }
     }
 
-    fn read_ahead(&mut self) -> Result<(), AppError> {
-        let end = self.len.unwrap_or(self.disk.capacity());
-        while self.disk.in_flight() < self.reads {
+    fn read_ahead(&mut self) -> Result<(), FilmError<V::Fault>> {
+        let end = self.len.unwrap_or(self.volume.capacity());
+        while self.volume.in_flight() < self.reads {
             let mut offset = self.next_read.at * self.chunk;
             if offset >= end {
                 if !self.looped || self.len.is_none() {
@@ -291,7 +337,7 @@ impl Film {
             let Some(buffer) = self.empties.pop() else { return Ok(()) };
             let rest = (end - offset).next_multiple_of(SECTOR);
             let len = usize::try_from(rest.min(self.chunk)).unwrap_or(0);
-            let token = match self.disk.read(offset, buffer, len) {
+            let token = match self.volume.read(offset, buffer, len) {
                 Ok(token) => token,
                 Err((Refusal::Full, buffer)) => {
                     self.empties.push(buffer);
@@ -307,3 +353,7 @@ impl Film {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[path = "film_tests.rs"]
+mod tests;
