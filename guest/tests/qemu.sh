@@ -1,18 +1,18 @@
 #!/bin/bash
-# Boots the echo image under QEMU's microvm by PVH, as a VMM that knows nothing of Moirai does, and
-# checks that it reports ready, answers a datagram and ends by itself.
+# Boots images under QEMU's microvm by PVH, as a VMM that knows nothing of Moirai does:
+# echo has to report ready, answer a datagram and end by itself; thrash has to read and write a
+# volume without an error.
 #
 # usage: qemu.sh [kvm|tcg]    (default: kvm where /dev/kvm can be opened, else tcg)
 # MOIRAI_IMAGES: where images/build.sh has put the images. Exit status 77: cannot run here.
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/../.." && pwd)
-image=${MOIRAI_IMAGES:-$root/target/images}/echo
+images=${MOIRAI_IMAGES:-$root/target/images}
 if ! command -v qemu-system-x86_64 >/dev/null; then
     echo "SKIPPED: guest under QEMU: qemu-system-x86_64 is not installed (apt install qemu-system-x86)" >&2
     exit 77
 fi
-[ -f "$image" ] || { echo "FAILED: no image $image: run images/build.sh first" >&2; exit 1; }
 
 accel=${1:-tcg}
 if [ $# -eq 0 ] && { : <>/dev/kvm; } 2>/dev/null; then accel=kvm; fi
@@ -22,17 +22,9 @@ case $accel in
     *) echo "usage: $0 [kvm|tcg]" >&2; exit 2 ;;
 esac
 
-# acpi=off: only then does microvm announce its devices on the command line.
-port=$((20000 + RANDOM % 20000))
 work=$(mktemp -d)
-timeout -s KILL 60 qemu-system-x86_64 -M "microvm,accel=$accel,acpi=off,x-option-roms=off,rtc=off" \
-    -cpu "$cpu" -m 32 -nodefaults -no-user-config -display none -serial stdio -no-reboot \
-    -global virtio-mmio.force-legacy=false -kernel "$image" \
-    -append 'ip=10.0.2.15/24 gw=10.0.2.2 port=7 for_ms=4000' \
-    -netdev "user,id=net,hostfwd=udp:127.0.0.1:$port-10.0.2.15:7" \
-    -device virtio-net-device,netdev=net >"$work/console" 2>"$work/errors" </dev/null &
-qemu=$!
-trap 'kill -KILL $qemu 2>/dev/null || true; rm -rf "$work"' EXIT
+qemu=
+trap '[ -z "$qemu" ] || kill -KILL "$qemu" 2>/dev/null || true; rm -rf "$work"' EXIT
 
 fail() {
     echo "FAILED: guest under QEMU ($accel): $1; its console:" >&2
@@ -40,12 +32,36 @@ fail() {
     exit 1
 }
 
+# boot IMAGE WORDS DEVICE-OPTIONS...: starts a machine in the background.
+# acpi=off: only then does microvm announce its devices on the command line.
+boot() {
+    local image=$images/$1 words=$2
+    shift 2
+    [ -f "$image" ] || { echo "FAILED: no image $image: run images/build.sh first" >&2; exit 1; }
+    timeout -s KILL 60 qemu-system-x86_64 \
+        -M "microvm,accel=$accel,acpi=off,x-option-roms=off,rtc=off" -cpu "$cpu" -m 32 \
+        -nodefaults -no-user-config -display none -serial stdio -no-reboot \
+        -global virtio-mmio.force-legacy=false -kernel "$image" -append "$words" "$@" \
+        >"$work/console" 2>"$work/errors" </dev/null &
+    qemu=$!
+}
+
+# ends APP: waits for the end of the machine and of the application in it.
+ends() {
+    wait "$qemu" || fail "QEMU ended with status $?"
+    qemu=
+    grep -q "\"app\":\"$1\",\"event\":\"done\"" "$work/console" || fail "it did not end by itself"
+}
+
+port=$((20000 + RANDOM % 20000))
+boot echo 'ip=10.0.2.15/24 gw=10.0.2.2 port=7 for_ms=4000' \
+    -netdev "user,id=net,hostfwd=udp:127.0.0.1:$port-10.0.2.15:7" \
+    -device virtio-net-device,netdev=net
 for _ in $(seq 100); do
     grep -q '"app":"echo","event":"ready"' "$work/console" && break
     sleep 0.1
 done
 grep -q '"app":"echo","event":"ready"' "$work/console" || fail "it is not ready"
-
 exec 3<>"/dev/udp/127.0.0.1/$port"
 answer=
 for _ in 1 2 3; do # datagrams may be lost
@@ -54,7 +70,12 @@ for _ in 1 2 3; do # datagrams may be lost
     [ "$answer" = moirai ] && break
 done
 [ "$answer" = moirai ] || fail "it answers \"$answer\" to a datagram \"moirai\""
+ends echo
+echo "ok: echo under QEMU ($accel): ready, answers, ends"
 
-wait "$qemu" || fail "QEMU ended with status $?"
-grep -q '"app":"echo","event":"done"' "$work/console" || fail "it did not end by itself"
-echo "ok: guest under QEMU ($accel): ready, answers, ends"
+truncate -s 8M "$work/volume"
+boot thrash 'mode=mixed depth=16 size=65536 count=400' \
+    -drive "id=volume,file=$work/volume,format=raw,if=none" -device virtio-blk-device,drive=volume
+ends thrash
+grep -q '"reads":200,"writes":200,"errors":0' "$work/console" || fail "it has read or written wrongly"
+echo "ok: thrash under QEMU ($accel): 200 reads, 200 writes"

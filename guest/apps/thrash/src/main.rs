@@ -73,7 +73,9 @@ fn run(app: &mut App) -> Result<(), AppError> {
     let mut idle = Vec::new();
     for _ in 0..depth {
         let mut buffer = Buffer::new(len)?;
-        buffer.fill(FILL);
+        if mode != Mode::Read {
+            buffer.fill(FILL);
+        }
         idle.push(buffer);
     }
     app.ready(|fields| {
