@@ -26,7 +26,7 @@ fn client() -> impl Strategy<Value = ClientSpec> {
 
 fn spec() -> impl Strategy<Value = Spec> {
     let clients = proptest::collection::vec(client(), 1..=7);
-    let numbers = (0..3u8, 20..1_000u16, 1..4u8, proptest::bool::weighted(0.15), clients);
+    let numbers = (0..4u8, 20..1_000u16, 1..4u8, proptest::bool::weighted(0.15), clients);
     numbers.prop_map(|(kind, unit_us, depth, overload, clients)| Spec {
         kind,
         unit_us,

@@ -95,6 +95,9 @@ pub struct Limits {
     pub quantum: Nanos,
     /// Whether the set passed admission, so that supply is promised.
     pub admitted: bool,
+    /// Whether the policy is asked for ranks before each pick, as the CPU dispatcher does, so that
+    /// slices are released at fixed boundaries to sleepers too.
+    pub ranked: bool,
 }
 
 /// What the checker knows of a client.
@@ -173,6 +176,25 @@ impl Checked {
         self.check(2, within, || format!("{id:?} r = {}", state.left));
         self.records[index].last = Some((state, refills));
         Some(state)
+    }
+
+    /// Invariant 3 as the CPU dispatcher sees it: all that are owed time, earliest deadline first.
+    fn check_ranks(&mut self) {
+        let mut last = None;
+        let mut ordered = true;
+        let mut ranked = Vec::new();
+        self.policy.ranks(self.now, &mut |rank| {
+            let key = (rank.deadline, rank.client);
+            ordered &= last.is_none_or(|last| last < key) && rank.budget > 0;
+            last = Some(key);
+            ranked.push(rank.client);
+        });
+        for index in 0..self.records.len() {
+            let id = self.records[index].id;
+            let running = self.policy.state(id).is_some_and(|state| state.mode == Mode::Running);
+            ordered &= !running || ranked.contains(&id);
+        }
+        self.check(3, ordered, || format!("ranks {ranked:?}"));
     }
 
     /// Invariants 3, 7 and 10.
@@ -322,6 +344,9 @@ impl Policy for Checked {
     fn pick(&mut self, now: Nanos) -> Option<Pick> {
         self.now = now;
         self.tally.decisions += 1;
+        if self.limits.ranked {
+            self.check_ranks();
+        }
         let pick = self.policy.pick(now);
         self.check_pick(pick);
         pick

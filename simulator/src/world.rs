@@ -36,7 +36,7 @@ pub struct ClientSpec {
 /// A random world, in numbers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spec {
-    /// 0: core, 1: disk, 2: link.
+    /// 0: core, 1: disk, 2: link, 3: core whose kernel switches between ranked clients.
     pub kind: u8,
     /// Largest unit of a disk or a link, in microseconds.
     pub unit_us: u16,
@@ -54,7 +54,7 @@ impl Spec {
     pub fn random(seed: u64) -> Self {
         let mut random = Random::new(seed);
         let mut within = |low: u64, high: u64| random.within(low, high);
-        let kind = narrow(within(0, 2));
+        let kind = narrow(within(0, 3));
         let clients = within(1, 7);
         Self {
             kind,
@@ -93,7 +93,7 @@ impl World {
     pub fn new(spec: &Spec) -> Self {
         let unit = Nanos::from(spec.unit_us.max(1)) * 1_000;
         let (resource, overrun) = match spec.kind {
-            0 => (Resource::cpu("it", "atropos"), 0),
+            0 | 3 => (Resource::cpu("it", "atropos"), 0),
             1 => {
                 let depth = u32::from(spec.depth.max(1));
                 (Resource::disk("it", "atropos", unit, depth), unit * Nanos::from(depth))
@@ -120,13 +120,14 @@ impl World {
             contracts.push(contract);
             tenants.push(Tenant { name: number.to_string(), uses });
         }
-        let quantum = if spec.kind == 0 { SLACK_QUANTUM } else { overrun };
+        let quantum = if overrun == 0 { SLACK_QUANTUM } else { overrun };
+        let ranked = spec.kind == 3;
         let admitted = check(&capacity, &contracts).is_ok();
         let mut scenario = Scenario::new(vec![resource], tenants);
         scenario.segments = 0;
         // Whole periods of the victim, for invariant 9.
         scenario.window = contracts.first().map_or(MS, Contract::period);
-        Self { scenario, limits: Limits { overrun, blocking: overrun, quantum, admitted } }
+        Self { scenario, limits: Limits { overrun, blocking: overrun, quantum, admitted, ranked } }
     }
 
     /// Runs the world for `duration` nanoseconds under a policy and checks what it claims.

@@ -1,8 +1,10 @@
 //! `prove`: checks the invariants of the default policy over as many decisions as one likes.
 //!
-//! `prove --decisions N [--state FILE] [--policy NAME] [--seed S]`. Worlds are numbered; their
-//! numbers are their seeds. With a state file a run can be broken off and goes on later. Ends with
-//! a table and, if an invariant was broken, with status 1 and the number of the first such world.
+//! `prove [--decisions N] [--state FILE] [--policy NAME] [--seed S] [--jobs J]`, 10^9 decisions if
+//! nothing else is said. Worlds are numbered; their numbers are their seeds. A run can be broken off
+//! and goes on later from its state file, unless the program was changed meanwhile: then what was
+//! proven is void. Ends with a table and, if an invariant was broken, with status 1 and the number of
+//! the first such world (`cargo run -p moirai-simulator --example world -- N` shows it).
 #![allow(clippy::print_stdout, reason = "a program that reports to its user")]
 
 use std::io::Write as _;
@@ -17,9 +19,14 @@ use serde::{Deserialize, Serialize};
 /// Virtual time of each world, in nanoseconds.
 const WORLD_NS: u64 = 1_000_000_000;
 
+/// Worlds that each thread runs between two looks at the clock.
+const BATCH: u64 = 16;
+
 /// How far a proof has got.
 #[derive(Serialize, Deserialize)]
 struct State {
+    /// Hash of the program that counted.
+    program: u64,
     policy: String,
     next_world: u64,
     tally: Tally,
@@ -30,11 +37,24 @@ struct Options {
     state: Option<PathBuf>,
     policy: String,
     seed: u64,
+    jobs: u64,
+}
+
+/// FNV-1a of this program.
+fn program() -> u64 {
+    let bytes = std::env::current_exe().and_then(std::fs::read).unwrap_or_default();
+    let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, step)
 }
 
 fn options() -> Result<Options, String> {
-    let mut options =
-        Options { decisions: 1_000_000, state: None, policy: "atropos".into(), seed: 0 };
+    let mut options = Options {
+        decisions: 1_000_000_000,
+        state: None,
+        policy: "atropos".into(),
+        seed: 0,
+        jobs: std::thread::available_parallelism().map_or(1, |n| n.get() as u64),
+    };
     let mut args = std::env::args().skip(1);
     while let Some(name) = args.next() {
         let value = args.next().ok_or_else(|| format!("{name} needs a value"))?;
@@ -42,6 +62,7 @@ fn options() -> Result<Options, String> {
         match name.as_str() {
             "--decisions" => options.decisions = number()?,
             "--seed" => options.seed = number()?,
+            "--jobs" => options.jobs = number()?.clamp(1, 1024),
             "--state" => options.state = Some(value.into()),
             "--policy" if moirai_scheduler::POLICIES.contains(&value.as_str()) => {
                 options.policy = value;
@@ -49,18 +70,29 @@ fn options() -> Result<Options, String> {
             _ => return Err(format!("cannot use `{name} {value}`")),
         }
     }
+    if options.state.is_none() {
+        options.state = Some(format!("target/prove-{}.json", options.policy).into());
+    }
     Ok(options)
 }
 
 fn load(options: &Options) -> Result<State, String> {
-    let fresh =
-        State { policy: options.policy.clone(), next_world: options.seed, tally: Tally::default() };
+    let fresh = State {
+        program: program(),
+        policy: options.policy.clone(),
+        next_world: options.seed,
+        tally: Tally::default(),
+    };
     let Some(path) = options.state.as_ref().filter(|path| path.exists()) else { return Ok(fresh) };
     let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
     let state: State =
         serde_json::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))?;
     if state.policy != options.policy {
         return Err(format!("{} is a proof of `{}`", path.display(), state.policy));
+    }
+    if state.program != fresh.program {
+        let _ = writeln!(std::io::stderr(), "the program has changed: starting anew");
+        return Ok(fresh);
     }
     Ok(state)
 }
@@ -70,9 +102,34 @@ fn save(options: &Options, state: &State) -> Result<(), String> {
     let Some(path) = &options.state else { return Ok(()) };
     let text = serde_json::to_string(state).map_err(|e| e.to_string())?;
     let part = path.with_extension("part");
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+    }
     std::fs::write(&part, text)
         .and_then(|()| std::fs::rename(&part, path))
         .map_err(|e| format!("{}: {e}", path.display()))
+}
+
+/// Runs the next worlds on all threads; the sum does not depend on how many there are.
+fn batch(policy: &str, first: u64, jobs: u64) -> Tally {
+    let part = |start: u64| {
+        let mut sum = Tally::default();
+        for world in (0..BATCH).map(|i| start.wrapping_add(i)) {
+            let mut tally = World::new(&Spec::random(world)).run(policy, WORLD_NS, world);
+            tally.first = tally.first.map(|what| format!("world {world}: {what}"));
+            sum.merge(&tally);
+        }
+        sum
+    };
+    std::thread::scope(|scope| {
+        let start = |job| scope.spawn(move || part(first.wrapping_add(job * BATCH)));
+        let threads: Vec<_> = (0..jobs).map(start).collect();
+        let mut sum = Tally::default();
+        for thread in threads {
+            sum.merge(&thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        }
+        sum
+    })
 }
 
 fn prove(options: &Options, state: &mut State) -> Result<(), String> {
@@ -81,10 +138,8 @@ fn prove(options: &Options, state: &mut State) -> Result<(), String> {
     let mut shown = Instant::now();
     while state.tally.decisions < options.decisions {
         let world = state.next_world;
-        let mut tally = World::new(&Spec::random(world)).run(&state.policy, WORLD_NS, world);
-        tally.first = tally.first.map(|what| format!("world {world}: {what}"));
-        state.tally.merge(&tally);
-        state.next_world = world.wrapping_add(1);
+        state.tally.merge(&batch(&state.policy, world, options.jobs));
+        state.next_world = world.wrapping_add(BATCH * options.jobs);
         if shown.elapsed() > Duration::from_secs(2) {
             shown = Instant::now();
             save(options, state)?;
