@@ -5,6 +5,7 @@ set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 images=${MOIRAI_IMAGES:-$root/target/images}
 build=${CARGO_TARGET_DIR:-$root/guest/target}
+case $build in /*) ;; *) build=$PWD/$build ;; esac
 
 # Cargo reads guest/.cargo/config.toml (target, linker script) only from inside guest/.
 cd "$root/guest"

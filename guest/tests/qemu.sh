@@ -24,7 +24,7 @@ esac
 
 work=$(mktemp -d)
 qemu=
-trap '[ -z "$qemu" ] || kill -KILL "$qemu" 2>/dev/null || true; rm -rf "$work"' EXIT
+trap '[ -z "$qemu" ] || kill "$qemu" 2>/dev/null || true; rm -rf "$work"' EXIT
 
 fail() {
     echo "FAILED: guest under QEMU ($accel): $1; its console:" >&2
