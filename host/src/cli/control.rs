@@ -14,8 +14,7 @@ use crate::config::{self, Report};
 use crate::service::{Phase, TenantView};
 
 pub(super) fn launch(socket: &Path, args: &FileArgs) -> Result<Status, Failure> {
-    let (text, document) =
-        config::read(&args.file).map_err(|bad| Failure::new(Status::Bad, bad))?;
+    let (text, document) = config::read(&args.file).map_err(|bad| Failure::bad(&bad))?;
     let file = args.file.display().to_string();
     let tenants: Vec<TenantView> = Client::new(socket)?
         .send(Method::POST, "/v1/tenants", &Launch { tenant: document.tenant })
@@ -23,7 +22,7 @@ pub(super) fn launch(socket: &Path, args: &FileArgs) -> Result<Status, Failure> 
             // Paths mean the same in the request as in the file, so the lines can be shown.
             ClientError::Refused(body) if body.kind == ErrorKind::Bad => {
                 let problems = body.problems;
-                Failure::new(Status::Bad, Report::locate(&file, &text, problems))
+                Failure::bad(&Report::locate(&file, &text, problems))
             }
             other => other.into(),
         })?;

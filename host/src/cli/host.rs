@@ -13,10 +13,9 @@ use crate::service::{Service, ServiceError};
 
 pub(super) fn run(args: &HostArgs) -> Result<Status, Failure> {
     log_to_stderr();
-    let (text, document) =
-        config::read(&args.config).map_err(|bad| Failure::new(Status::Bad, bad))?;
+    let (text, document) = config::read(&args.config).map_err(|bad| Failure::bad(&bad))?;
     let file = args.config.display().to_string();
-    let bad = |problems| Failure::new(Status::Bad, Report::locate(&file, &text, problems));
+    let bad = |problems| Failure::bad(&Report::locate(&file, &text, problems));
     let mut config = config::check(&document).map_err(bad)?;
     if args.no_scheduling {
         config = config.without_scheduling();

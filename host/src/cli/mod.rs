@@ -32,6 +32,7 @@ use serde::Serialize;
 
 use crate::api::ErrorKind;
 use crate::client::ClientError;
+use crate::config::Report;
 
 pub use args::{Cli, Command};
 
@@ -64,6 +65,11 @@ impl Failure {
     /// A failure with its message.
     pub fn new(status: Status, message: impl Display) -> Self {
         Self { status, message: message.to_string() }
+    }
+
+    /// A bad configuration.
+    fn bad(report: &Report) -> Self {
+        Self::new(Status::Bad, format!("the configuration is bad\n{report}"))
     }
 }
 

@@ -1,7 +1,9 @@
-//! The `moirai` command as a user meets it: output, errors, exit statuses. No host service is
-//! running.
+//! The `moirai` command as a user meets it: output, errors, exit statuses, links. No tenant is
+//! started.
 
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
+
+mod link;
 
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -82,7 +84,8 @@ fn a_bad_configuration_ends_with_two_and_points_at_the_line() {
     let (status, out, err) = plan(&format!("{HEAD}{}", tenant("a", "12ms")), &["--json"]);
     assert_eq!((status, out.as_str()), (2, ""));
     insta::assert_snapshot!(err, @r#"
-    moirai:   × a slice of 12ms is longer than its period of 10ms
+    moirai: the configuration is bad
+      × a slice of 12ms is longer than its period of 10ms
        ╭─[FILE:9:9]
      8 │ period = "10ms"
      9 │ slice = "12ms"
