@@ -118,3 +118,67 @@ impl<K: Ord + Copy> Heap<K> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use alloc::collections::BTreeSet;
+
+    use proptest::prelude::{Strategy, any, prop_assert_eq, proptest};
+
+    use super::*;
+
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        Set(usize, u8),
+        Remove(usize),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let slots = 0..20usize;
+        (slots, any::<u8>(), 0..3u8).prop_map(|(slot, key, kind)| match kind {
+            0 => Step::Remove(slot),
+            _ => Step::Set(slot, key),
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_heap_is_a_sorted_set_with_one_key_for_each_slot(
+            steps in proptest::collection::vec(step(), 0..300)
+        ) {
+            let mut heap = Heap::new();
+            heap.grow(16);
+            let mut model = BTreeSet::new();
+            for step in steps {
+                match step {
+                    Step::Set(slot, key) => {
+                        heap.set(slot, (key, slot));
+                        if slot < 16 {
+                            model.retain(|(_, old)| *old != slot);
+                            model.insert((key, slot));
+                        }
+                    }
+                    Step::Remove(slot) => {
+                        heap.remove(slot);
+                        model.retain(|(_, old)| *old != slot);
+                    }
+                }
+                prop_assert_eq!(heap.first().map(|(key, _)| key), model.first().copied());
+                prop_assert_eq!(heap.iter().count(), model.len());
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_grows_after_the_slots_are_known() {
+        let mut heap = Heap::new();
+        heap.grow(100);
+        heap.grow(50);
+        let room = (heap.nodes.capacity(), heap.place.capacity());
+        for slot in 0..100 {
+            heap.set(slot, 100 - slot);
+        }
+        assert_eq!((heap.nodes.capacity(), heap.place.capacity()), room);
+        assert_eq!(heap.first(), Some((1, 99)));
+    }
+}

@@ -269,7 +269,9 @@ impl<R: Rules> Policy for Reserve<R> {
     }
 
     fn timeout(&self, _now: Nanos) -> Option<Nanos> {
-        self.next_refill()
+        let first = self.ready.first().and_then(|(_, slot)| self.clients.get(slot));
+        let held = first.and_then(|client| client.budget.held).map(|held| held.until);
+        self.next_refill().into_iter().chain(held).min()
     }
 
     fn ranks(&mut self, now: Nanos, visit: &mut dyn FnMut(Rank)) {

@@ -76,3 +76,30 @@ impl<T> Table<T> {
         self.index.binary_search_by_key(&id, |&(id, _)| id)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_reused_and_slots_stay_dense() {
+        let mut table = Table::new(3);
+        let ids = [ClientId(u32::MAX), ClientId(0), ClientId(7)];
+        for (slot, id) in ids.into_iter().enumerate() {
+            assert_eq!(table.add(id, id.0), Ok(slot));
+        }
+        assert_eq!(table.add(ClientId(1), 1), Err(PolicyError::Full { capacity: 3 }));
+        assert_eq!(table.add(ClientId(7), 1), Err(PolicyError::Exists(ClientId(7))));
+        let room = table.free.capacity();
+        assert_eq!(table.remove(ClientId(0)), Ok((1, 0)));
+        assert_eq!(table.remove(ClientId(0)), Err(PolicyError::Unknown(ClientId(0))));
+        assert_eq!((table.slot(ClientId(0)), table.get(1)), (None, None));
+        assert_eq!(table.remove(ClientId(7)), Ok((2, 7)));
+        assert_eq!(table.remove(ClientId(u32::MAX)), Ok((0, u32::MAX)));
+        assert!(room >= 3 && table.free.capacity() == room, "removing does not allocate");
+        assert_eq!(table.add(ClientId(9), 9), Ok(0));
+        assert_eq!(table.slots(), 3);
+        let all: Vec<_> = table.iter().map(|(id, slot, value)| (id, slot, *value)).collect();
+        assert_eq!(all, [(ClientId(9), 0, 9)]);
+    }
+}

@@ -252,3 +252,83 @@ fn a_running_client_can_be_removed_and_its_id_used_again() {
     assert_eq!(picked(&mut policy, 2), Some((A, Guaranteed, 3)));
     assert_eq!(policy.account(A).unwrap().guaranteed, 0);
 }
+
+/// What the first client is left with when it wakes at `at` after sleeping since 0.
+fn left_at(policy: &mut Atropos, at: u64) -> i64 {
+    wake(policy, A, 0);
+    policy.block(A, 0);
+    wake(policy, A, at);
+    policy.state(A).unwrap().left / MS.cast_signed()
+}
+
+#[test]
+fn a_late_sleeper_in_a_set_that_only_the_exact_test_admits_loses_its_sleep() {
+    let mut dense = policy(&[(A, contract(20, 4, 10)), (B, contract(40, 6, 6))]);
+    assert_eq!(left_at(&mut dense, 3), 1, "bandwidth would leave 2.8 and make B late");
+    let mut full = policy(&[(A, contract(20, 4, 10)), (B, contract(40, 6, 10))]);
+    assert_eq!(left_at(&mut full, 5), 2, "this set passes by density");
+}
+
+#[test]
+fn the_fair_rest_is_given_only_where_blocking_fits_too() {
+    let left = |blocking: u64, also: Option<Contract>| {
+        let mut policy = Atropos::new(2);
+        policy.add(A, contract(100, 30, 100), 0).unwrap();
+        if let Some(also) = also {
+            policy.add(B, also, 0).unwrap();
+        }
+        policy.set_blocking(blocking * MS);
+        left_at(&mut policy, 50)
+    };
+    assert_eq!(left(0, None), 15);
+    assert_eq!(left(35, None), 15);
+    assert_eq!(left(36, None), 0, "0.3 + 2 * 0.36 is more than the whole");
+    assert_eq!(left(35, Some(with_extra(1, 0, 1))), 15, "who has no slice does not count");
+    assert_eq!(left(20, Some(contract(50, 5, 50))), 0, "0.4 + 3 * 0.4");
+}
+
+#[test]
+fn a_sleep_with_blocking_costs_one_unit_more_than_its_length() {
+    let mut policy = policy(&[(A, contract(100, 30, 100)), (B, contract(100, 60, 100))]);
+    policy.set_blocking(5 * MS);
+    wake(&mut policy, A, 0);
+    policy.block(A, 10 * MS);
+    wake(&mut policy, A, 12);
+    assert_eq!(policy.state(A).unwrap().left, 23_000_000);
+    policy.block(A, 20 * MS);
+    wake(&mut policy, A, 20);
+    assert_eq!(policy.state(A).unwrap().left, 23_000_000, "nobody got in");
+}
+
+#[test]
+fn a_rest_that_one_unit_may_outlast_cannot_be_missed() {
+    let misses = |blocking: u64, slept: u64, rival: Contract| {
+        let mut policy = policy(&[(A, contract(100, 30, 100)), (B, rival)]);
+        policy.set_blocking(blocking * MS);
+        wake(&mut policy, A, 0);
+        policy.block(A, (40 - slept) * MS);
+        wake(&mut policy, A, 40);
+        // Somebody else has the resource until 105.
+        policy.pick(105 * MS);
+        policy.charge(A, Guaranteed, MS, 110 * MS);
+        policy.account(A).unwrap().misses
+    };
+    let (short, long) = (contract(50, 5, 50), contract(70, 5, 70));
+    assert_eq!(misses(5, 10, short), 1, "60 ms are left, the shortest deadline is 50");
+    assert_eq!(misses(5, 10, long), 0, "the shortest deadline is 70");
+    assert_eq!(misses(5, 0, long), 1, "it did not sleep");
+    assert_eq!(misses(0, 10, long), 1, "nothing blocks");
+    let dense = contract(50, 40, 50);
+    assert_eq!(misses(5, 10, dense), 0, "no promise for a sleeper in a dense set with blocking");
+}
+
+#[test]
+fn a_denser_contract_counts_until_the_other_takes_effect() {
+    let mut policy = policy(&[(A, contract(20, 4, 10)), (B, contract(40, 6, 6))]);
+    policy.change(B, contract(40, 6, 40), 0).unwrap();
+    policy.change(A, contract(20, 4, 20), 0).unwrap();
+    assert_eq!(left_at(&mut policy, 2), 2, "A's first slice is of the new contract");
+    let mut ended = self::policy(&[(A, contract(20, 4, 10)), (B, contract(40, 6, 6))]);
+    ended.remove(B, 0).unwrap();
+    assert_eq!(left_at(&mut ended, 5), 2);
+}
