@@ -1,0 +1,182 @@
+//! The host service under test: one core, one disk of depth 32, one link that is faster than
+//! anything that could fill it, so that neither contracts nor pacing limit what is measured.
+
+use std::fs::File;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use moirai_tests::{core, last_json, moirai_binary, said, wait_for};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::children::Program;
+
+/// Ends within this time, or is killed.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// A host service with its folder, network namespace and TAP; takes them with it when it goes.
+#[derive(Debug)]
+pub(crate) struct Server {
+    program: Program,
+    folder: TempDir,
+    launched: usize,
+}
+
+/// A tenant that runs; stopped when dropped.
+#[derive(Debug)]
+pub(crate) struct Tenant<'a> {
+    server: &'a Server,
+    pub(crate) name: String,
+}
+
+impl Server {
+    /// Starts it.
+    pub(crate) fn start() -> Self {
+        let folder = tempfile::tempdir_in("/var/tmp").expect("a folder in /var/tmp");
+        let configuration = configuration(folder.path());
+        std::fs::write(folder.path().join("host.toml"), configuration).expect("the configuration");
+        let log = File::create(folder.path().join("host.log")).expect("the log");
+        let mut command = Command::new(moirai_binary());
+        command.args(["host", "--config"]).arg(folder.path().join("host.toml"));
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        let mut server = Self { program: Program::start(&mut command), folder, launched: 0 };
+        wait_for("the host service answers", || {
+            if let Ok(Some(status)) = server.program.0.try_wait() {
+                panic!("the host service ended with {status}:\n{}", server.log());
+            }
+            server.ask(&["list", "--json"]).status.success()
+        });
+        server
+    }
+
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.program.0.id()
+    }
+
+    /// Its folder, which is also its disk.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Its network namespace; the host has 10.77.0.1 there.
+    pub(crate) fn netns(&self) -> String {
+        netns()
+    }
+
+    /// Starts a tenant that takes all the CPU it wants; `devices` is TOML with its devices.
+    pub(crate) fn launch(&mut self, image: &str, args: &str, devices: &str) -> Tenant<'_> {
+        self.launched += 1;
+        let name = format!("{image}-{}", self.launched);
+        let text = format!(
+            "[[tenant]]\nname = \"{name}\"\nimage = \"{image}\"\nargs = \"{args}\"\n\
+             memory = \"128M\"\nprefault = true\n{devices}"
+        );
+        let path = self.folder().join("launch.toml");
+        std::fs::write(&path, text).expect("the tenant's configuration");
+        let output = self.ask(&["launch", &path.to_string_lossy()]);
+        assert!(output.status.success(), "{}\n{}", said(&output), self.log());
+        Tenant { server: self, name }
+    }
+
+    /// All measurements at this moment.
+    pub(crate) fn stats(&self) -> Value {
+        self.json(&["top", "--once"])
+    }
+
+    fn json(&self, words: &[&str]) -> Value {
+        let output = self.ask(&[words, &["--json"]].concat());
+        assert!(output.status.success(), "{words:?}: {}\n{}", said(&output), self.log());
+        last_json(&output)
+    }
+
+    fn ask(&self, words: &[&str]) -> Output {
+        let socket = self.folder().join("host.sock");
+        let mut command = Command::new(moirai_binary());
+        command.arg("--socket").arg(socket).args(words).stdin(Stdio::null());
+        command.output().expect("moirai can be run")
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.folder().join("host.log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = Command::new("kill").args(["-TERM", &self.pid().to_string()]).status();
+        let _ = self.program.wait(PATIENCE);
+    }
+}
+
+impl Tenant<'_> {
+    /// The host service that it runs on.
+    pub(crate) fn server(&self) -> &Server {
+        self.server
+    }
+
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        let pid = self.server.json(&["show", &self.name])["pid"].as_u64();
+        pid.and_then(|pid| u32::try_from(pid).ok()).expect("a tenant that runs has a process")
+    }
+
+    /// Its last report on the console.
+    pub(crate) fn report(&self) -> Value {
+        let console = self.server.ask(&["console", &self.name, "--once"]).stdout;
+        let console = String::from_utf8_lossy(&console).into_owned();
+        let reports = console.lines().filter_map(|line| serde_json::from_str(line.trim()).ok());
+        let mut reports = reports.filter(|report: &Value| report["event"] == "report");
+        reports.next_back().unwrap_or_default()
+    }
+
+    /// Waits until it has reported for the first time: then its load is at its full height.
+    pub(crate) fn settle(&self) {
+        let begin = Instant::now();
+        while self.report().is_null() {
+            assert!(
+                begin.elapsed() < PATIENCE,
+                "{} reports nothing:\n{}",
+                self.name,
+                self.server.log()
+            );
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
+impl Drop for Tenant<'_> {
+    fn drop(&mut self) {
+        let _ = self.server.ask(&["stop", &self.name]);
+    }
+}
+
+/// One service at a time: the name of the process is enough.
+fn netns() -> String {
+    format!("moirai-b{}", std::process::id())
+}
+
+fn configuration(folder: &Path) -> String {
+    let (folder, core, netns) = (folder.display(), core(), netns());
+    format!(
+        r#"
+[host]
+cores = [{core}]
+socket = "{folder}/host.sock"
+state_dir = "{folder}/state"
+
+[[disk]]
+name = "disk"
+path = "{folder}"
+depth = 32
+
+[[link]]
+name = "link"
+rate = "100Gbit/s"
+tap = "moirai0"
+netns = "{netns}"
+address = "10.77.0.1/24"
+"#
+    )
+}
