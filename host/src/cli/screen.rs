@@ -77,3 +77,37 @@ fn style(row: &Row) -> Style {
         Style::new()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ratatui::Terminal;
+    use ratatui::backend::TestBackend;
+
+    use super::*;
+    use crate::service::{PartStats, TenantStats};
+
+    #[test]
+    fn the_screen_shows_what_is_owed_and_what_was_given() {
+        let look = |now_ns, guaranteed_ns| {
+            let part = PartStats {
+                resource: "cpu/1".to_owned(),
+                reserved: 300_000_000,
+                guaranteed_ns,
+                queued: 7,
+                ..PartStats::default()
+            };
+            let tenants = vec![TenantStats { name: "cinema".to_owned(), parts: vec![part] }];
+            Stats { now_ns, tenants, ..Stats::default() }
+        };
+        let view = View::between(&look(0, 0), &look(1_000_000_000, 250_000_000));
+        let mut terminal = Terminal::new(TestBackend::new(120, 5)).expect("a terminal");
+        terminal.draw(|frame| frame.render_widget(table(&view), frame.area())).expect("drawn");
+        insta::assert_snapshot!(terminal.backend(), @r#"
+    "┌ moirai ──────────────────────────────────────────────────────────────────────────────────────────────────────────────┐"
+    "│TENANT           RESOURCE       CONTRACT                   OWED      GUARANTEED EXTRA     MISSES   QUEUE     KB/S     │"
+    "│cinema           cpu/1                                     30.00%    25.00%     0.00%     0        7         0        │"
+    "│                                                                                                                      │"
+    "└ latest dispatcher timer 0ns; machine stood still 0ns; q leaves ──────────────────────────────────────────────────────┘"
+    "#);
+    }
+}

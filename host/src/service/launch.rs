@@ -29,8 +29,10 @@ use crate::iodomain::{BlkSpec, IoDomain, IoDomainError, NetSpec};
 
 /// First user id of tenant processes.
 const FIRST_UID: u32 = 200_000;
-/// Descriptors per virtqueue.
-const QUEUE_SIZE: u16 = 256;
+/// Descriptors per virtqueue. A network card needs more: a packet may take three, and a burst is
+/// many packets.
+const BLK_QUEUE_SIZE: u16 = 256;
+const NET_QUEUE_SIZE: u16 = 1024;
 /// Virtio device ids.
 const VIRTIO_NET: u32 = 1;
 const VIRTIO_BLK: u32 = 2;
@@ -51,8 +53,9 @@ enum StartError {
 }
 
 impl Service {
-    /// Starts tenants, all or none, and waits until each runs or has ended. One that was admitted
-    /// but cannot be started is among the results, as [`Phase::Ended`].
+    /// Starts tenants, all or none, and waits until each runs or has ended, but not longer than
+    /// [`END_PATIENCE`]. One that was admitted but cannot be started is among the results, as
+    /// [`Phase::Ended`].
     ///
     /// # Errors
     /// [`ServiceError::Bad`] and [`ServiceError::Refused`]; then nothing was started.
@@ -207,7 +210,9 @@ fn start(shared: &Arc<Shared>, tenant: &Arc<Tenant>, opened: Opened) -> Result<(
     tenant.with(|live| live.pid = Some(child.pid()));
     shared.state.note_tenant(&spec.name, child.pid().cast_signed())?;
     tenant.set_keyboard(Some(console.try_clone()?));
-    Supervisor::start(Arc::clone(shared), Arc::clone(tenant), child, console, gates)?;
+    let supervisor =
+        Supervisor::start(Arc::clone(shared), Arc::clone(tenant), child, console, gates)?;
+    tenant.set_supervisor(supervisor);
     Ok(())
 }
 
@@ -272,7 +277,8 @@ impl Attached {
     }
 
     fn push(&mut self, device_id: u32, queues: u16, socket: UnixStream) {
-        self.specs.push(DeviceSpec { device_id, queues, queue_size: QUEUE_SIZE });
+        let queue_size = if device_id == VIRTIO_NET { NET_QUEUE_SIZE } else { BLK_QUEUE_SIZE };
+        self.specs.push(DeviceSpec { device_id, queues, queue_size });
         self.sockets.push(socket.into());
     }
 }

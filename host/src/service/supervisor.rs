@@ -7,6 +7,7 @@ use std::io::Read;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use moirai_vmm::launch::{ChannelError, Child, Ended, FromHost, ToHost};
@@ -19,8 +20,10 @@ use super::{Shared, lock};
 use crate::config::model;
 use crate::dispatcher::{DispatcherError, GatePage, VcpuSpec};
 
-/// How long a VM may take to be built.
+/// How long a VM may take to be built, apart from touching its memory.
 const START_PATIENCE: Duration = Duration::from_secs(10);
+/// How long touching memory may take: some 50 us a page.
+const PREFAULT_PATIENCE_PER_MIB: Duration = Duration::from_millis(12);
 /// How long a VM may take to end when it was asked.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -51,7 +54,8 @@ impl Supervisor {
         child: Child,
         console: UnixStream,
         gates: GatePage,
-    ) -> std::io::Result<()> {
+    ) -> std::io::Result<JoinHandle<()>> {
+        let patience = start_patience(&tenant.with(|live| live.spec.clone()));
         rustix::io::ioctl_fionbio(child.control().as_fd(), true)?;
         let supervisor = Self {
             shared,
@@ -60,14 +64,13 @@ impl Supervisor {
             console,
             gates,
             tids: Vec::new(),
-            overdue: Some(Instant::now() + START_PATIENCE),
+            overdue: Some(Instant::now() + patience),
             stop_seen: false,
             control_open: true,
             console_open: true,
         };
         let name = format!("tenant-{}", supervisor.tenant.name);
-        std::thread::Builder::new().name(name).spawn(move || supervisor.run())?;
-        Ok(())
+        std::thread::Builder::new().name(name).spawn(move || supervisor.run())
     }
 
     fn run(mut self) {
@@ -269,6 +272,12 @@ impl Supervisor {
         self.ends(End::failed(reason));
         give_back(&self.shared, &self.tenant);
     }
+}
+
+fn start_patience(spec: &model::Tenant) -> Duration {
+    let touched = if spec.prefault { spec.memory >> 20 } else { 0 };
+    let touched = u32::try_from(touched).unwrap_or(u32::MAX);
+    START_PATIENCE + PREFAULT_PATIENCE_PER_MIB.saturating_mul(touched)
 }
 
 /// Gives back everything that the tenant holds; its process is gone or never was.

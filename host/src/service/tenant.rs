@@ -4,6 +4,7 @@ use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rustix::event::{EventfdFlags, eventfd};
@@ -28,6 +29,7 @@ pub(super) struct Tenant {
     changed: Condvar,
     /// The host's end of the console, for typing.
     keyboard: Mutex<Option<UnixStream>>,
+    supervisor: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// What changes in a tenant's life.
@@ -79,6 +81,7 @@ impl Tenant {
             live: Mutex::new(live),
             changed: Condvar::new(),
             keyboard: Mutex::new(None),
+            supervisor: Mutex::new(None),
         })
     }
 
@@ -110,6 +113,21 @@ impl Tenant {
         let live = lock(&self.live);
         let waited = self.changed.wait_timeout_while(live, patience, |live| !wanted(live.phase));
         wanted(waited.unwrap_or_else(PoisonError::into_inner).0.phase)
+    }
+
+    /// Keeps the thread that supervises the tenant.
+    pub(super) fn set_supervisor(&self, thread: JoinHandle<()>) {
+        *lock(&self.supervisor) = Some(thread);
+    }
+
+    /// Waits until the tenant has ended and its supervisor holds nothing any more; false if that
+    /// takes longer than `patience`.
+    pub(super) fn wait_for_end(&self, patience: Duration) -> bool {
+        let ended = self.wait(patience, |phase| phase == Phase::Ended);
+        let supervisor = lock(&self.supervisor).take_if(|_| ended);
+        // It only returns from here; that it panicked was said when it did.
+        let _ = supervisor.map(JoinHandle::join);
+        ended
     }
 
     /// Connects the keyboard, or takes it away.
