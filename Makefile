@@ -10,7 +10,8 @@ SECONDS_DEMO ?= 30
 all: host images
 
 host:
-	cargo build --release --locked -p moirai-host -p moirai-vmm
+	cargo build --release --locked -p moirai-host
+	vmm/build.sh
 
 images: | setup-target
 	images/build.sh

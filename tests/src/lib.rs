@@ -1,1 +1,318 @@
-//! End-to-end tests.
+//! What the end-to-end tests share: a host service of their own, asked as a user would ask it.
+//!
+//! Every host has its own folder, socket, network namespace and TAP, and takes everything with it
+//! when it goes. The binaries are those of `make` (`target/release`); a test without them fails and
+//! says so.
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails where it expects")]
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// A test that waits longer than this has failed.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The `moirai` of this tree.
+///
+/// # Panics
+/// If it was not built.
+#[must_use]
+pub fn moirai_binary() -> PathBuf {
+    let path = root().join("target/release/moirai");
+    assert!(path.exists(), "{} is not built; run `make` first", path.display());
+    path
+}
+
+/// The top of the source tree.
+///
+/// # Panics
+/// Never, in a checkout.
+#[must_use]
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_owned()
+}
+
+/// Runs `moirai` without a host service.
+///
+/// # Panics
+/// If it cannot be run.
+#[must_use]
+pub fn moirai(words: &[&str]) -> Output {
+    Command::new(moirai_binary())
+        .args(words)
+        .stdin(Stdio::null())
+        .output()
+        .expect("moirai can be run")
+}
+
+/// The core that the tests' tenants run on.
+#[must_use]
+pub fn core() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get) - 1
+}
+
+/// A running host service; ends with the value and leaves nothing behind.
+#[derive(Debug)]
+pub struct Host {
+    child: Child,
+    folder: TempDir,
+    /// Its network namespace.
+    pub netns: String,
+}
+
+impl Host {
+    /// Starts a host with one core, one disk (its folder) and one 100 Mbit/s link.
+    ///
+    /// # Panics
+    /// If it does not start.
+    #[must_use]
+    pub fn start() -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let netns = format!("moirai-t{}-{number}", std::process::id());
+        let folder = tempfile::tempdir_in("/var/tmp").expect("a folder");
+        Self::start_in(folder, netns, &[])
+    }
+
+    /// The same, with further words for `moirai host`, in a folder that exists already.
+    ///
+    /// # Panics
+    /// If it does not start.
+    #[must_use]
+    pub fn start_in(folder: TempDir, netns: String, words: &[&str]) -> Self {
+        let path = folder.path().display();
+        let text = format!(
+            r#"
+[host]
+cores = [{core}]
+socket = "{path}/host.sock"
+state_dir = "{path}/state"
+
+[[disk]]
+name = "disk"
+path = "{path}"
+depth = 4
+
+[[link]]
+name = "link"
+rate = "100Mbit/s"
+tap = "moirai0"
+netns = "{netns}"
+address = "10.77.0.1/24"
+"#,
+            core = core()
+        );
+        std::fs::write(folder.path().join("host.toml"), text).expect("the configuration");
+        let log = File::create(folder.path().join("host.log")).expect("the log");
+        let child = Command::new(moirai_binary())
+            .args(["host", "--config"])
+            .arg(folder.path().join("host.toml"))
+            .args(words)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("moirai can be run");
+        let mut host = Self { child, folder, netns };
+        wait_for("the host service answers", || {
+            if let Ok(Some(status)) = host.child.try_wait() {
+                panic!("the host service ended with {status}:\n{}", host.log());
+            }
+            host.ask(&["list", "--json"]).status.success()
+        });
+        host
+    }
+
+    /// Its process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Its folder, which is also its disk.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// What it has written on standard error so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("host.log")).unwrap_or_default()
+    }
+
+    /// Runs `moirai` against it.
+    ///
+    /// # Panics
+    /// If `moirai` cannot be run.
+    #[must_use]
+    pub fn ask(&self, words: &[&str]) -> Output {
+        Command::new(moirai_binary())
+            .arg("--socket")
+            .arg(self.folder.path().join("host.sock"))
+            .args(words)
+            .stdin(Stdio::null())
+            .output()
+            .expect("moirai can be run")
+    }
+
+    /// Runs `moirai ... --json` against it and reads the answer.
+    ///
+    /// # Panics
+    /// If it fails, or the answer is no JSON.
+    #[must_use]
+    pub fn json(&self, words: &[&str]) -> Value {
+        let output = self.ask(&[words, &["--json"]].concat());
+        assert!(output.status.success(), "{words:?}: {}\n{}", said(&output), self.log());
+        last_json(&output)
+    }
+
+    /// Starts the tenants of a configuration text.
+    ///
+    /// # Panics
+    /// If they do not start.
+    pub fn launch(&self, text: &str) {
+        let output = self.try_launch(text);
+        assert!(output.status.success(), "{}\n{}", said(&output), self.log());
+    }
+
+    /// Tries to start the tenants of a configuration text.
+    ///
+    /// # Panics
+    /// If the text cannot be written.
+    #[must_use]
+    pub fn try_launch(&self, text: &str) -> Output {
+        let path = self.folder.path().join("launch.toml");
+        std::fs::write(&path, text).expect("the configuration");
+        self.ask(&["launch", &path.to_string_lossy()])
+    }
+
+    /// All measurements at this moment.
+    #[must_use]
+    pub fn stats(&self) -> Value {
+        self.json(&["top", "--once"])
+    }
+
+    /// A tenant's part in the resources of one kind (`cpu`, `disk`, `link`).
+    ///
+    /// # Panics
+    /// If there is none.
+    #[must_use]
+    pub fn part(&self, tenant: &str, kind: &str) -> Value {
+        let stats = self.stats();
+        let tenants = stats["tenants"].as_array().cloned().unwrap_or_default();
+        let tenant_stats = tenants.iter().find(|stats| stats["name"] == tenant);
+        let parts = tenant_stats.and_then(|stats| stats["parts"].as_array()).cloned();
+        let of_kind = |part: &&Value| {
+            part["resource"].as_str().is_some_and(|name| name.starts_with(&format!("{kind}/")))
+        };
+        let parts = parts.unwrap_or_default();
+        parts.iter().find(of_kind).cloned().unwrap_or_else(|| panic!("{tenant} has no {kind}"))
+    }
+
+    /// What is on a tenant's console so far.
+    #[must_use]
+    pub fn console(&self, tenant: &str) -> String {
+        String::from_utf8_lossy(&self.ask(&["console", tenant, "--once"]).stdout).into_owned()
+    }
+
+    /// Waits until a tenant has reported this event on its console, and returns the report.
+    ///
+    /// # Panics
+    /// If that takes too long.
+    #[must_use]
+    pub fn report(&self, tenant: &str, event: &str) -> Value {
+        let mut found = Value::Null;
+        wait_for(&format!("{tenant} reports {event:?}"), || {
+            let console = self.console(tenant);
+            let reports = console.lines().filter_map(|line| serde_json::from_str(line.trim()).ok());
+            let last = reports.filter(|report: &Value| report["event"] == event).next_back();
+            found = last.unwrap_or_default();
+            !found.is_null()
+        });
+        found
+    }
+
+    /// Kills it without a chance to clean up; its folder stays for a new start.
+    #[must_use]
+    pub fn kill(mut self) -> (TempDir, String) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let folder = std::mem::replace(&mut self.folder, tempfile::tempdir().expect("a folder"));
+        (folder, self.netns.clone())
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(Some(_))) {
+            return;
+        }
+        terminate(self.child.id());
+        let begin = Instant::now();
+        while begin.elapsed() < PATIENCE {
+            if matches!(self.child.try_wait(), Ok(Some(_)) | Err(_)) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Waits until `done`.
+///
+/// # Panics
+/// If that takes longer than [`PATIENCE`].
+pub fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while !done() {
+        assert!(begin.elapsed() < PATIENCE, "waited in vain until {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Everything a program wrote.
+#[must_use]
+pub fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&[output.stdout.clone(), output.stderr.clone()].concat()).into_owned()
+}
+
+/// The JSON that a program wrote: all of its output, or the last line.
+///
+/// # Panics
+/// If there is none.
+#[must_use]
+pub fn last_json(output: &Output) -> Value {
+    let text = String::from_utf8_lossy(&output.stdout);
+    let whole = serde_json::from_str(text.trim());
+    let last = || serde_json::from_str(text.trim().lines().last().unwrap_or_default());
+    whole.or_else(|_| last()).unwrap_or_else(|_| panic!("no JSON: {}", said(output)))
+}
+
+/// Whether a process of this number lives.
+#[must_use]
+pub fn lives(pid: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = status.rsplit(')').next().and_then(|rest| rest.trim().chars().next());
+    state.is_some_and(|state| state != 'Z' && state != 'X')
+}
+
+/// Sends SIGKILL.
+pub fn kill(pid: u32) {
+    signal(pid, "-KILL");
+}
+
+fn terminate(pid: u32) {
+    signal(pid, "-TERM");
+}
+
+fn signal(pid: u32, signal: &str) {
+    let _ = Command::new("kill").args([signal, &pid.to_string()]).status();
+}

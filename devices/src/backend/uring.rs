@@ -65,6 +65,7 @@ pub struct Ring {
     /// Never grows, so that the address lists in it stay where they are.
     slots: Box<[Option<Slot>]>,
     free: Vec<u32>,
+    offload_from: u64,
 }
 
 impl Ring {
@@ -75,7 +76,14 @@ impl Ring {
     pub fn new(capacity: u32) -> io::Result<Self> {
         let io = IoUring::builder().setup_clamp().dontfork().build(capacity.max(1))?;
         let slots = (0..capacity).map(|_| None).collect();
-        Ok(Self { io, slots, free: (0..capacity).rev().collect() })
+        Ok(Self { io, slots, free: (0..capacity).rev().collect(), offload_from: u64::MAX })
+    }
+
+    /// From now on reads and writes of at least so many bytes go to the kernel's workers at once,
+    /// instead of being begun on this thread. For buffers whose pages may not be present: to fault
+    /// them in takes microseconds each, which the thread that owns the ring may not have.
+    pub fn set_offload(&mut self, from_bytes: u64) {
+        self.offload_from = from_bytes;
     }
 
     /// Operations that were accepted and have not completed.
@@ -99,8 +107,9 @@ impl Ring {
         offset: u64,
         token: u64,
     ) -> Result<(), RingFull> {
+        let flags = self.worker_flags(&buffers);
         self.start(token, Some(file), Some(buffers), |fd, list, count| {
-            opcode::Readv::new(fd, list, count).offset(offset).build()
+            opcode::Readv::new(fd, list, count).offset(offset).build().flags(flags)
         })
     }
 
@@ -117,10 +126,20 @@ impl Ring {
         durable: bool,
         token: u64,
     ) -> Result<(), RingFull> {
-        let flags = if durable { libc::RWF_DSYNC } else { 0 };
+        let durable = if durable { libc::RWF_DSYNC } else { 0 };
+        let flags = self.worker_flags(&buffers);
         self.start(token, Some(file), Some(buffers), |fd, list, count| {
-            opcode::Writev::new(fd, list, count).offset(offset).rw_flags(flags).build()
+            let write = opcode::Writev::new(fd, list, count).offset(offset).rw_flags(durable);
+            write.build().flags(flags)
         })
+    }
+
+    fn worker_flags(&self, buffers: &Buffers) -> squeue::Flags {
+        if buffers.len_bytes() >= self.offload_from {
+            squeue::Flags::ASYNC
+        } else {
+            squeue::Flags::empty()
+        }
     }
 
     /// Brings a file's data to stable storage (fdatasync).

@@ -20,7 +20,7 @@ const VERSION_1: u64 = 1 << 32;
 const INTERRUPT_ACK: usize = 0x64;
 const USED_BUFFER: u32 = 1;
 /// Larger rings than this only cost cache.
-const RING_SIZE_MAX: u32 = 256;
+const RING_SIZE_MAX: u32 = 1024;
 
 /// A device cannot be used (any more).
 #[derive(Clone, Debug, PartialEq, Eq, Error)]

@@ -7,9 +7,15 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use moirai_devices::backend::netns::in_netns;
 
 use super::DemoError;
 use super::namespace::spawn_within;
+
+/// How long ffmpeg may take to start.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// What ffmpeg made of the film.
 #[derive(Clone, Debug, Default)]
@@ -49,7 +55,29 @@ impl Player {
             std::thread::spawn(move || follow(out, &frames))
         });
         let complaints = child.stderr.take().map(|err| std::thread::spawn(move || collect(err)));
-        Ok(Self { child, frames, progress, complaints })
+        let player = Self { child, frames, progress, complaints };
+        player.wait_until_it_listens(namespace, address)
+    }
+
+    /// ffmpeg takes its time to start; who joins late misses the first picture that others refer to.
+    fn wait_until_it_listens(
+        self,
+        namespace: &str,
+        address: SocketAddr,
+    ) -> Result<Self, DemoError> {
+        let begin = Instant::now();
+        let port = format!(":{:04X} ", address.port());
+        while begin.elapsed() < PATIENCE {
+            let sockets =
+                in_netns(namespace, || std::fs::read_to_string("/proc/thread-self/net/udp"));
+            if matches!(sockets, Ok(Ok(sockets)) if sockets.contains(&port)) {
+                return Ok(self);
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let name = namespace.to_owned();
+        let source = std::io::Error::other("ffmpeg does not listen");
+        Err(DemoError::Namespace { name, source })
     }
 
     /// Stops ffmpeg and returns what it made of the film.

@@ -73,6 +73,8 @@ pub struct ServiceReport {
     pub extra: u64,
     /// Periods in the whole run in which it wanted its slice and did not get it.
     pub misses: u64,
+    /// The same, but the machine stood still in that period.
+    pub misses_in_stall: u64,
 }
 
 /// What one receiver saw.
@@ -177,10 +179,10 @@ fn percent(service: u64) -> f64 {
 }
 
 fn tenants(text: &mut String, title: &str, run: &RunReport) {
-    let _ = writeln!(text, "\n{title:<26}{:^31}{:^31}{:^31}", "CPU", "disk", "link");
+    let _ = writeln!(text, "\n{title:<26}{:^32}{:^32}{:^32}", "CPU", "disk", "link");
     let _ = write!(text, "{:<26}", "tenant");
     for _ in 0..3 {
-        let _ = write!(text, " {:>7}{:>7}{:>7}{:>7}  ", "reserv", "guar", "extra", "missed");
+        let _ = write!(text, " {:>7}{:>7}{:>7}{:>8}  ", "reserv", "guar", "extra", "missed");
     }
     text.push('\n');
     for tenant in &run.tenants {
@@ -188,11 +190,11 @@ fn tenants(text: &mut String, title: &str, run: &RunReport) {
         for service in [tenant.cpu, tenant.disk, tenant.link] {
             let _ = write!(
                 text,
-                " {:>6.1}%{:>6.1}%{:>6.1}%{:>7}  ",
+                " {:>6.1}%{:>6.1}%{:>6.1}%{:>8}  ",
                 percent(service.reserved),
                 percent(service.guaranteed),
                 percent(service.extra),
-                service.misses
+                format!("{}+{}", service.misses, service.misses_in_stall)
             );
         }
         text.push('\n');

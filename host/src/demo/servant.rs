@@ -11,6 +11,7 @@ use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal
 
 use super::DemoError;
 use super::scene::Scene;
+use crate::client::Client;
 use crate::service::Stats;
 
 /// How long the host service may take to answer for the first time, and to end.
@@ -57,12 +58,9 @@ impl Servant {
 
     /// One look at everything.
     pub(super) fn stats(&self) -> Result<Stats, DemoError> {
-        let text = self.ask(&["top", "--once", "--json"])?;
-        let refused = |error: serde_json::Error| DemoError::Refused {
-            what: "report".to_owned(),
-            why: error.to_string(),
-        };
-        serde_json::from_str(text.trim()).map_err(refused)
+        let refused = |why: String| DemoError::Refused { what: "report".to_owned(), why };
+        let client = Client::new(&self.socket).map_err(|error| refused(error.to_string()))?;
+        client.get("/v1/stats").map_err(|error| refused(error.to_string()))
     }
 
     /// Ends the service, which ends its tenants.

@@ -12,7 +12,7 @@ use super::report::{NoiseReport, ReceiverReport, RunReport, ServiceReport, Tenan
 use super::scene::{self, CINEMA, NEIGHBOURS, NETNS, RECEIVERS, Scene};
 use super::servant::Servant;
 use super::{DemoError, interrupted};
-use crate::dispatcher::{NoiseProbe, Stall, StallLog};
+use crate::dispatcher::Stall;
 use crate::recorder::analysis::{Lateness, lateness};
 use crate::recorder::{Arrival, Capture, analyse};
 use crate::service::{PartStats, Stats, TenantStats};
@@ -59,9 +59,6 @@ pub(super) fn run(
     let say = |text: &str| progress.set_message(format!("{title}: {text}"));
     say("starting the host service");
     let servant = Servant::start(scene, scheduling)?;
-    let stalls = StallLog::default();
-    let probe = NoiseProbe::start(0, stalls.clone())
-        .map_err(|error| DemoError::Host { what: "cannot be measured", said: error.to_string() })?;
     let receivers = Receivers::start()?;
     say("the film begins");
     servant.launch(&scene.file("cinema.toml"))?;
@@ -74,11 +71,8 @@ pub(super) fn run(
     })?;
     let after = servant.stats()?;
     let (played, arrivals) = receivers.finish();
-    let noise = probe.floor();
-    drop(probe);
     servant.end()?;
-    let mut still = stalls.all();
-    still.extend(after.stalls.iter().map(|&(begin, end)| Stall { begin, end }));
+    let still: Vec<Stall> = after.stalls.iter().map(|&(begin, end)| Stall { begin, end }).collect();
     let report = RunReport {
         tenants: tenants(&before, &after),
         receivers: seen(&played, &arrivals, &still),
@@ -88,9 +82,9 @@ pub(super) fn run(
     Ok(Recording {
         report,
         noise: NoiseReport {
-            p50: micro(noise.late_ns.p50),
-            p99: micro(noise.late_ns.p99),
-            max: micro(noise.late_ns.max),
+            p50: micro(after.noise.late_p50_ns),
+            p99: micro(after.noise.late_p99_ns),
+            max: micro(after.noise.late_max_ns),
         },
         copied: copied(&after),
         arrivals: arrivals.into_iter().map(|(_, arrivals)| arrivals).collect(),
@@ -186,6 +180,7 @@ fn service(before: &PartStats, after: &PartStats, elapsed: Nanos) -> ServiceRepo
         guaranteed: per_second(before.guaranteed_ns, after.guaranteed_ns),
         extra: per_second(before.extra_ns, after.extra_ns),
         misses: after.misses.saturating_sub(before.misses),
+        misses_in_stall: after.misses_in_stall.saturating_sub(before.misses_in_stall),
     }
 }
 

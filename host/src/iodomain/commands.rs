@@ -6,6 +6,8 @@ use moirai_devices::net::{self, rx, tx};
 use moirai_devices::vhost::Session;
 use moirai_scheduler::{Account, ClientId, Contract, Nanos, Policy};
 
+use super::audit::account;
+use super::background::background;
 use super::device::{Blk, Body, Device, Net};
 use super::disk::admit;
 use super::event_loop::EventLoop;
@@ -40,7 +42,7 @@ impl EventLoop {
                     drop(reply.send(self.change(id, contract, now)));
                 }
                 Command::Detach(id, reply) => drop(reply.send(self.detach(id, now))),
-                Command::Snapshot(reply) => drop(reply.send(Ok(self.snapshot()))),
+                Command::Snapshot(reply) => drop(reply.send(Ok(self.snapshot(now)))),
                 Command::End => self.ended = true,
             }
         }
@@ -63,7 +65,8 @@ impl EventLoop {
             waiting: std::collections::VecDeque::new(),
             in_flight: 0,
         });
-        self.enlist(Device::new(id, spec.tenant, session, body, usize::from(BLK_QUEUES)));
+        let queues = usize::from(BLK_QUEUES);
+        self.enlist(Device::new(id, spec.tenant, spec.contract, session, body, queues));
         Ok(())
     }
 
@@ -86,7 +89,7 @@ impl EventLoop {
             rx: rx::Frontend::new(0),
             waiting: std::collections::VecDeque::new(),
         });
-        self.enlist(Device::new(id, spec.tenant, session, body, NET_QUEUES));
+        self.enlist(Device::new(id, spec.tenant, spec.contract, session, body, NET_QUEUES));
         Ok(())
     }
 
@@ -103,7 +106,11 @@ impl EventLoop {
         now: Nanos,
     ) -> Result<(), IoDomainError> {
         let client = ClientId(id.0);
-        self.policy_of(id)?.change(client, contract, now).map_err(IoDomainError::Policy)
+        self.policy_of(id)?.change(client, contract, now).map_err(IoDomainError::Policy)?;
+        if let Some(device) = self.devices.get_mut(&id) {
+            device.contract = contract;
+        }
+        Ok(())
     }
 
     fn detach(&mut self, id: DeviceId, now: Nanos) -> Result<Account, IoDomainError> {
@@ -117,10 +124,7 @@ impl EventLoop {
                 link.strike(id);
             }
             // Unmapping a guest's memory takes milliseconds; this thread has packets to send.
-            let reaper = std::thread::Builder::new().name("reaper".into());
-            if let Err(error) = reaper.spawn(move || drop(device)) {
-                tracing::warn!(group = %self.name, "no thread to unmap a guest: {error}");
-            }
+            background("unmap", self.core, move || drop(device));
         }
         Ok(account)
     }
@@ -134,7 +138,9 @@ impl EventLoop {
         policy.ok_or(IoDomainError::UnknownDevice(id))
     }
 
-    fn snapshot(&self) -> DomainSnapshot {
+    fn snapshot(&mut self, now: Nanos) -> DomainSnapshot {
+        self.audited_at = self.audited_at.min(now.saturating_sub(super::audit::INTERVAL));
+        self.audit(now);
         let disks = self.disks.iter().map(|disk| DiskSnapshot {
             name: disk.name.clone(),
             busy_ns: disk.busy(),
@@ -159,22 +165,21 @@ impl EventLoop {
     }
 
     fn device_snapshot(&self, device: &Device) -> DeviceSnapshot {
-        let (kind, resource, account, in_flight, counters, direct_io) = match &device.body {
+        let account = account(&self.disks, &self.links, device);
+        let (kind, resource, in_flight, counters, direct_io) = match &device.body {
             Body::Blk(blk) => {
                 let mut counters = blk.volume.counters;
                 blk.frontends.iter().for_each(|frontend| counters.add(&frontend.counters));
                 let disk = self.disks.get(blk.disk);
                 let name = disk.map(|disk| disk.name.clone()).unwrap_or_default();
-                let account = disk.map(|disk| disk.account(device.id)).unwrap_or_default();
-                ("disk", name, account, blk.in_flight, counters, Some(blk.volume.is_direct()))
+                ("disk", name, blk.in_flight, counters, Some(blk.volume.is_direct()))
             }
             Body::Net(net) => {
                 let mut counters = net.tx.counters;
                 counters.dropped_rx = net.rx.counters.dropped_rx;
                 let link = self.links.get(net.link);
                 let name = link.map(|link| link.name.clone()).unwrap_or_default();
-                let account = link.map(|link| link.account(device.id)).unwrap_or_default();
-                ("link", name, account, 0, counters, None)
+                ("link", name, 0, counters, None)
             }
         };
         DeviceSnapshot {
@@ -184,7 +189,8 @@ impl EventLoop {
             resource,
             guaranteed_ns: account.guaranteed,
             extra_ns: account.extra,
-            misses: account.misses,
+            misses: account.misses.saturating_sub(device.usage.misses_in_stall),
+            misses_in_stall: device.usage.misses_in_stall,
             stall_loss_ns: account.stall_loss,
             queued: device.queued(),
             queued_max: device.usage.queued_max,

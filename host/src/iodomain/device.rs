@@ -6,12 +6,14 @@
 //! is detached: it serves nothing and says why.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use moirai_devices::backend::file::Volume;
 use moirai_devices::blk;
 use moirai_devices::net::{rx, tx};
 use moirai_devices::vhost::Session;
-use moirai_scheduler::{Head, Nanos};
+use moirai_scheduler::{Contract, Head, Nanos};
 
 use super::DeviceId;
 
@@ -34,8 +36,11 @@ pub(super) struct Waiting<T> {
 pub(super) struct Device {
     pub(super) id: DeviceId,
     pub(super) tenant: String,
+    pub(super) contract: Contract,
     pub(super) session: Session,
     pub(super) body: Body,
+    /// Whether all of the guest's memory is present in this process.
+    pub(super) present: Arc<AtomicBool>,
     /// Queues that may be served, by index.
     pub(super) running: Vec<bool>,
     /// Queues whose driver is told not to kick because the loop looks by itself.
@@ -57,6 +62,9 @@ pub(super) struct Usage {
     pub(super) queued_max: usize,
     pub(super) io_cpu: Nanos,
     pub(super) received: u64,
+    /// Misses that were attributed, and how many of them to the machine.
+    pub(super) misses_seen: u64,
+    pub(super) misses_in_stall: u64,
 }
 
 /// What kind of device it is.
@@ -97,6 +105,7 @@ impl Device {
     pub(super) fn new(
         id: DeviceId,
         tenant: String,
+        contract: Contract,
         session: Session,
         body: Body,
         queues: usize,
@@ -104,8 +113,10 @@ impl Device {
         Self {
             id,
             tenant,
+            contract,
             session,
             body,
+            present: Arc::default(),
             running: vec![false; queues],
             polled: vec![false; queues],
             draining: Vec::new(),

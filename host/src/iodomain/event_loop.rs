@@ -15,17 +15,19 @@ use moirai_scheduler::Nanos;
 use rustix::fd::OwnedFd;
 
 use super::DeviceId;
+use super::audit::Hiccups;
 use super::device::{Body, Device};
 use super::disk::Disk;
 use super::handle::Command;
 use super::link::Link;
 use super::serve::{InFlight, announce};
 use super::token::Token;
-use crate::dispatcher::now;
+use crate::dispatcher::{StallLog, now};
 
 /// All state of one I/O domain. Owned by its thread.
 pub(super) struct EventLoop {
     pub(super) name: String,
+    pub(super) core: Option<usize>,
     pub(super) ring: Ring,
     pub(super) doorbell: Arc<OwnedFd>,
     pub(super) inbox: Receiver<Command>,
@@ -43,6 +45,10 @@ pub(super) struct EventLoop {
     pub(super) sleeps: u64,
     /// When there last was something to do.
     pub(super) active_at: Nanos,
+    /// When misses were last attributed.
+    pub(super) audited_at: Nanos,
+    pub(super) stalls: StallLog,
+    pub(super) hiccups: Hiccups,
     pub(super) ended: bool,
 }
 
@@ -65,12 +71,15 @@ impl EventLoop {
             }
             let timeout =
                 if busy || polling || self.arm() { Some(Duration::ZERO) } else { self.rest(end) };
-            if timeout != Some(Duration::ZERO) {
-                self.sleeps += 1;
-            }
             // The kernel being short of memory for an instant is no reason to stop serving.
             if let Err(error) = self.ring.submit_and_wait(timeout) {
                 tracing::warn!(group = %self.name, "io_uring: {error}");
+            }
+            if timeout != Some(Duration::ZERO) {
+                self.sleeps += 1;
+                if let Some(planned) = timeout.and_then(|rest| after(end, rest)) {
+                    self.hiccups.note(planned, now());
+                }
             }
         }
     }
@@ -97,6 +106,7 @@ impl EventLoop {
             busy |= self.serve_disk(disk);
         }
         self.finish_turn();
+        self.audit(now);
         busy
     }
 
@@ -213,4 +223,8 @@ impl EventLoop {
         let next = links.chain(disks).chain(unread).chain(again).min();
         next.map(|next| Duration::from_nanos(next.saturating_sub(now)))
     }
+}
+
+fn after(time: Nanos, rest: Duration) -> Option<Nanos> {
+    time.checked_add(Nanos::try_from(rest.as_nanos()).ok()?)
 }

@@ -22,7 +22,7 @@ const DEVICES: usize = 1024;
 /// Operations in flight: polls of every socket, queue and TAP, and the disk requests.
 const RING_ENTRIES: u32 = 8192;
 /// Below the dispatchers, above everything that serves no contract.
-const PRIORITY: i32 = 80;
+pub(super) const PRIORITY: i32 = 80;
 
 pub(super) type Reply<T> = SyncSender<Result<T, IoDomainError>>;
 
@@ -70,6 +70,7 @@ impl IoDomain {
                         let _ = report.send(Ok(()));
                         EventLoop {
                             name: spec.name,
+                            core: spec.core,
                             ring,
                             doorbell,
                             inbox,
@@ -83,6 +84,9 @@ impl IoDomain {
                             polled_ns: 0,
                             sleeps: 0,
                             active_at: 0,
+                            audited_at: 0,
+                            stalls: spec.stalls,
+                            hiccups: super::audit::Hiccups::default(),
                             ended: false,
                         }
                         .run();

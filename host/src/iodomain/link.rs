@@ -14,6 +14,10 @@ use super::pacer::Pacer;
 /// Room for the largest packet a TAP can give: vnet header, jumbo frame.
 const RECEIVE_BYTES: usize = 65_562 + 12;
 
+/// Bytes on the wire beside the IP packet: Ethernet header (14), preamble and start delimiter (8),
+/// frame check sequence (4), gap between frames (12).
+const FRAMING_BYTES: u64 = 38;
+
 /// One link and the clients that share it.
 pub(super) struct Link {
     pub(super) name: String,
@@ -35,14 +39,17 @@ impl Link {
         name: String,
         rate_bps: u64,
         mtu: u16,
-        policy: Box<dyn Policy>,
+        mut policy: Box<dyn Policy>,
         tap: Tap,
     ) -> Self {
+        let pacer = Pacer::new(rate_bps);
+        // Whoever wakes may have to wait for one packet of somebody else.
+        policy.set_blocking(pacer.wire_time(u64::from(mtu) + FRAMING_BYTES));
         Self {
             name,
             mtu,
             policy,
-            pacer: Pacer::new(rate_bps),
+            pacer,
             tap,
             addresses: Vec::new(),
             buffer: vec![0; RECEIVE_BYTES],

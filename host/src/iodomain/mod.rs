@@ -13,6 +13,8 @@
 //! | `device.rs` | one tenant's device: vhost-user session, frontend, requests taken off its ring |
 //! | `disk.rs` | whose request goes to a disk; `meter.rs`: what it has cost |
 //! | `link.rs` | whose packet goes to a link; `pacer.rs`: when the link is free |
+//! | `populate.rs`, `background.rs` | guest memory made present, and unmapped, off the loop |
+//! | `audit.rs` | whose misses were the machine's |
 //! | `handle.rs` | what the rest of the host service holds |
 //!
 //! Neighbours: the service attaches and detaches devices; `moirai_devices` parses and does I/O;
@@ -20,6 +22,8 @@
 //!
 //! [client]: self
 
+mod audit;
+mod background;
 mod commands;
 mod device;
 mod disk;
@@ -29,6 +33,7 @@ mod link;
 mod meter;
 mod pacer;
 mod peers;
+mod populate;
 mod serve;
 mod snapshot;
 mod token;
@@ -39,6 +44,8 @@ use std::os::unix::net::UnixStream;
 use moirai_devices::backend::file::Volume;
 use moirai_devices::backend::tap::Tap;
 use moirai_scheduler::{Contract, Nanos, PolicyError};
+
+use crate::dispatcher::StallLog;
 
 pub use handle::IoDomain;
 pub use snapshot::{DeviceSnapshot, DiskSnapshot, DomainSnapshot, LinkSnapshot};
@@ -60,6 +67,8 @@ pub struct GroupSpec {
     pub links: Vec<LinkSpec>,
     /// How long the loop looks for more work before it sleeps.
     pub poll_ns: Nanos,
+    /// Stalls of the machine: what is missed in one is counted apart.
+    pub stalls: StallLog,
 }
 
 /// A disk: what is shared by the volumes on it.

@@ -10,6 +10,7 @@ use rustix::fd::AsFd;
 use super::DeviceId;
 use super::device::Body;
 use super::event_loop::EventLoop;
+use super::populate::populate;
 use super::serve::announce;
 use super::token::Token;
 
@@ -37,12 +38,13 @@ impl EventLoop {
     fn event(&mut self, id: DeviceId, event: Event, now: Nanos) {
         let Some(device) = self.devices.get_mut(&id) else { return };
         match event {
-            Event::Memory(_) => {}
-            Event::Features(features) => {
-                if let Body::Net(net) = &mut device.body {
-                    net.rx = rx::Frontend::new(features);
+            Event::Memory(memory) => device.present = populate(self.core, &memory),
+            Event::Features(features) => match &mut device.body {
+                Body::Net(net) => net.rx = rx::Frontend::new(features),
+                Body::Blk(blk) => {
+                    blk.frontends.iter_mut().for_each(|it| it.set_features(features));
                 }
-            }
+            },
             Event::QueueStarted { index } => {
                 device.failed = None;
                 if let Some(running) = device.running.get_mut(usize::from(index)) {
@@ -97,8 +99,10 @@ impl EventLoop {
             device.draining = rest;
             let done: Vec<u16> = done;
             for queue in done {
-                if let Err(error) = device.session.drained(queue) {
-                    device.fail(queue, error.to_string());
+                match device.session.drained(queue) {
+                    // What the peer said while it waited was left unread.
+                    Ok(()) => self.again.push(device.id),
+                    Err(error) => device.fail(queue, error.to_string()),
                 }
             }
         }

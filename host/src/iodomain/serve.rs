@@ -3,6 +3,8 @@
 //! The scheduler of a disk or link says whose unit is next; this file takes it from its device,
 //! hands it on and tells the scheduler what is at the head of that device's queue now.
 
+use std::sync::atomic::Ordering;
+
 use moirai_devices::backend::{Job, Step, Storage as _};
 use moirai_devices::blk::Outcome;
 use moirai_devices::net::tx::TxPacket;
@@ -15,6 +17,7 @@ use super::disk::Disk;
 use super::event_loop::EventLoop;
 use super::link::Link;
 use super::meter::Payer;
+use super::populate::OFFLOAD_BYTES;
 use super::token::Token;
 use crate::dispatcher::now;
 
@@ -91,7 +94,10 @@ impl EventLoop {
         let place = slot as usize;
         let Some(mut in_flight) = self.jobs.get_mut(place).and_then(Option::take) else { return };
         let token = Token::Job(slot).encode();
-        let step = match self.devices.get_mut(&in_flight.device).map(|device| &mut device.body) {
+        let device = self.devices.get_mut(&in_flight.device);
+        let present = device.as_ref().is_some_and(|it| it.present.load(Ordering::Acquire));
+        self.ring.set_offload(if present { u64::MAX } else { OFFLOAD_BYTES });
+        let step = match device.map(|device| &mut device.body) {
             Some(Body::Blk(blk)) => match result {
                 None => blk.volume.submit(&mut self.ring, token, &mut in_flight.job),
                 Some(result) => {

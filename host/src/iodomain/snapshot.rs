@@ -64,8 +64,10 @@ pub struct DeviceSnapshot {
     pub guaranteed_ns: Nanos,
     /// Service taken from the slack.
     pub extra_ns: Nanos,
-    /// Periods in which it had work throughout and did not get its slice.
+    /// Periods in which it had work throughout and did not get its slice, outside stalls.
     pub misses: u64,
+    /// The same, but the machine stood still in that period.
+    pub misses_in_stall: u64,
     /// Guarantee lost because whole periods passed in a stall.
     pub stall_loss_ns: Nanos,
     /// Requests or packets waiting for the scheduler.

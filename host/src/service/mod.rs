@@ -56,7 +56,9 @@ pub use console::{Console, Piece};
 pub use life::Phase;
 pub use link::LinkError;
 pub use privilege::Missing;
-pub use stats::{CoreStats, DiskStats, DomainStats, LinkStats, PartStats, Stats, TenantStats};
+pub use stats::{
+    CoreStats, DiskStats, DomainStats, LinkStats, NoiseStats, PartStats, Stats, TenantStats,
+};
 pub use view::{DeviceView, End, HostView, TenantView};
 
 /// Longer than the supervisor takes to end any tenant.
@@ -221,7 +223,7 @@ impl Service {
     pub fn stop(&self, name: &str) -> Result<TenantView, ServiceError> {
         let tenant = self.find(name)?;
         tenant.ask_to_stop();
-        if !tenant.wait(END_PATIENCE, |phase| phase == Phase::Ended) {
+        if !tenant.wait_for_end(END_PATIENCE) {
             return Err(ServiceError::Immortal(name.to_owned()));
         }
         let mut tenants = lock(&self.tenants);
@@ -244,7 +246,7 @@ impl Drop for Service {
         let tenants: Vec<_> = lock(&self.tenants).values().cloned().collect();
         tenants.iter().for_each(|tenant| tenant.ask_to_stop());
         for tenant in tenants {
-            if !tenant.wait(END_PATIENCE, |phase| phase == Phase::Ended) {
+            if !tenant.wait_for_end(END_PATIENCE) {
                 tracing::error!(tenant = tenant.name, "does not end");
             }
         }

@@ -7,7 +7,7 @@ use super::state::StateDir;
 use super::{ServiceError, link::LinkError};
 use crate::config::PolicyName;
 use crate::config::model::Config;
-use crate::dispatcher::{Dispatcher, DispatcherSpec, StallLog};
+use crate::dispatcher::{Dispatcher, DispatcherSpec, NoiseFloor, NoiseProbe, StallLog};
 use crate::iodomain::{DiskSpec, GroupSpec, IoDomain, LinkSpec};
 
 /// How long an event loop looks for more work before it sleeps: about the price of the wake-up that
@@ -19,8 +19,9 @@ const POLL_NS: u64 = 50_000;
 pub(super) struct Resources {
     dispatchers: BTreeMap<usize, Dispatcher>,
     domains: BTreeMap<String, IoDomain>,
-    /// Stalls of the machine that the dispatchers saw.
+    /// Stalls of the machine that the dispatchers and the probe saw.
     pub(super) stalls: StallLog,
+    probe: NoiseProbe,
 }
 
 impl Resources {
@@ -42,10 +43,16 @@ impl Resources {
             dispatchers.insert(*core, Dispatcher::start(spec)?);
         }
         let mut domains = BTreeMap::new();
-        for group in groups(config, state)? {
+        for group in groups(config, state, &stalls)? {
             domains.insert(group.name.clone(), IoDomain::start(group)?);
         }
-        Ok(Self { dispatchers, domains, stalls })
+        let probe = NoiseProbe::start(config.host.io_core.unwrap_or(0), stalls.clone())?;
+        Ok(Self { dispatchers, domains, stalls, probe })
+    }
+
+    /// How late the timers of the I/O core are when nothing stands above them.
+    pub(super) fn noise(&self) -> NoiseFloor {
+        self.probe.floor()
     }
 
     /// The dispatcher of a core of the configuration.
@@ -69,7 +76,11 @@ impl Resources {
     }
 }
 
-fn groups(config: &Config, state: &StateDir) -> Result<Vec<GroupSpec>, LinkError> {
+fn groups(
+    config: &Config,
+    state: &StateDir,
+    stalls: &StallLog,
+) -> Result<Vec<GroupSpec>, LinkError> {
     let mut groups = BTreeMap::<&str, (Vec<DiskSpec>, Vec<LinkSpec>)>::new();
     for disk in &config.disks {
         groups.entry(&disk.group).or_default().0.push(DiskSpec {
@@ -93,6 +104,7 @@ fn groups(config: &Config, state: &StateDir) -> Result<Vec<GroupSpec>, LinkError
         disks,
         links,
         poll_ns: POLL_NS,
+        stalls: stalls.clone(),
     };
     Ok(groups.into_iter().map(make).collect())
 }

@@ -14,7 +14,7 @@ use super::{Service, lock};
 use crate::admission::plan::{ContractReport, ResourceReport};
 use crate::admission::{Part, per_second};
 use crate::config::Config;
-use crate::dispatcher::{CoreSnapshot, VcpuSnapshot, now};
+use crate::dispatcher::{CoreSnapshot, NoiseFloor, VcpuSnapshot, now};
 use crate::iodomain::{DeviceSnapshot, DomainSnapshot};
 
 /// One look at everything. Times in nanoseconds, counted since the tenant or the host started.
@@ -36,6 +36,22 @@ pub struct Stats {
     pub domains: Vec<DomainStats>,
     /// Times in which the machine itself stood still: begin and end.
     pub stalls: Vec<(u64, u64)>,
+    /// What the machine's timers can do at best.
+    pub noise: NoiseStats,
+}
+
+/// How late a timer of the highest priority was, since the host service started: the floor below
+/// which nothing here can be judged.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NoiseStats {
+    /// Median.
+    pub late_p50_ns: u64,
+    /// 99th percentile.
+    pub late_p99_ns: u64,
+    /// Largest.
+    pub late_max_ns: u64,
+    /// Time that the hypervisor below this machine took away, as the kernel reports it.
+    pub steal_ns: u64,
 }
 
 /// A tenant's services.
@@ -181,6 +197,7 @@ impl Service {
             links: domains.iter().flat_map(|domain| &domain.links).map(link).collect(),
             cores: cores.iter().map(core).collect(),
             domains: domains.iter().map(domain).collect(),
+            noise: noise(&resources.noise()),
         }
     }
 }
@@ -258,6 +275,7 @@ impl PartStats {
         self.guaranteed_ns = device.guaranteed_ns;
         self.extra_ns = device.extra_ns;
         self.misses = device.misses;
+        self.misses_in_stall = device.misses_in_stall;
         self.stall_loss_ns = device.stall_loss_ns;
         self.queued = device.queued as u64;
         self.queued_max = device.queued_max as u64;
@@ -286,6 +304,15 @@ fn core(core: &CoreSnapshot) -> CoreStats {
         late_p50_ns: core.timer_late_ns.p50,
         late_p99_ns: core.timer_late_ns.p99,
         late_max_ns: core.timer_late_ns.max,
+    }
+}
+
+fn noise(floor: &NoiseFloor) -> NoiseStats {
+    NoiseStats {
+        late_p50_ns: floor.late_ns.p50,
+        late_p99_ns: floor.late_ns.p99,
+        late_max_ns: floor.late_ns.max,
+        steal_ns: floor.steal_ns,
     }
 }
 

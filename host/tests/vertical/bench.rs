@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use moirai_host::dispatcher::GatePage;
+use moirai_host::dispatcher::{GatePage, StallLog};
 use moirai_host::iodomain::{DiskSpec, GroupSpec, IoDomain};
 use moirai_scheduler::{Contract, Nanos, Weight};
 use moirai_vmm::launch::{
@@ -64,6 +64,7 @@ pub(crate) fn domain_with_disk() -> IoDomain {
         disks: vec![disk],
         links: Vec::new(),
         poll_ns: 0,
+        stalls: StallLog::default(),
     };
     IoDomain::start(spec).expect("real-time priority and io_uring are needed: run as root")
 }

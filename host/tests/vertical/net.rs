@@ -4,6 +4,7 @@ use std::process::Command;
 
 use moirai_devices::backend::netns::in_netns;
 use moirai_devices::backend::tap::Tap;
+use moirai_host::dispatcher::StallLog;
 use moirai_host::iodomain::{DiskSpec, GroupSpec, IoDomain, LinkSpec};
 
 /// A namespace that is removed with the value.
@@ -53,6 +54,7 @@ pub(crate) fn domain_with_link(namespace: &Namespace, rate_bps: u64, policy: &st
         disks: vec![disk],
         links: vec![link],
         poll_ns: 0,
+        stalls: StallLog::default(),
     };
     IoDomain::start(spec).expect("real-time priority and io_uring are needed: run as root")
 }

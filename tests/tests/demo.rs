@@ -1,0 +1,22 @@
+//! The demo, briefly: its report has the form that others rely on, and the promise holds.
+#![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
+
+use moirai_tests::{last_json, moirai, said};
+
+#[test]
+fn the_film_arrives_on_time_with_scheduling_and_is_ruined_without() {
+    let output = moirai(&["demo", "--seconds", "8", "--json"]);
+    let report = last_json(&output);
+    println!("{}", said(&output));
+    assert_eq!(report["payload_copies"], 0);
+    for run in ["with", "without"] {
+        assert_eq!(report[run]["tenants"].as_array().unwrap().len(), 4);
+        assert_eq!(report[run]["receivers"].as_array().unwrap().len(), 4);
+        for receiver in report[run]["receivers"].as_array().unwrap() {
+            assert!(receiver["packets"].as_u64().unwrap() > 0, "{receiver} received nothing");
+        }
+    }
+    assert_eq!(report["kept"], true, "{report}");
+    assert_eq!(report["control_failed"], true, "the load is too weak: {report}");
+    assert_eq!(output.status.code(), Some(0));
+}

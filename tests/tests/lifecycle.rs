@@ -1,0 +1,106 @@
+//! A tenant's life as an operator sees it: launch, list, show, set, console, top, stop.
+#![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
+
+use moirai_tests::{Host, core, lives, said, wait_for};
+
+fn carnage(name: &str, contract: &str) -> String {
+    format!(
+        "[[tenant]]\nname = \"{name}\"\nimage = \"carnage\"\nmemory = \"16M\"\ncore = {}\ncpu = {{ {contract} }}\n",
+        core()
+    )
+}
+
+#[test]
+fn a_tenant_is_launched_shown_changed_and_stopped() {
+    let host = Host::start();
+    host.launch(&carnage("worker", "period = \"10ms\", slice = \"2ms\""));
+    let view = host.json(&["show", "worker"]);
+    assert_eq!(view["phase"], "running");
+    let pid = u32::try_from(view["pid"].as_u64().unwrap()).unwrap();
+    assert!(lives(pid));
+    assert_eq!(view["cpu"]["slice_ns"], 2_000_000);
+    assert!(said(&host.ask(&["list"])).contains("worker"));
+    let _ready = host.report("worker", "ready");
+
+    let changed = host.ask(&["set", "worker", "cpu.slice=3ms"]);
+    assert!(changed.status.success(), "{}", said(&changed));
+    assert_eq!(host.json(&["show", "worker"])["cpu"]["slice_ns"], 3_000_000);
+
+    let stopped = host.ask(&["stop", "worker"]);
+    assert!(stopped.status.success(), "{}", said(&stopped));
+    wait_for("the process is gone", || !lives(pid));
+    assert!(!host.ask(&["show", "worker"]).status.success());
+}
+
+#[test]
+fn a_change_that_does_not_fit_is_refused_and_the_old_contract_stays() {
+    let host = Host::start();
+    host.launch(&carnage("one", "period = \"10ms\", slice = \"4ms\""));
+    host.launch(&carnage("two", "period = \"10ms\", slice = \"4ms\""));
+    let refused = host.ask(&["set", "two", "cpu.slice=7ms"]);
+    assert_eq!(refused.status.code(), Some(3), "{}", said(&refused));
+    let text = said(&refused);
+    assert!(text.contains("cpu/"), "the refusal names the resource: {text}");
+    assert_eq!(host.json(&["show", "two"])["cpu"]["slice_ns"], 4_000_000);
+}
+
+#[test]
+fn a_tenant_that_does_not_fit_is_not_started() {
+    let host = Host::start();
+    host.launch(&carnage("one", "period = \"10ms\", slice = \"6ms\""));
+    let refused = host.try_launch(&carnage("two", "period = \"10ms\", slice = \"6ms\""));
+    assert_eq!(refused.status.code(), Some(3), "{}", said(&refused));
+    assert!(!host.ask(&["show", "two"]).status.success());
+    // What was not reserved can still be had.
+    host.launch(&carnage("three", "period = \"10ms\", slice = \"2ms\""));
+}
+
+#[test]
+fn cpu_contracts_are_delivered_and_slack_goes_to_who_asked_for_it() {
+    let host = Host::start();
+    host.launch(&carnage("promised", "period = \"10ms\", slice = \"3ms\""));
+    host.launch(&carnage("greedy", "period = \"20ms\", slice = \"1ms\", extra = true"));
+    let _ready = host.report("greedy", "ready");
+    let share = |before: &serde_json::Value, after: &serde_json::Value, key: &str, elapsed: u64| {
+        let count = |part: &serde_json::Value| part[key].as_u64().unwrap();
+        (count(after) - count(before)) * 1000 / elapsed
+    };
+    let begin = host.stats()["now_ns"].as_u64().unwrap();
+    let before = (host.part("promised", "cpu"), host.part("greedy", "cpu"));
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    let after = (host.part("promised", "cpu"), host.part("greedy", "cpu"));
+    let elapsed = host.stats()["now_ns"].as_u64().unwrap() - begin;
+    // Shares, not times; the readings are some milliseconds apart.
+    let promised = share(&before.0, &after.0, "guaranteed_ns", elapsed);
+    assert!((270..=310).contains(&promised), "{promised} per mille of a contract for 300");
+    assert_eq!(after.0["extra_ns"], 0);
+    let extra = share(&before.1, &after.1, "extra_ns", elapsed);
+    assert!(extra > 300, "{extra} per mille of slack");
+}
+
+#[test]
+fn an_echo_server_answers_through_the_link() {
+    let host = Host::start();
+    host.launch(
+        "[[tenant]]\nname = \"echo\"\nimage = \"echo\"\nargs = \"ip=10.77.0.2/24 port=7\"\n\
+         memory = \"32M\"\n[[tenant.net]]\nlink = \"link\"\n",
+    );
+    let _ready = host.report("echo", "ready");
+    let ping = std::process::Command::new("ip")
+        .args([
+            "netns",
+            "exec",
+            &host.netns,
+            "ping",
+            "-c",
+            "5",
+            "-i",
+            "0.2",
+            "-W",
+            "2",
+            "10.77.0.2",
+        ])
+        .output()
+        .unwrap();
+    assert!(said(&ping).contains(" 0% packet loss"), "{}", said(&ping));
+}
