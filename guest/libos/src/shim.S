@@ -93,6 +93,7 @@ page_directories:
     .set address, address + 0x200000
     .endr
 
+.globl idt
 idt:
     .set vector, 0
     .rept 256
