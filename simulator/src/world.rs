@@ -44,6 +44,8 @@ pub struct Spec {
     pub depth: u8,
     /// Whether contracts that are not admitted are taken in all the same.
     pub overload: bool,
+    /// Whether the machine stands still now and then: then no supply is promised.
+    pub stalls: bool,
     /// The clients. The first one is always busy: the victim of invariant 9.
     pub clients: Vec<ClientSpec>,
 }
@@ -61,6 +63,7 @@ impl Spec {
             unit_us: u16::try_from(within(20, 1_000)).unwrap_or(20),
             depth: narrow(within(1, 3)),
             overload: within(0, 5) == 0,
+            stalls: within(0, 7) == 0,
             clients: (0..clients)
                 .map(|_| ClientSpec {
                     period_us: u32::try_from(within(1_000, 60_000)).unwrap_or(1_000),
@@ -120,9 +123,17 @@ impl World {
             contracts.push(contract);
             tenants.push(Tenant { name: number.to_string(), uses });
         }
+        if spec.stalls {
+            let (period, weight) = (MS * 1_000, Weight::new(1));
+            if let Ok(contract) = Contract::new(period, 0, period, weight) {
+                let load = Load::HostStall { gap: Time(MS * 80), length: Time(MS * 45) };
+                let uses = vec![Use { resource: "it".into(), contract, load }];
+                tenants.push(Tenant { name: "stall".into(), uses });
+            }
+        }
         let quantum = if overrun == 0 { SLACK_QUANTUM } else { overrun };
         let ranked = spec.kind == 3;
-        let admitted = check(&capacity, &contracts).is_ok();
+        let admitted = !spec.stalls && check(&capacity, &contracts).is_ok();
         let mut scenario = Scenario::new(vec![resource], tenants);
         scenario.segments = 0;
         // Whole periods of the victim, for invariant 9.
@@ -136,14 +147,32 @@ impl World {
     /// If there is no such policy.
     #[must_use]
     pub fn run(&self, policy: &str, duration: Nanos, seed: u64) -> Tally {
-        let claims = claims(policy);
+        self.run_claiming(policy, claims(policy), duration, seed)
+    }
+
+    /// The same for a list of invariants that the policy may not claim: to see that a checker finds
+    /// what is wrong.
+    ///
+    /// # Panics
+    /// If there is no such policy.
+    #[must_use]
+    pub fn run_claiming(
+        &self,
+        policy: &str,
+        claims: &'static [usize],
+        duration: Nanos,
+        seed: u64,
+    ) -> Tally {
         let sum = Arc::new(Mutex::new(Tally::default()));
-        let one = self.simulate(policy, duration, seed, &sum);
+        let one = self.simulate(policy, claims, duration, seed, &sum);
         let mut other = self.clone();
         for (i, tenant) in other.scenario.tenants.iter_mut().enumerate().skip(1) {
+            if tenant.name == "stall" {
+                continue;
+            }
             tenant.uses[0].load = if i % 2 == 1 { Load::default() } else { Load::Idle {} };
         }
-        let two = other.simulate(policy, duration, seed, &sum);
+        let two = other.simulate(policy, claims, duration, seed, &sum);
         let mut tally = sum.lock().unwrap_or_else(PoisonError::into_inner).clone();
         for report in [&one, &two] {
             if claims.contains(&11) {
@@ -165,13 +194,14 @@ impl World {
     fn simulate(
         &self,
         policy: &str,
+        claims: &'static [usize],
         duration: Nanos,
         seed: u64,
         sum: &Arc<Mutex<Tally>>,
     ) -> Report {
         let report = run_policy(&self.scenario, duration, seed, &mut |_, clients| {
             let inner = policy_by_name(policy, clients)?;
-            Ok(Box::new(Checked::new(inner, claims(policy), self.limits, Arc::clone(sum))))
+            Ok(Box::new(Checked::new(inner, claims, self.limits, Arc::clone(sum))))
         });
         report.expect("the world names its own resource and a known policy")
     }
@@ -183,7 +213,8 @@ impl World {
             .iter()
             .map(|tenant| usage(tenant).guaranteed_ns + usage(tenant).extra_ns)
             .sum();
-        let sum = service + report.idle_ns + report.overhead_ns;
+        let stalled: Nanos = report.resources.iter().map(|resource| resource.stalled_ns).sum();
+        let sum = service + report.idle_ns + report.overhead_ns + stalled;
         let in_service = self.limits.overrun;
         let holds = sum <= duration && duration - sum <= in_service;
         tally.check(11, holds, || format!("{sum} of {duration}"));
