@@ -332,3 +332,20 @@ fn a_denser_contract_counts_until_the_other_takes_effect() {
     ended.remove(B, 0).unwrap();
     assert_eq!(left_at(&mut ended, 5), 2);
 }
+
+#[test]
+fn a_client_of_the_slack_has_no_slices_to_release() {
+    let mut policy = policy(&[(A, with_extra(10, 0, 1))]);
+    wake(&mut policy, A, 0);
+    assert_eq!(policy.timeout(0), None);
+    policy.charge(A, Guaranteed, MS, MS);
+    assert_eq!(picked(&mut policy, 100), Some((A, Service::Extra, 101)));
+    assert_eq!(ranks(&mut policy, 200), []);
+    let account = policy.account(A).unwrap();
+    assert_eq!((account.refills, account.misses, account.stall_loss), (0, 0, 0));
+    policy.change(A, contract(10, 3, 10), 200 * MS).unwrap();
+    assert_eq!(picked(&mut policy, 200), Some((A, Guaranteed, 203)), "no debt from before");
+    policy.change(A, with_extra(10, 0, 1), 200 * MS).unwrap();
+    assert_eq!(picked(&mut policy, 210), Some((A, Service::Extra, 211)), "from the next refill on");
+    assert_eq!(policy.timeout(210 * MS), None);
+}

@@ -303,3 +303,34 @@ fn an_overdrawn_message_is_taken_from_the_next() {
     assert_eq!(policy.timeout(5 * MS), Some(20 * MS), "two messages and a half were sent");
     assert_eq!(picked(&mut policy, 20), Some((A, Guaranteed, 21)));
 }
+
+#[test]
+fn the_elevator_serves_what_lies_where_it_stands() {
+    let mut policy = Drr::new(2);
+    policy.add(A, contract(20, 10, 20, 0), 0).unwrap();
+    policy.add(B, contract(20, 10, 20, 0), 0).unwrap();
+    policy.wake(A, head(1, 0, 50), 0);
+    policy.wake(B, head(1, 0, 60), 0);
+    assert_eq!(policy.pick(0).unwrap().client, A);
+    policy.charge(A, Guaranteed, MS, MS);
+    policy.wake(A, head(1, 0, 50), MS);
+    assert_eq!(policy.pick(MS).unwrap().client, A);
+    policy.wake(A, head(1, 0, 49), MS);
+    assert_eq!(policy.pick(MS).unwrap().client, B, "behind the arm");
+    assert_eq!(policy.timeout(MS), None);
+}
+
+#[test]
+fn a_message_keeps_its_logical_arrival_while_it_waits() {
+    let mut policy = EdfChannel::new(2);
+    policy.add(A, contract(20, 4, 6, 0), 0).unwrap();
+    policy.add(B, contract(20, 4, 8, 0), 0).unwrap();
+    wake(&mut policy, A, 0);
+    wake(&mut policy, B, 0);
+    policy.wake(A, head(1, 4, 0), 4 * MS);
+    assert_eq!(policy.pick(4 * MS).unwrap().client, A, "due at 6, not at 10");
+    policy.charge(A, Guaranteed, 2 * MS, 6 * MS);
+    policy.block(A, 6 * MS);
+    policy.wake(A, head(1, 7, 0), 7 * MS);
+    assert_eq!(policy.pick(7 * MS).unwrap().client, A, "the same message goes on");
+}
