@@ -59,8 +59,17 @@ impl Ring3Note {
         for (word, bytes) in words.iter_mut().zip(desc.chunks_exact(8)) {
             *word = u64::from_le_bytes(bytes.try_into().ok()?);
         }
-        let [version, entry, stack_top, page_table, gdt_base, gdt_limit, idt_base, tss_base, tss_limit] =
-            words;
+        let [
+            version,
+            entry,
+            stack_top,
+            page_table,
+            gdt_base,
+            gdt_limit,
+            idt_base,
+            tss_base,
+            tss_limit,
+        ] = words;
         (version == RING3_VERSION).then_some(Self {
             entry,
             stack_top,
