@@ -149,7 +149,7 @@ fn f2_a_single_request_at_a_time_keeps_most_of_its_slice_beside_an_earlier_deadl
         policy.set_blocking(MS);
         Box::new(policy)
     });
-    // While it thinks, a unit of slack gets in each time. Bandwidth alone would leave it 217.
+    // While it thinks, a unit of slack gets in each time. Bandwidth alone leaves it 253.
     assert!(rate(&got[0]) >= 260, "{:?}", got[0]);
     assert_eq!((got[0].misses, got[1].misses), (0, 0));
 }

@@ -4,7 +4,7 @@
 //! `sbf(W) = n*s + min(x - n*p, s)` with `x = W - (p + D - 2s)` and `n = floor(x/p)`, and nothing for
 //! `x <= 0`: the longest blackout lies between a slice given at once and one given at the last
 //! moment. Only windows that start when a service ends and end when one starts can be the worst.
-//! The latest [`HISTORY`] starts are checked exactly, older ones against the line below `sbf`.
+//! The latest 48 starts are checked exactly, older ones against the line below `sbf`.
 
 use std::collections::VecDeque;
 
