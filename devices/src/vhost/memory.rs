@@ -9,7 +9,10 @@ use std::sync::Arc;
 
 use rustix::fs::{FileType, SealFlags, fcntl_get_seals, fstat};
 use vhost::vhost_user::message::VhostUserMemoryRegion;
-use vm_memory::{FileOffset, GuestAddress, GuestRegionMmap, MmapRegion};
+use vm_memory::{
+    FileOffset, GuestAddress, GuestMemoryBackend as _, GuestMemoryRegion, GuestRegionMmap,
+    MmapRegion,
+};
 
 use crate::memory::GuestMemory;
 
@@ -69,7 +72,7 @@ pub(super) struct Limits {
 }
 
 /// A region as the VMM sees it, and where the guest sees the same bytes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Alias {
     user_addr: u64,
     guest_addr: u64,
@@ -105,7 +108,7 @@ impl MemoryTable {
         for (index, (region, file)) in regions.iter().zip(files).enumerate() {
             mapped.push(map_region(index, region, file.into(), limits.allow_unsealed)?);
         }
-        mapped.sort_by_key(|region| vm_memory::GuestMemoryRegion::start_addr(region).0);
+        mapped.sort_by_key(|region| GuestMemoryRegion::start_addr(region).0);
         let guest = GuestMemory::from_regions(mapped).map_err(|_| MemoryError::Overlap)?;
         let aliases = regions
             .iter()
@@ -118,12 +121,40 @@ impl MemoryTable {
         Ok(Self { guest: Arc::new(guest), aliases })
     }
 
+    /// Whether this is the table of these regions, in these files, already. VMMs send the table at
+    /// every start of a device; a guest that resets its devices all the time shall not make us map
+    /// and unmap its memory each time.
+    pub(super) fn is_of(&self, regions: &[VhostUserMemoryRegion], files: &[OwnedFd]) -> bool {
+        let known = |(region, file): (&VhostUserMemoryRegion, &OwnedFd)| {
+            let alias = Alias {
+                user_addr: region.user_addr,
+                guest_addr: region.guest_phys_addr,
+                len: region.memory_size,
+            };
+            let mapped = self.guest.find_region(GuestAddress(alias.guest_addr));
+            let mapped = mapped.and_then(GuestMemoryRegion::file_offset);
+            self.aliases.contains(&alias)
+                && mapped.is_some_and(|mapped| {
+                    mapped.start() == region.mmap_offset && is_same_file(mapped.file(), file)
+                })
+        };
+        self.aliases.len() == regions.len() && regions.iter().zip(files).all(known)
+    }
+
     /// The guest physical address of an address in the VMM's own address space.
     pub(super) fn guest_address(&self, user_addr: u64) -> Option<GuestAddress> {
         self.aliases.iter().find_map(|alias| {
             let offset = user_addr.checked_sub(alias.user_addr).filter(|o| *o < alias.len)?;
             alias.guest_addr.checked_add(offset).map(GuestAddress)
         })
+    }
+}
+
+/// The mapping holds its file, so that its number cannot be another's by now.
+fn is_same_file(one: &File, other: &OwnedFd) -> bool {
+    match (fstat(one), fstat(other)) {
+        (Ok(one), Ok(other)) => (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino),
+        _ => false,
     }
 }
 

@@ -32,6 +32,9 @@ impl Session {
             rest = tail;
         }
         let files = message.take_files(count)?;
+        if self.table.as_ref().is_some_and(|table| table.is_of(&regions, &files)) {
+            return Ok(Answer::Ack);
+        }
         let limits = Limits {
             max_bytes: self.profile.max_memory_bytes,
             allow_unsealed: self.profile.allow_unsealed_memory,

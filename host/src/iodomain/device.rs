@@ -50,6 +50,8 @@ pub(super) struct Device {
     /// Queues with completions that the driver was not told about.
     pub(super) unsignalled: Vec<bool>,
     pub(super) failed: Option<String>,
+    /// How often that has happened.
+    pub(super) failures: u32,
     pub(super) usage: Usage,
 }
 
@@ -122,6 +124,7 @@ impl Device {
             draining: Vec::new(),
             unsignalled: vec![false; queues],
             failed: None,
+            failures: 0,
             usage: Usage::default(),
         }
     }
@@ -216,7 +219,13 @@ impl Device {
         if let Some(running) = self.running.get_mut(usize::from(queue)) {
             *running = false;
         }
-        tracing::warn!(tenant = %self.tenant, queue, "device failed: {why}");
+        self.failures = self.failures.saturating_add(1);
+        // A driver can break its ring and reset its device a thousand times a second; the log tells
+        // of the first few times and then ever more seldom.
+        let failures = self.failures;
+        if failures.is_power_of_two() {
+            tracing::warn!(tenant = %self.tenant, queue, failures, "device failed: {why}");
+        }
         self.failed = Some(why);
     }
 

@@ -324,10 +324,35 @@ fn a_running_queue_cannot_be_resized_nor_lose_its_memory() {
     // Another table that still holds the ring is fine, and the old one lives as long as its users.
     let mut peer = running();
     let old = std::sync::Arc::clone(peer.session.memory().unwrap());
-    let one = table(&[(0, 1 << 20, USER, 0)]);
+    let one = table(&[(0, 1 << 19, USER, 0)]);
     let events = peer.tell(FrontendReq::SET_MEM_TABLE, &one, &[file.as_fd()]).unwrap();
     assert!(matches!(events[..], [Event::Memory(_)]));
     assert_eq!(std::sync::Arc::strong_count(&old), 1);
+}
+
+#[test]
+fn a_table_that_is_known_is_not_mapped_again() {
+    let (file, other) = (memfd(true), memfd(true));
+    let half = 1 << 19;
+    let one = [(0, half, USER, 0), (half, half, USER + half, half)];
+    let mut peer = Peer::new(profile());
+    let mut events = |regions: &[(u64, u64, u64, u64)], files: [&File; 2]| {
+        let files = files.map(AsFd::as_fd);
+        peer.tell(FrontendReq::SET_MEM_TABLE, &table(regions), &files).unwrap()
+    };
+    assert!(matches!(events(&one, [&file, &file])[..], [Event::Memory(_)]));
+    // The same file by another descriptor.
+    let again = file.try_clone().unwrap();
+    for _ in 0..3 {
+        assert!(events(&one, [&file, &again]).is_empty());
+    }
+    // Whatever differs makes it another table.
+    let [low, high] = one;
+    assert!(!events(&one, [&file, &other]).is_empty());
+    assert!(!events(&[low, (half, half, USER + half, 0)], [&file, &file]).is_empty());
+    assert!(!events(&[low, (half, half - 4096, USER + half, half)], [&file, &file]).is_empty());
+    assert!(!events(&[low, (half, half, USER + 2 * half, half)], [&file, &file]).is_empty());
+    assert!(!events(&[(0, half, USER, 0), high], [&file, &file]).is_empty());
 }
 
 #[test]
