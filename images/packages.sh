@@ -1,9 +1,13 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that the demo, the tests and the benchmarks use as independent peers:
-# ffmpeg (makes and decodes the film), fio (the disk's own speed), QEMU (boots our images too).
+# ffmpeg (makes and decodes the film), fio (the disk's own speed), QEMU (boots our images and uses our
+# devices too), ip and ping (look at our links from outside).
 # Does nothing where they are there already.
 set -euo pipefail
-declare -A need=([ffmpeg]=ffmpeg [fio]=fio [qemu-system-x86_64]=qemu-system-x86 [cc]=gcc)
+declare -A need=(
+    [ffmpeg]=ffmpeg [fio]=fio [qemu-system-x86_64]=qemu-system-x86 [cc]=gcc
+    [ip]=iproute2 [ping]=iputils-ping [setpriv]=util-linux
+)
 missing=()
 for tool in "${!need[@]}"; do
     command -v "$tool" >/dev/null || missing+=("${need[$tool]}")
