@@ -35,6 +35,8 @@ fn three_thirds_fill_a_resource_exactly() {
 fn an_early_deadline_is_refused_by_density_and_accepted_by_the_exact_test() {
     let set = [contract(10 * MS, 4 * MS, 4 * MS), contract(20 * MS, 8 * MS, 16 * MS)];
     assert!(!density_fits(WHOLE_PPM, &set));
+    assert!(density_fits(WHOLE_PPM, &set[1..]) && density_fits(500_000, &set[1..]));
+    assert!(!density_fits(499_999, &set[1..]));
     assert_eq!(check(&plain(WHOLE_PPM), &set), Ok(()));
     let set = [contract(10 * MS, 4 * MS, 4 * MS), contract(20 * MS, 8 * MS, 11 * MS)];
     let violation = check(&plain(WHOLE_PPM), &set).unwrap_err();

@@ -349,3 +349,15 @@ fn a_client_of_the_slack_has_no_slices_to_release() {
     assert_eq!(picked(&mut policy, 210), Some((A, Service::Extra, 211)), "from the next refill on");
     assert_eq!(policy.timeout(210 * MS), None);
 }
+
+#[test]
+fn what_ends_at_the_deadline_itself_is_in_time() {
+    let mut policy = policy(&[(A, contract(10, 3, 5))]);
+    wake(&mut policy, A, 0);
+    policy.charge(A, Guaranteed, 2 * MS, 5 * MS);
+    policy.charge(A, Guaranteed, MS, 5 * MS);
+    policy.pick(10 * MS);
+    policy.charge(A, Guaranteed, 2 * MS, 15 * MS);
+    policy.charge(A, Guaranteed, MS, 15 * MS + 1);
+    assert_eq!(policy.account(A).unwrap().misses, 1, "the last was a nanosecond late");
+}

@@ -334,3 +334,13 @@ fn a_message_keeps_its_logical_arrival_while_it_waits() {
     policy.wake(A, head(1, 7, 0), 7 * MS);
     assert_eq!(policy.pick(7 * MS).unwrap().client, A, "the same message goes on");
 }
+
+#[test]
+fn the_first_message_arrives_when_it_arrives() {
+    let mut policy = EdfChannel::new(2);
+    policy.add(A, contract(20, 4, 6, 0), 0).unwrap();
+    policy.add(B, contract(20, 4, 8, 0), 0).unwrap();
+    wake(&mut policy, B, 2);
+    wake(&mut policy, A, 5);
+    assert_eq!(policy.pick(5 * MS).unwrap().client, B, "due at 10, the other at 11");
+}
