@@ -74,12 +74,12 @@ fn charge_slack(bencher: Bencher<'_, '_>, clients: u32) {
     });
 }
 
-/// 1000 different contracts with early deadlines that fill 97% of what they may.
-fn thousand() -> Vec<Contract> {
+/// 1000 different contracts with early deadlines that reserve so many thousandths.
+fn thousand(reserved: u64) -> Vec<Contract> {
     let contract = |i: u64| {
         let period = 10 * MS + i * i % 997 * 500_000 + i;
         let deadline = period * (600 + i * 31 % 400) / 1000;
-        Contract::new(period, period * 97 / 100_000, deadline, None).unwrap()
+        Contract::new(period, period * reserved / 1_000_000, deadline, None).unwrap()
     };
     (0..1000).map(contract).collect()
 }
@@ -88,16 +88,16 @@ fn core() -> Resource {
     Resource { capacity_ppm: WHOLE_PPM, blocking: 0, overhead: Overhead::NONE }
 }
 
-#[divan::bench]
-fn check_1000_contracts(bencher: Bencher<'_, '_>) {
-    let set = thousand();
+#[divan::bench(args = [900, 950, 970, 980, 990])]
+fn check_1000_contracts(bencher: Bencher<'_, '_>, reserved: u64) {
+    let set = thousand(reserved);
     assert!(check(&core(), &set).is_ok());
     bencher.bench_local(|| check(&core(), black_box(&set)));
 }
 
 #[divan::bench(sample_count = 20)]
 fn refuse_the_1001st_contract_and_find_the_nearest(bencher: Bencher<'_, '_>) {
-    let set = thousand();
+    let set = thousand(970);
     let asked = Contract::new(20 * MS, 10 * MS, 20 * MS, None).unwrap();
     assert!(admit(&core(), &set, &asked).is_err());
     bencher.bench_local(|| admit(&core(), black_box(&set), &asked));
