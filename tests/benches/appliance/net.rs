@@ -1,6 +1,6 @@
 //! UDP packets per second from a guest to a TAP, beside loops of the host itself that send the same
 //! frames: one through a TAP of its own, one through a socket over veth. All of them end in the same
-//! network namespace, where nobody wants them.
+//! network namespace, in sockets that are full.
 
 use std::io::IoSlice;
 use std::net::UdpSocket;
@@ -33,6 +33,7 @@ pub(crate) fn measure(report: &mut Report, options: &Options) {
     let mut server = Server::start();
     let netns = server.netns();
     let (tap, socket) = (own_tap(&netns), veth(&netns));
+    let _sinks = [server.sink("10.77.0.1:9"), server.sink("10.78.0.1:9")];
     let mut guest = |busy: &mut String| {
         let words = format!("ip=10.77.0.2/24 to=10.77.0.1:9 size={PAYLOAD}");
         let tenant = server.launch("flood", &words, DEVICES);

@@ -40,6 +40,7 @@ pub(crate) fn measure(report: &mut Report, options: &Options) {
     write_film(&path).expect("room for the film in /var/tmp");
     let netns = server.netns();
     let (tap, socket) = (net::own_tap(&netns), net::veth(&netns));
+    let _sinks = [server.sink("10.77.0.1:9"), server.sink("10.78.0.1:9")];
     for receivers in RECEIVERS {
         let mut said = String::new();
         let mut ours = || {
@@ -67,8 +68,8 @@ fn stream(server: &mut Server, receivers: usize, time: Duration) -> (f64, String
         "[[tenant.disk]]\ndisk = \"disk\"\nvolume = \"{FILM}\"\nreadonly = true\n\
          [[tenant.net]]\nlink = \"link\"\n"
     );
-    let to: Vec<String> = (0..receivers).map(|i| format!("10.77.0.1:{}", 5004 + 2 * i)).collect();
-    let words = format!("ip=10.77.0.2/24 chunk={CHUNK} to={}", to.join(","));
+    let to = vec!["10.77.0.1:9"; receivers].join(",");
+    let words = format!("ip=10.77.0.2/24 chunk={CHUNK} to={to}");
     let tenant = server.launch("streamer", &words, &devices);
     tenant.settle();
     let load = Load::of(&tenant, "link", time);

@@ -2,10 +2,12 @@
 //! anything that could fill it, so that neither contracts nor pacing limit what is measured.
 
 use std::fs::File;
+use std::net::UdpSocket;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use moirai_devices::backend::netns::in_netns;
 use moirai_tests::{core, last_json, moirai_binary, said, wait_for};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -65,19 +67,26 @@ impl Server {
         netns()
     }
 
-    /// Starts a tenant that takes all the CPU it wants; `devices` is TOML with its devices.
+    /// Starts a tenant with nine tenths of the core for its own; `devices` is TOML with its devices.
     pub(crate) fn launch(&mut self, image: &str, args: &str, devices: &str) -> Tenant<'_> {
         self.launched += 1;
         let name = format!("{image}-{}", self.launched);
         let text = format!(
             "[[tenant]]\nname = \"{name}\"\nimage = \"{image}\"\nargs = \"{args}\"\n\
-             memory = \"128M\"\nprefault = true\n{devices}"
+             memory = \"128M\"\nprefault = true\n\
+             cpu = {{ period = \"10ms\", slice = \"9ms\", extra = true }}\n{devices}"
         );
         let path = self.folder().join("launch.toml");
         std::fs::write(&path, text).expect("the tenant's configuration");
         let output = self.ask(&["launch", &path.to_string_lossy()]);
         assert!(output.status.success(), "{}\n{}", said(&output), self.log());
         Tenant { server: self, name }
+    }
+
+    /// A socket in its namespace that nobody reads: packets to it end without an answer.
+    pub(crate) fn sink(&self, address: &'static str) -> UdpSocket {
+        let socket = in_netns(&netns(), || UdpSocket::bind(address));
+        socket.expect("the namespace").expect("a socket in it")
     }
 
     /// All measurements at this moment.
