@@ -44,8 +44,6 @@ struct Watch {
     begin: Nanos,
     refills: u64,
     time: CpuTime,
-    /// CPU time that went to others although this vCPU stood before them.
-    below: Nanos,
     judged: bool,
 }
 
@@ -60,6 +58,8 @@ struct Vcpu<T> {
     used: Nanos,
     waited: Nanos,
     asleep: bool,
+    /// The last round that saw that it had run.
+    ran_at: Nanos,
     rank: Option<Rank>,
     watch: Watch,
     tally: Tally,
@@ -114,7 +114,7 @@ impl<T: Threads> Core<T> {
         self.policy.wake(ClientId(id.0), Head::default(), now);
         self.next_id = self.next_id.wrapping_add(1);
         let time = thread.cpu_time().unwrap_or_default();
-        let watch = Watch { begin: now, refills: 0, time, below: 0, judged: true };
+        let watch = Watch { begin: now, refills: 0, time, judged: true };
         self.vcpus.push(Vcpu {
             id,
             tenant,
@@ -125,6 +125,7 @@ impl<T: Threads> Core<T> {
             used: 0,
             waited: 0,
             asleep: false,
+            ran_at: now,
             rank: None,
             watch,
             tally: Tally::default(),
@@ -185,7 +186,7 @@ impl<T: Threads> Core<T> {
             } else {
                 let (refills, time) = (account.refills, vcpu.time);
                 let judged = vcpu.asleep;
-                vcpu.watch = Watch { begin: now, refills, time, below: 0, judged };
+                vcpu.watch = Watch { begin: now, refills, time, judged };
             }
         }
         self.apply();
@@ -204,6 +205,9 @@ impl<T: Threads> Core<T> {
             vcpu.used = time.run.saturating_sub(vcpu.time.run);
             vcpu.waited = time.wait.saturating_sub(vcpu.time.wait);
             vcpu.time = time;
+            if vcpu.used > 0 {
+                vcpu.ran_at = now;
+            }
         }
     }
 
@@ -227,14 +231,6 @@ impl<T: Threads> Core<T> {
             let owed = vcpu.rank.is_some() || vcpu.contract.extra().is_none() && self.scheduling;
             let service = if owed { Service::Guaranteed } else { Service::Extra };
             self.policy.charge(ClientId(vcpu.id.0), service, vcpu.used, now);
-        }
-        for place in 0..self.vcpus.len() {
-            let Some(deadline) = self.vcpus[place].rank.map(|rank| rank.deadline) else { continue };
-            let below = self.vcpus.iter().enumerate().filter(|(other, vcpu)| {
-                *other != place && vcpu.rank.is_none_or(|rank| rank.deadline > deadline)
-            });
-            let below = below.map(|(_, vcpu)| vcpu.used).sum::<Nanos>();
-            self.vcpus[place].watch.below += below;
         }
     }
 
@@ -318,10 +314,11 @@ fn judge_late<T: Threads>(vcpu: &mut Vcpu<T>, stalls: &StallLog, now: Nanos) {
     }
     let wait = vcpu.time.wait.saturating_sub(vcpu.watch.time.wait);
     let slept = now.saturating_sub(vcpu.watch.begin).saturating_sub(run + wait);
-    // A wait that has not ended yet is in no account; but whoever is runnable now while nobody
-    // below it ran was not asleep either.
-    let waiting_still = vcpu.watch.below <= TOLERANCE && vcpu.thread.is_runnable().unwrap_or(false);
-    if slept > TOLERANCE && !waiting_still {
+    // A wait that has not ended yet is in no account. It began at some time after it last ran.
+    let waiting = vcpu.used == 0 && vcpu.thread.is_runnable().unwrap_or(false);
+    let since = vcpu.ran_at.max(vcpu.watch.begin);
+    let pending = if waiting { now.saturating_sub(since) } else { 0 };
+    if slept > pending.saturating_add(TOLERANCE) {
         return;
     }
     note_least(&mut vcpu.tally, run);
