@@ -8,7 +8,9 @@
 //!    - `s*(d-t)/D`, what a server of bandwidth `s/D` can still use (the revised wake-up rule of
 //!      constant-bandwidth servers; Abeni, Lipari, Parri and Sun 2015), if the bandwidths of all
 //!      clients and the blocking fit together (below), and
-//!    - `r - slept - B`, with `B` the blocking term ([`Policy::set_blocking`]).
+//!    - `r - slept - B`, or `r0 - (t - released) - B` if that is more: what would be left had the
+//!      client burned the resource instead of sleeping, or ever since its slice `r0` was released;
+//!      `B` the blocking term ([`Policy::set_blocking`]).
 //! 2. **Refill** at `nr`: `r = min(s, r + s)` if `r < 0`, else `s`; `d = start + D`;
 //!    `nr = start + p`. Whole periods that passed without a decision are skipped and, if the client
 //!    was awake, recorded as stall loss: no burst after a stall of the host.
@@ -62,8 +64,12 @@ impl Rules for Revised {
         } else if budget.left > 0 {
             let until = budget.deadline.saturating_sub(now);
             let slept = now.saturating_sub(budget.asleep_since.max(budget.released));
-            let lost = if slept == 0 { 0 } else { slept.saturating_add(self.blocking) };
-            let kept = budget.left.saturating_sub(signed(lost));
+            let blocking = if slept == 0 { 0 } else { self.blocking };
+            let passed = now.saturating_sub(budget.released);
+            let burned = |amount: i64, time: Nanos| {
+                amount.saturating_sub(signed(time.saturating_add(blocking)))
+            };
+            let kept = burned(budget.left, slept).max(burned(budget.granted, passed));
             let fair = if self.sparse { fair_rest(budget.contract, until) } else { 0 };
             // With blocking, a short rest of a period is no promise: one unit may outlast it.
             let promised =

@@ -31,6 +31,8 @@ pub(crate) struct Budget {
     pub(crate) refill: Nanos,
     /// When the current slice was released.
     pub(crate) released: Nanos,
+    /// What the current slice had at its release: the slice less debt.
+    pub(crate) granted: i64,
     /// `r`: what is left of the slice; negative: debt.
     pub(crate) left: i64,
     /// The client has work.
@@ -62,6 +64,7 @@ impl Budget {
             deadline: 0,
             refill: 0,
             released: now,
+            granted: 0,
             left: 0,
             awake: false,
             asleep_since: now,
@@ -114,6 +117,7 @@ impl Budget {
         }
         // Within i64: between a debt that was an i64 and a slice of at most an hour.
         self.left = i64::try_from(left).unwrap_or(i64::MIN);
+        self.granted = self.left;
         self.judged = self.left <= 0;
         self.released = start;
         self.deadline = self.deadline.max(start.saturating_add(self.contract.deadline()));

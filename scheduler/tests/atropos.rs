@@ -361,3 +361,15 @@ fn what_ends_at_the_deadline_itself_is_in_time() {
     policy.charge(A, Guaranteed, MS, 15 * MS + 1);
     assert_eq!(policy.account(A).unwrap().misses, 1, "the last was a nanosecond late");
 }
+
+#[test]
+fn many_naps_with_blocking_cost_one_unit_in_all() {
+    let mut policy = policy(&[(A, contract(100, 60, 80)), (B, contract(100, 40, 80))]);
+    policy.set_blocking(5 * MS);
+    wake(&mut policy, A, 0);
+    for nap in 1..=5 {
+        policy.block(A, (nap * 2 - 1) * MS);
+        wake(&mut policy, A, nap * 2);
+    }
+    assert_eq!(policy.state(A).unwrap().left, 45_000_000, "60 - 10 - 5");
+}
