@@ -125,12 +125,19 @@ fn check_host(table: &HostTable, problems: &mut Problems) -> Host {
         problems.add("host.cpu_capacity", message, help);
         0
     });
+    let cpu_policy = table.cpu_policy.unwrap_or_default();
+    if !cpu_policy.suits_a_core() {
+        let message = format!("`{}` does not say who is owed time on a core", cpu_policy.as_str());
+        let help = "use atropos, nemesis, xen, usd or fifo; others are for disks, links and \
+                    `moirai simulate --policy`";
+        problems.add("host.cpu_policy", message, help);
+    }
     let io_core = table.io_core.or_else(|| (0..machine).find(|core| !cores.contains(core)));
     Host {
         cores,
         cpu_capacity_ppm,
         profile: table.profile.unwrap_or_default(),
-        cpu_policy: table.cpu_policy.unwrap_or_default(),
+        cpu_policy,
         io_core,
         socket: table.socket.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_SOCKET)),
         state_dir: table.state_dir.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_STATE_DIR)),

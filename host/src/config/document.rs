@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::load::LoadsTable;
 use super::units::{Rate, Size, Time};
 
 /// A whole configuration of a Moirai host.
@@ -47,23 +48,56 @@ pub enum Profile {
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema,
 )]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum PolicyName {
-    /// Contracts first, then slack.
+    /// Contracts first, then slack. The only one that keeps every promise.
     #[default]
     Atropos,
+    /// The classic Nemesis rules: long and short unblock.
+    Nemesis,
+    /// The rules of Xen 2.0: latency scaling.
+    Xen,
+    /// The user-safe disk: laxity.
+    Usd,
+    /// Deficit round robin. Not on a core.
+    Drr,
+    /// Real-time channels. Not on a core.
+    EdfChannel,
     /// First come, first served; on the CPU the kernel's fair class. The control of experiments.
     Fifo,
 }
 
 impl PolicyName {
+    /// All, in the order of [`moirai_scheduler::POLICIES`].
+    pub const ALL: [Self; 7] = [
+        Self::Atropos,
+        Self::Nemesis,
+        Self::Xen,
+        Self::Usd,
+        Self::Drr,
+        Self::EdfChannel,
+        Self::Fifo,
+    ];
+
     /// The name by which `moirai_scheduler` knows it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Atropos => "atropos",
+            Self::Nemesis => "nemesis",
+            Self::Xen => "xen",
+            Self::Usd => "usd",
+            Self::Drr => "drr",
+            Self::EdfChannel => "edf-channel",
             Self::Fifo => "fifo",
         }
+    }
+
+    /// Whether a CPU dispatcher can work with it: it needs to know all that are owed time, in
+    /// order. `fifo` needs none, the kernel's fair class takes its place.
+    #[must_use]
+    pub fn suits_a_core(self) -> bool {
+        !matches!(self, Self::Drr | Self::EdfChannel)
     }
 }
 
@@ -78,7 +112,7 @@ pub struct HostTable {
     pub cpu_capacity: Option<f64>,
     /// Overhead terms of admission.
     pub profile: Option<Profile>,
-    /// Who decides about the cores.
+    /// Who decides about the cores; not `drr` nor `edf-channel`. Default `atropos`.
     pub cpu_policy: Option<PolicyName>,
     /// The core of the I/O domain. Default: a core that is not in `cores`, if there is one.
     pub io_core: Option<usize>,
@@ -107,7 +141,7 @@ pub struct DiskTable {
     /// What the disk delivers when it is busy all the time; needed for contracts in bytes per
     /// second.
     pub bandwidth: Option<Rate>,
-    /// Who decides.
+    /// Who decides. Default `atropos`.
     pub policy: Option<PolicyName>,
     /// Disks and links of one group are served by one event loop. Default "main".
     pub group: Option<String>,
@@ -132,7 +166,7 @@ pub struct LinkTable {
     pub address: Option<String>,
     /// Largest packet in bytes, without the Ethernet header. Default 1500.
     pub mtu: Option<u32>,
-    /// Who decides.
+    /// Who decides. Default `atropos`.
     pub policy: Option<PolicyName>,
     /// Disks and links of one group are served by one event loop. Default "main".
     pub group: Option<String>,
@@ -171,6 +205,9 @@ pub struct TenantTable {
     /// Network interfaces.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub net: Vec<NetTable>,
+    /// What `moirai simulate` has it do. Nothing else looks at it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load: Option<LoadsTable>,
 }
 
 /// Words for the guest, as one text or one by one.

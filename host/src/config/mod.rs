@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `document.rs` | the tables and keys as they are written, in TOML and in the API's JSON |
 //! | `units.rs` | times, sizes, rates |
+//! | `load.rs` | `[tenant.load]`, for the simulator |
 //! | `check.rs`, `tenant.rs`, `contract.rs` | what the values must fulfil together; the only maker of a `Config` |
 //! | `model.rs` | the checked configuration, every default filled in |
 //! | `problem.rs` | errors with their place in the text |
@@ -14,6 +15,7 @@
 mod check;
 mod contract;
 pub mod document;
+pub mod load;
 pub mod model;
 mod problem;
 mod tenant;

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use moirai_scheduler::Contract;
+use moirai_simulator::load::Loads;
 
 use super::document::{PolicyName, Profile, TenantTable};
 
@@ -113,6 +114,8 @@ pub struct Tenant {
     pub volumes: Vec<Volume>,
     /// Network interfaces.
     pub nets: Vec<Net>,
+    /// What it does in a simulation.
+    pub loads: Loads,
     /// What was written, for showing and for changing it.
     pub table: TenantTable,
 }

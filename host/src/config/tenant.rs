@@ -71,6 +71,7 @@ fn check_one(
         .enumerate()
         .map(|(index, net)| check_net(config, &table.name, net, index, at, problems))
         .collect();
+    let loads = table.load.unwrap_or_default().resolve(&format!("{at}.load"), problems);
     Some(Tenant {
         name: table.name.clone(),
         image: table.image.clone(),
@@ -82,6 +83,7 @@ fn check_one(
         cpu: cpu?,
         volumes: volumes.into_iter().collect::<Option<_>>()?,
         nets: nets.into_iter().collect::<Option<_>>()?,
+        loads,
         table: table.clone(),
     })
 }
