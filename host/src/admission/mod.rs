@@ -11,3 +11,4 @@ mod resource;
 pub(crate) use ledger::per_second;
 pub use ledger::{Claim, Ledger, Part, Refusal};
 pub use resource::ResourceId;
+pub(crate) use resource::all as resources;

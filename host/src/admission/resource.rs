@@ -25,7 +25,7 @@ pub enum ResourceId {
 }
 
 /// All resources of a host with their names (`cpu/1`, `disk/ssd`, `link/uplink`).
-pub(super) fn all(config: &Config) -> Vec<(ResourceId, String, Resource)> {
+pub(crate) fn all(config: &Config) -> Vec<(ResourceId, String, Resource)> {
     let profile = config.host.profile;
     let cores = config.host.cores.iter().map(|core| {
         (ResourceId::Core(*core), format!("cpu/{core}"), core_resource(&config.host, profile))

@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand};
+use moirai_scheduler::POLICIES;
 
 /// Tenant VMs that keep promises about time.
 #[derive(Debug, Parser)]
@@ -51,6 +53,8 @@ pub enum Command {
     Top(TopArgs),
     /// Ask admission whether a configuration can be kept; nothing is started
     Plan(FileArgs),
+    /// Run a configuration in virtual time: what would happen if
+    Simulate(SimulateArgs),
     /// Show the promise, and what happens without it: four tenants, one film, two runs
     Demo(DemoArgs),
     /// Receive an RTP stream and judge it: loss, lateness, jitter
@@ -127,6 +131,31 @@ pub struct FileArgs {
     /// How to report.
     #[command(flatten)]
     pub report: ReportArgs,
+}
+
+/// Arguments of `moirai simulate`.
+#[derive(Debug, Args)]
+pub struct SimulateArgs {
+    /// Configuration file; `[tenant.load]` says what each tenant does.
+    pub file: PathBuf,
+    /// How long, in virtual time.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub seconds: u64,
+    /// Equal seeds give equal results.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Simulate every core, disk and link under this policy.
+    #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(POLICIES))]
+    pub policy: Option<String>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// Where to draw who was served when, in the first four of the longest periods.
+    #[arg(long, value_name = "OUT")]
+    pub svg: Option<PathBuf>,
+    /// Where to write a trace that Perfetto (ui.perfetto.dev) opens.
+    #[arg(long, value_name = "OUT")]
+    pub trace: Option<PathBuf>,
 }
 
 /// A tenant.

@@ -108,11 +108,11 @@ fn details(tenant: &TenantView) -> String {
     }
     line("image", &tenant.table.image.display().to_string());
     line("cpu", &format!("{} on core {}", tenant.cpu, tenant.core));
-    for disk in &tenant.disk {
-        line(&disk.resource, &format!("{}  {}", disk.contract, disk.what));
-    }
-    for net in &tenant.net {
-        line(&net.resource, &format!("{}  {}", net.contract, net.what));
+    for device in tenant.disk.iter().chain(&tenant.net) {
+        line(&device.resource, &format!("{}  {}", device.contract, device.what));
+        if let Some(why) = &device.failed {
+            line("  failed", why);
+        }
     }
     for missing in &tenant.sandbox_missing {
         line("warning", missing);

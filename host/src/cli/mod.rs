@@ -9,10 +9,11 @@
 //! | `console.rs` | `console` |
 //! | `top.rs`, `screen.rs` | `top` |
 //! | `plan.rs` | `plan` |
+//! | `simulate.rs`, `scenario.rs` | `simulate` |
 //! | `experiment.rs` | `demo`, `receive` |
 //! | `generate.rs` | `completions`, `man` |
 //!
-//! All but `host`, `plan`, `receive` and the generators talk to a host service through [`crate::client`].
+//! All but `host`, `plan`, `simulate`, `receive` and the generators talk to a host service through [`crate::client`].
 
 mod args;
 mod change;
@@ -22,7 +23,9 @@ mod experiment;
 mod generate;
 mod host;
 mod plan;
+mod scenario;
 mod screen;
+mod simulate;
 mod top;
 
 use std::fmt::Display;
@@ -108,6 +111,7 @@ pub fn run(cli: Cli) -> Status {
         Command::Console(args) => console::run(socket, &args),
         Command::Top(args) => top::run(socket, &args),
         Command::Plan(args) => plan::run(&args),
+        Command::Simulate(args) => simulate::run(&args),
         Command::Demo(args) => experiment::demo(&args),
         Command::Receive(args) => experiment::receive(&args),
         Command::Completions { shell } => generate::completions(shell),

@@ -1,0 +1,56 @@
+//! A configuration as the simulator takes it: the same resources, contracts and costs that admission
+//! counts with, and the loads of `[tenant.load]`.
+
+use moirai_simulator::load::{Load, Loads};
+use moirai_simulator::{Kind, Resource, Scenario, Tenant, Use};
+
+use crate::admission::{Claim, ResourceId, resources};
+use crate::config::Config;
+
+/// What `moirai simulate` simulates. Every virtual CPU, volume and network interface is a client of
+/// its own.
+pub(super) fn scenario(config: &Config) -> Scenario {
+    let known = resources(config);
+    let simulated = known.iter().map(|(id, name, resource)| {
+        let switch = resource.overhead.switch.saturating_add(resource.overhead.cache);
+        simulated(config, *id, name, switch)
+    });
+    let tenants = config.tenants.iter().map(|tenant| {
+        let uses = Claim::all_of(tenant).into_iter().filter_map(|claim| {
+            let (id, name, _) = known.iter().find(|(id, ..)| *id == claim.resource)?;
+            let load = load(&tenant.loads, *id);
+            Some(Use { resource: name.clone(), contract: claim.contract, load })
+        });
+        Tenant { name: tenant.name.clone(), uses: uses.collect() }
+    });
+    Scenario::new(simulated.collect(), tenants.collect())
+}
+
+fn simulated(config: &Config, id: ResourceId, name: &str, switch: u64) -> Resource {
+    let core = Resource { switch, ..Resource::cpu(name, config.host.cpu_policy.as_str()) };
+    match id {
+        ResourceId::Core(_) => core,
+        ResourceId::Disk(index) => config.disks.get(index).map_or(core, |disk| {
+            Resource::disk(name, disk.policy.as_str(), disk.max_unit, disk.depth)
+        }),
+        ResourceId::Link(index) => config.links.get(index).map_or(core, |link| {
+            Resource::link(name, link.policy.as_str(), link.largest_frame_time())
+        }),
+    }
+}
+
+fn load(loads: &Loads, id: ResourceId) -> Load {
+    match id {
+        ResourceId::Core(_) => loads.cpu.clone(),
+        ResourceId::Disk(_) => loads.disk.clone(),
+        ResourceId::Link(_) => loads.link.clone(),
+    }
+}
+
+/// What admission calls `B`: the units that a device has taken and does not give back.
+pub(super) fn blocking(resource: &Resource) -> u64 {
+    match resource.kind {
+        Kind::Cpu => 0,
+        Kind::Disk | Kind::Link => resource.unit.saturating_mul(u64::from(resource.depth)),
+    }
+}
