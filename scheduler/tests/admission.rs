@@ -160,3 +160,11 @@ fn d_order_with_sorting_accepts_what_frozen_priorities_refuse() {
     assert_eq!(sorted.release(0), Some(short));
     assert_eq!(sorted.release(7), None);
 }
+
+#[test]
+fn an_overload_that_shows_late_is_shown_where_it_shows() {
+    let third = contract(3 * MS, MS, 3 * MS);
+    let rest = contract(1_000 * MS, 333_400_000, 1_000 * MS);
+    let violation = check(&plain(WHOLE_PPM), &[third, third, rest]).unwrap_err();
+    assert!(violation.time > 1_000 * MS && violation.demand > violation.supply, "{violation:?}");
+}

@@ -55,6 +55,38 @@ fn a_world_with_a_hole_in_its_admission_misses() {
     assert!(!tally.broken(claims("atropos")), "{:?}", tally.first);
 }
 
+/// A client that naps many times in a period of a dense set once paid a unit for every nap.
+#[test]
+fn a_world_of_naps_on_a_full_link_keeps_its_supply() {
+    let client = |(period_us, slice, deadline, weight, load, seed)| ClientSpec {
+        period_us,
+        slice,
+        deadline,
+        weight,
+        load,
+        seed,
+    };
+    let clients = [
+        (17_720, 492, 1_000, 0, 8, 15_825_907_454_281_146_917),
+        (53_567, 75, 727, 9, 0, 4_731_459_744_127_170_232),
+        (23_207, 622, 805, 1, 4, 10_684_774_662_427_649_388),
+        (32_077, 649, 1_000, 7, 3, 8_693_186_576_497_999_845),
+        (46_857, 225, 616, 8, 2, 6_103_142_258_296_162_182),
+        (30_882, 442, 1_000, 6, 6, 13_444_744_584_409_734_775),
+        (47_387, 566, 726, 9, 3, 4_415_412_541_478_085_378),
+    ];
+    let spec = Spec {
+        kind: 2,
+        unit_us: 330,
+        depth: 3,
+        overload: false,
+        stalls: false,
+        clients: clients.map(client).to_vec(),
+    };
+    let tally = World::new(&spec).run("atropos", 1_000_000_000, 23_333);
+    assert!(tally.checks[5] > 1_000 && !tally.broken(claims("atropos")), "{:?}", tally.first);
+}
+
 #[test]
 fn the_supply_bound_is_nothing_during_the_blackout_and_a_slice_a_period_after() {
     let contract = Contract::new(10, 3, 8, None).unwrap();
