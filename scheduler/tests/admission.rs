@@ -157,6 +157,8 @@ fn d_order_with_sorting_accepts_what_frozen_priorities_refuse() {
     assert_eq!(refused.admit(channel(20, 40, 39)), Err(ChannelRefusal::Late { response: None }));
     assert_eq!(refused.channels(), sorted.channels());
     assert_eq!(sorted.admit(channel(5, 0, 10)), Err(ChannelRefusal::Malformed));
+    let late = ChannelRefusal::Late { response: Some(7) }.to_string();
+    assert_eq!(late, "a message could take 7 ns, longer than its deadline");
     assert_eq!(sorted.release(0), Some(short));
     assert_eq!(sorted.release(7), None);
 }

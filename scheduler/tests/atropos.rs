@@ -373,3 +373,23 @@ fn many_naps_with_blocking_cost_one_unit_in_all() {
     }
     assert_eq!(policy.state(A).unwrap().left, 45_000_000, "60 - 10 - 5");
 }
+
+#[test]
+fn the_first_boundary_of_ranks_is_where_they_were_first_asked_for() {
+    let mut policy = Atropos::new(2);
+    policy.add(A, contract(10, 4, 10), 3 * MS).unwrap();
+    assert_eq!(ranks(&mut policy, 3), [(A, 13, 4)]);
+    policy.add(B, contract(10, 4, 10), 7 * MS).unwrap();
+    assert_eq!(ranks(&mut policy, 7).last(), Some(&(B, 17, 4)));
+}
+
+#[test]
+fn service_that_went_on_past_the_deadline_counts_as_far_as_it_came_before() {
+    let misses = |cost, end| {
+        let mut policy = policy(&[(A, contract(10, 3, 5))]);
+        wake(&mut policy, A, 0);
+        policy.charge(A, Guaranteed, cost * MS, end * MS);
+        policy.account(A).unwrap().misses
+    };
+    assert_eq!((misses(4, 6), misses(4, 7)), (0, 1), "3 were given by 5, or only 2");
+}
