@@ -14,6 +14,7 @@ use crate::console::{self, Input, SETTLE_MS, SerialPort};
 use crate::event;
 use crate::launch::{ChannelError, ExitReason, FromHost, TenantChannel};
 use crate::tenant::TenantError;
+use crate::virtio::Device;
 use crate::vm::Vm;
 
 /// What the loop waits for.
@@ -105,12 +106,12 @@ impl<'a> Supervisor<'a> {
             }
             Source::ConsoleInput => self.receive_input(),
             Source::Backend(index) => {
-                if self.fail_device(index) {
+                if self.tell(index, Device::backend_gone) {
                     self.gone.push(index);
                 }
             }
             Source::BrokenQueue(index) => {
-                self.fail_device(index);
+                self.tell(index, Device::queue_broken);
             }
         }
         Ok(None)
@@ -147,8 +148,8 @@ impl<'a> Supervisor<'a> {
         self.input = self.vm.machine.try_serial(receive).unwrap_or(Input::Full);
     }
 
-    fn fail_device(&mut self, index: usize) -> bool {
-        let told = self.vm.machine.devices().get(index).is_none_or(|device| device.fail());
+    fn tell(&mut self, index: usize, what: fn(&Device) -> bool) -> bool {
+        let told = self.vm.machine.devices().get(index).is_none_or(what);
         self.device_busy |= !told;
         told
     }

@@ -39,6 +39,8 @@ pub struct Refusal {
     pub part: Part,
     /// The answer of the admission test.
     pub refusal: admission::Refusal,
+    /// Who holds what of the resource, the tenant's own claims that fit among them.
+    pub beside: Vec<(String, Contract)>,
 }
 
 #[derive(Debug)]
@@ -54,6 +56,13 @@ struct Account {
     name: String,
     resource: Resource,
     held: Vec<Held>,
+}
+
+/// What is held of a resource.
+pub(super) struct Holding<'a> {
+    pub(super) name: &'a str,
+    pub(super) resource: &'a Resource,
+    pub(super) held: Vec<(String, Contract)>,
 }
 
 /// The promises on all resources of a host.
@@ -118,6 +127,15 @@ impl Ledger {
         Ok(())
     }
 
+    /// Every resource with its name and what is held of it.
+    pub(super) fn holdings(&self) -> impl Iterator<Item = Holding<'_>> {
+        self.accounts.iter().map(|account| Holding {
+            name: &account.name,
+            resource: &account.resource,
+            held: account.held.iter().map(|held| (held.tenant.clone(), held.contract)).collect(),
+        })
+    }
+
     /// Gives back all that `tenant` holds.
     pub fn release(&mut self, tenant: &str) {
         for account in &mut self.accounts {
@@ -151,13 +169,14 @@ impl Account {
             held.tenant == tenant && claims.iter().any(|claim| claim.part == held.part)
         };
         let kept = self.held.iter().filter(|held| !replaced(held));
-        let mut admitted: Vec<_> = kept.map(|held| held.contract).collect();
+        let mut beside: Vec<_> = kept.map(|held| (held.tenant.clone(), held.contract)).collect();
         for claim in claims {
+            let admitted: Vec<_> = beside.iter().map(|(_, contract)| *contract).collect();
             match admission::admit(&self.resource, &admitted, &claim.contract) {
-                Ok(()) => admitted.push(claim.contract),
+                Ok(()) => beside.push((tenant.to_owned(), claim.contract)),
                 Err(refusal) => {
-                    let resource = self.name.clone();
-                    refusals.push(Refusal { resource, part: claim.part, refusal });
+                    let (resource, beside) = (self.name.clone(), beside.clone());
+                    refusals.push(Refusal { resource, part: claim.part, refusal, beside });
                 }
             }
         }
@@ -174,6 +193,7 @@ impl Refusal {
             available: ns_per_s(self.refusal.available_ppm),
             nearest: self.refusal.nearest.as_ref().map(ContractReport::of),
             reason: self.refusal.violation.to_string(),
+            explain: None,
         }
     }
 }

@@ -4,10 +4,12 @@
 //! [`moirai_scheduler::admission`]. Neighbours: the service asks before it starts or changes a
 //! tenant and gives back when one ends; [`plan`] asks without starting anything.
 
+mod explain;
 mod ledger;
 pub mod plan;
 mod resource;
 
+pub use explain::{Due, Explanation};
 pub(crate) use ledger::per_second;
 pub use ledger::{Claim, Ledger, Part, Refusal};
 pub use resource::ResourceId;

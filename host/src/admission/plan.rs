@@ -7,7 +7,8 @@ use moirai_scheduler::Contract;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::ledger::{Claim, Ledger};
+use super::explain::Explanation;
+use super::ledger::{Claim, Ledger, Refusal};
 use crate::config::Config;
 use crate::config::units::Time;
 
@@ -46,6 +47,9 @@ pub struct RefusalReport {
     pub nearest: Option<ContractReport>,
     /// Where the test fails.
     pub reason: String,
+    /// The demand bound that fails, where it was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub explain: Option<Explanation>,
 }
 
 /// A contract in integer nanoseconds.
@@ -88,20 +92,49 @@ impl ContractReport {
 /// Asks admission for every tenant in turn. A refused tenant reserves nothing.
 #[must_use]
 pub fn plan(config: &Config) -> Plan {
-    let mut ledger = Ledger::new(config);
-    let tenants: Vec<_> = config
-        .tenants
-        .iter()
-        .map(|tenant| {
-            let refusals = match ledger.admit(&tenant.name, &Claim::all_of(tenant)) {
-                Ok(()) => Vec::new(),
-                Err(refusals) => refusals.iter().map(super::Refusal::report).collect(),
-            };
-            TenantPlan { name: tenant.name.clone(), admitted: refusals.is_empty(), refusals }
-        })
+    answer(config).0
+}
+
+/// The plan of [`plan`], with each refusal explained.
+#[must_use]
+pub fn explain(config: &Config) -> Plan {
+    let (mut plan, _, refusals) = answer(config);
+    for (tenant, refused) in plan.tenants.iter_mut().zip(refusals) {
+        for (report, refusal) in tenant.refusals.iter_mut().zip(refused) {
+            report.explain = Some(Explanation::of(&tenant.name, &refusal));
+        }
+    }
+    plan
+}
+
+/// Draws demand against supply for every resource of which something is promised or refused, as
+/// SVG. Where a contract is refused, the first one is counted in.
+#[must_use]
+pub fn draw(config: &Config) -> String {
+    let (plan, ledger, refusals) = answer(config);
+    let named = plan.tenants.iter().zip(&refusals);
+    let refused: Vec<_> = named
+        .flat_map(|(tenant, refused)| refused.iter().map(|refusal| (tenant.name.as_str(), refusal)))
         .collect();
+    super::explain::charts(&ledger, &refused)
+}
+
+/// The plan, the ledger after it, and what was refused to each tenant.
+fn answer(config: &Config) -> (Plan, Ledger, Vec<Vec<Refusal>>) {
+    let mut ledger = Ledger::new(config);
+    let mut refusals = Vec::new();
+    let mut tenants = Vec::new();
+    for tenant in &config.tenants {
+        let refused = ledger.admit(&tenant.name, &Claim::all_of(tenant)).err().unwrap_or_default();
+        tenants.push(TenantPlan {
+            name: tenant.name.clone(),
+            admitted: refused.is_empty(),
+            refusals: refused.iter().map(Refusal::report).collect(),
+        });
+        refusals.push(refused);
+    }
     let admitted = tenants.iter().all(|tenant| tenant.admitted);
-    Plan { admitted, tenants, resources: ledger.report() }
+    (Plan { admitted, tenants, resources: ledger.report() }, ledger, refusals)
 }
 
 impl fmt::Display for ContractReport {
@@ -130,7 +163,7 @@ impl fmt::Display for Percent {
 
 impl fmt::Display for RefusalReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { resource, requested, available, nearest, reason } = self;
+        let Self { resource, requested, available, nearest, reason, .. } = self;
         let (requested, available) = (Percent(*requested), Percent(*available));
         write!(f, "{resource}: {requested} asked, {available} not reserved; {reason}; ")?;
         match nearest {
@@ -147,6 +180,9 @@ impl fmt::Display for Plan {
             writeln!(f, "{:<24} {answer}", tenant.name)?;
             for refusal in &tenant.refusals {
                 writeln!(f, "    {refusal}")?;
+                if let Some(explanation) = &refusal.explain {
+                    write!(f, "{explanation}")?;
+                }
             }
         }
         writeln!(f, "\n{:<24} {:>9} {:>9}", "resource", "reserved", "capacity")?;
@@ -159,88 +195,5 @@ impl fmt::Display for Plan {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::{check, parse};
-
-    fn planned(text: &str) -> Plan {
-        let document = parse("plan.toml", text).expect("a document");
-        plan(&check(&document).expect("a configuration"))
-    }
-
-    fn tenant(name: &str, period: &str, slice: &str) -> String {
-        format!(
-            "[[tenant]]\nname = \"{name}\"\nimage = \"i\"\n\
-             [tenant.cpu]\nperiod = \"{period}\"\nslice = \"{slice}\"\n"
-        )
-    }
-
-    #[test]
-    fn a_core_is_filled_to_the_last_nanosecond_and_not_beyond() {
-        let head = "[host]\ncores = [0]\ncpu_capacity = 1.0\nprofile = \"none\"\n";
-        let full = format!("{head}{}{}", tenant("a", "10ms", "4ms"), tenant("b", "15ms", "9ms"));
-        assert!(planned(&full).admitted);
-        let over = format!("{full}{}", tenant("c", "10s", "1us"));
-        let answer = planned(&over);
-        assert!(!answer.admitted);
-        let last = answer.tenants.last().expect("three tenants");
-        let refusal = last.refusals.first().expect("a refusal");
-        assert_eq!((refusal.resource.as_str(), refusal.available), ("cpu/0", 0));
-        assert_eq!(refusal.nearest, None);
-    }
-
-    #[test]
-    fn a_refusal_offers_the_nearest_contract_and_that_one_fits() {
-        let head = "[host]\ncores = [0]\nprofile = \"none\"\n";
-        let text =
-            |slice| format!("{head}{}{}", tenant("a", "10ms", "5ms"), tenant("b", "10ms", slice));
-        let answer = planned(&text("6ms"));
-        let refusal = answer.tenants.iter().find_map(|tenant| tenant.refusals.first());
-        let nearest = refusal.and_then(|refusal| refusal.nearest).expect("a nearest contract");
-        assert_eq!((nearest.period_ns, nearest.slice_ns), (10_000_000, 4_500_000));
-        assert!(planned(&text("4500us")).admitted);
-    }
-
-    #[test]
-    fn the_default_profile_leaves_room_for_switches_requests_and_frames() {
-        let text = "[[disk]]\nname = \"d\"\npath = \"/\"\n[[link]]\nname = \"l\"\nrate = \"10Mbit/s\"\n\
-                    [[tenant]]\nname = \"a\"\nimage = \"i\"\n\
-                    [tenant.cpu]\nperiod = \"10ms\"\nrate = \"95%\"\n\
-                    [[tenant.disk]]\ndisk = \"d\"\nperiod = \"4ms\"\nslice = \"100us\"\n\
-                    [[tenant.net]]\nlink = \"l\"\nperiod = \"2ms\"\nrate = \"1Mbit/s\"\n";
-        let refused = |text: &str| {
-            let answer = planned(text);
-            answer.tenants.iter().flat_map(|tenant| &tenant.refusals).count()
-        };
-        assert_eq!(refused(text), 3);
-        assert_eq!(refused(&format!("[host]\nprofile = \"none\"\n{text}")), 0);
-    }
-
-    #[test]
-    fn every_virtual_cpu_counts() {
-        let head = "[host]\ncores = [0]\nprofile = \"none\"\n";
-        let text = format!("{head}{}", tenant("a", "10ms", "4ms"));
-        assert!(planned(&text.replace("[tenant.cpu]", "vcpus = 2\n[tenant.cpu]")).admitted);
-        assert!(!planned(&text.replace("[tenant.cpu]", "vcpus = 3\n[tenant.cpu]")).admitted);
-    }
-
-    #[test]
-    fn a_changed_contract_takes_the_place_of_the_old_one_or_leaves_it() {
-        let head = "[host]\ncores = [0]\nprofile = \"none\"\n";
-        let text = format!("{head}{}", tenant("a", "10ms", "6ms"));
-        let config = check(&parse("t", &text).expect("document")).expect("configuration");
-        let mut ledger = Ledger::new(&config);
-        let claims = config.tenants.first().map(Claim::all_of).expect("a tenant");
-        ledger.admit("a", &claims).expect("admitted");
-        let asking = |slice| {
-            let contract = Contract::new(10_000_000, slice, 10_000_000, None).expect("contract");
-            claims.iter().map(|claim| Claim { contract, ..*claim }).collect::<Vec<_>>()
-        };
-        ledger.admit("a", &asking(9_000_000)).expect("fits in place of the old one");
-        ledger.admit("a", &asking(9_900_000)).expect_err("too much");
-        let reserved = |ledger: &Ledger| ledger.report().first().map(|report| report.reserved);
-        assert_eq!(reserved(&ledger), Some(900_000_000));
-        ledger.release("a");
-        assert_eq!(reserved(&ledger), Some(0));
-    }
-}
+#[path = "plan_tests.rs"]
+mod tests;

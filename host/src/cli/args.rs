@@ -52,7 +52,7 @@ pub enum Command {
     /// Watch contracts, services, misses and queues
     Top(TopArgs),
     /// Ask admission whether a configuration can be kept; nothing is started
-    Plan(FileArgs),
+    Plan(PlanArgs),
     /// Run a configuration in virtual time: what would happen if
     Simulate(SimulateArgs),
     /// Show the promise, and what happens without it: four tenants, one film, two runs
@@ -128,6 +128,22 @@ pub struct HostArgs {
 pub struct FileArgs {
     /// Configuration file.
     pub file: PathBuf,
+    /// How to report.
+    #[command(flatten)]
+    pub report: ReportArgs,
+}
+
+/// Arguments of `moirai plan`.
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    /// Configuration file.
+    pub file: PathBuf,
+    /// Show for every refusal what is due by when, and what can be supplied.
+    #[arg(long)]
+    pub explain: bool,
+    /// Where to draw demand against supply of every resource.
+    #[arg(long, value_name = "OUT")]
+    pub svg: Option<PathBuf>,
     /// How to report.
     #[command(flatten)]
     pub report: ReportArgs,

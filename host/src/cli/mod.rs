@@ -30,6 +30,7 @@ mod top;
 
 use std::fmt::Display;
 use std::io::Write;
+use std::path::Path;
 
 use serde::Serialize;
 
@@ -135,6 +136,14 @@ fn print(text: impl Display) -> Result<Status, Failure> {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(Status::Done),
     }
+}
+
+/// Writes a file that was asked for on the command line.
+fn write_file(path: &Path, text: &str) -> Result<(), Failure> {
+    std::fs::write(path, text).map_err(|error| {
+        let message = format!("cannot write {}: {error}", path.display());
+        Failure::new(Status::Failed, message)
+    })
 }
 
 /// Prints `value` as JSON on one line, or as text.

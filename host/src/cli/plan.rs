@@ -1,12 +1,18 @@
 //! `moirai plan`: admission only.
 
-use super::args::FileArgs;
-use super::{Failure, Status, report};
+use super::args::PlanArgs;
+use super::{Failure, Status, report, write_file};
 use crate::{admission, config};
 
-pub(super) fn run(args: &FileArgs) -> Result<Status, Failure> {
+pub(super) fn run(args: &PlanArgs) -> Result<Status, Failure> {
     let config = config::load(&args.file).map_err(|bad| Failure::bad(&bad))?;
-    let plan = admission::plan::plan(&config);
+    let plan = match args.explain {
+        true => admission::plan::explain(&config),
+        false => admission::plan::plan(&config),
+    };
+    if let Some(path) = &args.svg {
+        write_file(path, &admission::plan::draw(&config))?;
+    }
     report(&plan, args.report.json)?;
     Ok(if plan.admitted { Status::Done } else { Status::Refused })
 }

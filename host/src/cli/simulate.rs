@@ -3,7 +3,6 @@
 
 use std::fmt;
 use std::io::Write as _;
-use std::path::Path;
 
 use moirai_scheduler::policy_by_name;
 use moirai_simulator::gantt::gantt;
@@ -13,7 +12,7 @@ use moirai_simulator::{Report, Scenario, run_policy};
 
 use super::args::SimulateArgs;
 use super::scenario::{blocking, scenario};
-use super::{Failure, Status, print};
+use super::{Failure, Status, print, write_file};
 use crate::config::units::Time;
 use crate::{admission, config};
 
@@ -44,10 +43,10 @@ pub(super) fn run(args: &SimulateArgs) -> Result<Status, Failure> {
     })
     .map_err(|error| Failure::new(Status::Bad, error))?;
     if let Some(path) = &args.svg {
-        write(path, &gantt(&report, 0, drawn(&scenario, duration)))?;
+        write_file(path, &gantt(&report, 0, drawn(&scenario, duration)))?;
     }
     if let Some(path) = &args.trace {
-        write(path, &perfetto(&report))?;
+        write_file(path, &perfetto(&report))?;
         note_cut(&scenario, &report);
     }
     if args.json {
@@ -93,13 +92,6 @@ fn note_cut(scenario: &Scenario, report: &Report) {
             );
         }
     }
-}
-
-fn write(path: &Path, text: &str) -> Result<(), Failure> {
-    std::fs::write(path, text).map_err(|error| {
-        let message = format!("cannot write {}: {error}", path.display());
-        Failure::new(Status::Failed, message)
-    })
 }
 
 /// The report for people. Shares are of the time simulated.

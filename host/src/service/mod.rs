@@ -196,7 +196,10 @@ impl Service {
     /// # Errors
     /// [`ServiceError::Unknown`].
     pub fn tenant(&self, name: &str) -> Result<TenantView, ServiceError> {
-        Ok(self.find(name)?.view(&self.shared.config))
+        let tenant = self.find(name)?;
+        let mut view = tenant.view(&self.shared.config);
+        self.add_failures(&tenant, &mut view);
+        Ok(view)
     }
 
     /// The console of a tenant.

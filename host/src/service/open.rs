@@ -2,6 +2,7 @@
 //! file costs nobody anything.
 
 use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use moirai_devices::backend::file::Volume;
@@ -59,7 +60,9 @@ fn open_image(image: &Path, path: &str) -> Result<File, Problem> {
                builds them; MOIRAI_IMAGES says where they are)"
             .to_owned(),
     };
-    let file = File::open(&found).map_err(|error| problem(format!("cannot be opened: {error}")))?;
+    // O_NONBLOCK: a path that turns out to be a pipe must not hold us up.
+    let opened = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&found);
+    let file = opened.map_err(|error| problem(format!("cannot be opened: {error}")))?;
     match file.metadata() {
         Ok(metadata) if metadata.is_file() => Ok(file),
         _ => Err(problem("is not a regular file".to_owned())),

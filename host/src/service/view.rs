@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 use super::Service;
 use super::life::Phase;
 use super::tenant::Tenant;
+use crate::admission::Part;
 use crate::admission::plan::{ContractReport, ResourceReport};
 use crate::config::Config;
 use crate::config::document::TenantTable;
@@ -56,6 +57,8 @@ pub struct DeviceView {
     pub what: String,
     /// Contract.
     pub contract: ContractReport,
+    /// Why it no longer works, until its driver resets it. Only in the view of one tenant.
+    pub failed: Option<String>,
 }
 
 /// The host.
@@ -118,11 +121,13 @@ impl Tenant {
                 resource: name("disk", config.disks.get(volume.disk).map(|disk| &disk.name)),
                 what: volume.path.display().to_string(),
                 contract: ContractReport::of(&volume.contract),
+                failed: None,
             });
             let nets = spec.nets.iter().map(|net| DeviceView {
                 resource: name("link", config.links.get(net.link).map(|link| &link.name)),
                 what: net.mac.map(|byte| format!("{byte:02x}")).join(":"),
                 contract: ContractReport::of(&net.contract),
+                failed: None,
             });
             TenantView {
                 name: self.name.clone(),
@@ -146,6 +151,24 @@ fn name(kind: &str, name: Option<&String>) -> String {
 }
 
 impl Service {
+    /// Adds what only the event loops know: which devices have failed, and why.
+    pub(super) fn add_failures(&self, tenant: &Tenant, view: &mut TenantView) {
+        for device in tenant.with(|live| live.devices.clone()) {
+            let domain = self.shared.resources.domain(&device.group);
+            let snapshot = domain.and_then(|domain| domain.snapshot().ok());
+            let devices = snapshot.map(|snapshot| snapshot.devices).unwrap_or_default();
+            let shown = match device.part {
+                Part::Volume(index) => view.disk.get_mut(index),
+                Part::Net(index) => view.net.get_mut(index),
+                Part::Vcpu(_) => None,
+            };
+            if let Some(shown) = shown {
+                let found = devices.into_iter().find(|found| found.id == device.id.0);
+                shown.failed = found.and_then(|found| found.failed);
+            }
+        }
+    }
+
     /// Describes the host.
     #[must_use]
     pub fn host(&self) -> HostView {

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use kvm_ioctls::{IoEventAddress, VmFd};
@@ -28,6 +29,9 @@ pub struct Device {
     call: EventFd,
     error: EventFd,
     socket: OwnedFd,
+    /// The failure of the backend was reported. A driver that tries again and again is told each
+    /// time, but the log is not.
+    reported: AtomicBool,
 }
 
 /// Why a device cannot be made.
@@ -70,7 +74,8 @@ impl Device {
         let backend = Vhost::connect(socket, memory.clone(), events, TIMEOUT)?;
         let transport =
             Transport::new(backend, memory, spec.device_id, spec.queues, spec.queue_size);
-        Ok(Self { index, transport: Mutex::new(transport), call, error, socket: watched })
+        let (transport, reported) = (Mutex::new(transport), AtomicBool::new(false));
+        Ok(Self { index, transport, call, error, socket: watched, reported })
     }
 
     /// A driver reads registers.
@@ -82,6 +87,10 @@ impl Device {
     pub fn write(&self, offset: u64, data: &[u8]) {
         let mut transport = self.transport.lock().unwrap_or_else(PoisonError::into_inner);
         let outcome = transport.write(offset, data);
+        if transport.status() == 0 {
+            // What was broken is reset, and the backend has stopped: it says nothing more about it.
+            let _ = self.error.read();
+        }
         self.finish(&mut transport, outcome);
     }
 
@@ -91,19 +100,30 @@ impl Device {
         [self.socket.as_fd(), event::borrow(&self.error)]
     }
 
-    /// The backend has failed: the driver is told. Returns `false` if a vCPU holds the device, and
-    /// it has to be tried again.
-    pub fn fail(&self) -> bool {
+    /// The backend is gone: the driver is told. Returns `false` if a vCPU holds the device, and it
+    /// has to be tried again.
+    pub fn backend_gone(&self) -> bool {
         let Ok(mut transport) = self.transport.try_lock() else { return false };
-        // Only clears the event.
-        let _ = self.error.read();
         let outcome = transport.fail();
         self.finish(&mut transport, outcome);
         true
     }
 
+    /// The backend has found a queue broken: the driver is told, unless it has reset the device
+    /// meanwhile. Returns as [`Device::backend_gone`].
+    pub fn queue_broken(&self) -> bool {
+        let Ok(mut transport) = self.transport.try_lock() else { return false };
+        if self.error.read().is_ok() {
+            let outcome = transport.fail();
+            self.finish(&mut transport, outcome);
+        }
+        true
+    }
+
     fn finish(&self, transport: &mut Transport<Vhost>, outcome: Outcome) {
-        if let Some(error) = transport.take_error() {
+        if let Some(error) = transport.take_error()
+            && !self.reported.swap(true, Ordering::Relaxed)
+        {
             eprintln!("moirai-tenant: device {}: {error}", self.index);
         }
         if outcome == Outcome::Interrupt {

@@ -44,7 +44,7 @@ pub(crate) const TABLE: usize = 0x3200;
 pub(crate) const DATA: usize = 0x4000;
 const MEMORY_BYTES: usize = 0x1_0000;
 /// How long a device gets to react.
-const PATIENCE_NS: u64 = 300 * MS;
+const PATIENCE_NS: u64 = 100 * MS;
 
 /// The registers of one device.
 #[derive(Clone, Copy)]

@@ -47,6 +47,7 @@ pub(crate) fn ports(count: u64, seed: u64) -> Score {
     for (register, value) in [(3, 3), (1, 0), (4, 0), (2, 7)] {
         out(SERIAL_PORT + register, value);
     }
+    out(SERIAL_PORT, b'\n');
     score
 }
 
@@ -84,9 +85,7 @@ pub(crate) fn exceptions() -> ! {
 pub(crate) fn no_handlers() -> ! {
     // SAFETY: as in `exceptions`; what follows is the end.
     unsafe {
-        for entry in 0..256 {
-            (*(&raw mut IDT))[entry] = [0x5555_5555_5555_5555; 2];
-        }
+        (&raw mut IDT).write_bytes(0x55, 1);
         asm!("ud2", options(noreturn))
     }
 }
@@ -104,6 +103,6 @@ pub(crate) fn garbage(seed: u64) -> ! {
 pub(crate) fn overwrite() -> ! {
     // SAFETY: none; this is the end of the image, its stack, tables and page tables.
     unsafe {
-        asm!("rep stosq", "3: jmp 3b", in("rdi") 0x21_0000, in("rcx") 0x10_0000, in("rax") u64::MAX, options(noreturn))
+        asm!("rep stosq", "3: jmp 3b", in("rdi") 0x40_0000, in("rcx") 0x10_0000, in("rax") u64::MAX, options(noreturn))
     }
 }

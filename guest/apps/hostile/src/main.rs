@@ -1,7 +1,7 @@
 //! `hostile` attacks the machine that it runs on, in one way per run (`attack=NAME`), says what came
 //! of it and then waits. It is for tests: none of it may harm anybody else.
 //!
-//! Words: `attack=`, `count=20000` (of random accesses), `seed=1`. The event `attacked` counts
+//! Words: `attack=`, `count=8000` (of random accesses), `seed=1`. The event `attacked` counts
 //! `rounds`, the verdicts of the devices (`failed`: they needed a reset; `answered`; `silent`) and how
 //! often a device served again after a reset (`recovered`).
 #![no_std]
@@ -64,7 +64,7 @@ impl Random {
 }
 
 fn run(app: &mut App) -> Result<(), AppError> {
-    let count = app.args().number("count", 20_000, (1, 10_000_000))?;
+    let count = app.args().number("count", 8_000, (1, 10_000_000))?;
     let seed = app.args().number("seed", 1, (1, u64::MAX))?;
     let name = app.args().text("attack").unwrap_or("").to_owned();
     app.ready(|fields| fields.text("attack", &name));
@@ -100,6 +100,8 @@ fn run(app: &mut App) -> Result<(), AppError> {
     });
     while app.running() {
         app.wait(None, &mut []);
+        // Asked so that the next wait is a long one.
+        let _nothing_to_say = app.report_due();
     }
     Ok(())
 }

@@ -119,7 +119,7 @@ fn indirect(rig: &mut Rig, round: u16) {
         2 => (table, 0, INDIRECT),                 // no descriptors
         3 => (u64::MAX - 15, 32, INDIRECT),        // wraps around
         4 => (table, 16, INDIRECT | NEXT | WRITE), // goes on behind the table
-        _ => (table & !0xfff, u32::MAX & !15, INDIRECT), // more than there is of memory
+        _ => (table & !0xfff, !15, INDIRECT),      // more than there is of memory
     };
     rig.describe(0, (address, len), flags, 0);
     rig.describe_in(TABLE, 0, (table, 16), INDIRECT | NEXT, 0);
@@ -163,8 +163,7 @@ pub(crate) fn sizes(app: &App) -> Result<Score, AppError> {
     for rig in &mut rigs {
         let good = rig.address(0);
         let memory_end = 1 << 40;
-        let places =
-            [good + 8, good + 1, memory_end, u64::MAX - 15, u64::MAX & !0xfff, 0xfee0_0000];
+        let places = [good + 8, good + 1, memory_end, u64::MAX - 15, !0xfff, 0xfee0_0000];
         let sizes = [0, 3, 512, 65_535, 65_536, u32::MAX];
         let bad_sizes = sizes.into_iter().map(|size| (size, good));
         for (size, place) in bad_sizes.chain(places.into_iter().map(|place| (256, place))) {
