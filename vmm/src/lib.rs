@@ -13,6 +13,7 @@
 pub mod boot;
 pub mod console;
 mod event;
+pub mod interrupts;
 pub mod launch;
 pub mod machine;
 pub mod memory;

@@ -14,6 +14,7 @@ use vmm_sys_util::eventfd::EventFd;
 use crate::boot::{self, Entry, ImageError};
 use crate::console::{Console, IrqLine, SerialPort};
 use crate::event;
+use crate::interrupts;
 use crate::launch::{LaunchFds, LaunchSpec, SpecError, Stage};
 use crate::machine::Machine;
 use crate::memory::{GuestRam, MemoryError, MemoryOptions};
@@ -164,7 +165,9 @@ pub fn build(spec: &LaunchSpec, fds: LaunchFds) -> Result<Vm, BuildError> {
     let (serial, console) = serial(&vm, fds.console, &console_wake)?;
     let end_event = new_event()?;
     let machine_end = end_event.try_clone().map_err(system_error("clone an eventfd"))?;
-    let devices = devices(spec, fds.devices, &vm, &memory)?;
+    let count = u32::try_from(spec.devices.len()).unwrap_or(0);
+    interrupts::route(&vm, &entry, count).map_err(kvm_error("route the interrupts"))?;
+    let devices = devices(spec, fds.devices, &vm, &memory, &entry)?;
     let machine = Arc::new(Machine::new(serial, devices, machine_end));
 
     let vcpus = create_vcpus(&kvm, &vm, spec.vcpus, entry)?;
@@ -191,11 +194,13 @@ fn devices(
     sockets: Vec<OwnedFd>,
     vm: &VmFd,
     memory: &GuestRam,
+    entry: &Entry,
 ) -> Result<Vec<Device>, BuildError> {
-    let pairs = spec.devices.iter().zip(sockets).enumerate();
+    let pairs = (0u32..).zip(spec.devices.iter().zip(sockets)).enumerate();
     pairs
-        .map(|(index, (device, socket))| {
-            Device::new(index, device, socket, vm, memory.map.clone())
+        .map(|(index, (number, (device, socket)))| {
+            let gsi = interrupts::gsi(entry, number);
+            Device::new(index, gsi, device, socket, vm, memory.map.clone())
                 .map_err(|error| BuildError::Device { index, error })
         })
         .collect()

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use kvm_ioctls::{IoEventAddress, VmFd};
-use moirai_abi::machine::{VIRTIO_MMIO_BASE, VIRTIO_MMIO_FIRST_GSI, VIRTIO_MMIO_SIZE};
+use moirai_abi::machine::{VIRTIO_MMIO_BASE, VIRTIO_MMIO_SIZE};
 use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::eventfd::EventFd;
 
@@ -49,12 +49,13 @@ pub enum DeviceError {
 }
 
 impl Device {
-    /// Connects device number `index` with its backend and with KVM.
+    /// Connects device number `index`, which interrupts as `gsi`, with its backend and with KVM.
     ///
     /// # Errors
     /// The backend does not answer or lacks something; KVM or the kernel refuse.
     pub fn new(
         index: usize,
+        gsi: u32,
         spec: &DeviceSpec,
         socket: OwnedFd,
         vm: &VmFd,
@@ -64,7 +65,6 @@ impl Device {
         let events = DeviceEvents { kicks, call: event::new()?, error: event::new()? };
         // `LaunchSpec::validate` keeps the number of devices small.
         let window = VIRTIO_MMIO_BASE + index as u64 * VIRTIO_MMIO_SIZE;
-        let gsi = VIRTIO_MMIO_FIRST_GSI + u32::try_from(index).map_err(io::Error::other)?;
         for (queue, kick) in (0u32..).zip(&events.kicks) {
             vm.register_ioevent(kick, &IoEventAddress::Mmio(window + QUEUE_NOTIFY), queue)?;
         }
