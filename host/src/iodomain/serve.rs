@@ -144,8 +144,8 @@ impl EventLoop {
     /// Sends packets as long as the wire is free and somebody may be served.
     pub(super) fn serve_link(&mut self, place: usize) -> bool {
         let mut sent = false;
+        let mut begin = now();
         for _ in 0..SEND_BURST {
-            let begin = now();
             let Some(link) = self.links.get_mut(place) else { break };
             let Some(pick) = link.pick(begin) else { break };
             let id = DeviceId(pick.client.0);
@@ -177,6 +177,7 @@ impl EventLoop {
             let end = now();
             device.usage.latency_max = device.usage.latency_max.max(end.saturating_sub(arrival));
             device.usage.io_cpu += end.saturating_sub(begin);
+            begin = end;
         }
         sent
     }
