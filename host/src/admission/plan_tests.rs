@@ -1,0 +1,85 @@
+//! Whole configurations through admission.
+
+use super::*;
+use crate::config::{check, parse};
+
+fn planned(text: &str) -> Plan {
+    let document = parse("plan.toml", text).expect("a document");
+    plan(&check(&document).expect("a configuration"))
+}
+
+fn tenant(name: &str, period: &str, slice: &str) -> String {
+    format!(
+        "[[tenant]]\nname = \"{name}\"\nimage = \"i\"\n\
+         [tenant.cpu]\nperiod = \"{period}\"\nslice = \"{slice}\"\n"
+    )
+}
+
+#[test]
+fn a_core_is_filled_to_the_last_nanosecond_and_not_beyond() {
+    let head = "[host]\ncores = [0]\ncpu_capacity = 1.0\nprofile = \"none\"\n";
+    let full = format!("{head}{}{}", tenant("a", "10ms", "4ms"), tenant("b", "15ms", "9ms"));
+    assert!(planned(&full).admitted);
+    let over = format!("{full}{}", tenant("c", "10s", "1us"));
+    let answer = planned(&over);
+    assert!(!answer.admitted);
+    let last = answer.tenants.last().expect("three tenants");
+    let refusal = last.refusals.first().expect("a refusal");
+    assert_eq!((refusal.resource.as_str(), refusal.available), ("cpu/0", 0));
+    assert_eq!(refusal.nearest, None);
+}
+
+#[test]
+fn a_refusal_offers_the_nearest_contract_and_that_one_fits() {
+    let head = "[host]\ncores = [0]\nprofile = \"none\"\n";
+    let text =
+        |slice| format!("{head}{}{}", tenant("a", "10ms", "5ms"), tenant("b", "10ms", slice));
+    let answer = planned(&text("6ms"));
+    let refusal = answer.tenants.iter().find_map(|tenant| tenant.refusals.first());
+    let nearest = refusal.and_then(|refusal| refusal.nearest).expect("a nearest contract");
+    assert_eq!((nearest.period_ns, nearest.slice_ns), (10_000_000, 4_500_000));
+    assert!(planned(&text("4500us")).admitted);
+}
+
+#[test]
+fn the_default_profile_leaves_room_for_switches_requests_and_frames() {
+    let text = "[[disk]]\nname = \"d\"\npath = \"/\"\n[[link]]\nname = \"l\"\nrate = \"10Mbit/s\"\n\
+                [[tenant]]\nname = \"a\"\nimage = \"i\"\n\
+                [tenant.cpu]\nperiod = \"10ms\"\nrate = \"95%\"\n\
+                [[tenant.disk]]\ndisk = \"d\"\nperiod = \"4ms\"\nslice = \"100us\"\n\
+                [[tenant.net]]\nlink = \"l\"\nperiod = \"2ms\"\nrate = \"1Mbit/s\"\n";
+    let refused = |text: &str| {
+        let answer = planned(text);
+        answer.tenants.iter().flat_map(|tenant| &tenant.refusals).count()
+    };
+    assert_eq!(refused(text), 3);
+    assert_eq!(refused(&format!("[host]\nprofile = \"none\"\n{text}")), 0);
+}
+
+#[test]
+fn every_virtual_cpu_counts() {
+    let head = "[host]\ncores = [0]\nprofile = \"none\"\n";
+    let text = format!("{head}{}", tenant("a", "10ms", "4ms"));
+    assert!(planned(&text.replace("[tenant.cpu]", "vcpus = 2\n[tenant.cpu]")).admitted);
+    assert!(!planned(&text.replace("[tenant.cpu]", "vcpus = 3\n[tenant.cpu]")).admitted);
+}
+
+#[test]
+fn a_changed_contract_takes_the_place_of_the_old_one_or_leaves_it() {
+    let head = "[host]\ncores = [0]\nprofile = \"none\"\n";
+    let text = format!("{head}{}", tenant("a", "10ms", "6ms"));
+    let config = check(&parse("t", &text).expect("document")).expect("configuration");
+    let mut ledger = Ledger::new(&config);
+    let claims = config.tenants.first().map(Claim::all_of).expect("a tenant");
+    ledger.admit("a", &claims).expect("admitted");
+    let asking = |slice| {
+        let contract = Contract::new(10_000_000, slice, 10_000_000, None).expect("contract");
+        claims.iter().map(|claim| Claim { contract, ..*claim }).collect::<Vec<_>>()
+    };
+    ledger.admit("a", &asking(9_000_000)).expect("fits in place of the old one");
+    ledger.admit("a", &asking(9_900_000)).expect_err("too much");
+    let reserved = |ledger: &Ledger| ledger.report().first().map(|report| report.reserved);
+    assert_eq!(reserved(&ledger), Some(900_000_000));
+    ledger.release("a");
+    assert_eq!(reserved(&ledger), Some(0));
+}
