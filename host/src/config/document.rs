@@ -155,7 +155,7 @@ pub struct LinkTable {
     pub name: String,
     /// Bits or bytes per second; the link is paced to it.
     pub rate: Rate,
-    /// Name of the TAP device to create. Default `moirai-` and the link's name.
+    /// Name of the TAP device to create. Default `mo-` and the link's name.
     pub tap: Option<String>,
     /// Bridge that the TAP joins; it must exist.
     pub bridge: Option<String>,

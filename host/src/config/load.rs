@@ -219,7 +219,7 @@ impl LoadTable {
             let at = format!("{path}.{key}");
             match value {
                 None if needed.contains(&key) => {
-                    let help = format!("a `{kind}` load needs {}", needed.join(", "));
+                    let help = format!("kind `{kind}` needs {}", needed.join(", "));
                     problems.add(path, format!("`{key}` is missing"), &help);
                 }
                 Some(_) if !needed.contains(&key) && !taken.contains(&key) => {
@@ -228,7 +228,7 @@ impl LoadTable {
                         [] => "remove it".to_owned(),
                         known => format!("it has {}", known.join(", ")),
                     };
-                    problems.add(at, format!("a `{kind}` load has no `{key}`"), &help);
+                    problems.add(at, format!("a load of kind `{kind}` has no `{key}`"), &help);
                 }
                 Some(Time(0)) if !["phase", "think", "pause", "announced"].contains(&key) => {
                     let help = "write more than that, or kind = \"idle\" for no load at all";

@@ -5,6 +5,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod documents;
+mod loads;
 mod messages;
 
 const GOOD: &str = include_str!("tests/good.toml");
@@ -83,6 +85,7 @@ fn line() -> impl Strategy<Value = String> {
         "[tenant.cpu]",
         "[[tenant.disk]]",
         "[[tenant.net]]",
+        "[tenant.load.cpu]",
     ]);
     let key = prop::sample::select(vec![
         "name",

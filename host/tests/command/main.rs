@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
 mod link;
+mod simulate;
 
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -77,6 +78,77 @@ fn a_plan_in_text_says_what_is_asked_and_what_is_left() {
     resource                  reserved  capacity
     cpu/1                       60.00%    95.00%
     "#);
+}
+
+#[test]
+fn an_explained_plan_shows_what_is_due_and_what_can_be_supplied() {
+    let text = format!("{HEAD}{}{}", tenant("a", "6ms"), tenant("b", "5ms"));
+    let (status, out, _) = plan(&text, &["--explain", "--json"]);
+    let answer: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(status, 3);
+    let explain = &answer["tenants"][1]["refusals"][0]["explain"];
+    assert_eq!(explain["time_ns"], 10_000_000);
+    assert_eq!(explain["demand_ns"], 11_000_000);
+    assert_eq!(explain["supply_ns"], 9_500_000);
+    assert_eq!(explain["due"][1]["tenant"], "b");
+    assert_eq!(explain["overhead_ns"], 0);
+    insta::assert_snapshot!(plan(&text, &["--explain"]).1, @r#"
+    a                        admitted
+    b                        refused
+        cpu/1: 50.00% asked, 35.00% not reserved; in 10000000 ns up to 11000000 ns are due, but only 9500000 ns can be supplied; 3500us every 10ms would fit
+            10ms after all slices are released at once
+            a                                         1 x 6ms              6ms
+            b                                         1 x 5ms              5ms
+            demand                                                        11ms
+            supply                                                      9500us
+
+    resource                  reserved  capacity
+    cpu/1                       60.00%    95.00%
+    "#);
+    let (_, out, _) = plan(&text, &["--json"]);
+    assert!(!out.contains("explain"), "{out}");
+}
+
+#[test]
+fn overheads_are_part_of_an_explained_demand() {
+    let text = format!("{HEAD}{}", tenant("a", "9400us")).replace("profile = \"none\"\n", "");
+    let (_, out, _) = plan(&text, &["--explain", "--json"]);
+    let answer: Value = serde_json::from_str(&out).unwrap();
+    let explain = &answer["tenants"][0]["refusals"][0]["explain"];
+    assert_eq!(
+        (&explain["demand_ns"], &explain["overhead_ns"]),
+        (&9_520_000.into(), &120_000.into())
+    );
+}
+
+#[test]
+fn demand_is_drawn_against_supply_whether_a_plan_fits_or_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let picture = folder.path().join("plan.svg");
+    for (slice, status, title) in [("2ms", 0, "all that is admitted"), ("5ms", 3, "with b")] {
+        let text = format!("{HEAD}{}{}", tenant("a", "6ms"), tenant("b", slice));
+        let (ended, _, err) = plan(&text, &["--svg", picture.to_str().unwrap()]);
+        assert_eq!((ended, err.as_str()), (status, ""));
+        let svg = std::fs::read_to_string(&picture).unwrap();
+        assert!(svg.starts_with("<svg") && svg.ends_with("</svg>\n"), "{svg}");
+        assert!(svg.contains(title), "{svg}");
+    }
+    assert_eq!(plan(HEAD, &["--svg", "/nowhere/plan.svg"]).0, 1);
+}
+
+#[test]
+fn a_policy_that_is_not_known_or_not_for_a_core_is_refused_with_those_that_are() {
+    let (status, _, err) = plan("[host]\ncores = [1]\ncpu_policy = \"edf\"\n", &[]);
+    assert_eq!(status, 2);
+    assert!(err.contains("FILE:3:14"), "{err}");
+    // Names may be broken at a hyphen.
+    let err = err.replace("\n  │ ", "");
+    for name in moirai_scheduler::POLICIES {
+        assert!(err.contains(name), "{name}: {err}");
+    }
+    let (status, _, err) = plan("[host]\ncores = [1]\ncpu_policy = \"drr\"\n", &[]);
+    assert_eq!(status, 2);
+    assert!(err.contains("FILE:3:14") && err.contains("use atropos, nemesis"), "{err}");
 }
 
 #[test]
