@@ -125,7 +125,7 @@ impl Tenant {
             let mut line = String::new();
             let length = self.console.read_line(&mut line).expect("the console fell silent");
             assert!(length > 0, "the tenant ended");
-            print!("console: {line}");
+            eprint!("console: {line}");
             let value: Value = serde_json::from_str(line.trim()).unwrap_or_default();
             if value["event"] == event {
                 return value;
