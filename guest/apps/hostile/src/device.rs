@@ -6,6 +6,7 @@ use alloc::format;
 use moirai_sdk::{App, AppError, Buffer, MS, now};
 
 pub(crate) const QUEUE_SELECT: usize = 0x30;
+pub(crate) const QUEUE_SIZE_MAX: usize = 0x34;
 pub(crate) const QUEUE_SIZE: usize = 0x38;
 pub(crate) const QUEUE_READY: usize = 0x44;
 pub(crate) const QUEUE_NOTIFY: usize = 0x50;
@@ -44,7 +45,7 @@ pub(crate) const TABLE: usize = 0x3200;
 pub(crate) const DATA: usize = 0x4000;
 const MEMORY_BYTES: usize = 0x1_0000;
 /// How long a device gets to react.
-const PATIENCE_NS: u64 = 100 * MS;
+const PATIENCE_NS: u64 = 3000 * MS;
 
 /// The registers of one device.
 #[derive(Clone, Copy)]
@@ -120,6 +121,8 @@ pub(crate) struct Rig {
     pub(crate) queue: u32,
     pub(crate) is_network: bool,
     next: u16,
+    /// Where in the memory the device thinks the used ring is.
+    used_at: usize,
 }
 
 impl Rig {
@@ -128,7 +131,14 @@ impl Rig {
         let rigs = Window::all(app).map(|window| {
             let is_network = window.read(DEVICE_ID) == NETWORK;
             let memory = Buffer::new(MEMORY_BYTES)?;
-            Ok(Self { window, memory, queue: u32::from(is_network), is_network, next: 0 })
+            Ok(Self {
+                window,
+                memory,
+                queue: u32::from(is_network),
+                is_network,
+                next: 0,
+                used_at: USED,
+            })
         });
         rigs.collect()
     }
@@ -159,6 +169,7 @@ impl Rig {
     /// Makes the rig's queue ready, its three areas at these offsets of the memory, and starts.
     pub(crate) fn start_with(&mut self, areas: [usize; 3]) -> Result<(), AppError> {
         self.negotiate()?;
+        self.used_at = areas[2];
         self.window.write(QUEUE_SELECT, self.queue);
         self.window.write(QUEUE_SIZE, SIZE.into());
         self.window.place(areas.map(|offset| self.address(offset)));
@@ -225,7 +236,7 @@ impl Rig {
 
     pub(crate) fn used(&self) -> u16 {
         // SAFETY: inside the memory; the device may write it at any time.
-        unsafe { self.memory.as_mut_ptr().add(USED + 2).cast::<u16>().read_volatile() }
+        unsafe { self.memory.as_mut_ptr().add(self.used_at + 2).cast::<u16>().read_volatile() }
     }
 
     /// Waits until the device has failed or used a chain.

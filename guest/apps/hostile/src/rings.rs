@@ -4,8 +4,8 @@ use alloc::vec::Vec;
 use moirai_sdk::{App, AppError};
 
 use crate::device::{
-    DATA, HEADER, INDIRECT, NEXT, QUEUE_READY, QUEUE_SELECT, QUEUE_SIZE, Rig, SIZE, STATUS,
-    STATUS_BYTE, TABLE, Verdict, WRITE,
+    DATA, HEADER, INDIRECT, NEXT, QUEUE_READY, QUEUE_SELECT, QUEUE_SIZE, QUEUE_SIZE_MAX, Rig, SIZE,
+    STATUS, STATUS_BYTE, TABLE, Verdict, WRITE,
 };
 use crate::{Score, device};
 
@@ -164,7 +164,9 @@ pub(crate) fn sizes(app: &App) -> Result<Score, AppError> {
         let good = rig.address(0);
         let memory_end = 1 << 40;
         let places = [good + 8, good + 1, memory_end, u64::MAX - 15, !0xfff, 0xfee0_0000];
-        let sizes = [0, 3, 512, 65_535, 65_536, u32::MAX];
+        rig.window.write(QUEUE_SELECT, rig.queue);
+        let too_large = 2 * rig.window.read(QUEUE_SIZE_MAX);
+        let sizes = [0, 3, too_large, 65_535, 65_536, u32::MAX];
         let bad_sizes = sizes.into_iter().map(|size| (size, good));
         for (size, place) in bad_sizes.chain(places.into_iter().map(|place| (256, place))) {
             rig.negotiate()?;
