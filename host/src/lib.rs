@@ -19,5 +19,6 @@ pub mod config;
 pub mod demo;
 pub mod dispatcher;
 pub mod iodomain;
+mod mailbox;
 pub mod recorder;
 pub mod service;

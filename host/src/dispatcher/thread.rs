@@ -1,27 +1,26 @@
 //! The dispatcher's thread: takes commands, sleeps until the next round, measures its own lateness.
 
-use std::os::fd::AsFd;
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
 
 use hdrhistogram::Histogram;
 use moirai_scheduler::{Contract, Nanos, policy_by_name};
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
-use rustix::fd::OwnedFd;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::core::{Core, FIRST_PRIORITY};
 use super::kernel::{LinuxThread, now, own_cpu_time, pin, set_scheduler};
 use super::stall::{new_histogram, percentiles};
 use super::{CoreSnapshot, DispatcherError, DispatcherSpec, VcpuId, VcpuSnapshot, VcpuSpec};
+use crate::mailbox::{Inbox, Mailbox, mailbox};
 
 /// Above every vCPU of the core, below the noise probe.
 const DISPATCHER_PRIORITY: i32 = FIRST_PRIORITY + 8;
 /// How many vCPUs a core can have.
 const CAPACITY: usize = 1024;
 
-type Reply<T> = SyncSender<Result<T, DispatcherError>>;
+type Reply<T> = crate::mailbox::Reply<Result<T, DispatcherError>>;
 
+#[derive(Debug)]
 enum Command {
     Attach(Box<VcpuSpec>, Reply<VcpuId>),
     Change(VcpuId, Contract, Reply<()>),
@@ -34,8 +33,7 @@ enum Command {
 #[derive(Debug)]
 pub struct Dispatcher {
     core: usize,
-    commands: Sender<Command>,
-    doorbell: Arc<OwnedFd>,
+    mailbox: Mailbox<Command>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -48,13 +46,10 @@ impl Dispatcher {
         let core = spec.core;
         let policy = policy_by_name(&spec.policy, CAPACITY)
             .map_err(|_| DispatcherError::UnknownPolicy { name: spec.policy.clone() })?;
-        let doorbell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
-            .map_err(|source| DispatcherError::Setup { core, source: source.into() })?;
-        let doorbell = Arc::new(doorbell);
-        let (commands, inbox) = channel();
+        let (mailbox, inbox) =
+            mailbox().map_err(|source| DispatcherError::Setup { core, source })?;
         let (report, started) = sync_channel(1);
         let thread = std::thread::Builder::new().name(format!("cpu-{core}")).spawn({
-            let doorbell = Arc::clone(&doorbell);
             move || {
                 let ready = pin(0, core).and_then(|()| {
                     if spec.scheduling {
@@ -67,13 +62,13 @@ impl Dispatcher {
                 let _ = report.send(ready);
                 if !failed {
                     let rounds = Core::new(policy, spec.scheduling, spec.stalls.clone());
-                    Loop { spec, rounds, inbox, doorbell, late: new_histogram() }.run();
+                    Loop { spec, rounds, inbox, late: new_histogram() }.run();
                 }
             }
         });
         let thread = thread.map_err(|source| DispatcherError::Setup { core, source })?;
         match started.recv() {
-            Ok(Ok(())) => Ok(Self { core, commands, doorbell, thread: Some(thread) }),
+            Ok(Ok(())) => Ok(Self { core, mailbox, thread: Some(thread) }),
             Ok(Err(source)) => Err(DispatcherError::RealTime { core, source }),
             Err(_) => Err(DispatcherError::Gone { core }),
         }
@@ -112,34 +107,23 @@ impl Dispatcher {
     }
 
     fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, DispatcherError> {
-        let (reply, answer) = sync_channel(1);
-        let gone = || DispatcherError::Gone { core: self.core };
-        self.commands.send(command(reply)).map_err(|_| gone())?;
-        ring(&self.doorbell);
-        answer.recv().map_err(|_| gone())?
+        self.mailbox.ask(command).ok_or(DispatcherError::Gone { core: self.core })?
     }
 }
 
 impl Drop for Dispatcher {
     fn drop(&mut self) {
-        let _ = self.commands.send(Command::End);
-        ring(&self.doorbell);
+        let _ = self.mailbox.tell(Command::End);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
     }
 }
 
-fn ring(doorbell: &OwnedFd) {
-    // A counter that is full already wakes the thread just as well.
-    let _ = rustix::io::write(doorbell, &1u64.to_ne_bytes());
-}
-
 struct Loop {
     spec: DispatcherSpec,
     rounds: Core<LinuxThread>,
-    inbox: Receiver<Command>,
-    doorbell: Arc<OwnedFd>,
+    inbox: Inbox<Command>,
     late: Histogram<u64>,
 }
 
@@ -152,7 +136,7 @@ impl Loop {
                 self.late.saturating_record(woke - planned);
                 self.spec.stalls.note_late(planned, woke);
             }
-            while let Ok(command) = self.inbox.try_recv() {
+            while let Some(command) = self.inbox.next() {
                 if matches!(command, Command::End) {
                     return;
                 }
@@ -174,10 +158,9 @@ impl Loop {
                 tv_nsec: i64::try_from(rest % 1_000_000_000).unwrap_or(0),
             }
         });
-        let mut fds = [PollFd::from_borrowed_fd(self.doorbell.as_fd(), PollFlags::IN)];
+        let mut fds = [PollFd::from_borrowed_fd(self.inbox.bell(), PollFlags::IN)];
         if poll(&mut fds, rest.as_ref()).is_ok_and(|ready| ready > 0) {
-            let mut count = [0u8; 8];
-            let _ = rustix::io::read(&self.doorbell, &mut count);
+            self.inbox.silence();
         }
     }
 

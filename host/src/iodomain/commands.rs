@@ -29,7 +29,7 @@ const NET_QUEUES: usize = 2;
 impl EventLoop {
     /// Takes all commands that wait.
     pub(super) fn obey(&mut self, now: Nanos) {
-        while let Ok(command) = self.inbox.try_recv() {
+        while let Some(command) = self.inbox.next() {
             // Whoever asked may have stopped waiting; the answer is then nobody's.
             match command {
                 Command::AttachBlk(id, spec, reply) => {

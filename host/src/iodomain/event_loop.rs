@@ -6,13 +6,10 @@
 //! most a burst. What is left over is looked at in the next turn.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use moirai_devices::backend::uring::{Completion, Ring};
 use moirai_scheduler::Nanos;
-use rustix::fd::OwnedFd;
 
 use super::DeviceId;
 use super::audit::Hiccups;
@@ -23,14 +20,14 @@ use super::link::Link;
 use super::serve::{InFlight, announce};
 use super::token::Token;
 use crate::dispatcher::{StallLog, now};
+use crate::mailbox::Inbox;
 
 /// All state of one I/O domain. Owned by its thread.
 pub(super) struct EventLoop {
     pub(super) name: String,
     pub(super) core: Option<usize>,
     pub(super) ring: Ring,
-    pub(super) doorbell: Arc<OwnedFd>,
-    pub(super) inbox: Receiver<Command>,
+    pub(super) inbox: Inbox<Command>,
     pub(super) disks: Vec<Disk>,
     pub(super) links: Vec<Link>,
     pub(super) devices: BTreeMap<DeviceId, Device>,
@@ -134,7 +131,7 @@ impl EventLoop {
         let Completion { token, result, more } = completion;
         match Token::decode(token) {
             Some(Token::Doorbell) => {
-                let _ = rustix::io::read(&self.doorbell, &mut [0u8; 8]);
+                self.inbox.silence();
                 if !more {
                     self.watch_doorbell();
                 }

@@ -1,21 +1,19 @@
 //! What the rest of the host service holds of an I/O domain: a way to ask its thread.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc::{Sender, SyncSender, channel, sync_channel};
+use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
 
 use moirai_devices::backend::uring::Ring;
 use moirai_scheduler::{Account, Contract, Policy, policy_by_name};
-use rustix::event::{EventfdFlags, eventfd};
-use rustix::fd::OwnedFd;
 
 use super::disk::Disk;
 use super::event_loop::EventLoop;
 use super::link::Link;
 use super::{BlkSpec, DeviceId, DomainSnapshot, GroupSpec, IoDomainError, NetSpec};
 use crate::dispatcher::{pin, set_scheduler};
+use crate::mailbox::{Mailbox, mailbox};
 
 /// How many devices an event loop serves at most.
 const DEVICES: usize = 1024;
@@ -24,8 +22,9 @@ const RING_ENTRIES: u32 = 8192;
 /// Below the dispatchers, above everything that serves no contract.
 pub(super) const PRIORITY: i32 = 80;
 
-pub(super) type Reply<T> = SyncSender<Result<T, IoDomainError>>;
+pub(super) type Reply<T> = crate::mailbox::Reply<Result<T, IoDomainError>>;
 
+#[derive(Debug)]
 pub(super) enum Command {
     AttachBlk(DeviceId, Box<BlkSpec>, Reply<()>),
     AttachNet(DeviceId, Box<NetSpec>, Reply<()>),
@@ -38,8 +37,7 @@ pub(super) enum Command {
 /// A running I/O domain; ends with the value.
 #[derive(Debug)]
 pub struct IoDomain {
-    commands: Sender<Command>,
-    doorbell: Arc<OwnedFd>,
+    mailbox: Mailbox<Command>,
     next_id: AtomicU32,
     thread: Option<JoinHandle<()>>,
 }
@@ -50,14 +48,10 @@ impl IoDomain {
     /// # Errors
     /// If a policy is unknown, or ring, thread or priority cannot be had.
     pub fn start(spec: GroupSpec) -> Result<Self, IoDomainError> {
-        let doorbell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
-            .map_err(|error| IoDomainError::Setup(error.into()))?;
-        let doorbell = Arc::new(doorbell);
+        let (mailbox, inbox) = mailbox().map_err(IoDomainError::Setup)?;
         let (disks, links) = resources(&spec.name, spec.disks, spec.links)?;
-        let (commands, inbox) = channel();
         let (report, started) = sync_channel(1);
         let thread = std::thread::Builder::new().name(format!("io-{}", spec.name)).spawn({
-            let doorbell = Arc::clone(&doorbell);
             move || {
                 let ready = spec
                     .core
@@ -72,7 +66,6 @@ impl IoDomain {
                             name: spec.name,
                             core: spec.core,
                             ring,
-                            doorbell,
                             inbox,
                             disks,
                             links,
@@ -99,9 +92,7 @@ impl IoDomain {
         });
         let thread = thread.map_err(IoDomainError::Setup)?;
         match started.recv() {
-            Ok(Ok(())) => {
-                Ok(Self { commands, doorbell, next_id: AtomicU32::new(0), thread: Some(thread) })
-            }
+            Ok(Ok(())) => Ok(Self { mailbox, next_id: AtomicU32::new(0), thread: Some(thread) }),
             Ok(Err(error)) => Err(IoDomainError::Setup(error)),
             Err(_) => Err(IoDomainError::Gone),
         }
@@ -156,26 +147,17 @@ impl IoDomain {
     }
 
     fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, IoDomainError> {
-        let (reply, answer) = sync_channel(1);
-        self.commands.send(command(reply)).map_err(|_| IoDomainError::Gone)?;
-        ring(&self.doorbell);
-        answer.recv().map_err(|_| IoDomainError::Gone)?
+        self.mailbox.ask(command).ok_or(IoDomainError::Gone)?
     }
 }
 
 impl Drop for IoDomain {
     fn drop(&mut self) {
-        let _ = self.commands.send(Command::End);
-        ring(&self.doorbell);
+        let _ = self.mailbox.tell(Command::End);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
     }
-}
-
-fn ring(doorbell: &OwnedFd) {
-    // A counter that is full already wakes the thread just as well.
-    let _ = rustix::io::write(doorbell, &1u64.to_ne_bytes());
 }
 
 fn resources(

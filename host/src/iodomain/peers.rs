@@ -1,7 +1,5 @@
 //! The vhost-user peers: what they say, which of their descriptors are watched, how they are left.
 
-use std::sync::Arc;
-
 use moirai_devices::net::rx;
 use moirai_devices::vhost::Event;
 use moirai_scheduler::Nanos;
@@ -109,8 +107,8 @@ impl EventLoop {
     }
 
     pub(super) fn watch_doorbell(&mut self) {
-        let doorbell = Arc::clone(&self.doorbell);
-        if let Err(error) = self.ring.poll_readable(doorbell.as_fd(), Token::Doorbell.encode()) {
+        let token = Token::Doorbell.encode();
+        if let Err(error) = self.ring.poll_readable(self.inbox.bell(), token) {
             tracing::error!(group = %self.name, "the I/O domain is deaf: {error}");
         }
     }
