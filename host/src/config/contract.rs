@@ -7,6 +7,8 @@ use super::document::{ContractTable, Extra};
 use super::problem::Problem;
 use super::units::{Rate, Time};
 
+/// The shortest period: a decision costs microseconds, and one period has at least one.
+const SHORTEST_PERIOD: u64 = 10_000;
 /// Period of a contract that guarantees nothing and names none.
 const BEST_EFFORT_PERIOD: u64 = 10_000_000;
 
@@ -48,6 +50,12 @@ pub fn resolve(table: &ContractTable, scope: Scope, path: &str) -> Result<Contra
         }
         None => BEST_EFFORT_PERIOD,
     };
+    if (1..SHORTEST_PERIOD).contains(&period) {
+        let shortest = Time(SHORTEST_PERIOD);
+        let message = format!("a period of {} is shorter than {shortest}", Time(period));
+        let help = "no scheduler decides that often: take periods of milliseconds";
+        return Err(at("period", message, help));
+    }
     let slice = match (table.slice, table.rate) {
         (Some(_), Some(_)) => {
             let message = "`slice` and `rate` are both given".to_owned();

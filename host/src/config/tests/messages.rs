@@ -172,6 +172,17 @@ fn zero_negative_and_absurd_times_are_refused() {
        ╰────
      help: promises about time need periods of milliseconds to seconds
     "#);
+    let tiny = "image = \"i\"\n[tenant.cpu]\nperiod = \"10ns\"\nslice = \"1ns\"";
+    insta::assert_snapshot!(said_of_tenant(tiny), @r#"
+     × a period of 10ns is shorter than 10us
+       ╭─[bad.toml:13:10]
+    12 │ [tenant.cpu]
+    13 │ period = "10ns"
+       ·          ──────
+    14 │ slice = "1ns"
+       ╰────
+     help: no scheduler decides that often: take periods of milliseconds
+    "#);
     let nothing = "image = \"i\"\n[tenant.cpu]\nperiod = \"10ms\"\nslice = 0";
     insta::assert_snapshot!(said_of_tenant(nothing), @r#"
      × a slice of zero without `extra` would never get any service
