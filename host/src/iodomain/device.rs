@@ -6,8 +6,6 @@
 //! is detached: it serves nothing and says why.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use moirai_devices::backend::file::Volume;
 use moirai_devices::blk;
@@ -16,6 +14,7 @@ use moirai_devices::vhost::Session;
 use moirai_scheduler::{Contract, Head, Nanos};
 
 use super::DeviceId;
+use super::populate::{Presence, Report};
 
 /// How many chains are taken off one ring at a time, so that no tenant holds up the loop.
 const BATCH: usize = 64;
@@ -40,7 +39,7 @@ pub(super) struct Device {
     pub(super) session: Session,
     pub(super) body: Body,
     /// Whether all of the guest's memory is present in this process.
-    pub(super) present: Arc<AtomicBool>,
+    pub(super) memory: Report,
     /// Queues that may be served, by index.
     pub(super) running: Vec<bool>,
     /// Queues whose driver is told not to kick because the loop looks by itself.
@@ -118,7 +117,7 @@ impl Device {
             contract,
             session,
             body,
-            present: Arc::default(),
+            memory: Report::default(),
             running: vec![false; queues],
             polled: vec![false; queues],
             draining: Vec::new(),
@@ -153,7 +152,7 @@ impl Device {
     /// Takes a batch of requests off a ring.
     pub(super) fn take(&mut self, queue: u16, now: Nanos) -> Taken {
         let nothing = Taken { new_head: false, more: false };
-        if !self.runs(queue) {
+        if !self.runs(queue) || self.memory.get() == Presence::Coming {
             return nothing;
         }
         let Some(vring) = self.session.queue(queue) else { return nothing };
@@ -252,6 +251,9 @@ impl Device {
 
     /// Prepares for sleep: asks the drivers to kick again. True if something arrived meanwhile.
     pub(super) fn arm(&mut self, queue: u16) -> bool {
+        if self.memory.get() == Presence::Coming {
+            return false;
+        }
         let Some(polled) = self.polled.get_mut(usize::from(queue)).filter(|polled| **polled) else {
             return false;
         };

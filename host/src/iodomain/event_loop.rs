@@ -17,10 +17,14 @@ use super::device::{Body, Device};
 use super::disk::Disk;
 use super::handle::Command;
 use super::link::Link;
+use super::populate::Presence;
 use super::serve::{InFlight, announce};
 use super::token::Token;
 use crate::dispatcher::{StallLog, now};
 use crate::mailbox::Inbox;
+
+/// How often the loop looks whether a guest's memory is present by now.
+const POPULATING_LOOK: Nanos = 2_000_000;
 
 /// All state of one I/O domain. Owned by its thread.
 pub(super) struct EventLoop {
@@ -217,7 +221,9 @@ impl EventLoop {
         let disks = self.disks.iter().filter_map(|disk| disk.timeout(now));
         let unread = self.links.iter().any(|link| link.unread).then_some(now);
         let again = (!self.again.is_empty()).then_some(now);
-        let next = links.chain(disks).chain(unread).chain(again).min();
+        let coming = self.devices.values().any(|device| device.memory.get() == Presence::Coming);
+        let coming = coming.then_some(now + POPULATING_LOOK);
+        let next = links.chain(disks).chain(unread).chain(again).chain(coming).min();
         next.map(|next| Duration::from_nanos(next.saturating_sub(now)))
     }
 }

@@ -36,7 +36,7 @@ impl EventLoop {
     fn event(&mut self, id: DeviceId, event: Event, now: Nanos) {
         let Some(device) = self.devices.get_mut(&id) else { return };
         match event {
-            Event::Memory(memory) => device.present = populate(self.core, &memory),
+            Event::Memory(memory) => device.memory = populate(self.core, &memory),
             Event::Features(features) => match &mut device.body {
                 Body::Net(net) => net.rx = rx::Frontend::new(features),
                 Body::Blk(blk) => {

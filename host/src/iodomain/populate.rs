@@ -9,7 +9,7 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use super::background::background;
@@ -26,11 +26,46 @@ pub(super) const OFFLOAD_BYTES: u64 = 64 << 10;
 /// Unit of `st_blocks`.
 const BLOCK_BYTES: u64 = 512;
 
-/// Populates `memory` in the background; the flag becomes true when all of it is present.
-pub(super) fn populate(core: Option<usize>, memory: &Arc<GuestMemory>) -> Arc<AtomicBool> {
+/// Whether a guest's memory is present.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Presence {
+    /// Nobody knows: pages may have to be faulted in.
+    Unknown,
+    /// It is being made present; the guest's requests wait until it is.
+    Coming,
+    /// All of it is.
+    Present,
+}
+
+/// The presence of one guest's memory, as its populating thread reports it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Report(Arc<AtomicU8>);
+
+impl Report {
+    pub(super) fn get(&self) -> Presence {
+        match self.0.load(Ordering::Acquire) {
+            1 => Presence::Coming,
+            2 => Presence::Present,
+            _ => Presence::Unknown,
+        }
+    }
+
+    fn set(&self, presence: Presence) {
+        let number = match presence {
+            Presence::Unknown => 0,
+            Presence::Coming => 1,
+            Presence::Present => 2,
+        };
+        self.0.store(number, Ordering::Release);
+    }
+}
+
+/// Populates `memory` in the background.
+pub(super) fn populate(core: Option<usize>, memory: &Arc<GuestMemory>) -> Report {
     let memory = Arc::clone(memory);
-    let present = Arc::new(AtomicBool::new(false));
-    let report = Arc::clone(&present);
+    let presence = Report::default();
+    presence.set(Presence::Coming);
+    let report = presence.clone();
     background("populate", core, move || {
         let all = memory.iter().all(|region| {
             let allocated = region.file_offset().and_then(|file| file.file().metadata().ok());
@@ -39,9 +74,9 @@ pub(super) fn populate(core: Option<usize>, memory: &Arc<GuestMemory>) -> Arc<At
             let length = usize::try_from(region.len()).unwrap_or(0);
             whole && touch(region.as_ptr() as usize, length)
         });
-        report.store(all, Ordering::Release);
+        report.set(if all { Presence::Present } else { Presence::Unknown });
     });
-    present
+    presence
 }
 
 fn touch(base: usize, length: usize) -> bool {

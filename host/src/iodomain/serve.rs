@@ -3,8 +3,6 @@
 //! The scheduler of a disk or link says whose unit is next; this file takes it from its device,
 //! hands it on and tells the scheduler what is at the head of that device's queue now.
 
-use std::sync::atomic::Ordering;
-
 use moirai_devices::backend::{Job, Step, Storage as _};
 use moirai_devices::blk::Outcome;
 use moirai_devices::net::tx::TxPacket;
@@ -17,7 +15,7 @@ use super::disk::Disk;
 use super::event_loop::EventLoop;
 use super::link::Link;
 use super::meter::Payer;
-use super::populate::OFFLOAD_BYTES;
+use super::populate::{OFFLOAD_BYTES, Presence};
 use super::token::Token;
 use crate::dispatcher::now;
 
@@ -95,7 +93,7 @@ impl EventLoop {
         let Some(mut in_flight) = self.jobs.get_mut(place).and_then(Option::take) else { return };
         let token = Token::Job(slot).encode();
         let device = self.devices.get_mut(&in_flight.device);
-        let present = device.as_ref().is_some_and(|it| it.present.load(Ordering::Acquire));
+        let present = device.as_ref().map(|device| device.memory.get()) == Some(Presence::Present);
         self.ring.set_offload(if present { u64::MAX } else { OFFLOAD_BYTES });
         let step = match device.map(|device| &mut device.body) {
             Some(Body::Blk(blk)) => match result {
