@@ -230,8 +230,9 @@ address = "10.77.0.1/24"
         let mut found = Value::Null;
         wait_for(&format!("{tenant} reports {event:?}"), || {
             let console = self.console(tenant);
-            let reports = console.lines().filter_map(|line| serde_json::from_str(line.trim()).ok());
-            let last = reports.filter(|report: &Value| report["event"] == event).next_back();
+            let mut reports =
+                console.lines().filter_map(|line| serde_json::from_str(line.trim()).ok());
+            let last = reports.rfind(|report: &Value| report["event"] == event);
             found = last.unwrap_or_default();
             !found.is_null()
         });
