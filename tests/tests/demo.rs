@@ -5,7 +5,10 @@ use moirai_tests::{last_json, moirai, said};
 
 #[test]
 fn the_film_arrives_on_time_with_scheduling_and_is_ruined_without() {
-    let output = moirai(&["demo", "--seconds", "8", "--json"]);
+    let folder = tempfile::tempdir().unwrap();
+    let svg = folder.path().join("arrivals.svg");
+    let svg = svg.to_str().unwrap();
+    let output = moirai(&["demo", "--seconds", "8", "--json", "--svg", svg]);
     let report = last_json(&output);
     println!("{}", said(&output));
     assert_eq!(report["payload_copies"], 0);
