@@ -1,12 +1,14 @@
 //! Guest images made of a few bytes, so that the tests need no guest toolchain.
 
 use moirai_abi::boot::{NOTE_NAME, NOTE_TYPE_RING3, RING3_VERSION};
+use moirai_abi::machine::{DEVICE_FIRST_VECTOR, DEVICE_VECTORS};
 
 /// Where the single segment of an image goes.
 pub const BASE: u64 = 0x10_0000;
 const PAGE_DIRECTORY: usize = 0x2000;
 const GDT: usize = 0x4000;
 const TSS: usize = 0x5000;
+const HANDLER: usize = 0x7800;
 const IDT: usize = 0x8000;
 const CODE: usize = 0x9000;
 const STACK_TOP: u64 = BASE + 0xf000;
@@ -83,7 +85,8 @@ fn note(name: &[u8], kind: u32, desc: &[u8]) -> Vec<u8> {
     note
 }
 
-/// Page tables, GDT, TSS, an empty IDT (every exception is a triple fault) and the code.
+/// Page tables, GDT, TSS, an IDT that takes device interrupts and nothing else (every exception is a
+/// triple fault), and the code.
 fn memory_image(code: &[u8]) -> Vec<u8> {
     let mut memory = vec![0; CODE];
     let mut put = |offset: usize, value: u64| {
@@ -111,6 +114,13 @@ fn memory_image(code: &[u8]) -> Vec<u8> {
         (0x40, 0x8b00_0000_2068 | (tss & 0xff_ffff) << 16 | (tss >> 24 & 0xff) << 56),
     ];
     descriptors.into_iter().for_each(|(selector, value)| put(GDT + selector, value));
+    const IRETQ: u64 = 0xcf48;
+    put(HANDLER, IRETQ);
+    let handler = BASE + HANDLER as u64;
+    let present_gate = 0xee00 << 32 | 0x10 << 16;
+    let gate = handler & 0xffff | present_gate | (handler >> 16 & 0xffff) << 48;
+    let vectors = (DEVICE_FIRST_VECTOR as usize..).take(DEVICE_VECTORS as usize);
+    vectors.for_each(|vector| put(IDT + 16 * vector, gate));
     put(TSS + 4, STACK_TOP - 0x1000);
     put(TSS + 0x66, 0x68);
     memory.extend(code);
