@@ -15,7 +15,7 @@ use thiserror::Error;
 
 use crate::launch::{
     self, Boot, ChannelError, Child, ExitReason, KvmError, LaunchFds, LaunchSpec, Sandbox,
-    SpawnError, ToHost,
+    SpawnError, ToHost, Transport,
 };
 
 const USAGE: &str = "usage: moirai-tenant run IMAGE [--memory 64M] [--vcpus 1] [--cmdline WORDS] \
@@ -80,7 +80,9 @@ pub fn main(arguments: &[String]) -> Result<ExitCode, RunError> {
         image: image.into(),
         console: theirs.into(),
         gate: open_gates()?,
+        initrd: None,
         devices: Vec::new(),
+        own_devices: Vec::new(),
     };
     let binary = std::env::current_exe()?;
     let start = Instant::now();
@@ -181,7 +183,10 @@ fn parse(arguments: &[String]) -> Result<Options, RunError> {
         vcpus: 1,
         cmdline: String::new(),
         boot: Boot::Auto,
+        initrd: false,
+        transport: Transport::Mmio,
         devices: Vec::new(),
+        own_devices: Vec::new(),
         sandbox: Sandbox::default(),
     };
     let mut time = false;

@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use moirai_devices::backend::file::Volume;
 use moirai_vmm::launch::{
-    Boot, DeviceSpec, LaunchFds, LaunchSpec, Sandbox, SpawnError, kvm::KvmError, kvm::open_kvm,
-    spawn,
+    Boot, DeviceSpec, LaunchFds, LaunchSpec, Sandbox, SpawnError, Transport, kvm::KvmError,
+    kvm::open_kvm, spawn,
 };
 
 use super::open::{Opened, open};
@@ -196,7 +196,10 @@ fn start(shared: &Arc<Shared>, tenant: &Arc<Tenant>, opened: Opened) -> Result<(
         vcpus: u8::try_from(spec.vcpus).unwrap_or(u8::MAX),
         cmdline: spec.args.clone(),
         boot: Boot::Auto,
+        initrd: false,
+        transport: Transport::Mmio,
         devices: devices.specs,
+        own_devices: Vec::new(),
         sandbox: Sandbox { enabled: true, uid, gid: uid },
     };
     let fds = LaunchFds {
@@ -204,7 +207,9 @@ fn start(shared: &Arc<Shared>, tenant: &Arc<Tenant>, opened: Opened) -> Result<(
         image: opened.image.into(),
         console: theirs.into(),
         gate: gate_fd,
+        initrd: None,
         devices: devices.sockets,
+        own_devices: Vec::new(),
     };
     let child = spawn(&shared.binary, &launch, fds)?;
     tenant.with(|live| live.pid = Some(child.pid()));

@@ -12,7 +12,7 @@ use moirai_host::dispatcher::{GatePage, StallLog};
 use moirai_host::iodomain::{DiskSpec, GroupSpec, IoDomain};
 use moirai_scheduler::{Contract, Nanos, Weight};
 use moirai_vmm::launch::{
-    Boot, Child, DeviceSpec, LaunchFds, LaunchSpec, Sandbox, ToHost, open_kvm, spawn,
+    Boot, Child, DeviceSpec, LaunchFds, LaunchSpec, Sandbox, ToHost, Transport, open_kvm, spawn,
 };
 use serde_json::Value;
 
@@ -100,7 +100,10 @@ impl Tenant {
             vcpus: 1,
             cmdline: cmdline.into(),
             boot: Boot::Auto,
+            initrd: false,
+            transport: Transport::Mmio,
             devices: sockets.iter().map(device).collect(),
+            own_devices: Vec::new(),
             sandbox: Sandbox { enabled: true, uid: Some(233_333), gid: Some(233_333) },
         };
         let fds = LaunchFds {
@@ -108,6 +111,8 @@ impl Tenant {
             image: image(app),
             console: theirs.into(),
             gate,
+            initrd: None,
+            own_devices: Vec::new(),
             devices: sockets.into_iter().map(|(_, _, socket)| socket.into()).collect(),
         };
         let child = spawn(&tenant_binary(), &spec, fds).unwrap();

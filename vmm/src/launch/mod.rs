@@ -22,6 +22,6 @@ pub use channel::{ChannelError, HostChannel, TenantChannel, pair};
 pub use kvm::{KvmError, open_kvm};
 pub use spawn::{CONTROL_FD, Child, Ended, SpawnError, spawn};
 pub use spec::{
-    Boot, DeviceSpec, ExitReason, FromHost, LaunchFds, LaunchSpec, Sandbox, SpecError, Stage,
-    ToHost,
+    Boot, DeviceSpec, ExitReason, FromHost, LaunchFds, LaunchSpec, OwnDevice, Sandbox, SpecError,
+    Stage, ToHost, Transport,
 };

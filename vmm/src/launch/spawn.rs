@@ -50,8 +50,8 @@ pub enum Ended {
 /// A specification that cannot be, a binary that cannot be run, or a child that died at once.
 pub fn spawn(binary: &Path, spec: &LaunchSpec, fds: LaunchFds) -> Result<Child, SpawnError> {
     spec.validate()?;
-    if fds.devices.len() != spec.devices.len() {
-        let (got, needed) = (4 + fds.devices.len(), 4 + spec.devices.len());
+    let (got, needed) = (fds.in_order().len(), spec.descriptors());
+    if got != needed || fds.initrd.is_some() != spec.initrd {
         return Err(SpecError::Descriptors { got, needed }.into());
     }
     let run_error = |error| SpawnError::Run { binary: binary.to_path_buf(), error };
@@ -60,8 +60,7 @@ pub fn spawn(binary: &Path, spec: &LaunchSpec, fds: LaunchFds) -> Result<Child, 
     let pid = on_spawner_thread(path, theirs.into()).map_err(run_error)?;
     let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(|e| run_error(e.into()))?;
     let child = Child { pid, pidfd, control, ended: None };
-    let first = [&fds.kvm, &fds.image, &fds.console, &fds.gate];
-    let fds: Vec<_> = first.into_iter().chain(&fds.devices).map(AsFd::as_fd).collect();
+    let fds: Vec<_> = fds.in_order().into_iter().map(AsFd::as_fd).collect();
     child.control.send(&FromHost::Launch(spec.clone()), &fds)?;
     Ok(child)
 }

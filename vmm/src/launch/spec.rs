@@ -19,17 +19,61 @@ pub const MAX_QUEUES: u16 = 16;
 /// Most descriptors of one queue (virtio 1.2, section 2.7).
 pub const MAX_QUEUE_SIZE: u16 = 32768;
 
+/// Least and most context id of a guest (virtio 1.2, section 5.10.4): 0 to 2 are reserved, and so is
+/// the last one.
+pub const MIN_CID: u32 = 3;
+/// See [`MIN_CID`].
+pub const MAX_CID: u32 = u32::MAX - 1;
+
 /// How the first vCPU enters the image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Boot {
-    /// Straight into ring 3 if the image has the ring-3 note, else by PVH.
+    /// Straight into ring 3 if the image has the ring-3 note, else by PVH; a bzImage by the 64-bit
+    /// Linux boot protocol.
     #[default]
     Auto,
     /// The PVH entry point (32-bit protected mode, ring 0).
     Pvh,
     /// The ring-3 note; an image without it is refused.
     Ring3,
+}
+
+/// How a guest finds and drives its virtio devices.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Transport {
+    /// Register windows, announced on the command line (ring 3) or by ACPI (virtio 1.2, 4.2).
+    #[default]
+    Mmio,
+    /// Functions on a PCI Express bus, one MSI-X vector per queue (virtio 1.2, 4.1).
+    Pci,
+}
+
+/// A virtio device that this process serves itself, because nobody shares it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum OwnDevice {
+    /// Entropy from the kernel's generator. No descriptor.
+    Rng,
+    /// A second console. Descriptor: a stream socket, guest output out, input in.
+    Console,
+    /// Memory that the guest gives back. No descriptor.
+    Balloon,
+    /// Stream sockets between host and guest. Descriptor: a `SOCK_SEQPACKET` on which both sides
+    /// hand over connected stream sockets (`docs/design/0007-linux-tenants.md`).
+    Vsock {
+        /// Context id of the guest, at least 3.
+        cid: u32,
+    },
+}
+
+impl OwnDevice {
+    /// Whether a descriptor comes with it.
+    #[must_use]
+    pub fn has_descriptor(self) -> bool {
+        matches!(self, Self::Console | Self::Vsock { .. })
+    }
 }
 
 /// One virtio device; what it does is the business of the backend behind its socket.
@@ -80,8 +124,14 @@ pub struct LaunchSpec {
     pub cmdline: String,
     /// How to enter the image.
     pub boot: Boot,
-    /// The devices, in the order of [`LaunchFds::devices`].
+    /// Whether an initrd comes with the image.
+    pub initrd: bool,
+    /// How the guest finds its devices.
+    pub transport: Transport,
+    /// The devices that others serve, in the order of [`LaunchFds::devices`].
     pub devices: Vec<DeviceSpec>,
+    /// The devices that this process serves; they come after `devices`.
+    pub own_devices: Vec<OwnDevice>,
     /// Isolation of the process.
     pub sandbox: Sandbox,
 }
@@ -105,8 +155,9 @@ impl LaunchSpec {
         if self.cmdline.bytes().any(|b| b == 0 || !b.is_ascii()) {
             return Err(SpecError::CmdlineNotAscii);
         }
-        if self.devices.len() > VIRTIO_MMIO_MAX {
-            return Err(SpecError::TooManyDevices(self.devices.len()));
+        let count = self.devices.len() + self.own_devices.len();
+        if count > VIRTIO_MMIO_MAX {
+            return Err(SpecError::TooManyDevices(count));
         }
         for (index, device) in self.devices.iter().enumerate() {
             if !(1..=MAX_QUEUES).contains(&device.queues) {
@@ -117,7 +168,21 @@ impl LaunchSpec {
                 return Err(SpecError::QueueSize { index, size });
             }
         }
-        Ok(())
+        let cids = self.own_devices.iter().filter_map(|own| match own {
+            OwnDevice::Vsock { cid } => Some(*cid),
+            _ => None,
+        });
+        match cids.collect::<Vec<_>>().as_slice() {
+            [] | [MIN_CID..=MAX_CID] => Ok(()),
+            [cid, ..] => Err(SpecError::Cid(*cid)),
+        }
+    }
+
+    /// How many descriptors come with the message.
+    #[must_use]
+    pub fn descriptors(&self) -> usize {
+        let own = self.own_devices.iter().filter(|own| own.has_descriptor()).count();
+        4 + usize::from(self.initrd) + self.devices.len() + own
     }
 }
 
@@ -157,6 +222,9 @@ pub enum SpecError {
         /// What was asked.
         size: u16,
     },
+    /// A context id that belongs to somebody else, or a second vsock device.
+    #[error("vsock context id {0}: one device with an id from {MIN_CID} to {MAX_CID}")]
+    Cid(u32),
     /// The descriptors beside the message do not match it.
     #[error("{got} descriptors came with a launch that needs {needed}")]
     Descriptors {
@@ -178,8 +246,12 @@ pub struct LaunchFds {
     pub console: OwnedFd,
     /// The gate page: a memfd of one page, `u32` word `n` for vCPU `n`, 1 open, 0 closed.
     pub gate: OwnedFd,
+    /// The initrd, a regular file open for reading.
+    pub initrd: Option<OwnedFd>,
     /// One vhost-user stream socket per device.
     pub devices: Vec<OwnedFd>,
+    /// The descriptors of [`LaunchSpec::own_devices`], of those that have one.
+    pub own_devices: Vec<OwnedFd>,
 }
 
 impl LaunchFds {
@@ -188,17 +260,27 @@ impl LaunchFds {
     /// # Errors
     /// [`SpecError::Descriptors`] if their number does not fit `spec`.
     pub fn from_vec(fds: Vec<OwnedFd>, spec: &LaunchSpec) -> Result<Self, SpecError> {
-        let wrong = SpecError::Descriptors { got: fds.len(), needed: 4 + spec.devices.len() };
-        if fds.len() != 4 + spec.devices.len() {
+        let wrong = SpecError::Descriptors { got: fds.len(), needed: spec.descriptors() };
+        if fds.len() != spec.descriptors() {
             return Err(wrong);
         }
         let mut fds = fds.into_iter();
         match (fds.next(), fds.next(), fds.next(), fds.next()) {
             (Some(kvm), Some(image), Some(console), Some(gate)) => {
-                Ok(Self { kvm, image, console, gate, devices: fds.collect() })
+                let initrd = if spec.initrd { fds.next() } else { None };
+                let devices = fds.by_ref().take(spec.devices.len()).collect();
+                Ok(Self { kvm, image, console, gate, initrd, devices, own_devices: fds.collect() })
             }
             _ => Err(wrong),
         }
+    }
+
+    /// All of them, in the order in which they travel.
+    #[must_use]
+    pub fn in_order(&self) -> Vec<&OwnedFd> {
+        let head = [&self.kvm, &self.image, &self.console, &self.gate];
+        let tail = self.initrd.iter().chain(&self.devices).chain(&self.own_devices);
+        head.into_iter().chain(tail).collect()
     }
 }
 

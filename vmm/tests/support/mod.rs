@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use moirai_vmm::launch::{
-    self, Boot, Child, FromHost, HostChannel, LaunchFds, LaunchSpec, Sandbox, ToHost,
+    self, Boot, Child, FromHost, HostChannel, LaunchFds, LaunchSpec, Sandbox, ToHost, Transport,
 };
 
 /// The tenant binary under test.
@@ -37,7 +37,10 @@ pub fn spec() -> LaunchSpec {
         vcpus: 1,
         cmdline: String::new(),
         boot: Boot::Auto,
+        initrd: false,
+        transport: Transport::Mmio,
         devices: Vec::new(),
+        own_devices: Vec::new(),
         sandbox: Sandbox::default(),
     }
 }
@@ -84,12 +87,20 @@ pub fn signal(pid: u32, tid: i32) {
 pub fn fds(image: File, gate: OwnedFd) -> LaunchFds {
     let (console, _) = UnixStream::pair().unwrap();
     let kvm = launch::open_kvm().expect("these tests need /dev/kvm");
-    LaunchFds { kvm, image: image.into(), console: console.into(), gate, devices: Vec::new() }
+    LaunchFds {
+        kvm,
+        image: image.into(),
+        console: console.into(),
+        gate,
+        initrd: None,
+        devices: Vec::new(),
+        own_devices: Vec::new(),
+    }
 }
 
 /// Sends a launch message by hand.
 pub fn send_launch(host: &HostChannel, spec: &LaunchSpec, fds: &LaunchFds) {
-    let fds = [&fds.kvm, &fds.image, &fds.console, &fds.gate].map(AsFd::as_fd);
+    let fds: Vec<_> = fds.in_order().into_iter().map(AsFd::as_fd).collect();
     host.send(&FromHost::Launch(spec.clone()), &fds).unwrap();
 }
 
@@ -114,7 +125,10 @@ impl Tenant {
     ) -> Self {
         let (console, theirs) = UnixStream::pair().unwrap();
         let kvm = launch::open_kvm().expect("these tests need /dev/kvm");
-        let fds = LaunchFds { kvm, image: image.into(), console: theirs.into(), gate, devices };
+        let (initrd, own_devices) = (None, Vec::new());
+        let (image, console_end) = (image.into(), theirs.into());
+        let fds =
+            LaunchFds { kvm, image, console: console_end, gate, initrd, devices, own_devices };
         let child = launch::spawn(binary(), spec, fds).unwrap();
         let timeout = Some(Duration::from_secs(20));
         console.set_read_timeout(timeout).unwrap();
