@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::args::{DemoArgs, ReceiveArgs};
 use super::{Failure, Status, print, print_json, report};
 use crate::demo;
-use crate::recorder::{Analysis, Capture, analyse};
+use crate::recorder::{Analysis, Capture, Stalls, analyse};
 
 pub(super) fn demo(args: &DemoArgs) -> Result<Status, Failure> {
     let shown = demo::run(&demo::DemoArgs {
@@ -31,7 +31,7 @@ pub(super) fn receive(args: &ReceiveArgs) -> Result<Status, Failure> {
     let capture =
         Capture::start(args.address).map_err(|error| Failure::new(Status::Failed, error))?;
     std::thread::sleep(Duration::from_secs(u64::from(args.seconds)));
-    report(&Received(analyse(&capture.finish(), &[])), args.report.json)
+    report(&Received(analyse(&capture.finish(), &Stalls::default())), args.report.json)
 }
 
 /// What was received.

@@ -88,7 +88,8 @@ pub struct ReceiverReport {
     pub lost: u64,
     /// Packets more than 20 ms behind the RTP clock, outside stalls of the machine.
     pub late: u64,
-    /// The same, but the machine stood still while they were due.
+    /// The same, but the machine stood still while they were due, or so shortly before that the
+    /// film was still recovering from it.
     pub late_in_stall: u64,
     /// 99th percentile of the lateness, microseconds.
     pub late_p99_us: u64,

@@ -14,7 +14,7 @@ use super::servant::Servant;
 use super::{DemoError, interrupted};
 use crate::dispatcher::Stall;
 use crate::recorder::analysis::{Lateness, lateness};
-use crate::recorder::{Arrival, Capture, analyse};
+use crate::recorder::{Arrival, Capture, Stalls, analyse};
 use crate::service::{PartStats, Stats, TenantStats};
 
 /// How long the film plays alone before the neighbours come: it fixes the RTP clock.
@@ -73,9 +73,11 @@ pub(super) fn run(
     let (played, arrivals) = receivers.finish();
     servant.end()?;
     let still: Vec<Stall> = after.stalls.iter().map(|&(begin, end)| Stall { begin, end }).collect();
+    let tenants = tenants(&before, &after);
+    let stalls = Stalls { stalls: &still, used_permille: used_permille(&tenants) };
     let report = RunReport {
-        tenants: tenants(&before, &after),
-        receivers: seen(&played, &arrivals, &still),
+        receivers: seen(&played, &arrivals, &stalls),
+        tenants,
         stalled_share: stalled_share(&still, before.now_ns, after.now_ns),
     };
     let micro = |time: Nanos| time / 1_000;
@@ -132,7 +134,7 @@ fn rest(time: Duration, mut tell: impl FnMut(Duration)) -> Result<(), DemoError>
 fn seen(
     played: &Played,
     arrivals: &[(&'static str, Vec<Arrival>)],
-    stalls: &[Stall],
+    stalls: &Stalls<'_>,
 ) -> Vec<ReceiverReport> {
     let [(name, _), ..] = RECEIVERS;
     let player = ReceiverReport {
@@ -146,6 +148,13 @@ fn seen(
         ReceiverReport::recorder((*name).to_owned(), &analyse(arrivals, stalls))
     });
     [player].into_iter().chain(recorders).collect()
+}
+
+/// How much of what it has reserved on the link the film takes.
+fn used_permille(tenants: &[TenantReport]) -> u64 {
+    let link = tenants.iter().find(|tenant| tenant.name == CINEMA).map(|tenant| tenant.link);
+    let used = |link: ServiceReport| (link.guaranteed + link.extra) * 1000;
+    link.map_or(1000, |link| used(link).div_ceil(link.reserved.max(1)))
 }
 
 fn tenants(before: &Stats, after: &Stats) -> Vec<TenantReport> {

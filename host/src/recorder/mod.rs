@@ -8,7 +8,7 @@ pub mod analysis;
 pub mod capture;
 pub mod rtp;
 
-pub use analysis::{Analysis, analyse};
+pub use analysis::{Analysis, Stalls, analyse};
 pub use capture::{Capture, CaptureError};
 
 use moirai_scheduler::Nanos;

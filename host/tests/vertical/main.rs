@@ -13,7 +13,7 @@ use moirai_devices::backend::file::Volume;
 use moirai_devices::backend::netns::in_netns;
 use moirai_host::dispatcher::{Dispatcher, DispatcherSpec, StallLog, VcpuSpec};
 use moirai_host::iodomain::{BlkSpec, NetSpec};
-use moirai_host::recorder::{Capture, analyse};
+use moirai_host::recorder::{Capture, Stalls, analyse};
 use moirai_scheduler::Contract;
 use net::{Namespace, domain_with_link};
 
@@ -145,7 +145,7 @@ fn a_film_is_streamed_without_a_copy_and_without_loss() {
     let mut tenant = Tenant::start("streamer", words, sockets);
     tenant.report("ready");
     tenant.report("done");
-    let seen = analyse(&capture.finish(), &[]);
+    let seen = analyse(&capture.finish(), &Stalls::default());
     println!("{seen:?}");
     assert_eq!(seen.lost, 0);
     assert_eq!(seen.packets, bench::FILM_PACKETS / 7);
