@@ -1,6 +1,6 @@
-//! The fixed addresses of Moirai's machine model. A guest learns its devices from the command line
-//! (`virtio_mmio.device=SIZE@BASE:IRQ`, as Linux, Firecracker and QEMU's microvm write it); only
-//! what cannot be announced there is a constant.
+//! The fixed addresses of Moirai's machine model. A library OS learns its devices from the command
+//! line (`virtio_mmio.device=SIZE@BASE:IRQ`, as Linux, Firecracker and QEMU's microvm write it), a
+//! distribution's kernel from ACPI; for the former, only what cannot be announced is a constant.
 
 /// First serial port (16550, COM1).
 pub const SERIAL_PORT: u16 = 0x3f8;
@@ -23,8 +23,26 @@ pub const DEVICE_FIRST_VECTOR: u32 = 0x41;
 /// How many vectors devices have; further ones share them.
 pub const DEVICE_VECTORS: u32 = 7;
 
+/// Guest physical address of the 32-bit window for the BARs of PCI functions.
+pub const PCI_WINDOW_BASE: u64 = 0xc000_0000;
+/// Size of that window.
+pub const PCI_WINDOW_SIZE: u64 = 0x1000_0000;
+/// Guest physical address of the configuration space of PCI bus 0 (ECAM), the only bus.
+pub const PCI_ECAM_BASE: u64 = 0xe000_0000;
+/// Size of that configuration space: 32 devices with 8 functions of 4 KiB.
+pub const PCI_ECAM_SIZE: u64 = 0x10_0000;
+/// Guest physical address of the I/O APIC.
+pub const IOAPIC_BASE: u32 = 0xfec0_0000;
+/// Guest physical address of the local APICs.
+pub const LAPIC_BASE: u32 = 0xfee0_0000;
+
+/// GSI (IOAPIC pin, edge-triggered) of the power button, behind those of the devices.
+pub const POWER_BUTTON_GSI: u32 = 21;
+
 /// ACPI sleep control register (hardware-reduced ACPI), an I/O port of one byte.
 pub const SLEEP_CONTROL_PORT: u16 = 0x600;
+/// ACPI sleep status register, an I/O port of one byte.
+pub const SLEEP_STATUS_PORT: u16 = 0x601;
 /// Value that powers the machine off: `SLP_EN | SLP_TYP = 5`.
 pub const SLEEP_CONTROL_POWER_OFF: u8 = 0x20 | (5 << 2);
 

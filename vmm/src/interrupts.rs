@@ -25,10 +25,7 @@ const MESSAGE_ADDRESS: u32 = 0xfee0_0000;
 /// The interrupt number of device `index` for an image that is entered by `entry`.
 #[must_use]
 pub fn gsi(entry: &Entry, index: u32) -> u32 {
-    match entry {
-        Entry::Ring3(_) => PINS + index,
-        Entry::Pvh(_) => VIRTIO_MMIO_FIRST_GSI + index,
-    }
+    if entry.in_ring3() { PINS + index } else { VIRTIO_MMIO_FIRST_GSI + index }
 }
 
 /// Prepares the messages of `devices` devices, if `entry` is of the kind that has them.
@@ -36,7 +33,7 @@ pub fn gsi(entry: &Entry, index: u32) -> u32 {
 /// # Errors
 /// KVM refuses.
 pub fn route(vm: &VmFd, entry: &Entry, devices: u32) -> Result<(), errno::Error> {
-    if matches!(entry, Entry::Pvh(_)) || devices == 0 {
+    if !entry.in_ring3() || devices == 0 {
         return Ok(());
     }
     let entries: Vec<_> = (0..PINS).map(pin).chain((0..devices).map(message)).collect();

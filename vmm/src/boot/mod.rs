@@ -24,6 +24,15 @@ pub enum Entry {
     Ring3(Ring3Note),
 }
 
+impl Entry {
+    /// Whether the guest is a library OS that this VMM puts straight into ring 3. Any other guest
+    /// sees a machine: ACPI tables, pins of the I/O APIC, a power button.
+    #[must_use]
+    pub fn in_ring3(self) -> bool {
+        matches!(self, Self::Ring3(_))
+    }
+}
+
 /// Loads `image` and writes the start information beside it.
 ///
 /// # Errors
