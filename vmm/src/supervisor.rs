@@ -86,9 +86,8 @@ impl<'a> Supervisor<'a> {
         }
         let devices = vm.machine.devices().iter().enumerate();
         for (index, device) in devices.filter(|_| !self.device_busy) {
-            let [backend, broken] = device.watched();
-            sources.push((Source::BrokenQueue(index), broken));
-            if !self.gone.contains(&index) {
+            sources.push((Source::BrokenQueue(index), device.broken()));
+            if let Some(backend) = device.connection().filter(|_| !self.gone.contains(&index)) {
                 sources.push((Source::Backend(index), backend));
             }
         }

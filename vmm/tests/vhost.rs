@@ -10,10 +10,8 @@ use std::time::Duration;
 
 use moirai_vmm::memory::{GuestRam, MemoryOptions};
 use moirai_vmm::virtio::queue::Ring;
-use moirai_vmm::virtio::vhost::{DeviceEvents, Vhost};
-use moirai_vmm::virtio::{Backend, VhostError};
+use moirai_vmm::virtio::{Backend, BackendError, DeviceEvents, Vhost, VhostError};
 use support::backend::serve;
-use vmm_sys_util::eventfd::EventFd;
 
 const MEMORY_BYTES: u64 = 4 << 20;
 const RING: Ring = Ring { size: 64, descriptors: 0x1000, driver: 0x3000, device: 0x4000 };
@@ -21,8 +19,7 @@ const RING: Ring = Ring { size: 64, descriptors: 0x1000, driver: 0x3000, device:
 fn connect(socket: UnixStream, timeout: Duration) -> Result<Vhost, VhostError> {
     let options = MemoryOptions { size_bytes: MEMORY_BYTES, prefault: false, huge_pages: false };
     let memory = GuestRam::new("vhost-test", options).unwrap();
-    let event = || EventFd::new(libc::EFD_NONBLOCK).unwrap();
-    let events = DeviceEvents { kicks: vec![event(), event()], call: event(), error: event() };
+    let events = DeviceEvents::new(2).unwrap();
     Vhost::connect(socket.into(), memory.map, events, timeout)
 }
 
@@ -34,7 +31,9 @@ fn a_backend_hears_of_memory_and_rings_and_is_stopped() {
     let (heard, thread) = serve(theirs);
     let mut vhost = connect(ours, PATIENT).unwrap();
     assert_eq!(vhost.features(), 1 << 32 | 1 << 29);
-    assert_eq!(&vhost.config()[..4], [0, 1, 2, 3]);
+    let mut config = [9; 4];
+    vhost.read_config(254, &mut config);
+    assert_eq!(config, [254, 255, 0, 0]);
     vhost.start(1 << 32, &[None, Some(RING)]).unwrap();
     {
         let heard = heard.lock().unwrap();
@@ -68,7 +67,10 @@ fn a_backend_that_hangs_up_is_given_up() {
     let mut vhost = connect(ours, PATIENT).unwrap();
     theirs.shutdown(std::net::Shutdown::Both).unwrap();
     thread.join().unwrap();
-    assert!(matches!(vhost.start(1 << 32, &[Some(RING)]), Err(VhostError::Closed)));
+    assert!(matches!(
+        vhost.start(1 << 32, &[Some(RING)]),
+        Err(BackendError::Vhost(VhostError::Closed))
+    ));
     assert!(vhost.stop().is_err(), "there is no more talking to it");
     assert!(vhost.start(1 << 32, &[Some(RING)]).is_err());
 }

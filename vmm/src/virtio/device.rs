@@ -4,16 +4,15 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kvm_ioctls::{IoEventAddress, VmFd};
 use moirai_abi::machine::{VIRTIO_MMIO_BASE, VIRTIO_MMIO_SIZE};
 use vm_memory::GuestMemoryMmap;
-use vmm_sys_util::eventfd::EventFd;
 
-use super::VhostError;
-use super::transport::{Outcome, Transport};
-use super::vhost::{DeviceEvents, TIMEOUT, Vhost};
+use super::transport::Transport;
+use super::vhost::TIMEOUT;
+use super::{Backend, BackendError, DeviceEvents, Vhost};
 use crate::event;
 use crate::launch::DeviceSpec;
 
@@ -24,11 +23,10 @@ const QUEUE_NOTIFY: u64 = 0x50;
 #[derive(Debug)]
 pub struct Device {
     index: usize,
-    transport: Mutex<Transport<Vhost>>,
-    /// Copies of descriptors that the transport holds behind its lock.
-    call: EventFd,
-    error: EventFd,
-    socket: OwnedFd,
+    transport: Mutex<Transport<Box<dyn Backend + Send>>>,
+    events: Arc<DeviceEvents>,
+    /// The connection to a backend in another process.
+    socket: Option<OwnedFd>,
     /// The failure of the backend was reported. A driver that tries again and again is told each
     /// time, but the log is not.
     reported: AtomicBool,
@@ -39,7 +37,7 @@ pub struct Device {
 pub enum DeviceError {
     /// Its backend.
     #[error(transparent)]
-    Backend(#[from] VhostError),
+    Backend(#[from] BackendError),
     /// KVM refuses its eventfds.
     #[error("KVM refuses its eventfds: {0}")]
     Kvm(#[from] kvm_ioctls::Error),
@@ -49,7 +47,8 @@ pub enum DeviceError {
 }
 
 impl Device {
-    /// Connects device number `index`, which interrupts as `gsi`, with its backend and with KVM.
+    /// Connects device number `index`, which interrupts as `gsi`, with its backend at the other end
+    /// of `socket` and with KVM.
     ///
     /// # Errors
     /// The backend does not answer or lacks something; KVM or the kernel refuse.
@@ -61,21 +60,41 @@ impl Device {
         vm: &VmFd,
         memory: GuestMemoryMmap,
     ) -> Result<Self, DeviceError> {
-        let kicks = (0..spec.queues).map(|_| event::new()).collect::<io::Result<_>>()?;
-        let events = DeviceEvents { kicks, call: event::new()?, error: event::new()? };
+        let events = DeviceEvents::new(spec.queues)?;
+        let watched = socket.try_clone()?;
+        let backend = Vhost::connect(socket, memory.clone(), Arc::clone(&events), TIMEOUT)
+            .map_err(BackendError::from)?;
+        let backend = Box::new(backend);
+        let device = Self::with_backend(index, gsi, spec, backend, events, vm, memory)?;
+        Ok(Self { socket: Some(watched), ..device })
+    }
+
+    /// Connects device number `index`, which interrupts as `gsi`, with KVM. `backend` was made with
+    /// `events`, which are those of `spec.queues` queues.
+    ///
+    /// # Errors
+    /// KVM refuses.
+    pub fn with_backend(
+        index: usize,
+        gsi: u32,
+        spec: &DeviceSpec,
+        backend: Box<dyn Backend + Send>,
+        events: Arc<DeviceEvents>,
+        vm: &VmFd,
+        memory: GuestMemoryMmap,
+    ) -> Result<Self, DeviceError> {
         // `LaunchSpec::validate` keeps the number of devices small.
         let window = VIRTIO_MMIO_BASE + index as u64 * VIRTIO_MMIO_SIZE;
         for (queue, kick) in (0u32..).zip(&events.kicks) {
             vm.register_ioevent(kick, &IoEventAddress::Mmio(window + QUEUE_NOTIFY), queue)?;
         }
-        vm.register_irqfd(&events.call, gsi)?;
-        let (call, error) = (events.call.try_clone()?, events.error.try_clone()?);
-        let watched = socket.try_clone()?;
-        let backend = Vhost::connect(socket, memory.clone(), events, TIMEOUT)?;
-        let transport =
-            Transport::new(backend, memory, spec.device_id, spec.queues, spec.queue_size);
+        for call in events.calls.iter().chain([events.config.interrupt()]) {
+            vm.register_irqfd(call, gsi)?;
+        }
+        let shared = Arc::clone(&events);
+        let transport = Transport::new(backend, memory, shared, spec.device_id, spec.queue_size);
         let (transport, reported) = (Mutex::new(transport), AtomicBool::new(false));
-        Ok(Self { index, transport, call, error, socket: watched, reported })
+        Ok(Self { index, transport, events, socket: None, reported })
     }
 
     /// A driver reads registers.
@@ -86,26 +105,31 @@ impl Device {
     /// A driver writes registers.
     pub fn write(&self, offset: u64, data: &[u8]) {
         let mut transport = self.transport.lock().unwrap_or_else(PoisonError::into_inner);
-        let outcome = transport.write(offset, data);
+        transport.write(offset, data);
         if transport.status() == 0 {
             // What was broken is reset, and the backend has stopped: it says nothing more about it.
-            let _ = self.error.read();
+            let _ = self.events.error.read();
         }
-        self.finish(&mut transport, outcome);
+        self.report(transport);
     }
 
-    /// Descriptors that show that the backend has failed: its connection (by hanging up) and the
-    /// eventfd of broken queues (by being readable).
-    pub fn watched(&self) -> [BorrowedFd<'_>; 2] {
-        [self.socket.as_fd(), event::borrow(&self.error)]
+    /// The connection to the backend, which shows by hanging up that the backend is gone; a backend
+    /// in this process has none.
+    pub fn connection(&self) -> Option<BorrowedFd<'_>> {
+        self.socket.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Readable when the backend has found a queue broken.
+    pub fn broken(&self) -> BorrowedFd<'_> {
+        event::borrow(&self.events.error)
     }
 
     /// The backend is gone: the driver is told. Returns `false` if a vCPU holds the device, and it
     /// has to be tried again.
     pub fn backend_gone(&self) -> bool {
         let Ok(mut transport) = self.transport.try_lock() else { return false };
-        let outcome = transport.fail();
-        self.finish(&mut transport, outcome);
+        transport.fail();
+        self.report(transport);
         true
     }
 
@@ -113,22 +137,18 @@ impl Device {
     /// meanwhile. Returns as [`Device::backend_gone`].
     pub fn queue_broken(&self) -> bool {
         let Ok(mut transport) = self.transport.try_lock() else { return false };
-        if self.error.read().is_ok() {
-            let outcome = transport.fail();
-            self.finish(&mut transport, outcome);
+        if self.events.error.read().is_ok() {
+            transport.fail();
+            self.report(transport);
         }
         true
     }
 
-    fn finish(&self, transport: &mut Transport<Vhost>, outcome: Outcome) {
+    fn report(&self, mut transport: MutexGuard<'_, Transport<Box<dyn Backend + Send>>>) {
         if let Some(error) = transport.take_error()
             && !self.reported.swap(true, Ordering::Relaxed)
         {
             eprintln!("moirai-tenant: device {}: {error}", self.index);
-        }
-        if outcome == Outcome::Interrupt {
-            // Cannot fail: KVM empties the counter.
-            let _ = self.call.write(1);
         }
     }
 }

@@ -11,6 +11,7 @@
 //! [`transport`] decodes registers over [`status`] and [`queue`], [`vhost`] speaks vhost-user over
 //! [`wire`], [`device`] connects both with KVM.
 
+pub mod backend;
 pub mod device;
 pub mod queue;
 pub mod status;
@@ -18,27 +19,6 @@ pub mod transport;
 pub mod vhost;
 pub mod wire;
 
+pub use backend::{Backend, BackendError, DeviceEvents};
 pub use device::Device;
-pub use vhost::VhostError;
-
-/// What drives a device behind the transport; `Vhost` is one, the tests have another.
-pub trait Backend {
-    /// Feature bits that may be offered to the driver.
-    fn features(&self) -> u64;
-
-    /// The configuration space. Reads beyond its end give zeros.
-    fn config(&self) -> &[u8];
-
-    /// Serve these queues with these features; a queue that is `None` is not used. The rings lie in
-    /// guest memory as a whole and are aligned: the transport has checked that.
-    ///
-    /// # Errors
-    /// The device has failed.
-    fn start(&mut self, features: u64, queues: &[Option<queue::Ring>]) -> Result<(), VhostError>;
-
-    /// Serve no queue; returns when no more guest memory is touched.
-    ///
-    /// # Errors
-    /// The device has failed, and whether it still touches memory is unknown.
-    fn stop(&mut self) -> Result<(), VhostError>;
-}
+pub use vhost::{Vhost, VhostError};

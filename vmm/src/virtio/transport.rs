@@ -3,11 +3,13 @@
 //! Owns the device's status, features and queue registers; a [`Backend`] does the rest. Whatever a
 //! driver writes, the worst that happens is that its own device needs a reset.
 
+use std::sync::Arc;
+
 use vm_memory::GuestMemoryMmap;
 
 use super::queue::{QueueRegisters, Ring, set_high, set_low};
 use super::status::{self, DRIVER_OK, FAILED, FEATURES_OK, NEEDS_RESET, Step, step};
-use super::{Backend, VhostError};
+use super::{Backend, BackendError, DeviceEvents};
 
 const MAGIC: u32 = u32::from_le_bytes(*b"virt");
 const VERSION: u32 = 2;
@@ -18,16 +20,6 @@ const CONFIG: u64 = 0x100;
 
 const INTERRUPT_USED_BUFFER: u32 = 1;
 const INTERRUPT_CONFIG_CHANGE: u32 = 2;
-
-/// What a register access makes the caller do.
-#[must_use]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// Nothing.
-    Done,
-    /// Raise the device's interrupt.
-    Interrupt,
-}
 
 /// A virtio-mmio device.
 #[derive(Debug)]
@@ -44,9 +36,8 @@ pub struct Transport<B> {
     driver_features_sel: u32,
     queue_sel: u32,
     queues: Vec<QueueRegisters>,
-    config_changed: bool,
-    config_generation: u32,
-    last_error: Option<VhostError>,
+    events: Arc<DeviceEvents>,
+    last_error: Option<BackendError>,
 }
 
 impl<B: Backend> Transport<B> {
@@ -54,8 +45,8 @@ impl<B: Backend> Transport<B> {
     pub fn new(
         backend: B,
         memory: GuestMemoryMmap,
+        events: Arc<DeviceEvents>,
         device_id: u32,
-        queues: u16,
         max_queue_size: u16,
     ) -> Self {
         Self {
@@ -69,9 +60,8 @@ impl<B: Backend> Transport<B> {
             driver_features: 0,
             driver_features_sel: 0,
             queue_sel: 0,
-            queues: vec![QueueRegisters::default(); queues.into()],
-            config_changed: false,
-            config_generation: 0,
+            queues: vec![QueueRegisters::default(); events.kicks.len()],
+            events,
             last_error: None,
         }
     }
@@ -82,7 +72,7 @@ impl<B: Backend> Transport<B> {
     }
 
     /// Why the backend failed last, once.
-    pub fn take_error(&mut self) -> Option<VhostError> {
+    pub fn take_error(&mut self) -> Option<BackendError> {
         self.last_error.take()
     }
 
@@ -90,7 +80,7 @@ impl<B: Backend> Transport<B> {
     /// reads of another width or place give zero.
     pub fn read(&self, offset: u64, data: &mut [u8]) {
         if let Some(config_offset) = offset.checked_sub(CONFIG) {
-            return self.read_config(config_offset, data);
+            return self.backend.read_config(config_offset, data);
         }
         match <&mut [u8; 4]>::try_from(&mut *data) {
             Ok(word) if offset.is_multiple_of(4) => *word = self.register(offset).to_le_bytes(),
@@ -112,7 +102,7 @@ impl<B: Backend> Transport<B> {
             0x70 => self.status,
             // No shared memory region has any length.
             0xb0..=0xbc => u32::MAX,
-            0xfc => self.config_generation,
+            0xfc => self.events.config.generation(),
             _ => 0,
         }
     }
@@ -121,25 +111,20 @@ impl<B: Backend> Transport<B> {
     /// known here: a live queue may always have been.
     fn interrupt_status(&self) -> u32 {
         let used = if self.live { INTERRUPT_USED_BUFFER } else { 0 };
-        used | if self.config_changed { INTERRUPT_CONFIG_CHANGE } else { 0 }
-    }
-
-    fn read_config(&self, offset: u64, data: &mut [u8]) {
-        data.fill(0);
-        let space = usize::try_from(offset).ok().and_then(|at| self.backend.config().get(at..));
-        for (byte, value) in data.iter_mut().zip(space.unwrap_or_default()) {
-            *byte = *value;
-        }
+        used | if self.events.config.is_pending() { INTERRUPT_CONFIG_CHANGE } else { 0 }
     }
 
     fn offered(&self) -> u64 {
         self.backend.features() | VIRTIO_F_VERSION_1
     }
 
-    /// The driver writes `data` at `offset` of the window. Writes that mean nothing are ignored,
-    /// those into the configuration space among them: no device of ours has a writable field.
-    pub fn write(&mut self, offset: u64, data: &[u8]) -> Outcome {
-        let Ok(word) = data.try_into() else { return Outcome::Done };
+    /// The driver writes `data` at `offset` of the window. Writes that mean nothing are
+    /// ignored.
+    pub fn write(&mut self, offset: u64, data: &[u8]) {
+        if let Some(config_offset) = offset.checked_sub(CONFIG) {
+            return self.backend.write_config(config_offset, data);
+        }
+        let Ok(word) = data.try_into() else { return };
         let value = u32::from_le_bytes(word);
         match offset {
             0x14 => self.features_sel = value,
@@ -147,13 +132,14 @@ impl<B: Backend> Transport<B> {
             0x20 => self.choose_features(value),
             0x30 => self.queue_sel = value,
             0x38 | 0x44 | 0x80..=0xa4 => self.write_queue(offset, value),
-            0x64 if value & INTERRUPT_CONFIG_CHANGE != 0 => self.config_changed = false,
-            0x70 => return self.write_status(value),
+            0x64 if value & INTERRUPT_CONFIG_CHANGE != 0 => {
+                self.events.config.acknowledge();
+            }
+            0x70 => self.write_status(value),
             // 0x50, QueueNotify, reaches the backend as ioeventfd; here arrive only kicks of
             // queues that do not exist.
             _ => {}
         }
-        Outcome::Done
     }
 
     /// Features are chosen between DRIVER and FEATURES_OK (section 3.1.1).
@@ -194,7 +180,7 @@ impl<B: Backend> Transport<B> {
         self.queues.get(usize::try_from(self.queue_sel).ok()?)
     }
 
-    fn write_status(&mut self, value: u32) -> Outcome {
+    fn write_status(&mut self, value: u32) {
         if value == 0 {
             return self.reset();
         }
@@ -214,14 +200,13 @@ impl<B: Backend> Transport<B> {
             }
             Some(Step::Start) => {
                 self.status = value;
-                return self.start();
+                self.start();
             }
             None => {}
         }
-        Outcome::Done
     }
 
-    fn start(&mut self) -> Outcome {
+    fn start(&mut self) {
         let ring = |queue: &QueueRegisters| match queue.ready {
             true => queue.ring(self.max_queue_size, &self.memory).map(Some),
             false => Some(None),
@@ -230,46 +215,38 @@ impl<B: Backend> Transport<B> {
         // A ring that cannot be is the driver's mistake.
         let Some(rings) = rings else { return self.fail() };
         match self.backend.start(self.driver_features, &rings) {
-            Ok(()) => {
-                self.live = true;
-                Outcome::Done
-            }
+            Ok(()) => self.live = true,
             Err(error) => {
                 self.last_error = Some(error);
-                self.fail()
+                self.fail();
             }
         }
     }
 
     /// The device has met an error: the driver is told to reset it.
-    pub fn fail(&mut self) -> Outcome {
-        let _ = self.stop();
+    pub fn fail(&mut self) {
+        self.stop();
         self.status |= NEEDS_RESET;
-        if self.status & DRIVER_OK == 0 {
-            return Outcome::Done;
+        if self.status & DRIVER_OK != 0 {
+            self.events.config.announce();
         }
-        self.config_changed = true;
-        self.config_generation = self.config_generation.wrapping_add(1);
-        Outcome::Interrupt
     }
 
-    fn stop(&mut self) -> Outcome {
+    fn stop(&mut self) {
         if std::mem::take(&mut self.live)
             && let Err(error) = self.backend.stop()
         {
             self.last_error = Some(error);
         }
-        Outcome::Done
     }
 
-    fn reset(&mut self) -> Outcome {
-        let _ = self.stop();
+    fn reset(&mut self) {
+        self.stop();
         self.status = 0;
         self.driver_features = 0;
         (self.features_sel, self.driver_features_sel, self.queue_sel) = (0, 0, 0);
         self.queues.fill(QueueRegisters::default());
-        self.config_changed = false;
-        Outcome::Done
+        self.events.config.acknowledge();
     }
 }
 

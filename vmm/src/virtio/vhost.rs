@@ -5,6 +5,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::net::{Shutdown, shutdown};
@@ -12,7 +13,7 @@ use thiserror::Error;
 use vm_memory::{GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 use vmm_sys_util::eventfd::EventFd;
 
-use super::Backend;
+use super::backend::{Backend, BackendError, DeviceEvents, copy_config};
 use super::queue::Ring;
 use super::wire::{MAX_FDS, Wire};
 use crate::event;
@@ -56,23 +57,12 @@ const PASSED_FEATURES: u64 = {
     of_device_types | of_the_ring | F_VERSION_1
 };
 
-/// The eventfds of a device.
-#[derive(Debug)]
-pub struct DeviceEvents {
-    /// Kick of each queue: KVM writes, the backend reads.
-    pub kicks: Vec<EventFd>,
-    /// Used buffers of all queues: the backend writes, KVM interrupts.
-    pub call: EventFd,
-    /// A queue that the backend found broken: the backend writes, the main thread reads.
-    pub error: EventFd,
-}
-
 /// A device whose backend sits at the other end of a socket.
 #[derive(Debug)]
 pub struct Vhost {
     wire: Wire,
     memory: GuestMemoryMmap,
-    events: DeviceEvents,
+    events: Arc<DeviceEvents>,
     features: u64,
     config: Vec<u8>,
     /// Queues that the backend was told of and that have to be stopped.
@@ -120,7 +110,7 @@ impl Vhost {
     pub fn connect(
         socket: OwnedFd,
         memory: GuestMemoryMmap,
-        events: DeviceEvents,
+        events: Arc<DeviceEvents>,
         timeout: Duration,
     ) -> Result<Self, VhostError> {
         let wire = Wire::new(socket, timeout);
@@ -162,9 +152,11 @@ impl Vhost {
         let features = features | F_PROTOCOL_FEATURES;
         self.wire.send(SET_FEATURES, false, &features.to_ne_bytes(), &[])?;
         self.send_memory_table()?;
-        for (index, (ring, kick)) in (0..).zip(queues.iter().zip(&self.events.kicks)) {
+        let events = Arc::clone(&self.events);
+        let eventfds = events.kicks.iter().zip(&events.calls);
+        for (index, (ring, (kick, call))) in (0..).zip(queues.iter().zip(eventfds)) {
             if let Some(ring) = ring {
-                self.send_ring(index, *ring, kick)?;
+                self.send_ring(index, *ring, kick, call)?;
                 self.started.push(index);
             }
         }
@@ -195,7 +187,13 @@ impl Vhost {
         self.wire.send(SET_MEM_TABLE, false, &[head, regions].concat(), &fds)
     }
 
-    fn send_ring(&self, index: u32, ring: Ring, kick: &EventFd) -> Result<(), VhostError> {
+    fn send_ring(
+        &self,
+        index: u32,
+        ring: Ring,
+        kick: &EventFd,
+        call: &EventFd,
+    ) -> Result<(), VhostError> {
         let no_flags = 0;
         let mut addresses = state(index, no_flags);
         let no_log = 0;
@@ -206,11 +204,8 @@ impl Vhost {
         send(SET_VRING_NUM, &state(index, ring.size.into()))?;
         send(SET_VRING_BASE, &state(index, 0))?;
         send(SET_VRING_ADDR, &addresses)?;
-        let eventfds = [
-            (SET_VRING_CALL, &self.events.call),
-            (SET_VRING_ERR, &self.events.error),
-            (SET_VRING_KICK, kick),
-        ];
+        let eventfds =
+            [(SET_VRING_CALL, call), (SET_VRING_ERR, &self.events.error), (SET_VRING_KICK, kick)];
         for (request, eventfd) in eventfds {
             let fds: [BorrowedFd<'_>; 1] = [event::borrow(eventfd)];
             self.wire.send(request, false, &u64::from(index).to_ne_bytes(), &fds)?;
@@ -246,18 +241,18 @@ impl Backend for Vhost {
         self.features
     }
 
-    fn config(&self) -> &[u8] {
-        &self.config
+    fn read_config(&self, offset: u64, data: &mut [u8]) {
+        copy_config(&self.config, offset, data);
     }
 
-    fn start(&mut self, features: u64, queues: &[Option<Ring>]) -> Result<(), VhostError> {
+    fn start(&mut self, features: u64, queues: &[Option<Ring>]) -> Result<(), BackendError> {
         let result = if self.dead { Ok(()) } else { self.try_start(features, queues) };
-        self.judge(result)
+        Ok(self.judge(result)?)
     }
 
-    fn stop(&mut self) -> Result<(), VhostError> {
+    fn stop(&mut self) -> Result<(), BackendError> {
         let result = if self.dead { Ok(()) } else { self.try_stop() };
-        self.judge(result)
+        Ok(self.judge(result)?)
     }
 }
 
