@@ -51,6 +51,7 @@ pub enum ClientError {
 pub struct Client {
     socket: PathBuf,
     runtime: Runtime,
+    patience: Duration,
 }
 
 impl Client {
@@ -60,7 +61,14 @@ impl Client {
     /// The kernel refuses a descriptor.
     pub fn new(socket: &Path) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        Ok(Self { socket: socket.to_owned(), runtime })
+        Ok(Self { socket: socket.to_owned(), runtime, patience: PATIENCE })
+    }
+
+    /// The same client, but it waits so much longer for each answer.
+    #[must_use]
+    pub fn with_more_patience(mut self, longer: Duration) -> Self {
+        self.patience += longer;
+        self
     }
 
     /// Reads what is at `path`.
@@ -127,9 +135,10 @@ impl Client {
         &self,
         future: impl Future<Output = Result<T, ClientError>>,
     ) -> Result<T, ClientError> {
-        let late = || broken(format!("nothing came for {PATIENCE:?}"));
+        let patience = self.patience;
+        let late = || broken(format!("nothing came for {patience:?}"));
         self.runtime
-            .block_on(async { tokio::time::timeout(PATIENCE, future).await.map_err(|_| late())? })
+            .block_on(async { tokio::time::timeout(patience, future).await.map_err(|_| late())? })
     }
 
     /// Sends a request; an answer that is a refusal becomes an error.

@@ -75,10 +75,9 @@ impl Claim {
     /// All that `tenant` asks for.
     #[must_use]
     pub fn all_of(tenant: &Tenant) -> Vec<Self> {
-        let core = ResourceId::Core(tenant.core);
-        let vcpus = (0..tenant.vcpus).map(|number| Self {
+        let vcpus = (0..).zip(&tenant.cores).map(|(number, core)| Self {
             part: Part::Vcpu(number),
-            resource: core,
+            resource: ResourceId::Core(*core),
             contract: tenant.cpu,
         });
         let volumes = tenant.volumes.iter().enumerate().map(|(index, volume)| Self {

@@ -57,11 +57,17 @@ fn the_default_profile_leaves_room_for_switches_requests_and_frames() {
 }
 
 #[test]
-fn every_virtual_cpu_counts() {
-    let head = "[host]\ncores = [0]\nprofile = \"none\"\n";
-    let text = format!("{head}{}", tenant("a", "10ms", "4ms"));
-    assert!(planned(&text.replace("[tenant.cpu]", "vcpus = 2\n[tenant.cpu]")).admitted);
-    assert!(!planned(&text.replace("[tenant.cpu]", "vcpus = 3\n[tenant.cpu]")).admitted);
+fn virtual_cpus_share_the_contract_and_each_counts_on_its_core() {
+    let head = "[host]\ncores = [0, 1]\nprofile = \"none\"\n";
+    let planned = |keys: &str, slice: &str| {
+        let text = format!("{head}{}", tenant("a", "10ms", slice));
+        planned(&text.replace("[tenant.cpu]", &format!("{keys}\n[tenant.cpu]")))
+    };
+    let two_cores = planned("vcpus = 3\ncores = [0, 1]", "9ms");
+    let reserved: Vec<_> = two_cores.resources.iter().map(|core| core.reserved).collect();
+    assert_eq!((two_cores.admitted, reserved), (true, vec![600_000_000, 300_000_000]));
+    assert!(planned("vcpus = 2\ncores = [0, 1]", "19ms").admitted, "more than one core has");
+    assert!(!planned("vcpus = 2\ncore = 1", "19ms").admitted);
 }
 
 #[test]

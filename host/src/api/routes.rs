@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, FromRequest, Path, Request, State};
+use axum::extract::{DefaultBodyLimit, FromRequest, Path, Query, Request, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use serde::de::DeserializeOwned;
@@ -153,18 +153,27 @@ async fn change(
     call(service, move |service| service.change(&name, &change)).await.map(Json)
 }
 
+/// How to end a tenant.
+#[derive(Debug, serde::Deserialize, utoipa::IntoParams)]
+struct StopQuery {
+    /// Pull the plug instead of pressing the power button and waiting for the guest.
+    #[serde(default)]
+    now: bool,
+}
+
 /// End a tenant and forget it
 #[utoipa::path(
     delete,
     path = "/v1/tenants/{name}",
-    params(("name" = String, Path, description = "name of the tenant")),
+    params(("name" = String, Path, description = "name of the tenant"), StopQuery),
     responses((status = 200, body = TenantView), (status = 404, body = ErrorBody))
 )]
 async fn stop(
     State(service): Shared,
     Path(name): Path<String>,
+    Query(StopQuery { now }): Query<StopQuery>,
 ) -> Result<Json<TenantView>, ErrorBody> {
-    call(service, move |service| service.stop(&name)).await.map(Json)
+    call(service, move |service| service.stop(&name, now)).await.map(Json)
 }
 
 /// Ask admission about a whole configuration; nothing is started

@@ -46,7 +46,7 @@ pub enum Command {
     /// Change contracts of a running tenant
     Set(SetArgs),
     /// Stop a tenant, or forget one that has ended
-    Stop(NameArgs),
+    Stop(StopArgs),
     /// Connect to a tenant's console; Ctrl-] leaves
     Console(ConsoleArgs),
     /// Watch contracts, services, misses and queues
@@ -182,6 +182,17 @@ pub struct NameArgs {
     /// How to report.
     #[command(flatten)]
     pub report: ReportArgs,
+}
+
+/// Arguments of `moirai stop`.
+#[derive(Debug, Args)]
+pub struct StopArgs {
+    /// The tenant and how to report.
+    #[command(flatten)]
+    pub tenant: NameArgs,
+    /// Pull the plug instead of pressing the power button and waiting for the guest.
+    #[arg(long)]
+    pub now: bool,
 }
 
 /// Arguments of `moirai console`.

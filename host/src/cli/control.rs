@@ -6,11 +6,11 @@ use std::path::Path;
 use hyper::Method;
 use serde::Serialize;
 
-use super::args::{FileArgs, NameArgs, ReportArgs, SetArgs};
+use super::args::{FileArgs, NameArgs, ReportArgs, SetArgs, StopArgs};
 use super::{Failure, Status, change, print, print_json, report};
 use crate::api::{ErrorKind, Launch};
 use crate::client::{Client, ClientError};
-use crate::config::{self, Report};
+use crate::config::{self, MAX_STOP_AFTER, Report};
 use crate::service::{Phase, TenantView};
 
 pub(super) fn launch(socket: &Path, args: &FileArgs) -> Result<Status, Failure> {
@@ -48,9 +48,12 @@ pub(super) fn set(socket: &Path, args: &SetArgs) -> Result<Status, Failure> {
     show_one(&tenant, args.report.json)
 }
 
-pub(super) fn stop(socket: &Path, args: &NameArgs) -> Result<Status, Failure> {
-    let tenant: TenantView = Client::new(socket)?.send(Method::DELETE, &path(&args.name)?, &())?;
-    show_one(&tenant, args.report.json)
+pub(super) fn stop(socket: &Path, args: &StopArgs) -> Result<Status, Failure> {
+    let path = path(&args.tenant.name)?;
+    let path = if args.now { format!("{path}?now=true") } else { path };
+    let client = Client::new(socket)?.with_more_patience(MAX_STOP_AFTER);
+    let tenant: TenantView = client.send(Method::DELETE, &path, &())?;
+    show_one(&tenant, args.tenant.report.json)
 }
 
 /// The path of a tenant. A name that no tenant can have is refused here.
@@ -106,8 +109,16 @@ fn details(tenant: &TenantView) -> String {
         let uid = tenant.uid.map_or_else(String::new, |uid| format!(", user {uid}"));
         line("process", &format!("{pid}{uid}"));
     }
-    line("image", &tenant.table.image.display().to_string());
-    line("cpu", &format!("{} on core {}", tenant.cpu, tenant.core));
+    let boots = tenant.table.boots().map(|path| path.display().to_string());
+    let kind = if tenant.table.kernel.is_some() { "kernel" } else { "image" };
+    line(kind, &boots.unwrap_or_default());
+    match tenant.cores.as_slice() {
+        [core] => line("cpu", &format!("{} on core {core}", tenant.cpu)),
+        cores => line("cpu", &format!("{} on each of the cores {cores:?}", tenant.cpu)),
+    }
+    if tenant.restarts > 0 {
+        line("restarts", &tenant.restarts.to_string());
+    }
     for device in tenant.disk.iter().chain(&tenant.net) {
         line(&device.resource, &format!("{}  {}", device.contract, device.what));
         if let Some(why) = &device.failed {

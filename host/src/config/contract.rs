@@ -17,8 +17,11 @@ const PPM: u64 = 1_000_000;
 /// What a rate is a rate of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// A core: only shares make sense.
-    Core,
+    /// Cores: only shares make sense. The contract is divided among so many virtual CPUs.
+    Core {
+        /// At least 1.
+        vcpus: u32,
+    },
     /// A disk, with the bytes per second it delivers, where declared.
     Disk {
         /// Bytes per second.
@@ -65,6 +68,10 @@ pub fn resolve(table: &ContractTable, scope: Scope, path: &str) -> Result<Contra
         (None, Some(rate)) => slice_of(rate, period, scope)
             .map_err(|broken| at("rate", broken.message(rate, scope), broken.help()))?,
         (None, None) => 0,
+    };
+    let slice = match scope {
+        Scope::Core { vcpus } => slice / u64::from(vcpus.max(1)),
+        _ => slice,
     };
     let deadline = table.deadline.map_or(period, |Time(deadline)| deadline);
     let extra = match table.extra {
@@ -127,7 +134,7 @@ enum BrokenRate {
 impl BrokenRate {
     fn message(&self, rate: Rate, scope: Scope) -> String {
         match (self, scope) {
-            (Self::Whole, Scope::Core) => format!("{rate} is more than the whole core"),
+            (Self::Whole, Scope::Core { .. }) => format!("{rate} is more than the whole core"),
             (Self::Whole, Scope::Disk { .. }) => format!("{rate} is more than the whole disk"),
             (Self::Whole, Scope::Link { rate_bps }) => {
                 format!("{rate} is more than the link's {}", Rate::Bits(rate_bps))
@@ -156,8 +163,12 @@ impl BrokenRate {
 /// The slice of `period` that gives `rate`, rounded up.
 fn slice_of(rate: Rate, period: u64, scope: Scope) -> Result<u64, BrokenRate> {
     let (part, whole) = match (rate, scope) {
+        (Rate::Share(ppm), Scope::Core { vcpus }) if ppm <= PPM.saturating_mul(vcpus.into()) => {
+            let slice = (u128::from(ppm) * u128::from(period)).div_ceil(u128::from(PPM));
+            return u64::try_from(slice).map_err(|_| BrokenRate::Whole);
+        }
         (Rate::Share(ppm), _) => (ppm, PPM),
-        (Rate::Bits(_) | Rate::Bytes(_), Scope::Core) => return Err(BrokenRate::Unit),
+        (Rate::Bits(_) | Rate::Bytes(_), Scope::Core { .. }) => return Err(BrokenRate::Unit),
         (Rate::Bits(_) | Rate::Bytes(_), Scope::Disk { bandwidth: None }) => {
             return Err(BrokenRate::NoBandwidth);
         }

@@ -10,8 +10,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::load::LoadsTable;
-use super::units::{Rate, Size, Time};
+pub use super::machine::{Args, TenantTable, TransportName, VsockTable};
+use super::units::{Rate, Time};
 
 /// A whole configuration of a Moirai host.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema, ToSchema)]
@@ -172,54 +172,6 @@ pub struct LinkTable {
     pub group: Option<String>,
 }
 
-/// `[[tenant]]`: one virtual machine with its contracts.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct TenantTable {
-    /// Name, unique among tenants.
-    pub name: String,
-    /// ELF image: a path, or the name of an image of Moirai.
-    #[schema(value_type = String)]
-    pub image: PathBuf,
-    /// Command line for the guest.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub args: Option<Args>,
-    /// Guest memory. Default 64M.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub memory: Option<Size>,
-    /// Touch all memory at the start, so that no page fault costs time later. Default false.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub prefault: Option<bool>,
-    /// Number of virtual CPUs; all run on `core`, each with the contract of `[tenant.cpu]`. Default 1.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub vcpus: Option<u32>,
-    /// Core of the virtual CPUs, one of `host.cores`. Default: the first of them.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub core: Option<usize>,
-    /// Contract on the core. Default: best effort.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cpu: Option<ContractTable>,
-    /// Volumes.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub disk: Vec<VolumeTable>,
-    /// Network interfaces.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub net: Vec<NetTable>,
-    /// What `moirai simulate` has it do. Nothing else looks at it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub load: Option<LoadsTable>,
-}
-
-/// Words for the guest, as one text or one by one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
-#[serde(untagged)]
-pub enum Args {
-    /// One text.
-    Line(String),
-    /// Words that are joined with blanks.
-    Words(Vec<String>),
-}
-
 /// Whether the tenant shares the slack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
 #[serde(untagged)]
@@ -324,16 +276,5 @@ impl NetTable {
     pub fn contract(&self) -> ContractTable {
         let Self { period, slice, rate, deadline, extra, .. } = *self;
         ContractTable { period, slice, rate, deadline, extra }
-    }
-}
-
-impl Args {
-    /// The words as one text.
-    #[must_use]
-    pub fn joined(&self) -> String {
-        match self {
-            Self::Line(line) => line.clone(),
-            Self::Words(words) => words.join(" "),
-        }
     }
 }

@@ -16,16 +16,19 @@ mod check;
 mod contract;
 pub mod document;
 pub mod load;
+mod machine;
+mod machine_check;
 pub mod model;
 mod problem;
 mod tenant;
 pub mod units;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub use check::{check, check_tenants};
 pub use contract::{Scope, resolve};
 pub use document::{Document, PolicyName, Profile};
+pub use machine_check::MAX_STOP_AFTER;
 pub use model::Config;
 pub use problem::{Problem, Report};
 
@@ -58,10 +61,13 @@ pub fn read(path: &Path) -> Result<(String, Document), Report> {
     let mut document = parse(&name, &text)?;
     let directory = std::path::absolute(path).ok();
     if let Some(directory) = directory.as_deref().and_then(Path::parent) {
-        let images = document.tenant.iter_mut().map(|tenant| &mut tenant.image);
-        let images = images.filter(|image| image.components().count() > 1);
-        let disks = document.disk.iter_mut().map(|disk| &mut disk.path);
-        for path in images.chain(disks) {
+        let mut paths: Vec<&mut PathBuf> = Vec::new();
+        for tenant in &mut document.tenant {
+            let image = tenant.image.as_mut().filter(|image| image.components().count() > 1);
+            paths.extend(image.into_iter().chain(&mut tenant.kernel).chain(&mut tenant.initrd));
+        }
+        paths.extend(document.disk.iter_mut().map(|disk| &mut disk.path));
+        for path in paths {
             *path = directory.join(&path);
         }
     }

@@ -2,9 +2,11 @@
 //! contract well-formed. Only [`super::check`] makes these values.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use moirai_scheduler::Contract;
 use moirai_simulator::load::Loads;
+use moirai_vmm::launch::{OwnDevice, Transport};
 
 use super::document::{PolicyName, Profile, TenantTable};
 
@@ -96,20 +98,30 @@ pub struct Cidr {
 pub struct Tenant {
     /// Name, unique among tenants.
     pub name: String,
-    /// ELF image: a path, or a bare name of an image of Moirai.
+    /// Image or kernel: a path, or a bare name of an image of Moirai.
     pub image: PathBuf,
+    /// Whether it is a kernel: a guest that finds its devices through ACPI and has a power button.
+    pub is_kernel: bool,
+    /// Initial RAM disk.
+    pub initrd: Option<PathBuf>,
     /// Command line for the guest.
     pub args: String,
     /// Guest memory in bytes, a multiple of a page.
     pub memory: u64,
     /// Touch all memory at the start.
     pub prefault: bool,
-    /// Number of virtual CPUs.
-    pub vcpus: u32,
-    /// Core of all of them.
-    pub core: usize,
-    /// Contract of each of them on that core.
+    /// Core of each virtual CPU; at least one.
+    pub cores: Vec<usize>,
+    /// Contract of each virtual CPU on its core.
     pub cpu: Contract,
+    /// How the guest finds its devices.
+    pub transport: Transport,
+    /// Devices that the tenant process serves itself.
+    pub own_devices: Vec<OwnDevice>,
+    /// Start it again when the guest resets itself.
+    pub restart: bool,
+    /// How long it may take to power off when it was asked.
+    pub stop_after: Duration,
     /// Volumes.
     pub volumes: Vec<Volume>,
     /// Network interfaces.

@@ -4,18 +4,12 @@
 
 use std::path::{Component, Path};
 
-use moirai_abi::machine::VIRTIO_MMIO_MAX;
-use moirai_vmm::launch::spec::{MAX_CMDLINE_BYTES, MAX_MEMORY_BYTES, MAX_VCPUS, MIN_MEMORY_BYTES};
-
 use super::check::{Problems, numbered, unique};
 use super::contract::{Scope, resolve};
 use super::document::{NetTable, TenantTable, VolumeTable};
+use super::machine_check as machine;
 use super::model::{Config, Net, Tenant, Volume};
 use super::problem::Problem;
-use super::units::Size;
-
-const DEFAULT_MEMORY_BYTES: u64 = 64 << 20;
-const PAGE_BYTES: u64 = 4096;
 
 /// Checks tenants that are to join the host of `config`; paths begin with `tenant[N]`.
 ///
@@ -48,19 +42,10 @@ fn check_one(
     at: &str,
     problems: &mut Problems,
 ) -> Option<Tenant> {
-    let memory = check_memory(table, at, problems);
-    let args = check_args(table, at, problems);
-    let vcpus = table.vcpus.unwrap_or(1);
-    if !(1..=u32::from(MAX_VCPUS)).contains(&vcpus) {
-        let message = format!("{vcpus} virtual CPUs are not 1 to {MAX_VCPUS}");
-        problems.add(format!("{at}.vcpus"), message, "write how many the guest gets");
-    }
-    let core = check_core(config, table, at, problems);
-    if table.disk.len() + table.net.len() > VIRTIO_MMIO_MAX {
-        let message = format!("more than {VIRTIO_MMIO_MAX} devices");
-        problems.add(at, message, "a tenant's volumes and interfaces share that many places");
-    }
-    let cpu = resolve(&table.cpu.unwrap_or_default(), Scope::Core, &format!("{at}.cpu"));
+    let machine = machine::check(config, table, at, problems);
+    let vcpus = u32::try_from(machine.cores.len()).unwrap_or(u32::MAX);
+    let scope = Scope::Core { vcpus };
+    let cpu = resolve(&table.cpu.unwrap_or_default(), scope, &format!("{at}.cpu"));
     let cpu = problems.note(cpu);
     let volumes: Vec<_> = numbered("disk", &table.disk)
         .map(|(part, volume)| check_volume(config, volume, &format!("{at}.{part}"), problems))
@@ -74,55 +59,23 @@ fn check_one(
     let loads = table.load.unwrap_or_default().resolve(&format!("{at}.load"), problems);
     Some(Tenant {
         name: table.name.clone(),
-        image: table.image.clone(),
-        args,
-        memory,
+        image: machine.image?,
+        is_kernel: table.kernel.is_some(),
+        initrd: table.initrd.clone(),
+        args: machine.args,
+        memory: machine.memory,
         prefault: table.prefault.unwrap_or(false),
-        vcpus,
-        core,
+        cores: machine.cores,
         cpu: cpu?,
+        transport: machine.transport,
+        own_devices: machine.own_devices,
+        restart: table.restart.unwrap_or(table.kernel.is_some()),
+        stop_after: machine.stop_after,
         volumes: volumes.into_iter().collect::<Option<_>>()?,
         nets: nets.into_iter().collect::<Option<_>>()?,
         loads,
         table: table.clone(),
     })
-}
-
-fn check_memory(table: &TenantTable, at: &str, problems: &mut Problems) -> u64 {
-    let memory = table.memory.map_or(DEFAULT_MEMORY_BYTES, |Size(bytes)| bytes);
-    if !(MIN_MEMORY_BYTES..=MAX_MEMORY_BYTES).contains(&memory) {
-        let (least, most) = (Size(MIN_MEMORY_BYTES), Size(MAX_MEMORY_BYTES));
-        let message = format!("{} of memory are not {least} to {most}", Size(memory));
-        problems.add(format!("{at}.memory"), message, "write for example \"64M\"");
-    } else if !memory.is_multiple_of(PAGE_BYTES) {
-        let message = format!("{} of memory are not whole pages of 4K", Size(memory));
-        problems.add(format!("{at}.memory"), message, "write for example \"64M\"");
-    }
-    memory
-}
-
-fn check_args(table: &TenantTable, at: &str, problems: &mut Problems) -> String {
-    let args = table.args.as_ref().map(super::document::Args::joined).unwrap_or_default();
-    if args.len() > MAX_CMDLINE_BYTES {
-        let message =
-            format!("{} bytes of arguments are more than {MAX_CMDLINE_BYTES}", args.len());
-        problems.add(format!("{at}.args"), message, "shorten them");
-    }
-    if args.bytes().any(|c| !(c.is_ascii_graphic() || c == b' ')) {
-        let message = "the arguments have characters that a guest's command line cannot have";
-        problems.add(format!("{at}.args"), message, "use printable ASCII and blanks");
-    }
-    args
-}
-
-fn check_core(config: &Config, table: &TenantTable, at: &str, problems: &mut Problems) -> usize {
-    let cores = &config.host.cores;
-    let core = table.core.or(cores.first().copied()).unwrap_or(0);
-    if !cores.is_empty() && !cores.contains(&core) {
-        let message = format!("core {core} is not one of host.cores {cores:?}");
-        problems.add(format!("{at}.core"), message, "choose one of them, or add it there");
-    }
-    core
 }
 
 fn check_volume(

@@ -31,7 +31,7 @@ fn rates_become_slices_and_defaults_are_filled_in() {
     assert_eq!(net.contract, contract(10_000_000, 2_000_000, 5_000_000, 3));
     assert_eq!(cinema.args, "ip=10.0.0.2/24 to=10.0.0.1:5004");
     assert_eq!(carnage.cpu, contract(10_000_000, 0, 10_000_000, 1));
-    assert_eq!((carnage.core, carnage.memory, carnage.vcpus), (1, 64 << 20, 1));
+    assert_eq!((carnage.cores.as_slice(), carnage.memory), ([1].as_slice(), 64 << 20));
     assert_eq!(config.links.first().map(|link| link.tap.as_str()), Some("mo-uplink"));
 }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::life::Phase;
-use super::tenant::Tenant;
+use super::tenant::{Tenant, Vcpu};
 use super::view::TenantView;
 use super::{Service, ServiceError, lock};
 use crate::admission::plan::TenantPlan;
@@ -120,9 +120,10 @@ impl Service {
         let resources = &self.shared.resources;
         if let Part::Vcpu(number) = claim.part {
             let number = usize::try_from(number).unwrap_or(usize::MAX);
-            let (core, id) = tenant.with(|live| (live.spec.core, live.vcpus.get(number).copied()));
+            let vcpu = tenant.with(|live| live.vcpus.get(number).copied());
+            let Vcpu { core, id } = vcpu.ok_or_else(gone)?;
             let dispatcher = resources.dispatcher(core).ok_or_else(gone)?;
-            return Ok(dispatcher.change(id.ok_or_else(gone)?, claim.contract)?);
+            return Ok(dispatcher.change(id, claim.contract)?);
         }
         let device = tenant
             .with(|live| live.devices.iter().find(|device| device.part == claim.part).cloned());

@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use moirai_devices::backend::file::Volume;
 use moirai_vmm::launch::{
-    Boot, DeviceSpec, LaunchFds, LaunchSpec, Sandbox, SpawnError, Transport, kvm::KvmError,
-    kvm::open_kvm, spawn,
+    Boot, DeviceSpec, LaunchFds, LaunchSpec, Sandbox, SpawnError, kvm::KvmError, kvm::open_kvm,
+    spawn,
 };
 
 use super::open::{Opened, open};
@@ -172,6 +172,20 @@ fn shared_volumes(live: &[&Arc<Tenant>], specs: &[model::Tenant]) -> Vec<Problem
     problems
 }
 
+/// Starts a tenant whose process has ended, under the contracts that it still holds.
+///
+/// # Errors
+/// Why it cannot be started, as a sentence.
+pub(super) fn start_again(
+    shared: &Arc<Shared>,
+    tenant: &Arc<Tenant>,
+    spec: &model::Tenant,
+) -> Result<(), String> {
+    let said = |problems: Vec<Problem>| ServiceError::Bad(problems).to_string();
+    let opened = open(spec, "tenant").map_err(said)?;
+    start(shared, tenant, opened).map_err(|error| error.to_string())
+}
+
 /// Attaches the devices, spawns the process, starts the supervisor.
 fn start(shared: &Arc<Shared>, tenant: &Arc<Tenant>, opened: Opened) -> Result<(), StartError> {
     let spec = tenant.with(|live| live.spec.clone());
@@ -193,11 +207,11 @@ fn start(shared: &Arc<Shared>, tenant: &Arc<Tenant>, opened: Opened) -> Result<(
         memory_bytes: spec.memory,
         prefault: spec.prefault,
         huge_pages: true,
-        vcpus: u8::try_from(spec.vcpus).unwrap_or(u8::MAX),
+        vcpus: u8::try_from(spec.cores.len()).unwrap_or(u8::MAX),
         cmdline: spec.args.clone(),
         boot: Boot::Auto,
-        initrd: false,
-        transport: Transport::Mmio,
+        initrd: opened.initrd.is_some(),
+        transport: spec.transport,
         devices: devices.specs,
         own_devices: Vec::new(),
         sandbox: Sandbox { enabled: true, uid, gid: uid },
@@ -207,7 +221,7 @@ fn start(shared: &Arc<Shared>, tenant: &Arc<Tenant>, opened: Opened) -> Result<(
         image: opened.image.into(),
         console: theirs.into(),
         gate: gate_fd,
-        initrd: None,
+        initrd: opened.initrd.map(OwnedFd::from),
         devices: devices.sockets,
         own_devices: Vec::new(),
     };

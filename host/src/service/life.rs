@@ -35,6 +35,8 @@ pub(super) enum Event {
     Overdue,
     /// The process has ended.
     Gone,
+    /// The process has ended because the guest reset its machine, which is to start again.
+    GoneToRestart,
 }
 
 /// What the supervisor must do next.
@@ -51,6 +53,8 @@ pub(super) enum Step {
     Kill,
     /// Give back everything the tenant held.
     GiveBack,
+    /// Give back what the process held, and start another one under the same contracts.
+    StartAgain,
 }
 
 /// The phase after `event`, and what to do.
@@ -58,6 +62,7 @@ pub(super) fn next(phase: Phase, event: Event) -> (Phase, Step) {
     match (phase, event) {
         (Phase::Ended, _) => (Phase::Ended, Step::Wait),
         (_, Event::Gone) => (Phase::Ended, Step::GiveBack),
+        (_, Event::GoneToRestart) => (Phase::Starting, Step::StartAgain),
         (Phase::Starting, Event::Built) => (Phase::Running, Step::Dispatch),
         (_, Event::Finished) => (Phase::Stopping, Step::Wait),
         (Phase::Running, Event::StopAsked) => (Phase::Stopping, Step::AskToStop),
@@ -76,21 +81,24 @@ mod tests {
     use super::*;
 
     const PHASES: [Phase; 4] = [Phase::Starting, Phase::Running, Phase::Stopping, Phase::Ended];
-    const EVENTS: [Event; 6] = [
+    const EVENTS: [Event; 7] = [
         Event::Built,
         Event::Finished,
         Event::Nonsense,
         Event::StopAsked,
         Event::Overdue,
         Event::Gone,
+        Event::GoneToRestart,
     ];
 
     #[test]
-    fn a_life_goes_forward_only() {
+    fn a_life_goes_forward_only_and_only_a_restart_begins_it_anew() {
         for phase in PHASES {
             for event in EVENTS {
-                let (after, _) = next(phase, event);
-                assert!(after as u8 >= phase as u8, "{phase:?} {event:?}");
+                let (after, step) = next(phase, event);
+                let forward = after as u8 >= phase as u8;
+                assert!(forward || step == Step::StartAgain, "{phase:?} {event:?}");
+                assert!(phase != Phase::Ended || after == Phase::Ended);
             }
         }
     }

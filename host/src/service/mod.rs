@@ -219,14 +219,16 @@ impl Service {
         taken.ok_or_else(|| ServiceError::NotRunning(name.to_owned()))
     }
 
-    /// Ends a tenant and forgets it.
+    /// Ends a tenant and forgets it. A guest with a power button gets the time that its table gives
+    /// it, unless it is to end `at_once`.
     ///
     /// # Errors
     /// [`ServiceError::Unknown`] and [`ServiceError::Immortal`].
-    pub fn stop(&self, name: &str) -> Result<TenantView, ServiceError> {
+    pub fn stop(&self, name: &str, at_once: bool) -> Result<TenantView, ServiceError> {
         let tenant = self.find(name)?;
-        tenant.ask_to_stop();
-        if !tenant.wait_for_end(END_PATIENCE) {
+        tenant.ask_to_stop(at_once);
+        let patience = tenant.with(|live| live.spec.stop_after);
+        if !tenant.wait_for_end(END_PATIENCE + patience) {
             return Err(ServiceError::Immortal(name.to_owned()));
         }
         let mut tenants = lock(&self.tenants);
@@ -247,9 +249,10 @@ impl Service {
 impl Drop for Service {
     fn drop(&mut self) {
         let tenants: Vec<_> = lock(&self.tenants).values().cloned().collect();
-        tenants.iter().for_each(|tenant| tenant.ask_to_stop());
+        tenants.iter().for_each(|tenant| tenant.ask_to_stop(false));
         for tenant in tenants {
-            if !tenant.wait_for_end(END_PATIENCE) {
+            let patience = tenant.with(|live| live.spec.stop_after);
+            if !tenant.wait_for_end(END_PATIENCE + patience) {
                 tracing::error!(tenant = tenant.name, "does not end");
             }
         }

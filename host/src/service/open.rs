@@ -14,6 +14,7 @@ use crate::config::model::Tenant;
 #[derive(Debug)]
 pub(super) struct Opened {
     pub(super) image: File,
+    pub(super) initrd: Option<File>,
     pub(super) volumes: Vec<Volume>,
 }
 
@@ -23,7 +24,12 @@ pub(super) struct Opened {
 /// Everything that cannot be opened, each at its key.
 pub(super) fn open(tenant: &Tenant, path: &str) -> Result<Opened, Vec<Problem>> {
     let mut problems = Vec::new();
-    let image = open_image(&tenant.image, path).map_err(|problem| problems.push(problem)).ok();
+    let mut file = |opened: Result<File, Problem>| opened.map_err(|p| problems.push(p)).ok();
+    let image = file(open_boot(tenant, path));
+    let initrd = tenant.initrd.as_ref().and_then(|initrd| {
+        let help = "name an initial RAM disk by its path";
+        file(open_regular(initrd, &format!("{path}.initrd"), "initrd", help))
+    });
     let mut volumes = Vec::new();
     for (index, volume) in tenant.volumes.iter().enumerate() {
         match Volume::open(&volume.path, volume.readonly) {
@@ -46,22 +52,29 @@ pub(super) fn open(tenant: &Tenant, path: &str) -> Result<Opened, Vec<Problem>> 
         }
     }
     match image {
-        Some(image) if problems.is_empty() => Ok(Opened { image, volumes }),
+        Some(image) if problems.is_empty() => Ok(Opened { image, initrd, volumes }),
         _ => Err(problems),
     }
 }
 
-fn open_image(image: &Path, path: &str) -> Result<File, Problem> {
-    let found = find_image(image);
+fn open_boot(tenant: &Tenant, path: &str) -> Result<File, Problem> {
+    if tenant.is_kernel {
+        let help = "name an uncompressed kernel with a PVH note (vmlinux) or a bzImage by its path";
+        return open_regular(&tenant.image, &format!("{path}.kernel"), "kernel", help);
+    }
+    let help = "name an ELF64 image by its path, or an image of Moirai by its name alone (`make` \
+                builds them; MOIRAI_IMAGES says where they are)";
+    open_regular(&find_image(&tenant.image), &format!("{path}.image"), "image", help)
+}
+
+fn open_regular(file: &Path, path: &str, kind: &str, help: &str) -> Result<File, Problem> {
     let problem = |what: String| Problem {
-        path: format!("{path}.image"),
-        message: format!("the image {} {what}", found.display()),
-        help: "name an ELF64 image by its path, or an image of Moirai by its name alone (`make` \
-               builds them; MOIRAI_IMAGES says where they are)"
-            .to_owned(),
+        path: path.to_owned(),
+        message: format!("the {kind} {} {what}", file.display()),
+        help: help.to_owned(),
     };
     // O_NONBLOCK: a path that turns out to be a pipe must not hold us up.
-    let opened = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&found);
+    let opened = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(file);
     let file = opened.map_err(|error| problem(format!("cannot be opened: {error}")))?;
     match file.metadata() {
         Ok(metadata) if metadata.is_file() => Ok(file),

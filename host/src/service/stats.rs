@@ -221,14 +221,14 @@ impl<'a> Snapshots<'a> {
 
     fn parts(&self, live: &Live, config: &Config) -> Vec<PartStats> {
         let spec = &live.spec;
-        let vcpus = live.vcpus.iter().map(|id| {
+        let vcpus = live.vcpus.iter().map(|place| {
             let mut stats = PartStats {
-                resource: format!("cpu/{}", spec.core),
+                resource: format!("cpu/{}", place.core),
                 contract: Some(ContractReport::of(&spec.cpu)),
                 reserved: per_second(&spec.cpu),
                 ..PartStats::default()
             };
-            if let Some(vcpu) = self.vcpus.get(&(spec.core, id.0)) {
+            if let Some(vcpu) = self.vcpus.get(&(place.core, place.id.0)) {
                 stats.add_vcpu(vcpu);
             }
             stats

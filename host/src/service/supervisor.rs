@@ -10,13 +10,13 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use moirai_vmm::launch::{ChannelError, Child, Ended, FromHost, ToHost};
+use moirai_vmm::launch::{ChannelError, Child, Ended, ExitReason, FromHost, ToHost};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::life::{Event, Phase, Step, next};
-use super::tenant::Tenant;
+use super::tenant::{Live, Tenant, Vcpu};
 use super::view::End;
-use super::{Shared, lock};
+use super::{Shared, launch, lock};
 use crate::config::model;
 use crate::dispatcher::{DispatcherError, GatePage, VcpuSpec};
 
@@ -26,6 +26,10 @@ const START_PATIENCE: Duration = Duration::from_secs(10);
 const PREFAULT_PATIENCE_PER_MIB: Duration = Duration::from_millis(12);
 /// How long a VM may take to end when it was asked.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
+/// A machine that resets itself sooner waits for the rest of this time.
+const SHORTEST_LIFE: Duration = Duration::from_secs(1);
+/// How often a supervisor that waits looks whether it still has to.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// The supervisor of one tenant.
 pub(super) struct Supervisor {
@@ -38,7 +42,11 @@ pub(super) struct Supervisor {
     tids: Vec<i32>,
     /// When the phase began to last too long.
     overdue: Option<Instant>,
+    /// When the process began.
+    began: Instant,
     stop_seen: bool,
+    /// The guest has reset its machine.
+    reset: bool,
     control_open: bool,
     console_open: bool,
 }
@@ -65,7 +73,9 @@ impl Supervisor {
             gates,
             tids: Vec::new(),
             overdue: Some(Instant::now() + patience),
+            began: Instant::now(),
             stop_seen: false,
+            reset: false,
             control_open: true,
             console_open: true,
         };
@@ -82,17 +92,52 @@ impl Supervisor {
             if self.control_open {
                 self.hear_control();
             }
-            if self.tenant.with(|live| live.stop_asked) && !self.stop_seen {
-                self.stop_seen = true;
-                self.happens(Event::StopAsked);
-            }
+            self.hear_stop();
             if self.overdue.is_some_and(|time| time <= Instant::now()) {
                 self.overdue = None;
                 self.happens(Event::Overdue);
             }
             if gone {
+                if self.is_to_restart() {
+                    return self.start_again();
+                }
                 self.happens(Event::Gone);
             }
+        }
+    }
+
+    /// Whether the guest has reset its machine and wants to run on.
+    fn is_to_restart(&mut self) -> bool {
+        // The process said why before it went.
+        self.hear_control();
+        let wanted = |live: &mut Live| live.spec.restart && !live.stop_asked;
+        self.reset && self.tenant.with(wanted)
+    }
+
+    /// Starts the tenant once more; another thread supervises it from then on.
+    fn start_again(mut self) {
+        // A guest that resets itself at once must not keep the host busy.
+        while self.began.elapsed() < SHORTEST_LIFE && !self.tenant.with(|live| live.stop_asked) {
+            std::thread::sleep(SHORTEST_LIFE.saturating_sub(self.began.elapsed()).min(LOOK));
+        }
+        if self.tenant.with(|live| live.stop_asked) {
+            return self.happens(Event::Gone);
+        }
+        let (phase, _) = next(self.tenant.phase(), Event::GoneToRestart);
+        self.hear_last_words();
+        // Reaps the process; how it ended it has said itself.
+        let _ = self.child.wait();
+        give_back_devices(&self.shared, &self.tenant);
+        let spec = self.tenant.with(|live| {
+            (live.phase, live.end, live.restarts) = (phase, None, live.restarts + 1);
+            live.spec.clone()
+        });
+        tracing::info!(tenant = spec.name, "the guest has reset itself and starts again");
+        let (shared, tenant) = (Arc::clone(&self.shared), Arc::clone(&self.tenant));
+        drop(self);
+        if let Err(reason) = launch::start_again(&shared, &tenant, &spec) {
+            tenant.with(|live| live.end = Some(End::failed(reason)));
+            give_back(&shared, &tenant);
         }
     }
 
@@ -167,9 +212,9 @@ impl Supervisor {
                 }
                 let wanted = self.tenant.with(|live| {
                     live.missing = missing;
-                    live.spec.vcpus
+                    live.spec.cores.len()
                 });
-                if vcpu_tids.len() == usize::try_from(wanted).unwrap_or(usize::MAX) {
+                if vcpu_tids.len() == wanted {
                     self.tids = vcpu_tids;
                     self.happens(Event::Built);
                 } else {
@@ -188,6 +233,7 @@ impl Supervisor {
                     let tenant = &self.tenant.name;
                     tracing::warn!(tenant, console_dropped_bytes, "console output was lost");
                 }
+                self.reset = reason == ExitReason::Reset;
                 self.ends(End::exited(&reason));
                 self.happens(Event::Finished);
             }
@@ -203,7 +249,7 @@ impl Supervisor {
         let before = self.tenant.phase();
         let (phase, step) = next(before, event);
         if phase == Phase::Stopping && before != Phase::Stopping {
-            self.overdue = Some(Instant::now() + STOP_PATIENCE);
+            self.overdue = Some(Instant::now() + self.stop_patience(event));
         }
         match step {
             Step::Wait => {}
@@ -222,8 +268,30 @@ impl Supervisor {
                 self.child.kill();
             }
             Step::GiveBack => return self.give_back(),
+            // Takes the supervisor itself: see `run`.
+            Step::StartAgain => {}
         }
         self.tenant.with(|live| live.phase = phase);
+    }
+
+    /// How long the process may take from `event` to its end.
+    fn stop_patience(&self, event: Event) -> Duration {
+        let (button, time) = self.tenant.with(|live| (live.spec.is_kernel, live.spec.stop_after));
+        let asked = event == Event::StopAsked && button;
+        if asked { STOP_PATIENCE + time } else { STOP_PATIENCE }
+    }
+
+    /// Heeds a wish to end the tenant, and one to end it at once that may come later.
+    fn hear_stop(&mut self) {
+        let (asked, at_once) = self.tenant.with(|live| (live.stop_asked, live.at_once));
+        if asked && !self.stop_seen {
+            self.stop_seen = true;
+            self.happens(Event::StopAsked);
+        }
+        if at_once && self.tenant.phase() == Phase::Stopping {
+            self.ends(End::exited(&ExitReason::Stopped));
+            self.child.kill();
+        }
     }
 
     /// Hands the vCPUs to the dispatcher of their core; the tenant runs from then on.
@@ -235,19 +303,19 @@ impl Supervisor {
             self.ends(End::failed(error.to_string()));
             return self.happens(Event::Nonsense);
         }
-        tracing::info!(tenant = spec.name, pid, core = spec.core, "runs");
+        tracing::info!(tenant = spec.name, pid, cores = ?spec.cores, "runs");
         self.tenant.with(|live| live.phase = Phase::Running);
     }
 
     fn attach_vcpus(&self, spec: &model::Tenant, pid: i32) -> Result<(), DispatcherError> {
-        let gone = || DispatcherError::Gone { core: spec.core };
-        let dispatcher = self.shared.resources.dispatcher(spec.core).ok_or_else(gone)?;
-        for (index, tid) in self.tids.iter().enumerate() {
+        for (index, (tid, &core)) in self.tids.iter().zip(&spec.cores).enumerate() {
+            let gone = || DispatcherError::Gone { core };
+            let dispatcher = self.shared.resources.dispatcher(core).ok_or_else(gone)?;
             let gate = self.gates.word(index).ok_or_else(gone)?;
             let tenant = spec.name.clone();
             let vcpu = VcpuSpec { tenant, pid, tid: *tid, gate, contract: spec.cpu };
             let id = dispatcher.attach(vcpu)?;
-            self.tenant.with(|live| live.vcpus.push(id));
+            self.tenant.with(|live| live.vcpus.push(Vcpu { core, id }));
         }
         Ok(())
     }
@@ -260,7 +328,13 @@ impl Supervisor {
             Ok(Ended::Exited(status)) => format!("its process ended with status {status}"),
             Err(error) => format!("its process cannot be waited for: {error}"),
         };
-        // The console is read to its end: the last words matter most.
+        self.hear_last_words();
+        self.ends(End::failed(reason));
+        give_back(&self.shared, &self.tenant);
+    }
+
+    /// Reads the console to its end: the last words matter most.
+    fn hear_last_words(&mut self) {
         while self.console_open {
             self.hear_console();
             let mut fds = [PollFd::new(&self.console, PollFlags::IN)];
@@ -269,8 +343,6 @@ impl Supervisor {
                 break;
             }
         }
-        self.ends(End::failed(reason));
-        give_back(&self.shared, &self.tenant);
     }
 }
 
@@ -280,15 +352,16 @@ fn start_patience(spec: &model::Tenant) -> Duration {
     START_PATIENCE + PREFAULT_PATIENCE_PER_MIB.saturating_mul(touched)
 }
 
-/// Gives back everything that the tenant holds; its process is gone or never was.
-pub(super) fn give_back(shared: &Shared, tenant: &Tenant) {
-    let (core, vcpus, devices, uid) = tenant.with(|live| {
+/// Gives back what the process of a tenant holds, but for its promises.
+fn give_back_devices(shared: &Shared, tenant: &Tenant) {
+    let (vcpus, devices, uid) = tenant.with(|live| {
         let (vcpus, devices) = (std::mem::take(&mut live.vcpus), std::mem::take(&mut live.devices));
-        (live.spec.core, vcpus, devices, live.uid.take())
+        live.pid = None;
+        (vcpus, devices, live.uid.take())
     });
     tenant.set_keyboard(None);
-    for vcpu in vcpus {
-        let detached = shared.resources.dispatcher(core).map(|it| it.detach(vcpu));
+    for Vcpu { core, id } in vcpus {
+        let detached = shared.resources.dispatcher(core).map(|it| it.detach(id));
         if let Some(Err(error)) = detached {
             tracing::warn!(tenant = tenant.name, %error, "a vCPU was not given back");
         }
@@ -303,9 +376,13 @@ pub(super) fn give_back(shared: &Shared, tenant: &Tenant) {
         lock(&shared.uids).remove(&uid);
     }
     shared.state.forget_tenant(&tenant.name);
+}
+
+/// Gives back everything that the tenant holds; its process is gone or never was.
+pub(super) fn give_back(shared: &Shared, tenant: &Tenant) {
+    give_back_devices(shared, tenant);
     tenant.console.close();
     let (reason, ok) = tenant.with(|live| {
-        live.pid = None;
         live.phase = Phase::Ended;
         // Together with the phase, so that no change is admitted after the release.
         lock(&shared.ledger).release(&tenant.name);

@@ -37,14 +37,25 @@ pub(super) struct Tenant {
 pub(super) struct Live {
     pub(super) phase: Phase,
     pub(super) stop_asked: bool,
+    /// It was asked to end without being given time.
+    pub(super) at_once: bool,
+    /// How often it was started again.
+    pub(super) restarts: u32,
     pub(super) spec: model::Tenant,
     pub(super) pid: Option<u32>,
     pub(super) uid: Option<u32>,
-    pub(super) vcpus: Vec<VcpuId>,
+    pub(super) vcpus: Vec<Vcpu>,
     pub(super) devices: Vec<Device>,
     /// Parts of the sandbox that could not be had.
     pub(super) missing: Vec<String>,
     pub(super) end: Option<End>,
+}
+
+/// A virtual CPU at the dispatcher of its core.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Vcpu {
+    pub(super) core: usize,
+    pub(super) id: VcpuId,
 }
 
 /// A device of a tenant in an I/O domain.
@@ -66,6 +77,8 @@ impl Tenant {
         let live = Live {
             phase: Phase::Starting,
             stop_asked: false,
+            at_once: false,
+            restarts: 0,
             spec,
             pid: None,
             uid: None,
@@ -101,9 +114,13 @@ impl Tenant {
         lock(&self.live).phase
     }
 
-    /// Asks the supervisor to end the tenant. Does not wait.
-    pub(super) fn ask_to_stop(&self) {
-        lock(&self.live).stop_asked = true;
+    /// Asks the supervisor to end the tenant, by its power button if it has one, or `at_once`. Does
+    /// not wait.
+    pub(super) fn ask_to_stop(&self, at_once: bool) {
+        let mut live = lock(&self.live);
+        live.stop_asked = true;
+        live.at_once |= at_once;
+        drop(live);
         // A counter that is full already wakes the supervisor just as well.
         let _ = rustix::io::write(&self.doorbell, &1u64.to_ne_bytes());
     }

@@ -34,8 +34,10 @@ pub struct TenantView {
     pub pid: Option<u32>,
     /// User id of the process, if it has one of its own.
     pub uid: Option<u32>,
-    /// Core of its virtual CPUs.
+    /// Core of its first virtual CPU.
     pub core: usize,
+    /// Cores of its virtual CPUs, in their order.
+    pub cores: Vec<usize>,
     /// Contract of each virtual CPU.
     pub cpu: ContractReport,
     /// Volumes with their contracts.
@@ -44,6 +46,8 @@ pub struct TenantView {
     pub net: Vec<DeviceView>,
     /// Parts of the sandbox that could not be had.
     pub sandbox_missing: Vec<String>,
+    /// How often the guest has reset itself and was started again.
+    pub restarts: u32,
     /// What was asked for, with all changes since.
     pub table: TenantTable,
 }
@@ -135,11 +139,13 @@ impl Tenant {
                 end: live.end.clone(),
                 pid: live.pid,
                 uid: live.uid,
-                core: spec.core,
+                core: spec.cores.first().copied().unwrap_or(0),
+                cores: spec.cores.clone(),
                 cpu: ContractReport::of(&spec.cpu),
                 disk: volumes.collect(),
                 net: nets.collect(),
                 sandbox_missing: live.missing.clone(),
+                restarts: live.restarts,
                 table: spec.table.clone(),
             }
         })

@@ -56,14 +56,14 @@ fn an_unknown_key_is_shown_with_its_line() {
 #[test]
 fn a_missing_key_is_shown_at_its_table() {
     insta::assert_snapshot!(said_of_tenant("memory = \"64M\""), @r#"
-     × missing field `image`
+     × neither `image` nor `kernel` is given
        ╭─[bad.toml:9:1]
      8 │ rate = "100Mbit/s"
      9 │ [[tenant]]
        · ──────────
     10 │ name = "a"
        ╰────
-     help: see docs/config.schema.json for all tables, keys and kinds of values
+     help: add image = "NAME" for a library OS, or kernel = "PATH" for Linux
     "#);
 }
 
