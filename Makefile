@@ -5,7 +5,7 @@ export CARGO_TERM_PROGRESS_WHEN ?= never
 
 SECONDS_DEMO ?= 30
 
-.PHONY: all host images setup demo test bench lint prove docs clean
+.PHONY: all host images setup demo test lab bench lint prove docs clean
 
 all: host images
 
@@ -30,6 +30,10 @@ demo: setup host images
 
 test: setup host images
 	tests/run.sh
+
+# Linux tenants in a machine of their own: `make lab TEST=name` runs what has that in its name.
+lab: setup host images
+	tests/lab/run.sh test $(TEST)
 
 bench: setup host images
 	tests/bench.sh

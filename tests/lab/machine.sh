@@ -93,6 +93,21 @@ if stale machine/initramfs.cpio "$here/machine.sh" "$here/init"; then
         crc16 mbcache jbd2 crc32c_generic ext4 tun veth llc stp bridge dummy vsock
     pack machine/tree machine/initramfs.cpio
 fi
+# The guests' tools as a volume: programs of this machine with their libraries, for chroot.
+TOOLS="fio iperf3 mke2fs e2fsck socat"
+if stale guest/tools.img "$here/machine.sh"; then
+    rm -rf guest/tools && mkdir -p guest/tools/{bin,proc,sys,dev,tmp,run,etc,mnt}
+    for tool in $TOOLS; do
+        path=$(command -v "$tool")
+        cp "$(readlink -f "$path")" "guest/tools/bin/$tool"
+        ldd "$path" | grep -oE '/[^ ]+' | while read -r library; do
+            mkdir -p "guest/tools$(dirname "$library")"
+            cp -Ln "$library" "guest/tools$library"
+        done
+    done
+    rm -f guest/tools.img
+    mke2fs -q -t ext4 -O ^has_journal -L tools -d guest/tools guest/tools.img 160M
+fi
 if stale guest/initramfs.cpio "$here/machine.sh" "$here/guest-init"; then
     rm -rf guest/tree
     tree guest/tree "$here/guest-init"

@@ -17,13 +17,14 @@ use tempfile::TempDir;
 /// A test that waits longer than this has failed.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The `moirai` of this tree.
+/// The `moirai` of this tree; `MOIRAI_BINARY` names another.
 ///
 /// # Panics
 /// If it was not built.
 #[must_use]
 pub fn moirai_binary() -> PathBuf {
-    let path = root().join("target/release/moirai");
+    let built = || root().join("target/release/moirai");
+    let path = std::env::var_os("MOIRAI_BINARY").map_or_else(built, PathBuf::from);
     assert!(path.exists(), "{} is not built; run `make` first", path.display());
     path
 }
