@@ -8,16 +8,23 @@
 //! | --- | --- |
 //! | [`vhost`] | one vhost-user connection: memory, queues, features |
 //! | [`blk`], [`net`] | what the guest reads (`config`), bytes to values (`request`, `header`), ring to request and back |
+//! | [`rng`], [`console`], [`balloon`], [`vsock`] | devices of the tenant process, which nobody shares; [`fault`] is what their drivers do wrong |
 //! | [`backend`] | io_uring, volumes, TAP, and the stand-ins for tests |
 //! | [`memory`], [`ring`] | guest memory as host addresses; descriptor chains |
 //! | [`counters`] | where the payload bytes went |
 
 pub mod backend;
+pub mod balloon;
 pub mod blk;
+pub mod console;
 pub mod counters;
+pub mod fault;
 pub mod memory;
 #[cfg(any(test, feature = "mock"))]
 pub mod mock;
 pub mod net;
 pub mod ring;
+pub mod rng;
+pub mod stream;
 pub mod vhost;
+pub mod vsock;
