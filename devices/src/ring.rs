@@ -1,13 +1,15 @@
 //! Descriptor chains: from the available ring to a list of guest ranges.
 //!
 //! `virtio_queue::Queue` keeps the ring indices. Its chain iterator ends silently at anything that
-//! is wrong; this module tells the end of a chain from a broken one. A broken chain means that the
-//! driver has lost its ring, so it fails the device; what merely breaks a rule of the device (an
-//! order, a length, an address of data) is left to the device's own parser.
+//! is wrong, and only begins at the available ring; this module walks chains itself, from any head,
+//! and tells the end of a chain from a broken one. A broken chain means that the driver has lost its
+//! ring, so it fails the device; what merely breaks a rule of the device (an order, a length, an
+//! address of data) is left to the device's own parser.
 
 use std::sync::Arc;
 
 use smallvec::SmallVec;
+use virtio_queue::desc::split::Descriptor as RawDescriptor;
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
 use vm_memory::{Address, Bytes, GuestAddress};
 
@@ -18,6 +20,8 @@ use crate::memory::{Buffers, GuestMemory, OutsideMemory};
 /// of 65,535 descriptors would keep the device busy for milliseconds.
 const MAX_CHAIN: usize = 1026;
 
+/// One element of a descriptor table.
+const DESCRIPTOR_BYTES: u64 = 16;
 /// Flags and index of the used ring (virtio 1.2, 2.7.8).
 const USED_HEADER_BYTES: u64 = 4;
 /// One element of the used ring: index of the chain, bytes written.
@@ -122,34 +126,92 @@ pub fn next_chain(
     queue: &mut Queue,
     in_flight: u32,
 ) -> Result<Option<Chain>, RingError> {
-    let size = queue.size();
     let mut available = queue.iter(&**mem)?;
-    let Some(mut iter) = available.next() else { return Ok(None) };
-    let head = iter.head_index();
+    let Some(chain) = available.next() else { return Ok(None) };
+    let head = chain.head_index();
+    chain_at(mem, queue, head, in_flight).map(Some)
+}
+
+/// Reads the chain that begins at descriptor `head`, whatever the available ring says: one that was
+/// taken from it before this process was there. `in_flight` as in [`next_chain`].
+///
+/// # Errors
+/// See [`RingError`]; the queue must not be used any more until its driver resets it.
+pub fn chain_at(
+    mem: &Arc<GuestMemory>,
+    queue: &Queue,
+    head: u16,
+    in_flight: u32,
+) -> Result<Chain, RingError> {
+    let size = queue.size();
     if head >= size {
         return Err(RingError::HeadOutOfRange { head, size });
     }
     if in_flight >= u32::from(size) {
         return Err(RingError::TooManyInFlight(size));
     }
+    let mut walk = Walk {
+        mem,
+        table: GuestAddress(queue.desc_table()),
+        left: size,
+        size,
+        next: head,
+        indirect: false,
+    };
     let mut descriptors = SmallVec::new();
-    let mut read = 0;
-    let mut ended = false;
-    for descriptor in iter.by_ref().take(MAX_CHAIN) {
+    let (mut read, mut total) = (0, 0_u32);
+    loop {
+        let broken = RingError::BrokenChain { head, read };
+        let Some(raw) = walk.step().filter(|_| read < MAX_CHAIN) else { return Err(broken) };
         read += 1;
-        ended = !descriptor.has_next();
-        if descriptor.len() > 0 {
+        let Some(sum) = total.checked_add(raw.len()) else { return Err(broken) };
+        total = sum;
+        if raw.len() > 0 {
             descriptors.push(Descriptor {
-                addr: descriptor.addr(),
-                len: descriptor.len(),
-                writable: descriptor.is_write_only(),
+                addr: raw.addr(),
+                len: raw.len(),
+                writable: raw.is_write_only(),
             });
         }
+        if !raw.has_next() {
+            return Ok(Chain { head, descriptors });
+        }
+        walk.next = raw.next();
     }
-    if !ended {
-        return Err(RingError::BrokenChain { head, read });
+}
+
+/// A walk along a chain, through at most one indirect table (virtio 1.2, 2.7.5.3).
+struct Walk<'a> {
+    mem: &'a Arc<GuestMemory>,
+    table: GuestAddress,
+    size: u16,
+    /// Descriptors that a chain in this table can still have.
+    left: u16,
+    next: u16,
+    indirect: bool,
+}
+
+impl Walk<'_> {
+    /// The descriptor at `next`; `None` if there cannot be one.
+    fn step(&mut self) -> Option<RawDescriptor> {
+        loop {
+            if self.next >= self.size {
+                return None;
+            }
+            self.left = self.left.checked_sub(1)?;
+            let place = self.table.checked_add(u64::from(self.next) * DESCRIPTOR_BYTES)?;
+            let raw: RawDescriptor = self.mem.read_obj(place).ok()?;
+            if !raw.refers_to_indirect_table() {
+                return Some(raw);
+            }
+            let bytes = u64::from(raw.len());
+            if self.indirect || !bytes.is_multiple_of(DESCRIPTOR_BYTES) {
+                return None;
+            }
+            self.size = u16::try_from(bytes / DESCRIPTOR_BYTES).ok()?;
+            (self.table, self.left, self.next, self.indirect) = (raw.addr(), self.size, 0, true);
+        }
     }
-    Ok(Some(Chain { head, descriptors }))
 }
 
 /// Returns a chain to its driver, of which the device has written the first `len` writable bytes.

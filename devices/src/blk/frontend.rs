@@ -14,7 +14,7 @@ use super::request::{Command, Op, ParseError, parse, status_address};
 use super::{Disk, Request};
 use crate::counters::Counters;
 use crate::memory::GuestMemory;
-use crate::ring::{self, RingError};
+use crate::ring::{self, Chain, RingError};
 
 /// Names a chain that was taken from the ring and not returned yet.
 #[derive(Debug)]
@@ -24,6 +24,13 @@ pub struct Token {
     status: GuestAddress,
     /// Bytes that the device writes if all goes well, status byte included.
     written_if_ok: u32,
+}
+
+impl Token {
+    /// First descriptor of the chain.
+    pub fn head(&self) -> u16 {
+        self.head
+    }
 }
 
 /// How a request ended, as the guest will see it.
@@ -100,17 +107,46 @@ impl Frontend {
         mem: &Arc<GuestMemory>,
         queue: &mut Queue,
     ) -> Result<Next, FrontendError> {
-        let Some(chain) = ring::next_chain(mem, queue, self.in_flight)? else {
-            return Ok(Next::Empty);
-        };
-        let Some(status) = status_address(mem, &chain) else {
+        match ring::next_chain(mem, queue, self.in_flight)? {
+            Some(chain) => self.accept(mem, queue, &chain),
+            None => Ok(Next::Empty),
+        }
+    }
+
+    /// Takes the chain at descriptor `head` again, which an earlier process took from the ring and
+    /// did not return.
+    ///
+    /// # Errors
+    /// As [`Frontend::next_request`].
+    pub fn request_again(
+        &mut self,
+        mem: &Arc<GuestMemory>,
+        queue: &mut Queue,
+        head: u16,
+    ) -> Result<Next, FrontendError> {
+        let chain = ring::chain_at(mem, queue, head, self.in_flight)?;
+        self.accept(mem, queue, &chain)
+    }
+
+    /// The driver is gone, and with it everything that was given out.
+    pub fn abandon(&mut self) {
+        self.in_flight = 0;
+    }
+
+    fn accept(
+        &mut self,
+        mem: &Arc<GuestMemory>,
+        queue: &mut Queue,
+        chain: &Chain,
+    ) -> Result<Next, FrontendError> {
+        let Some(status) = status_address(mem, chain) else {
             self.last_refusal = Some(ParseError::NoStatus);
             self.counters.unanswerable += 1;
             ring::add_used(mem, queue, chain.head, 0)?;
             return Ok(Next::Answered);
         };
         let mut token = Token { head: chain.head, status, written_if_ok: 1 };
-        let outcome = match parse(mem, &chain, &self.disk, self.durable_writes) {
+        let outcome = match parse(mem, chain, &self.disk, self.durable_writes) {
             Ok(Command::Io { op, buffers }) => {
                 if let Op::Read { .. } = op {
                     token.written_if_ok = written(buffers.len_bytes());

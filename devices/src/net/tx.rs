@@ -117,6 +117,11 @@ impl Frontend {
         self.in_flight
     }
 
+    /// The driver is gone, and with it everything that was given out.
+    pub fn abandon(&mut self) {
+        self.in_flight = 0;
+    }
+
     /// Why the latest packet was dropped, for a log.
     pub fn last_drop(&self) -> Option<PacketError> {
         self.last_drop

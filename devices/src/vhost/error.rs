@@ -106,6 +106,14 @@ pub enum SessionError {
     /// A kick, call or error descriptor that is no eventfd could block us.
     #[error("the descriptor of queue {0} is no eventfd")]
     NotEventfd(u16),
+    /// The memory for requests in flight has no room for the queue.
+    #[error("the in-flight memory has no room for queue {index} of {size} descriptors")]
+    InflightTooSmall {
+        /// The queue.
+        index: u16,
+        /// Its descriptors.
+        size: u16,
+    },
     /// The memory table is unusable.
     #[error(transparent)]
     Memory(#[from] MemoryError),

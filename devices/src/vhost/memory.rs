@@ -106,7 +106,7 @@ impl MemoryTable {
         }
         let mut mapped = Vec::with_capacity(regions.len());
         for (index, (region, file)) in regions.iter().zip(files).enumerate() {
-            mapped.push(map_region(index, region, file.into(), limits.allow_unsealed)?);
+            mapped.push(map_region(index, region, file.into(), limits)?);
         }
         mapped.sort_by_key(|region| GuestMemoryRegion::start_addr(region).0);
         let guest = GuestMemory::from_regions(mapped).map_err(|_| MemoryError::Overlap)?;
@@ -183,26 +183,39 @@ fn map_region(
     index: usize,
     region: &VhostUserMemoryRegion,
     file: File,
-    allow_unsealed: bool,
+    limits: Limits,
 ) -> Result<GuestRegionMmap, MemoryError> {
+    let file = FileOffset::new(file, region.mmap_offset);
+    let mapping = map_file(index, file, region.memory_size, limits)?;
+    GuestRegionMmap::new(mapping, GuestAddress(region.guest_phys_addr))
+        .ok_or(MemoryError::BadRange(index))
+}
+
+/// Maps `bytes` of a file that cannot shrink; `index` is for the report.
+pub(super) fn map_file(
+    index: usize,
+    file: FileOffset,
+    bytes: u64,
+    limits: Limits,
+) -> Result<MmapRegion, MemoryError> {
     let refused = |reason: String| MemoryError::Map { index, reason };
+    if !file.start().is_multiple_of(PAGE_BYTES) {
+        return Err(MemoryError::Unaligned(index));
+    }
     // Sealed first, measured then: what cannot shrink stays as long as it is now.
-    let sealed = fcntl_get_seals(&file).is_ok_and(|seals| seals.contains(SealFlags::SHRINK));
-    if !sealed && !allow_unsealed {
+    let sealed = fcntl_get_seals(file.file()).is_ok_and(|seals| seals.contains(SealFlags::SHRINK));
+    if !sealed && !limits.allow_unsealed {
         return Err(MemoryError::NotSealed(index));
     }
-    let stat = fstat(&file).map_err(|errno| refused(errno.to_string()))?;
+    let stat = fstat(file.file()).map_err(|errno| refused(errno.to_string()))?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         return Err(refused("not a regular file".to_owned()));
     }
     let size = u64::try_from(stat.st_size).unwrap_or(0);
-    let end = region.mmap_offset.saturating_add(region.memory_size);
+    let end = file.start().saturating_add(bytes);
     if end > size {
         return Err(MemoryError::FileTooShort { index, end, size });
     }
-    let len = usize::try_from(region.memory_size).map_err(|e| refused(e.to_string()))?;
-    let mapping = MmapRegion::from_file(FileOffset::new(file, region.mmap_offset), len)
-        .map_err(|e| refused(e.to_string()))?;
-    GuestRegionMmap::new(mapping, GuestAddress(region.guest_phys_addr))
-        .ok_or(MemoryError::BadRange(index))
+    let len = usize::try_from(bytes).map_err(|e| refused(e.to_string()))?;
+    MmapRegion::from_file(file, len).map_err(|e| refused(e.to_string()))
 }

@@ -9,6 +9,7 @@ use vhost::vhost_user::message::{
 };
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 
+use super::inflight::{self, Description};
 use super::memory::{Limits, MemoryTable};
 use super::session::Answer;
 use super::vring::RingAddresses;
@@ -35,11 +36,7 @@ impl Session {
         if self.table.as_ref().is_some_and(|table| table.is_of(&regions, &files)) {
             return Ok(Answer::Ack);
         }
-        let limits = Limits {
-            max_bytes: self.profile.max_memory_bytes,
-            allow_unsealed: self.profile.allow_unsealed_memory,
-        };
-        let table = MemoryTable::map(&regions, files, limits)?;
+        let table = MemoryTable::map(&regions, files, self.limits())?;
         for vring in &mut self.vrings {
             vring.locate(Some(&table))?;
             vring.revalidate()?;
@@ -148,6 +145,53 @@ impl Session {
             return Err(SessionError::NotEventfd(index));
         }
         Ok((index, Some(file)))
+    }
+
+    /// The peer wants memory in which requests in flight are noted.
+    pub(super) fn get_inflight(&mut self, message: &Message) -> Result<Answer, SessionError> {
+        let asked = self.inflight_description(message)?;
+        let (made, file) =
+            inflight::create(asked.num_queues, asked.queue_size).map_err(SessionError::Socket)?;
+        Ok(Answer::File(made.to_bytes(message.payload().len()), file))
+    }
+
+    /// The peer hands that memory back, perhaps to another process than the one that made it.
+    pub(super) fn set_inflight(&mut self, message: &mut Message) -> Result<Answer, SessionError> {
+        let given = self.inflight_description(message)?;
+        let request = message.request;
+        let running = (0..).zip(&self.vrings).find(|(_, vring)| vring.started);
+        if let Some((index, _)) = running {
+            return Err(SessionError::QueueRunning { index, request });
+        }
+        let limits = self.limits();
+        let file = message.take_files(1)?.pop();
+        let file = file.ok_or(SessionError::WrongFiles { request, got: 0, expected: 1 })?;
+        let logs = inflight::map(&given, file, limits)?;
+        for (vring, log) in self.vrings.iter_mut().zip(logs) {
+            vring.log = Some(log);
+        }
+        Ok(Answer::Ack)
+    }
+
+    fn inflight_description(&self, message: &Message) -> Result<Description, SessionError> {
+        let (request, payload) = (message.request, message.payload());
+        let wrong = SessionError::WrongSize { request, got: payload.len(), expected: 20 };
+        let given = Description::parse(payload).ok_or(wrong)?;
+        let Description { num_queues, queue_size, .. } = given;
+        if !(1..=self.profile.queues).contains(&num_queues) {
+            return Err(SessionError::BadValue { request, value: num_queues.into() });
+        }
+        if !(1..=self.profile.max_queue_size).contains(&queue_size) {
+            return Err(SessionError::BadValue { request, value: queue_size.into() });
+        }
+        Ok(given)
+    }
+
+    fn limits(&self) -> Limits {
+        Limits {
+            max_bytes: self.profile.max_memory_bytes,
+            allow_unsealed: self.profile.allow_unsealed_memory,
+        }
     }
 
     pub(super) fn vring(&mut self, index: u32) -> Result<&mut Vring, SessionError> {

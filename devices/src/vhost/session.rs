@@ -3,7 +3,7 @@
 //! While a stopped queue drains, no further message is read: its peer waits for the answer anyway,
 //! and what an impatient one sends stays in the socket.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
@@ -31,6 +31,8 @@ pub(super) enum Answer {
     Nack,
     /// A reply in any case.
     Reply(Vec<u8>),
+    /// The same, with a descriptor.
+    File(Vec<u8>, OwnedFd),
     /// A reply after the queue was drained.
     Later,
 }
@@ -121,6 +123,25 @@ impl Session {
         Ok(())
     }
 
+    /// What the session offers to its peer.
+    pub fn profile(&self) -> &DeviceProfile {
+        &self.profile
+    }
+
+    /// Hangs up: the peer and every copy of the socket notice. What the session knows stays.
+    pub fn hang_up(&self) {
+        // It fails if the peer was faster.
+        let _ = self.stream.shutdown(std::net::Shutdown::Both);
+    }
+
+    /// Gives up the guest's memory and its queues, for a session that is over. Unmapping takes time:
+    /// drop the result where that is to spare.
+    pub fn forget(&mut self) -> impl Send + 'static {
+        self.vrings.iter_mut().for_each(Vring::stop);
+        let logs: Vec<_> = self.vrings.iter_mut().filter_map(|vring| vring.log.take()).collect();
+        (self.table.take(), logs)
+    }
+
     /// The feature bits that the driver has chosen.
     pub fn features(&self) -> u64 {
         self.features
@@ -148,6 +169,9 @@ impl Session {
         let status = match &answer {
             Ok(Answer::Reply(payload)) => {
                 return wire::reply(self.stream.as_fd(), request, payload);
+            }
+            Ok(Answer::File(payload, file)) => {
+                return wire::reply_with(self.stream.as_fd(), request, payload, &[file.as_fd()]);
             }
             Ok(Answer::Later) => return Ok(()),
             Ok(Answer::Ack) => 0_u64,
@@ -185,6 +209,8 @@ impl Session {
             FrontendReq::SET_VRING_BASE => self.set_vring_base(message.body()?),
             FrontendReq::GET_VRING_BASE => self.get_vring_base(message.body()?),
             FrontendReq::SET_VRING_ENABLE => self.set_vring_enable(message.body()?),
+            FrontendReq::GET_INFLIGHT_FD => self.get_inflight(message),
+            FrontendReq::SET_INFLIGHT_FD => self.set_inflight(message),
             FrontendReq::SET_VRING_KICK => self.set_vring_kick(message),
             FrontendReq::SET_VRING_CALL => {
                 let (index, eventfd) = self.vring_file(message)?;
@@ -257,7 +283,7 @@ impl Session {
 }
 
 fn protocol_offered() -> Protocol {
-    Protocol::CONFIG | Protocol::REPLY_ACK | Protocol::MQ
+    Protocol::CONFIG | Protocol::REPLY_ACK | Protocol::MQ | Protocol::INFLIGHT_SHMFD
 }
 
 fn number(value: u64) -> Result<Answer, SessionError> {

@@ -3,6 +3,7 @@
 
 mod frontend;
 mod hostile;
+mod inflight;
 mod random;
 
 use std::io::IoSlice;

@@ -8,6 +8,7 @@
 //! time. Reads therefore ask for RWF_NOWAIT; writes, which have no such flag on eventfds, are made
 //! only when poll says that they fit.
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use virtio_queue::{Queue, QueueT};
 use vm_memory::{Bytes, GuestAddress};
 
 use super::SessionError;
+use super::inflight::Log;
 use super::memory::MemoryTable;
 use crate::memory::GuestMemory;
 
@@ -46,6 +48,10 @@ pub struct Vring {
     pub(super) draining: bool,
     pub(super) running: bool,
     failed: bool,
+    /// Where requests in flight are noted, if the peer wants that.
+    pub(super) log: Option<Log>,
+    /// What an earlier process took from the ring and did not return, oldest first.
+    unfinished: VecDeque<u16>,
     /// The used index was not read from the ring yet.
     fresh: bool,
     /// The used index up to which the driver was told, or did not want to be.
@@ -69,6 +75,8 @@ impl Vring {
             draining: false,
             running: false,
             failed: false,
+            log: None,
+            unfinished: VecDeque::new(),
             fresh: true,
             signalled_used: 0,
         })
@@ -78,6 +86,27 @@ impl Vring {
     /// set up. A ring that is disabled or draining still takes completions.
     pub fn parts(&mut self) -> Option<(&Arc<GuestMemory>, &mut Queue)> {
         Some((self.memory.as_ref()?, &mut self.queue))
+    }
+
+    /// The head of a chain that was taken from the ring before this connection and never returned.
+    /// Serve all of these before anything from the ring.
+    pub fn next_unfinished(&mut self) -> Option<u16> {
+        self.unfinished.pop_front()
+    }
+
+    /// Notes that the chain at `head` was taken; call it before the request can have any effect.
+    pub fn note_taken(&mut self, head: u16) {
+        if let Some(log) = &mut self.log {
+            log.taken(head);
+        }
+    }
+
+    /// Notes that a chain was returned; call it before the next one is taken or returned. `None` if
+    /// it was answered without having been noted as taken.
+    pub fn note_returned(&mut self, head: Option<u16>) {
+        if let Some(log) = &mut self.log {
+            log.returned(head, self.queue.next_used());
+        }
     }
 
     /// Whether requests may be taken from it.
@@ -228,6 +257,16 @@ impl Vring {
             let used = self.queue.used_idx(&**mem, Ordering::Acquire).map_err(|_| outside)?;
             self.queue.set_next_used(used.0);
             self.signalled_used = used.0;
+            if let Some(log) = &mut self.log {
+                let size = self.queue.size();
+                if size > log.size {
+                    return Err(SessionError::InflightTooSmall { index: self.index, size });
+                }
+                self.unfinished = log.recover(mem, &self.queue, used.0).into();
+                // Whatever was taken is either used or in flight; the peer cannot know how many are.
+                let unfinished = u16::try_from(self.unfinished.len()).unwrap_or(u16::MAX);
+                self.queue.set_next_avail(used.0.wrapping_add(unfinished));
+            }
         }
         self.running = true;
         Ok(true)
@@ -250,6 +289,7 @@ impl Vring {
         (self.memory, self.addresses, self.kick) = (None, None, None);
         (self.started, self.draining, self.running) = (false, false, false);
         (self.failed, self.fresh) = (false, true);
+        self.unfinished.clear();
     }
 }
 

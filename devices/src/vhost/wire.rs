@@ -11,7 +11,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendFlags, recvmsg, sendmsg,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
 use vhost::vhost_user::message::{FrontendReq, MAX_ATTACHED_FD_ENTRIES, MAX_MSG_SIZE};
 use vm_memory::ByteValued;
@@ -200,6 +200,16 @@ pub(super) fn reply(
     request: u32,
     payload: &[u8],
 ) -> Result<(), SessionError> {
+    reply_with(socket, request, payload, &[])
+}
+
+/// The same, with descriptors; at most one.
+pub(super) fn reply_with(
+    socket: BorrowedFd<'_>,
+    request: u32,
+    payload: &[u8],
+    files: &[BorrowedFd<'_>],
+) -> Result<(), SessionError> {
     let mut header = [0; HEADER_LEN];
     let size = u32::try_from(payload.len()).unwrap_or(u32::MAX);
     let words = [request, VERSION | REPLY, size];
@@ -208,7 +218,12 @@ pub(super) fn reply(
     }
     let pieces = [IoSlice::new(&header), IoSlice::new(payload)];
     let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-    match sendmsg(socket, &pieces, &mut SendAncillaryBuffer::default(), flags) {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !files.is_empty() && !control.push(SendAncillaryMessage::ScmRights(files)) {
+        return Err(SessionError::TooManyFiles);
+    }
+    match sendmsg(socket, &pieces, &mut control, flags) {
         Ok(sent) if sent == HEADER_LEN + payload.len() => Ok(()),
         Ok(_) | Err(Errno::AGAIN) => Err(SessionError::RepliesNotRead),
         Err(errno) => Err(SessionError::Socket(errno.into())),

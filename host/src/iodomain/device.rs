@@ -6,6 +6,7 @@
 //! is detached: it serves nothing and says why.
 
 use std::collections::VecDeque;
+use std::os::unix::net::UnixStream;
 
 use moirai_devices::backend::file::Volume;
 use moirai_devices::blk;
@@ -51,6 +52,13 @@ pub(super) struct Device {
     pub(super) failed: Option<String>,
     /// How often that has happened.
     pub(super) failures: u32,
+    /// The peer hung up or was hung up on; nothing of it is listened to.
+    pub(super) left: bool,
+    /// For a device whose peers come and go: the one that is served when the last one's requests
+    /// are done.
+    pub(super) next_peer: Option<UnixStream>,
+    /// Whether its peers come and go.
+    pub(super) exported: bool,
     pub(super) usage: Usage,
 }
 
@@ -124,6 +132,9 @@ impl Device {
             unsignalled: vec![false; queues],
             failed: None,
             failures: 0,
+            left: false,
+            next_peer: None,
+            exported: false,
             usage: Usage::default(),
         }
     }
@@ -138,6 +149,14 @@ impl Device {
         match &self.body {
             Body::Blk(_) => 0..u16::try_from(self.running.len()).unwrap_or(u16::MAX),
             Body::Net(_) => TX..TX + 1,
+        }
+    }
+
+    /// Whether nothing of its peer is in a disk.
+    pub(super) fn is_idle(&self) -> bool {
+        match &self.body {
+            Body::Blk(blk) => blk.in_flight == 0,
+            Body::Net(_) => true,
         }
     }
 
@@ -156,7 +175,6 @@ impl Device {
             return nothing;
         }
         let Some(vring) = self.session.queue(queue) else { return nothing };
-        let Some((memory, ring)) = vring.parts() else { return nothing };
         let before = match &self.body {
             Body::Blk(blk) => blk.waiting.len(),
             Body::Net(net) => net.waiting.len(),
@@ -168,30 +186,42 @@ impl Device {
                     return nothing;
                 };
                 let waiting = &mut blk.waiting;
-                batch(|| match frontend.next_request(memory, ring).map_err(|e| e.to_string())? {
-                    blk::Next::Request(unit) => {
-                        waiting.push_back(Waiting { unit, queue, arrival: now });
-                        Ok(true)
+                batch(|| {
+                    let unfinished = vring.next_unfinished();
+                    let Some((memory, ring)) = vring.parts() else { return Ok(false) };
+                    let next = match unfinished {
+                        Some(head) => frontend.request_again(memory, ring, head),
+                        None => frontend.next_request(memory, ring),
+                    };
+                    match next.map_err(|error| error.to_string())? {
+                        blk::Next::Request(unit) => {
+                            vring.note_taken(unit.token.head());
+                            waiting.push_back(Waiting { unit, queue, arrival: now });
+                        }
+                        blk::Next::Answered => {
+                            vring.note_returned(unfinished);
+                            answered = true;
+                        }
+                        blk::Next::Empty => return Ok(false),
                     }
-                    blk::Next::Answered => {
-                        answered = true;
-                        Ok(true)
-                    }
-                    blk::Next::Empty => Ok(false),
+                    Ok(true)
                 })
             }
             Body::Net(net) => {
                 let (frontend, waiting) = (&mut net.tx, &mut net.waiting);
-                batch(|| match frontend.next_packet(memory, ring).map_err(|e| e.to_string())? {
-                    tx::Next::Packet(unit) => {
-                        waiting.push_back(Waiting { unit, queue, arrival: now });
-                        Ok(true)
+                batch(|| {
+                    let Some((memory, ring)) = vring.parts() else { return Ok(false) };
+                    match frontend.next_packet(memory, ring).map_err(|e| e.to_string())? {
+                        tx::Next::Packet(unit) => {
+                            waiting.push_back(Waiting { unit, queue, arrival: now });
+                        }
+                        tx::Next::Dropped => {
+                            vring.note_returned(None);
+                            answered = true;
+                        }
+                        tx::Next::Empty => return Ok(false),
                     }
-                    tx::Next::Dropped => {
-                        answered = true;
-                        Ok(true)
-                    }
-                    tx::Next::Empty => Ok(false),
+                    Ok(true)
                 })
             }
         };

@@ -133,7 +133,11 @@ impl EventLoop {
 
     fn complete(&mut self, completion: Completion, now: Nanos) {
         let Completion { token, result, more } = completion;
+        let cancelled = result.as_ref().err().and_then(std::io::Error::raw_os_error);
+        let cancelled = cancelled == Some(libc::ECANCELED);
         match Token::decode(token) {
+            // Whoever cancelled it watches again if there is something to watch.
+            Some(Token::Session(_) | Token::Kick(..)) if cancelled => {}
             Some(Token::Doorbell) => {
                 self.inbox.silence();
                 if !more {

@@ -1,6 +1,7 @@
 //! What the rest of the host service holds of an I/O domain: a way to ask its thread.
 
 use std::collections::BTreeMap;
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
@@ -29,6 +30,7 @@ pub(super) enum Command {
     AttachBlk(DeviceId, Box<BlkSpec>, Reply<()>),
     AttachNet(DeviceId, Box<NetSpec>, Reply<()>),
     Change(DeviceId, Contract, Reply<()>),
+    Connect(DeviceId, UnixStream, Reply<()>),
     Detach(DeviceId, Reply<Account>),
     Snapshot(Reply<DomainSnapshot>),
     End,
@@ -124,6 +126,15 @@ impl IoDomain {
     /// If there is no such device.
     pub fn change(&self, id: DeviceId, contract: Contract) -> Result<(), IoDomainError> {
         self.ask(|reply| Command::Change(id, contract, reply))
+    }
+
+    /// Serves a device to another peer from now on; what the last one still has in a disk is waited
+    /// for first. Contract and account stay.
+    ///
+    /// # Errors
+    /// If there is no such device.
+    pub fn connect(&self, id: DeviceId, socket: UnixStream) -> Result<(), IoDomainError> {
+        self.ask(|reply| Command::Connect(id, socket, reply))
     }
 
     /// Stops serving a device and returns its last account.

@@ -1,21 +1,25 @@
 //! The vhost-user peers: what they say, which of their descriptors are watched, how they are left.
 
+use std::os::unix::net::UnixStream;
+
+use moirai_devices::blk;
 use moirai_devices::net::rx;
-use moirai_devices::vhost::Event;
+use moirai_devices::vhost::{Event, Session};
 use moirai_scheduler::Nanos;
 use rustix::fd::AsFd;
 
-use super::DeviceId;
-use super::device::Body;
+use super::background::background;
+use super::device::{Body, Device};
 use super::event_loop::EventLoop;
-use super::populate::populate;
+use super::populate::{Report, populate};
 use super::serve::announce;
 use super::token::Token;
+use super::{DeviceId, IoDomainError};
 
 impl EventLoop {
     /// Handles what a device's vhost-user peer said.
     pub(super) fn session(&mut self, id: DeviceId, now: Nanos) {
-        let Some(device) = self.devices.get_mut(&id) else { return };
+        let Some(device) = self.devices.get_mut(&id).filter(|device| !device.left) else { return };
         let ready = match device.session.ready() {
             Ok(ready) => ready,
             Err(error) => {
@@ -68,9 +72,66 @@ impl EventLoop {
         }
     }
 
-    /// The peer is gone or broken: nothing of it is served any more until it is detached.
+    /// Another peer for a device whose peers come and go.
+    pub(super) fn connect(
+        &mut self,
+        id: DeviceId,
+        socket: UnixStream,
+        now: Nanos,
+    ) -> Result<(), IoDomainError> {
+        let device = self.devices.get_mut(&id).ok_or(IoDomainError::UnknownDevice(id))?;
+        device.exported = true;
+        device.next_peer = Some(socket);
+        self.stop_serving(id, now);
+        Ok(())
+    }
+
+    /// Begins a session with the peer that waits. The last one's requests have to be done: a write of
+    /// the dead that reaches the disk after one of the living would be a lost write.
+    fn welcome(&mut self, id: DeviceId) {
+        let Some(device) = self.devices.get_mut(&id) else { return };
+        let Some(socket) = device.next_peer.take() else { return };
+        let session = match Session::new(socket, device.session.profile().clone()) {
+            Ok(session) => session,
+            Err(error) => return tracing::warn!(tenant = %device.tenant, "a new peer: {error}"),
+        };
+        let old = std::mem::replace(&mut device.session, session);
+        background("unmap", self.core, move || drop(old));
+        device.memory = Report::default();
+        (device.left, device.failed) = (false, None);
+        device.unsignalled.fill(false);
+        match &mut device.body {
+            Body::Blk(blk) => blk.frontends.iter_mut().for_each(blk::Frontend::abandon),
+            Body::Net(net) => net.tx.abandon(),
+        }
+        tracing::info!(tenant = %device.tenant, "a peer has connected");
+        self.watch_session(id);
+    }
+
+    /// Takes leave of peers that are gone: gives their memory back, greets the next ones.
+    fn exchange_peers(&mut self) {
+        let gone = |device: &&mut Device| device.left && device.exported && device.is_idle();
+        let mut next = Vec::new();
+        for device in self.devices.values_mut().filter(gone) {
+            if device.next_peer.is_some() {
+                next.push(device.id);
+            } else if device.session.memory().is_some() {
+                let left_behind = device.session.forget();
+                background("unmap", self.core, move || drop(left_behind));
+            }
+        }
+        next.into_iter().for_each(|id| self.welcome(id));
+    }
+
+    /// The peer is gone or broken: nothing of it is served any more until it is detached, or another
+    /// one has connected.
     fn stop_serving(&mut self, id: DeviceId, now: Nanos) {
         let Some(device) = self.devices.get_mut(&id) else { return };
+        device.left = true;
+        if device.exported {
+            // Whoever accepts the next peer waits for this.
+            device.session.hang_up();
+        }
         device.running.fill(false);
         device.polled.fill(false);
         device.draining.clear();
@@ -84,6 +145,7 @@ impl EventLoop {
 
     /// Signals the guests, and answers peers that wait for a queue to be empty.
     pub(super) fn finish_turn(&mut self) {
+        self.exchange_peers();
         for device in self.devices.values_mut() {
             device.signal();
             if device.draining.is_empty() {
@@ -124,7 +186,7 @@ impl EventLoop {
     }
 
     pub(super) fn watch_session(&mut self, id: DeviceId) {
-        let Some(device) = self.devices.get(&id).filter(|device| device.failed.is_none()) else {
+        let Some(device) = self.devices.get(&id).filter(|device| !device.left) else {
             return;
         };
         let token = Token::Session(id).encode();

@@ -129,11 +129,14 @@ impl EventLoop {
         device.usage.bytes += job.request.buffers.len_bytes();
         device.usage.latency_max = device.usage.latency_max.max(now.saturating_sub(arrival));
         let frontend = blk.frontends.get_mut(usize::from(queue));
-        let parts = device.session.queue(queue).and_then(|vring| vring.parts());
-        if let (Some(frontend), Some((memory, ring))) = (frontend, parts)
-            && let Err(error) = frontend.complete(memory, ring, job.request.token, outcome)
+        if let (Some(frontend), Some(vring)) = (frontend, device.session.queue(queue))
+            && let Some((memory, ring)) = vring.parts()
         {
-            device.fail(queue, error.to_string());
+            let head = job.request.token.head();
+            match frontend.complete(memory, ring, job.request.token, outcome) {
+                Ok(()) => vring.note_returned(Some(head)),
+                Err(error) => device.fail(queue, error.to_string()),
+            }
         }
         device.mark(queue);
         device.usage.io_cpu += crate::dispatcher::now().saturating_sub(begin);

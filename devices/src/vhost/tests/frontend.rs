@@ -145,7 +145,8 @@ fn a_guest_behind_the_vhost_crate_reads_a_film_boots_again_and_leaves() {
     let protocol = frontend.get_protocol_features().unwrap();
     let wanted = VhostUserProtocolFeatures::CONFIG
         | VhostUserProtocolFeatures::REPLY_ACK
-        | VhostUserProtocolFeatures::MQ;
+        | VhostUserProtocolFeatures::MQ
+        | VhostUserProtocolFeatures::INFLIGHT_SHMFD;
     assert_eq!(protocol, wanted);
     frontend.set_protocol_features(protocol).unwrap();
     frontend.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);

@@ -239,6 +239,22 @@ fn memory_tables_that_lie_are_refused() {
 }
 
 #[test]
+fn more_regions_than_a_message_can_carry_descriptors_are_refused() {
+    let file = memfd(true);
+    let regions = |count: u64| (0..count).map(|n| (n << 20, 4096, USER + (n << 20), 0));
+    let thirty_two: Vec<_> = regions(32).collect();
+    let mut peer = Peer::new(profile());
+    let files = vec![file.as_fd(); 32];
+    peer.tell(FrontendReq::SET_MEM_TABLE, &table(&thirty_two), &files).unwrap();
+    let thirty_three: Vec<_> = regions(33).collect();
+    let files = vec![file.as_fd(); 33];
+    let error = error_of(FrontendReq::SET_MEM_TABLE, &table(&thirty_three), &files);
+    assert!(matches!(error, E::TooManyFiles), "{error}");
+    let error = error_of(FrontendReq::SET_MEM_TABLE, &table(&thirty_two), &files[..8]);
+    assert!(matches!(error, E::WrongFiles { got: 8, expected: 32, .. }), "{error}");
+}
+
+#[test]
 fn memory_that_could_shrink_is_taken_only_from_trusted_peers() {
     let file = memfd(false);
     let one = table(&[(0, 1 << 20, USER, 0)]);
