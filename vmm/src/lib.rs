@@ -17,6 +17,7 @@ pub mod interrupts;
 pub mod launch;
 pub mod machine;
 pub mod memory;
+pub mod pci;
 pub mod run;
 pub mod sandbox;
 mod supervisor;

@@ -7,12 +7,12 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use moirai_abi::machine::{
     RESET_COMMAND, RESET_PORT, SERIAL_PORT, SLEEP_CONTROL_PORT, SLEEP_CONTROL_POWER_OFF,
-    VIRTIO_MMIO_BASE, VIRTIO_MMIO_SIZE,
 };
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::console::SerialPort;
-use crate::launch::ExitReason;
+use crate::launch::{ExitReason, Transport};
+use crate::pci::{self, HostBridge};
 use crate::virtio::Device;
 
 const SERIAL_LAST: u16 = SERIAL_PORT + 7;
@@ -22,6 +22,8 @@ const SERIAL_LAST: u16 = SERIAL_PORT + 7;
 pub struct Machine {
     serial: Mutex<SerialPort>,
     devices: Vec<Device>,
+    /// The bus that the devices are on, if they are on one.
+    bus: Option<HostBridge>,
     ended: OnceLock<ExitReason>,
     end_event: EventFd,
 }
@@ -29,8 +31,14 @@ pub struct Machine {
 impl Machine {
     /// A machine with these devices. `end_event` is signalled when it ends.
     #[must_use]
-    pub fn new(serial: SerialPort, devices: Vec<Device>, end_event: EventFd) -> Self {
-        Self { serial: Mutex::new(serial), devices, ended: OnceLock::new(), end_event }
+    pub fn new(
+        serial: SerialPort,
+        devices: Vec<Device>,
+        transport: Transport,
+        end_event: EventFd,
+    ) -> Self {
+        let bus = (transport == Transport::Pci).then(HostBridge::default);
+        Self { serial: Mutex::new(serial), devices, bus, ended: OnceLock::new(), end_event }
     }
 
     /// The guest writes `data` to `port`; a string instruction brings many bytes at once. Returns
@@ -50,6 +58,12 @@ impl Machine {
             }
             (SLEEP_CONTROL_PORT, Some(&SLEEP_CONTROL_POWER_OFF)) => Some(ExitReason::PowerOff),
             (RESET_PORT, Some(&RESET_COMMAND)) => Some(ExitReason::Reset),
+            (pci::ADDRESS_PORT..=pci::DATA_LAST, _) => {
+                if let Some(bus) = &self.bus {
+                    bus.port_write(&self.devices, port, data);
+                }
+                None
+            }
             _ => None,
         }
     }
@@ -72,23 +86,24 @@ impl Machine {
 
     /// The guest reads device memory. Where nothing is, all bits are one.
     pub fn mmio_read(&self, address: u64, data: &mut [u8]) {
-        match self.device_at(address) {
-            Some((device, offset)) => device.read(offset, data),
-            None => data.fill(0xff),
+        match (&self.bus, self.device_at(address)) {
+            (_, Some((device, offset))) => device.read(offset, data),
+            (Some(bus), None) => bus.memory_read(&self.devices, address, data),
+            (None, None) => data.fill(0xff),
         }
     }
 
     /// The guest writes device memory.
     pub fn mmio_write(&self, address: u64, data: &[u8]) {
-        if let Some((device, offset)) = self.device_at(address) {
-            device.write(offset, data);
+        match (&self.bus, self.device_at(address)) {
+            (_, Some((device, offset))) => device.write(offset, data),
+            (Some(bus), None) => bus.memory_write(&self.devices, address, data),
+            (None, None) => {}
         }
     }
 
     fn device_at(&self, address: u64) -> Option<(&Device, u64)> {
-        let offset = address.checked_sub(VIRTIO_MMIO_BASE)?;
-        let index = usize::try_from(offset / VIRTIO_MMIO_SIZE).ok()?;
-        Some((self.devices.get(index)?, offset % VIRTIO_MMIO_SIZE))
+        self.devices.iter().find_map(|device| Some((device, device.offset_of(address)?)))
     }
 
     /// The virtio devices.

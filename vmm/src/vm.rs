@@ -14,15 +14,15 @@ use vmm_sys_util::eventfd::EventFd;
 use crate::boot::{self, Entry, ImageError};
 use crate::console::{Console, IrqLine, SerialPort};
 use crate::event;
-use crate::interrupts;
-use crate::launch::{LaunchFds, LaunchSpec, SpecError, Stage};
+use crate::interrupts::Interrupts;
+use crate::launch::{LaunchFds, LaunchSpec, SpecError, Stage, Transport};
 use crate::machine::Machine;
 use crate::memory::{GuestRam, MemoryError, MemoryOptions};
 use crate::sandbox;
 use crate::vcpu::gate::Gates;
 use crate::vcpu::{self, cpuid, state};
 use crate::virtio::Device;
-use crate::virtio::device::DeviceError;
+use crate::virtio::device::{Bus, DeviceError, Place};
 
 /// Three pages below the BIOS that KVM wants on Intel hosts; no device and no RAM is there.
 const TSS_ADDRESS: usize = 0xfffb_d000;
@@ -42,7 +42,7 @@ pub struct Vm {
     pub end_event: EventFd,
     /// Kept until the process ends: KVM and the backends work on it.
     _memory: GuestRam,
-    _vm: VmFd,
+    _vm: Arc<VmFd>,
 }
 
 /// Why a VM cannot be built.
@@ -145,7 +145,7 @@ pub fn build(spec: &LaunchSpec, fds: LaunchFds) -> Result<Vm, BuildError> {
     // SAFETY: the descriptor is open and given away; that it is /dev/kvm is for the host to see
     // to, and anything else only fails its ioctls.
     let kvm = unsafe { Kvm::from_raw_fd(fds.kvm.into_raw_fd()) };
-    let vm = kvm.create_vm().map_err(kvm_error("create the VM"))?;
+    let vm = Arc::new(kvm.create_vm().map_err(kvm_error("create the VM"))?);
     let options = MemoryOptions {
         size_bytes: spec.memory_bytes,
         prefault: spec.prefault,
@@ -165,10 +165,9 @@ pub fn build(spec: &LaunchSpec, fds: LaunchFds) -> Result<Vm, BuildError> {
     let (serial, console) = serial(&vm, fds.console, &console_wake)?;
     let end_event = new_event()?;
     let machine_end = end_event.try_clone().map_err(system_error("clone an eventfd"))?;
-    let count = u32::try_from(spec.devices.len()).unwrap_or(0);
-    interrupts::route(&vm, &entry, count).map_err(kvm_error("route the interrupts"))?;
-    let devices = devices(spec, fds.devices, &vm, &memory, &entry)?;
-    let machine = Arc::new(Machine::new(serial, devices, machine_end));
+    let interrupts = Arc::new(Interrupts::new(Arc::clone(&vm)));
+    let devices = devices(spec, fds.devices, &interrupts, &memory, entry)?;
+    let machine = Arc::new(Machine::new(serial, devices, spec.transport, machine_end));
 
     let vcpus = create_vcpus(&kvm, &vm, spec.vcpus, entry)?;
     let confined = spec.sandbox.enabled;
@@ -192,15 +191,30 @@ fn serial(vm: &VmFd, socket: OwnedFd, wake: &EventFd) -> Result<(SerialPort, Own
 fn devices(
     spec: &LaunchSpec,
     sockets: Vec<OwnedFd>,
-    vm: &VmFd,
+    interrupts: &Arc<Interrupts>,
     memory: &GuestRam,
-    entry: &Entry,
+    entry: Entry,
 ) -> Result<Vec<Device>, BuildError> {
+    let count = u32::try_from(spec.devices.len()).unwrap_or(0);
+    let first_gsi = match spec.transport {
+        Transport::Mmio => interrupts
+            .windows(entry.in_ring3(), count)
+            .map_err(kvm_error("route the interrupts"))?,
+        Transport::Pci => 0,
+    };
+    let place = |index: usize, number: u32| Place {
+        index,
+        bus: match spec.transport {
+            Transport::Mmio => Bus::Mmio(first_gsi.saturating_add(number)),
+            Transport::Pci => Bus::Pci,
+        },
+        interrupts: Arc::clone(interrupts),
+        memory: memory.map.clone(),
+    };
     let pairs = (0u32..).zip(spec.devices.iter().zip(sockets)).enumerate();
     pairs
         .map(|(index, (number, (device, socket)))| {
-            let gsi = interrupts::gsi(entry, number);
-            Device::new(index, gsi, device, socket, vm, memory.map.clone())
+            Device::new(place(index, number), device, socket)
                 .map_err(|error| BuildError::Device { index, error })
         })
         .collect()

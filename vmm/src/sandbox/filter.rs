@@ -76,6 +76,13 @@ const BUILD: &[libc::c_long] = &[
 const KVM_RUN: u64 = 0xae80;
 const KVM_GET_REGS: u64 = 0x8090_ae81;
 const KVM_GET_SREGS: u64 = 0x8138_ae83;
+/// What a PCI function needs when its driver moves its BAR or sets its interrupts up. They reach no
+/// further than this VM and the eventfds of this process.
+const KVM_SET_GSI_ROUTING: u64 = 0x4008_ae6a;
+const KVM_IRQFD: u64 = 0x4020_ae76;
+const KVM_IOEVENTFD: u64 = 0x4040_ae79;
+/// Whether the guest listens to its power button.
+const KVM_GET_IRQCHIP: u64 = 0xc208_ae62;
 /// All requests of KVM have this type in their second byte.
 const KVM_TYPE: (u64, u64) = (0xff00, 0xae00);
 const PROT_EXEC: u64 = 4;
@@ -103,16 +110,18 @@ fn compile(stage: Stage) -> Result<BpfProgram, seccompiler::BackendError> {
             rules.extend(BUILD.iter().map(|&call| (call, Vec::new())));
             vec![argument(1, SeccompCmpOp::MaskedEq(KVM_TYPE.0), KVM_TYPE.1)?]
         }
-        Stage::Vcpu => [KVM_RUN, KVM_GET_REGS, KVM_GET_SREGS]
-            .into_iter()
-            .map(|request| argument(1, SeccompCmpOp::Eq, request))
-            .collect::<Result<_, _>>()?,
-        Stage::Main => Vec::new(),
+        Stage::Vcpu => {
+            let registers = [KVM_RUN, KVM_GET_REGS, KVM_GET_SREGS];
+            let wires = [KVM_SET_GSI_ROUTING, KVM_IRQFD, KVM_IOEVENTFD];
+            let requests = registers.into_iter().chain(wires);
+            requests
+                .map(|request| argument(1, SeccompCmpOp::Eq, request))
+                .collect::<Result<_, _>>()?
+        }
+        Stage::Main => vec![argument(1, SeccompCmpOp::Eq, KVM_GET_IRQCHIP)?],
     };
-    if !ioctls.is_empty() {
-        let ioctls = ioctls.into_iter().map(rule).collect::<Result<_, _>>()?;
-        rules.insert(libc::SYS_ioctl, ioctls);
-    }
+    let ioctls = ioctls.into_iter().map(rule).collect::<Result<_, _>>()?;
+    rules.insert(libc::SYS_ioctl, ioctls);
     SeccompFilter::new(rules, SeccompAction::KillProcess, SeccompAction::Allow, TargetArch::x86_64)?
         .try_into()
 }

@@ -127,6 +127,21 @@ impl DeviceEvents {
         };
         Ok(Arc::new(Self { kicks: many()?, calls: many()?, error: event::new()?, config }))
     }
+
+    /// Drops the interrupts that no driver has got, after a stop: they are of no interest to the
+    /// next one.
+    pub(super) fn forget_interrupts(&self) {
+        self.config.acknowledge();
+        for event in self.interrupts() {
+            // Fails where there is nothing to drop.
+            let _ = event.read();
+        }
+    }
+
+    /// What interrupts the driver: every queue, then the configuration space.
+    pub(super) fn interrupts(&self) -> impl Iterator<Item = &EventFd> {
+        self.calls.iter().chain([&self.config.interrupt])
+    }
 }
 
 /// Tells a driver that the configuration space of its device has changed.
@@ -160,10 +175,5 @@ impl ConfigChange {
     /// The driver knows. Returns whether there was anything to know.
     pub(super) fn acknowledge(&self) -> bool {
         self.pending.swap(false, Ordering::AcqRel)
-    }
-
-    /// Readable while an announcement waits for its interrupt.
-    pub(super) fn interrupt(&self) -> &EventFd {
-        &self.interrupt
     }
 }

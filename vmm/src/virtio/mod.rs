@@ -18,6 +18,7 @@ pub mod status;
 pub mod transport;
 pub mod vhost;
 pub mod wire;
+pub mod wires;
 
 pub use backend::{Backend, BackendError, DeviceEvents};
 pub use device::Device;

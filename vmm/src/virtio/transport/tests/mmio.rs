@@ -1,86 +1,39 @@
-//! The transport before a backend that only takes notes.
+//! The registers of a window.
 
 use proptest::prelude::{Strategy, any, prop_oneof, proptest};
-use vm_memory::{GuestAddress, GuestMemoryMmap};
 
-use super::Transport;
-use crate::virtio::backend::copy_config;
+use super::{Note, device as state};
 use crate::virtio::queue::Ring;
 use crate::virtio::status::{ACKNOWLEDGE, DRIVER, DRIVER_OK, FAILED, FEATURES_OK, NEEDS_RESET};
-use crate::virtio::{Backend, BackendError, DeviceEvents, VhostError};
+use crate::virtio::transport::Mmio;
+use crate::virtio::{BackendError, VhostError};
 
-const MEMORY_BYTES: u64 = 1 << 20;
-const FEATURES: u64 = 1 << 32 | 1 << 29 | 1 << 5;
 const STATUS: u64 = 0x70;
 
-/// Notes what it is asked for, and fails on demand.
-#[derive(Debug, Default)]
-struct Notes {
-    running: Option<(u64, Vec<Option<Ring>>)>,
-    starts: usize,
-    config_writes: Vec<(u64, Vec<u8>)>,
-    fails: bool,
+fn device(fails: bool) -> (Mmio<Note>, Note) {
+    let (state, note, _) = state(fails);
+    (Mmio::new(state), note)
 }
 
-impl Backend for Notes {
-    fn features(&self) -> u64 {
-        FEATURES
-    }
-
-    fn read_config(&self, offset: u64, data: &mut [u8]) {
-        copy_config(&[1, 2, 3, 4], offset, data);
-    }
-
-    fn write_config(&mut self, offset: u64, data: &[u8]) {
-        self.config_writes.push((offset, data.to_vec()));
-    }
-
-    fn start(&mut self, features: u64, queues: &[Option<Ring>]) -> Result<(), BackendError> {
-        assert!(self.running.is_none(), "started twice");
-        if self.fails {
-            return Err(VhostError::Closed.into());
-        }
-        for ring in queues.iter().flatten() {
-            assert!(ring.descriptors + 16 * u64::from(ring.size) <= MEMORY_BYTES);
-            assert!(ring.driver + 6 + 2 * u64::from(ring.size) <= MEMORY_BYTES);
-            assert!(ring.device + 6 + 8 * u64::from(ring.size) <= MEMORY_BYTES);
-        }
-        assert_eq!(features & !FEATURES, 0, "features that were not offered");
-        self.starts += 1;
-        self.running = Some((features, queues.to_vec()));
-        Ok(())
-    }
-
-    fn stop(&mut self) -> Result<(), BackendError> {
-        assert!(self.running.take().is_some(), "stopped while not running");
-        Ok(())
-    }
-}
-
-fn device(fails: bool) -> Transport<Notes> {
-    let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap();
-    let events = DeviceEvents::new(2).unwrap();
-    Transport::new(Notes { fails, ..Notes::default() }, memory, events, 2, 256)
-}
-
-fn get(device: &Transport<Notes>, offset: u64) -> u32 {
+fn get(device: &Mmio<Note>, offset: u64) -> u32 {
     let mut word = [0; 4];
     device.read(offset, &mut word);
     u32::from_le_bytes(word)
 }
 
-fn set(device: &mut Transport<Notes>, offset: u64, value: u32) {
+fn set(device: &mut Mmio<Note>, offset: u64, value: u32) {
     device.write(offset, &value.to_le_bytes());
 }
 
 /// Whether the device has interrupted because of its configuration since the last time.
-fn interrupted(device: &Transport<Notes>) -> bool {
-    device.events.config.interrupt().read().is_ok()
+fn interrupted(device: &Mmio<Note>) -> bool {
+    let events = device.state.events();
+    events.interrupts().last().unwrap().read().is_ok()
 }
 
 /// Does what a driver does, up to DRIVER_OK; queue 1 stays unused. Returns whether that ends in an
 /// interrupt.
-fn bring_up(device: &mut Transport<Notes>, descriptors: u32) -> bool {
+fn bring_up(device: &mut Mmio<Note>, descriptors: u32) -> bool {
     let known = ACKNOWLEDGE | DRIVER;
     let steps = [
         (STATUS, ACKNOWLEDGE),
@@ -109,7 +62,7 @@ const LIVE: u32 = ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK;
 
 #[test]
 fn a_driver_finds_a_modern_device() {
-    let device = device(false);
+    let (device, _) = device(false);
     assert_eq!([get(&device, 0), get(&device, 4), get(&device, 8)], [0x7472_6976, 2, 2]);
     let mut config = [9; 8];
     device.read(0x102, &mut config);
@@ -117,23 +70,45 @@ fn a_driver_finds_a_modern_device() {
 }
 
 #[test]
+fn a_backend_hears_of_writes_into_its_configuration() {
+    let (mut device, note) = device(false);
+    device.write(0x104, &7u32.to_le_bytes());
+    device.write(0x101, &[9]);
+    assert_eq!(note.notes().config_writes, [(4, vec![7, 0, 0, 0]), (1, vec![9])]);
+}
+
+#[test]
+fn a_changed_configuration_shows_until_it_is_acknowledged() {
+    let (mut device, _) = device(false);
+    assert!(!bring_up(&mut device, 0x1000));
+    let generation = get(&device, 0xfc);
+    device.state.events().config.announce();
+    assert!(interrupted(&device));
+    assert_eq!((get(&device, 0x60), get(&device, 0xfc)), (1 | 2, generation + 1));
+    set(&mut device, 0x64, 1);
+    assert_eq!(get(&device, 0x60), 1 | 2);
+    set(&mut device, 0x64, 2);
+    assert_eq!(get(&device, 0x60), 1);
+}
+
+#[test]
 fn driver_ok_starts_the_ready_queues_with_the_chosen_features() {
-    let mut device = device(false);
+    let (mut device, note) = device(false);
     assert!(!bring_up(&mut device, 0x1000));
     let ring = Ring { size: 64, descriptors: 0x1000, driver: 0x3000, device: 0x4000 };
     let expected = Some((1 << 32 | 1 << 29, vec![Some(ring), None]));
-    assert_eq!(device.backend.running, expected);
+    assert_eq!(note.notes().running, expected);
     assert_eq!(get(&device, 0x60), 1, "a live queue may always have used a buffer");
     set(&mut device, STATUS, 0);
-    assert_eq!((device.backend.running.is_none(), get(&device, STATUS)), (true, 0));
+    assert_eq!((!note.is_running(), get(&device, STATUS)), (true, 0));
     assert!(!bring_up(&mut device, 0x1000));
-    assert_eq!(device.backend.starts, 2);
+    assert_eq!(note.notes().starts, 2);
 }
 
 #[test]
 fn a_driver_that_takes_features_that_were_not_offered_does_not_get_features_ok() {
     for (low, high) in [(1 << 3, 1), (0, 0), (0, 3)] {
-        let mut device = device(false);
+        let (mut device, _) = device(false);
         let known = ACKNOWLEDGE | DRIVER;
         for (offset, value) in
             [(STATUS, known), (0x20, low), (0x24, 1), (0x20, high), (STATUS, known | FEATURES_OK)]
@@ -146,7 +121,7 @@ fn a_driver_that_takes_features_that_were_not_offered_does_not_get_features_ok()
 
 #[test]
 fn a_ring_outside_memory_leaves_a_device_that_needs_a_reset() {
-    let mut device = device(false);
+    let (mut device, _) = device(false);
     assert!(bring_up(&mut device, 0xffff_f000));
     assert_eq!(get(&device, STATUS), LIVE | NEEDS_RESET);
     assert_eq!(get(&device, 0x60), 2, "configuration change");
@@ -158,29 +133,29 @@ fn a_ring_outside_memory_leaves_a_device_that_needs_a_reset() {
 
 #[test]
 fn a_backend_that_fails_leaves_a_device_that_needs_a_reset() {
-    let mut device = device(true);
+    let (mut device, _) = device(true);
     assert!(bring_up(&mut device, 0x1000));
-    assert!(matches!(device.take_error(), Some(BackendError::Vhost(VhostError::Closed))));
+    assert!(matches!(device.state.take_error(), Some(BackendError::Vhost(VhostError::Closed))));
     assert_eq!(get(&device, STATUS), LIVE | NEEDS_RESET);
 }
 
 #[test]
 fn a_driver_that_gives_up_stops_the_device() {
-    let mut device = device(false);
+    let (mut device, note) = device(false);
     assert!(!bring_up(&mut device, 0x1000));
     set(&mut device, STATUS, FAILED);
-    assert!(device.backend.running.is_none());
+    assert!(!note.is_running());
     assert_eq!(get(&device, STATUS) & FAILED, FAILED);
 }
 
 #[test]
 fn a_live_queue_cannot_be_moved() {
-    let mut device = device(false);
+    let (mut device, _) = device(false);
     assert!(!bring_up(&mut device, 0x1000));
     set(&mut device, 0x44, 0);
     set(&mut device, 0x80, 0x8000);
     assert_eq!(get(&device, 0x44), 1);
-    assert_eq!(device.queues[0].descriptors, 0x1000);
+    assert_eq!(device.state.queue(0).unwrap().descriptors, 0x1000);
 }
 
 /// Accesses that have a chance to mean something.
@@ -202,7 +177,7 @@ proptest! {
         accesses in proptest::collection::vec(access(), 0..200),
         fails: bool,
     ) {
-        let mut device = device(fails);
+        let (mut device, note) = device(fails);
         for (offset, value, width) in accesses {
             let bytes = u64::from(value).to_le_bytes();
             // Register writes are words mostly, else nothing would come of them.
@@ -210,8 +185,8 @@ proptest! {
             device.write(offset, &bytes[..width]);
             let mut data = vec![0xaa; width];
             device.read(offset, &mut data);
-            let live = device.status() & (DRIVER_OK | FAILED | NEEDS_RESET) == DRIVER_OK;
-            assert_eq!(device.backend.running.is_some(), live);
+            let live = device.state.status() & (DRIVER_OK | FAILED | NEEDS_RESET) == DRIVER_OK;
+            assert_eq!(note.is_running(), live);
         }
     }
 }
