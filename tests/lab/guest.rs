@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use moirai_tests::{Host, moirai_binary, root, said};
+use moirai_tests::{Host, moirai_binary, root, said, wait_for};
 
 /// Boot takes about 6 s in the lab, with eight at once a minute.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
@@ -194,6 +194,15 @@ impl<'host> Guest<'host> {
         let body: serde_json::Value = serde_json::from_str(body).unwrap_or_default();
         let taken = body["taken"].as_u64().unwrap_or_else(|| panic!("cannot type: {answer}"));
         usize::try_from(taken).expect("a length")
+    }
+
+    /// Has it power itself off, waits for the end of the machine and returns the reason.
+    pub(crate) fn power_off(&mut self) -> String {
+        self.start("poweroff -f");
+        wait_for("the machine has ended", || self.show()["phase"] == "ended");
+        let end = self.show()["end"].clone();
+        assert_eq!(end["ok"], true, "{end}");
+        end["reason"].as_str().unwrap_or_default().to_owned()
     }
 
     /// Makes the volume of tools usable; it is the last of `volumes` volumes.

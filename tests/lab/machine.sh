@@ -113,7 +113,7 @@ if stale guest/initramfs.cpio "$here/machine.sh" "$here/guest-init"; then
     tree guest/tree "$here/guest-init"
     # shellcheck disable=SC2086
     modules cloud guest/tree $VIRTIO virtio_mmio virtio_blk failover net_failover virtio_net \
-        button vsock vmw_vsock_virtio_transport_common vmw_vsock_virtio_transport \
+        evdev button vsock vmw_vsock_virtio_transport_common vmw_vsock_virtio_transport \
         rng-core virtio-rng virtio_console virtio_balloon
     pack guest/tree guest/initramfs.cpio
 fi

@@ -11,4 +11,8 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails where it expects")]
 
 mod boot;
+mod disk;
 mod guest;
+mod life;
+mod net;
+mod own;

@@ -1,0 +1,105 @@
+//! Volumes: fio writes and verifies inside the guest, and what the guest wrote is read from outside
+//! by somebody else; a file system survives the end of its machine in mid-write.
+
+use std::path::Path;
+use std::time::Duration;
+
+use moirai_tests::{Host, kill, lives, wait_for};
+
+use super::guest::{Guest, Machine, program, tools, volume};
+
+/// Bytes of a volume under test.
+const SIZE: u64 = 64 << 20;
+
+/// Has fio write all of `/dev/vda` in random order and read it back, block by block with a checksum;
+/// then returns the guest's checksum of the whole volume.
+fn fio(guest: &mut Guest<'_>) -> String {
+    guest.mount_tools(2);
+    guest.run(
+        "chroot /mnt fio --name=verify --filename=/dev/vda --rw=randwrite --bsrange=4k-128k \
+         --ioengine=libaio --iodepth=16 --direct=1 --verify=crc32c --verify_fatal=1 \
+         --randrepeat=0 --output-format=terse",
+    );
+    guest.run("sync; echo 3 >/proc/sys/vm/drop_caches");
+    first_word(&guest.run("md5sum /dev/vda"))
+}
+
+fn first_word(text: &str) -> String {
+    text.split_whitespace().next().unwrap_or_default().to_owned()
+}
+
+fn md5(path: &Path) -> String {
+    first_word(&program(&["md5sum", &path.to_string_lossy()]))
+}
+
+fn fio_verifies(transport: &'static str, vcpus: u32, keys: &str, outside: impl Fn(&Host) -> String) {
+    let host = Host::start();
+    tools(&host);
+    let _ = volume(&host, "raw", SIZE);
+    let folder = host.folder().display().to_string();
+    program(&["qemu-img", "create", "-q", "-f", "qcow2", &format!("{folder}/qcow2"), "64M"]);
+    let machine = Machine { transport, vcpus, ..Machine::default() };
+    let mut guest = Guest::boot(&host, "linux", &machine.with_volume(keys).with_tools());
+    let inside = fio(&mut guest);
+    guest.power_off();
+    assert_eq!(outside(&host), inside, "what the guest reads is what others read");
+}
+
+#[test]
+fn fio_verifies_a_raw_volume_over_mmio() {
+    let keys = "volume = \"raw\"\nformat = \"raw\"";
+    fio_verifies("mmio", 1, keys, |host| md5(&host.folder().join("raw")));
+}
+
+#[test]
+fn fio_verifies_a_raw_volume_over_pci_with_two_vcpus() {
+    let keys = "volume = \"raw\"\nformat = \"raw\"";
+    fio_verifies("pci", 2, keys, |host| md5(&host.folder().join("raw")));
+}
+
+#[test]
+fn fio_verifies_a_qcow2_volume() {
+    fio_verifies("pci", 1, "volume = \"qcow2\"\nformat = \"qcow2\"", |host| {
+        let (image, raw) = (host.folder().join("qcow2"), host.folder().join("converted"));
+        let (image, raw) = (image.to_string_lossy(), raw.to_string_lossy());
+        program(&["qemu-img", "check", "-q", &image]);
+        program(&["qemu-img", "convert", "-f", "qcow2", "-O", "raw", &image, &raw]);
+        md5(Path::new(&*raw))
+    });
+}
+
+/// The guest writes files and says which of them are on the disk; then its process is killed. The
+/// file system has to be whole, and every file that was promised to be there.
+#[test]
+fn ext4_survives_a_kill_in_mid_write() {
+    let host = Host::start();
+    tools(&host);
+    let path = volume(&host, "raw", 2 * SIZE);
+    let machine = Machine::default().with_volume("volume = \"raw\"\nformat = \"raw\"").with_tools();
+    let mut guest = Guest::boot(&host, "writer", &machine);
+    guest.mount_tools(2);
+    guest.run("chroot /mnt mke2fs -q -t ext4 /dev/vda");
+    guest.run("mkdir -p /data && mount /dev/vda /data");
+    guest.start(
+        "n=0; while true; do n=$((n+1)); dd if=/dev/urandom of=/data/$n bs=64k count=8 conv=fsync \
+         2>/dev/null && md5sum /data/$n >/data/$n.sum && sync && echo \"[file $n]\"; done",
+    );
+    guest.expect("[file 12]");
+    let pid = guest.pid();
+    kill(pid);
+    wait_for("the process has gone", || !lives(pid));
+    std::thread::sleep(Duration::from_millis(200)); // what is on its way to the disk arrives
+    let promised = guest.output().matches("[file ").count();
+    drop(guest);
+    assert!(host.ask(&["stop", "writer"]).status.success());
+
+    // The journal is replayed by another kernel; then an independent judge looks.
+    let mut guest = Guest::boot(&host, "reader", &machine);
+    guest.run("mkdir -p /data && mount /dev/vda /data");
+    for number in 1..=promised {
+        guest.run(&format!("md5sum -c /data/{number}.sum >/dev/null"));
+    }
+    guest.run("umount /data");
+    guest.power_off();
+    program(&["e2fsck", "-f", "-n", &path.to_string_lossy()]);
+}

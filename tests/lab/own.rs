@@ -1,0 +1,74 @@
+//! Devices that the tenant process serves itself: vsock, entropy, balloon.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+
+use moirai_tests::Host;
+
+use super::guest::{Guest, Machine, PATIENCE, tools};
+
+fn machine(keys: &str) -> Machine {
+    Machine { more: format!("{keys}\n"), ..Machine::default() }
+}
+
+#[test]
+fn vsock_carries_bytes_both_ways() {
+    let host = Host::start();
+    tools(&host);
+    let machine = machine("vsock = { cid = 7 }").with_tools();
+    let mut guest = Guest::boot(&host, "linux", &machine);
+    guest.mount_tools(1);
+
+    // A client of the host reaches a server in the guest.
+    guest.start("chroot /mnt socat VSOCK-LISTEN:1234,fork PIPE & sleep 2");
+    guest.run("true");
+    let state = host.folder().join("state");
+    let mut client = UnixStream::connect(state.join("linux.vsock")).expect("the vsock's socket");
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    client.write_all(b"CONNECT 1234\n").unwrap();
+    let mut reader = BufReader::new(client.try_clone().unwrap());
+    let mut line = String::new();
+    reader.read_line(&mut line).unwrap();
+    assert!(line.starts_with("OK "), "{line:?}");
+    let sent: Vec<u8> = (0..1_000_000u32).map(|n| (n * 7 % 251) as u8).collect();
+    let writer = std::thread::spawn({
+        let sent = sent.clone();
+        move || client.write_all(&sent).unwrap()
+    });
+    let mut received = vec![0; sent.len()];
+    reader.read_exact(&mut received).unwrap();
+    writer.join().unwrap();
+    assert!(received == sent, "the echo is what was sent");
+
+    // A client in the guest reaches a server of the host.
+    let server = UnixListener::bind(state.join("linux.vsock_99")).unwrap();
+    let answering = std::thread::spawn(move || {
+        let (mut stream, _) = server.accept().unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut word = [0; 6];
+        stream.read_exact(&mut word).unwrap();
+        stream.write_all(&word).unwrap();
+    });
+    let answer = guest.run("echo moirai | chroot /mnt socat -t 5 - VSOCK-CONNECT:2:99");
+    assert_eq!(answer, "moirai");
+    answering.join().unwrap();
+    // Nobody listens there.
+    assert_ne!(guest.try_run("echo x | chroot /mnt socat - VSOCK-CONNECT:2:100").0, 0);
+}
+
+#[test]
+fn the_guest_has_entropy_from_the_host() {
+    let host = Host::start();
+    for transport in ["mmio", "pci"] {
+        let mut guest =
+            Guest::boot(&host, transport, &Machine { transport, ..machine("rng = true") });
+        let current = guest.run("cat /sys/class/misc/hw_random/rng_current");
+        assert!(current.starts_with("virtio_rng"), "{current}");
+        let sums = guest.run(
+            "for i in 1 2; do dd if=/dev/hwrng bs=4096 count=4 iflag=fullblock 2>/dev/null | md5sum; done",
+        );
+        let sums: Vec<_> = sums.lines().collect();
+        assert_eq!(sums.len(), 2);
+        assert_ne!(sums[0], sums[1]);
+    }
+}
