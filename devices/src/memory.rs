@@ -127,6 +127,31 @@ impl Buffers {
         Self { memory: Arc::clone(&self.memory), segments, len_bytes }
     }
 
+    /// Deals the bytes out like cards: for each `(hand, len_bytes)` the next bytes go to that hand,
+    /// until there are none left. Returns the hands, `hands` in number.
+    #[must_use]
+    pub fn deal(&self, hands: usize, shares: impl IntoIterator<Item = (usize, u64)>) -> Vec<Self> {
+        let mut dealt = vec![Self::new(Arc::clone(&self.memory)); hands];
+        let mut segments = self.segments.iter().copied();
+        let mut next = Segment { addr: 0, len: 0 };
+        for (hand, len_bytes) in shares {
+            let Some(hand) = dealt.get_mut(hand) else { continue };
+            let mut left = usize::try_from(len_bytes).unwrap_or(usize::MAX);
+            while left > 0 {
+                if next.len == 0 {
+                    let Some(segment) = segments.next() else { return dealt };
+                    next = segment;
+                }
+                let taken = left.min(next.len);
+                hand.segments.push(Segment { addr: next.addr, len: taken });
+                hand.len_bytes += taken as u64;
+                next = Segment { addr: next.addr + taken, len: next.len - taken };
+                left -= taken;
+            }
+        }
+        dealt
+    }
+
     /// Copies from the guest until either side ends; returns the number of bytes.
     pub fn copy_to(&self, bytes: &mut [u8]) -> usize {
         let mut done = 0;

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use moirai_devices::backend::file::Volume;
+use moirai_devices::backend::Volume;
 use moirai_devices::backend::uring::Ring;
 use moirai_devices::backend::{Job, Step, Storage};
 use moirai_devices::net::{MacAddr, Nic, tx};

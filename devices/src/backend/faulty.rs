@@ -13,7 +13,7 @@ use crate::net::tx::TxPacket;
 pub enum Fault {
     /// Nothing.
     None,
-    /// It fails with this error number, after a turn through the ring.
+    /// Its first operation is done, but reported as failed with this error number.
     Error(i32),
     /// It takes so many more turns through the ring.
     Delay(u32),
@@ -60,11 +60,11 @@ impl<T: Storage, P: FnMut(u64) -> Fault> Storage for Faulty<T, P> {
     fn submit(&mut self, ring: &mut Ring, token: u64, job: &mut Job) -> Result<Step, RingFull> {
         let fault = self.next_fault();
         let step = match fault {
-            Fault::Error(_) | Fault::Delay(1..) => {
+            Fault::Delay(1..) => {
                 ring.nop(token)?;
                 Step::Pending
             }
-            Fault::None | Fault::Delay(0) | Fault::Short | Fault::Full => {
+            Fault::None | Fault::Error(_) | Fault::Delay(0) | Fault::Short | Fault::Full => {
                 self.inner.submit(ring, token, job)?
             }
         };

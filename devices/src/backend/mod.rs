@@ -1,17 +1,22 @@
 //! Host I/O: what stands behind the devices.
 //!
-//! `uring` is the ring that all block I/O of an event loop goes through, `file` the volumes, `tap`
-//! the link. `loopback` and `faulty` take their places in tests.
+//! `uring` is the ring that all block I/O of an event loop goes through. `volume` is what a disk
+//! shows: a raw `file`, a `stripe` set or a `qcow2` image. `tap` is the link. `loopback` and `faulty`
+//! take their places in tests.
 
 pub mod bounce;
+mod error;
 pub mod faulty;
-pub mod file;
+mod file;
 mod job;
 pub mod loopback;
 pub mod netns;
 mod probe;
+pub mod qcow2;
+pub mod stripe;
 pub mod tap;
 pub mod uring;
+pub mod volume;
 
 #[cfg(test)]
 mod tests;
@@ -20,8 +25,11 @@ use std::io;
 
 use crate::blk::Outcome;
 use crate::net::tx::TxPacket;
+pub use error::VolumeError;
+pub use file::FileId;
 pub use job::Job;
 use uring::{Ring, RingFull};
+pub use volume::Volume;
 
 /// Where a request stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,8 +44,11 @@ pub enum Step {
 /// What serves block requests: a volume, or a faulty one.
 ///
 /// For one job: `submit` once, then `completed` for each completion with its token, until
-/// [`Step::Done`]. At most one operation of a job is in the ring at a time. After [`RingFull`] call
-/// `submit` again later: it continues where the job stands.
+/// [`Step::Done`]. A job may have several operations in the ring; the storage numbers them in bits 32
+/// to 47 of the token, so the owner leaves these zero in `submit` and passes on to `completed` what
+/// came back. After [`RingFull`] call `submit` again when something has completed: it continues where
+/// the job stands, as often as it is called. A volume also says so when a request has to wait for
+/// other requests of the same volume.
 pub trait Storage {
     /// Submits the job's next I/O to the ring, with the owner's token.
     ///

@@ -4,8 +4,14 @@ use std::fs::File;
 use std::io::{self, IoSliceMut, Seek, SeekFrom};
 use std::os::fd::AsFd;
 
-use rustix::fs::{AtFlags, FileType, OFlags, StatxFlags, fcntl_getfl, fcntl_setfl, fstat, statx};
+use rustix::fs::{
+    AtFlags, FallocateFlags, FileType, OFlags, StatxFlags, fallocate, fcntl_getfl, fcntl_setfl,
+    fstat, statx,
+};
 use rustix::io::preadv;
+
+/// A block of every file system.
+const BEHIND_BYTES: u64 = 64 << 10;
 
 /// What O_DIRECT wants of a request; powers of two, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,9 +74,27 @@ fn reads(file: &File, block: u32) -> bool {
     preadv(file, &mut [IoSliceMut::new(aligned)], 0).is_ok()
 }
 
-/// The same file once more, through the page cache, for requests that O_DIRECT cannot do.
-pub(super) fn reopen_buffered(file: &File, read_only: bool) -> io::Result<File> {
+/// The same file once more with its own status flags: through the page cache.
+pub(super) fn reopen(file: &File, read_only: bool) -> io::Result<File> {
     use std::os::fd::AsRawFd;
     let path = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
     File::options().read(true).write(!read_only).open(path)
+}
+
+/// Whether the space behind a range can be given back. Asked of a range behind the end of a file,
+/// where there is nothing to lose; a block device says it in sysfs.
+pub(super) fn punches(file: &File, size_bytes: u64) -> bool {
+    let Ok(stat) = fstat(file) else { return false };
+    if FileType::from_raw_mode(stat.st_mode) == FileType::BlockDevice {
+        let (major, minor) = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
+        let device = format!("/sys/dev/block/{major}:{minor}");
+        // A partition has the queue of its disk.
+        return ["queue", "../queue"].iter().any(|queue| {
+            let limit = std::fs::read_to_string(format!("{device}/{queue}/discard_max_bytes"));
+            limit.is_ok_and(|limit| limit.trim().parse().is_ok_and(|bytes: u64| bytes > 0))
+        });
+    }
+    let Some(behind) = size_bytes.checked_next_multiple_of(BEHIND_BYTES) else { return false };
+    let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    fallocate(file, hole, behind, BEHIND_BYTES).is_ok()
 }

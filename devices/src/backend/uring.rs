@@ -182,6 +182,15 @@ impl Ring {
         self.start(token, None, None, |_, _, _| opcode::Nop::new().build())
     }
 
+    /// Completes when `file` is readable, once.
+    ///
+    /// # Errors
+    /// [`RingFull`].
+    pub fn wait_readable(&mut self, file: &Arc<File>, token: u64) -> Result<(), RingFull> {
+        let events = u32::from(libc::POLLIN.cast_unsigned());
+        self.start(token, Some(file), None, |fd, _, _| opcode::PollAdd::new(fd, events).build())
+    }
+
     /// Reports each time that `fd` becomes readable, until it fails, is hung up or is cancelled.
     /// Edge-triggered: read until empty. Submit before closing `fd`; if it is closed earlier, the
     /// poll may report events of whatever has its number next.

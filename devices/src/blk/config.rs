@@ -2,7 +2,7 @@
 
 use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_MQ,
-    VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_F_WRITE_ZEROES,
+    VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_F_TOPOLOGY, VIRTIO_BLK_F_WRITE_ZEROES,
 };
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
@@ -24,6 +24,17 @@ pub const MAX_REQUEST_BYTES: u64 = 4 << 20;
 /// Most bytes that a discard may cover; it moves none, so it may be longer.
 pub const MAX_DISCARD_BYTES: u64 = 64 << 20;
 
+/// What the guest may know of the disk to use it well. Bytes; powers of two where not zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Topology {
+    /// What is written at once; at least the logical block size.
+    pub physical_block_bytes: u32,
+    /// Length of requests that keeps all of the disk busy; zero: any.
+    pub optimal_io_bytes: u32,
+    /// What discards had better be multiples of.
+    pub discard_align_bytes: u32,
+}
+
 /// What a disk is to its guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Disk {
@@ -33,8 +44,12 @@ pub struct Disk {
     pub read_only: bool,
     /// Logical block size in bytes, a power of two from 512 to 4096.
     pub block_size: u32,
-    /// Whether discard and write-zeroes are offered. Never on a read-only disk.
+    /// What suits it.
+    pub topology: Topology,
+    /// Whether discard is offered: space can be given back. Never on a read-only disk.
     pub discard: bool,
+    /// Whether write-zeroes is offered. Never on a read-only disk.
+    pub write_zeroes: bool,
     /// Number of request queues.
     pub queues: u16,
     /// Largest queue size offered, a power of two.
@@ -51,14 +66,17 @@ impl Disk {
             | 1 << VIRTIO_RING_F_INDIRECT_DESC
             | 1 << VIRTIO_BLK_F_SEG_MAX
             | 1 << VIRTIO_BLK_F_BLK_SIZE
+            | 1 << VIRTIO_BLK_F_TOPOLOGY
             | 1 << VIRTIO_BLK_F_FLUSH;
         if self.queues > 1 {
             bits |= 1 << VIRTIO_BLK_F_MQ;
         }
-        if self.read_only {
-            bits |= 1 << VIRTIO_BLK_F_RO;
-        } else if self.discard {
-            bits |= 1 << VIRTIO_BLK_F_DISCARD | 1 << VIRTIO_BLK_F_WRITE_ZEROES;
+        for (offered, bit) in [
+            (self.read_only, VIRTIO_BLK_F_RO),
+            (self.discard, VIRTIO_BLK_F_DISCARD),
+            (self.write_zeroes, VIRTIO_BLK_F_WRITE_ZEROES),
+        ] {
+            bits |= u64::from(offered) << bit;
         }
         bits
     }
@@ -73,15 +91,22 @@ impl Disk {
         bytes.extend(SEG_MAX.min(u32::from(self.queue_size).saturating_sub(2)).to_le_bytes());
         bytes.extend([0; 4]); // geometry: not offered
         bytes.extend(self.block_size.to_le_bytes());
-        bytes.extend([0; 8]); // topology: not offered
+        let block = self.block_size.max(1);
+        let Topology { physical_block_bytes, optimal_io_bytes, discard_align_bytes } =
+            self.topology;
+        let exponent = (physical_block_bytes / block).checked_ilog2().unwrap_or(0);
+        bytes.push(u8::try_from(exponent).unwrap_or(0)); // physical_block_exp
+        bytes.push(0); // alignment_offset
+        bytes.extend(1_u16.to_le_bytes()); // min_io_size, in blocks
+        bytes.extend((optimal_io_bytes / block).to_le_bytes()); // opt_io_size, in blocks
         bytes.extend([0, 0]); // writeback: not offered; unused
         bytes.extend(self.queues.to_le_bytes());
         bytes.extend(sectors(MAX_DISCARD_BYTES).to_le_bytes()); // max_discard_sectors
         bytes.extend(1_u32.to_le_bytes()); // max_discard_seg
-        bytes.extend((self.block_size / 512).to_le_bytes()); // discard_sector_alignment
+        bytes.extend(sectors(u64::from(discard_align_bytes.max(block))).to_le_bytes()); // discard_sector_alignment
         bytes.extend(sectors(MAX_REQUEST_BYTES).to_le_bytes()); // max_write_zeroes_sectors
         bytes.extend(1_u32.to_le_bytes()); // max_write_zeroes_seg
-        bytes.push(1); // write_zeroes_may_unmap
+        bytes.push(u8::from(self.discard)); // write_zeroes_may_unmap
         bytes.extend([0; 3]);
         bytes
     }

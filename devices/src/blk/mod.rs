@@ -2,13 +2,13 @@
 //!
 //! `config` says what the guest may read and negotiate, `request` turns a chain into a typed
 //! request, `frontend` moves requests between ring and I/O domain. The I/O itself is
-//! [`crate::backend::file`].
+//! [`crate::backend::volume`].
 
 pub mod config;
 pub mod frontend;
 pub mod request;
 
-pub use config::{DISK_ID_LEN, Disk};
+pub use config::{DISK_ID_LEN, Disk, Topology};
 pub use frontend::{Frontend, FrontendError, Next, Outcome, Token};
 pub use request::{Op, ParseError, Range, Request};
 

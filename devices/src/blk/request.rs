@@ -189,7 +189,7 @@ pub(super) fn parse(
             let range = request.range(MAX_DISCARD_BYTES, 0)?;
             io(Op::Discard(range), nothing())
         }
-        VIRTIO_BLK_T_WRITE_ZEROES if disk.discard => {
+        VIRTIO_BLK_T_WRITE_ZEROES if disk.write_zeroes => {
             let range = request.range(MAX_REQUEST_BYTES, RANGE_FLAG_UNMAP)?;
             io(Op::WriteZeroes(range), nothing())
         }

@@ -30,7 +30,13 @@ fn disk() -> Disk {
         capacity_sectors: 1 << 20,
         read_only: false,
         block_size: 512,
+        topology: Topology {
+            physical_block_bytes: 4096,
+            optimal_io_bytes: 0,
+            discard_align_bytes: 65536,
+        },
         discard: true,
+        write_zeroes: true,
         queues: 1,
         queue_size: 256,
         id: *b"moirai-disk\0\0\0\0\0\0\0\0\0",
@@ -327,7 +333,11 @@ fn the_configuration_space_has_the_layout_of_the_specification() {
     assert_eq!(config[20..24], 512_u32.to_le_bytes());
     assert_eq!(config[34..36], 1_u16.to_le_bytes());
     assert_eq!(config[56], 1);
-    let read_only = Disk { read_only: true, queues: 4, ..disk() }.features();
+    assert_eq!((config[24], &config[44..48]), (3, &128_u32.to_le_bytes()[..]));
+    let read_only =
+        Disk { read_only: true, discard: false, write_zeroes: false, queues: 4, ..disk() };
+    assert_eq!(read_only.config_space()[34..36], 4_u16.to_le_bytes());
+    let read_only = read_only.features();
     assert_eq!(read_only >> 5 & 1, 1);
     assert_eq!((read_only >> 13 & 1, read_only >> 14 & 1, read_only >> 12 & 1), (0, 0, 1));
 }

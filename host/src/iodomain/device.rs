@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::os::unix::net::UnixStream;
 
-use moirai_devices::backend::file::Volume;
+use moirai_devices::backend::Volume;
 use moirai_devices::blk;
 use moirai_devices::net::{rx, tx};
 use moirai_devices::vhost::Session;

@@ -41,7 +41,7 @@ mod token;
 use std::io;
 use std::os::unix::net::UnixStream;
 
-use moirai_devices::backend::file::Volume;
+use moirai_devices::backend::Volume;
 use moirai_devices::backend::tap::Tap;
 use moirai_scheduler::{Contract, Nanos, PolicyError};
 

@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use moirai_devices::backend::file::Volume;
+use moirai_devices::backend::Volume;
 use moirai_vmm::launch::{
     Boot, DeviceSpec, LaunchFds, LaunchSpec, Sandbox, SpawnError, kvm::KvmError, kvm::open_kvm,
     spawn,

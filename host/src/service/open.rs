@@ -5,7 +5,7 @@ use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use moirai_devices::backend::file::Volume;
+use moirai_devices::backend::Volume;
 
 use crate::config::Problem;
 use crate::config::model::Tenant;

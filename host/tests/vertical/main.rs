@@ -9,7 +9,7 @@ mod net;
 use std::os::unix::net::UnixStream;
 
 use bench::{MS, Tenant, contract, domain_with_disk, volume};
-use moirai_devices::backend::file::Volume;
+use moirai_devices::backend::Volume;
 use moirai_devices::backend::netns::in_netns;
 use moirai_host::dispatcher::{Dispatcher, DispatcherSpec, StallLog, VcpuSpec};
 use moirai_host::iodomain::{BlkSpec, NetSpec};

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::backend::faulty::{Fault, Faulty};
-use crate::backend::file::{Volume, VolumeError};
+use crate::backend::{Volume, VolumeError};
 
 const IN: u32 = 0;
 const OUT: u32 = 1;

@@ -13,7 +13,7 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::*;
-use crate::backend::file::Volume;
+use crate::backend::Volume;
 use crate::backend::uring::Ring;
 use crate::backend::{Job, Step, Storage};
 use crate::blk;

@@ -37,7 +37,13 @@ fn disk() -> blk::Disk {
         capacity_sectors: 1 << 20,
         read_only: false,
         block_size: 512,
+        topology: blk::Topology {
+            physical_block_bytes: 4096,
+            optimal_io_bytes: 0,
+            discard_align_bytes: 512,
+        },
         discard: false,
+        write_zeroes: false,
         queues: 1,
         queue_size: 16,
         id: [0; 20],

@@ -1,0 +1,303 @@
+//! Opens an image and all that it is made of: its data file, its backing files, theirs.
+//!
+//! An image is data that somebody else wrote. What it names is opened by us, below the folder of its
+//! disk and nowhere else; imago gets open files and no name. Formats are taken from the header or not
+//! at all.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use imago::qcow2::Qcow2;
+use imago::raw::Raw;
+use imago::{FormatAccess, StorageOpenOptions};
+use rustix::fd::{AsFd, AsRawFd, OwnedFd};
+use rustix::fs::{Mode, OFlags, ResolveFlags, open, openat2};
+
+use super::error::ImageError;
+use super::header::{Header, HeaderError, MAX_CLUSTER_BYTES};
+use crate::backend::error::VolumeError;
+use crate::backend::file::{DiskFile, open_error};
+
+/// The storage that imago works on.
+pub(super) type Storage = imago::file::File;
+/// An image and everything below it.
+pub(super) type Access = FormatAccess<Storage>;
+
+/// Most layers of an image, itself counted.
+pub(super) const MAX_LAYERS: usize = 16;
+/// The most memory that the tables of one image may take.
+const MAX_TABLES_BYTES: u64 = 512 << 20;
+
+/// An open image.
+pub(super) struct Chain {
+    pub(super) access: Access,
+    /// In the order in which imago counts its storage: the deepest backing file first, the data file
+    /// of a layer after the layer.
+    pub(super) files: Vec<DiskFile>,
+    /// Header of the top layer.
+    pub(super) header: Header,
+    /// How many of the files belong to the top layer.
+    pub(super) top_files: usize,
+}
+
+/// One layer that was opened.
+struct Layer {
+    name: String,
+    file: File,
+    disk_file: DiskFile,
+    /// `None` for a raw backing file.
+    header: Option<Header>,
+    data: Option<(File, DiskFile)>,
+}
+
+/// What a layer is opened as.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Raw,
+    Qcow2,
+}
+
+/// The folder of the disk.
+struct Root<'a> {
+    path: &'a Path,
+    folder: OwnedFd,
+}
+
+/// Opens the image at `path`, relative to `root` or below it.
+pub(super) fn open_chain(root: &Path, path: &Path, read_only: bool) -> Result<Chain, VolumeError> {
+    let name = root.join(path).display().to_string();
+    let folder = open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    let folder = folder.map_err(|errno| open_error(errno.into(), name.clone(), read_only))?;
+    let root = Root { path: root, folder };
+    let mut place = root.relative(path).unwrap_or_else(|| path.to_owned());
+    let opened = root.open(&place, read_only);
+    let mut file = opened.map_err(|error| root.top_error(error, name, read_only))?;
+    let mut format = Format::Qcow2;
+    let mut layers: Vec<Layer> = Vec::new();
+    loop {
+        let read_only = read_only || !layers.is_empty();
+        let name = root.path.join(&place).display().to_string();
+        let layer = root.layer(file, name, &place, format, read_only)?;
+        if layers.iter().any(|above| above.disk_file.id() == layer.disk_file.id()) {
+            return Err(ImageError::Loop(top_name(&layers, &layer)).into());
+        }
+        let backing = layer.header.as_ref().and_then(|header| header.backing.clone());
+        let named = layer.header.as_ref().and_then(|header| header.backing_format.clone());
+        layers.push(layer);
+        let (Some(layer), Some(backing)) = (layers.last(), backing) else { break };
+        if layers.len() == MAX_LAYERS {
+            let image = top_name(&layers, layer);
+            return Err(ImageError::TooDeep { image, most: MAX_LAYERS }.into());
+        }
+        format = format_of(&layer.name, &backing, named.as_deref())?;
+        (place, file) = root.open_named(&layer.name, &place, &backing, true)?;
+    }
+    check_memory(&layers)?;
+    assemble(layers, read_only)
+}
+
+fn top_name(layers: &[Layer], layer: &Layer) -> String {
+    layers.first().unwrap_or(layer).name.clone()
+}
+
+fn format_of(image: &str, name: &str, named: Option<&str>) -> Result<Format, ImageError> {
+    match named {
+        Some("raw") => Ok(Format::Raw),
+        Some("qcow2") => Ok(Format::Qcow2),
+        None => Err(ImageError::NoFormat { image: image.to_owned(), name: name.to_owned() }),
+        Some(other) => Err(ImageError::Unsupported {
+            image: image.to_owned(),
+            what: format!("has a backing file of format {other:?}, not raw or qcow2"),
+        }),
+    }
+}
+
+fn check_memory(layers: &[Layer]) -> Result<(), ImageError> {
+    let headers = layers.iter().filter_map(|layer| layer.header.as_ref());
+    let needed = headers.fold(0_u64, |sum, header| sum.saturating_add(header.memory_bytes()));
+    if needed <= MAX_TABLES_BYTES {
+        return Ok(());
+    }
+    let image = layers.first().map(|layer| layer.name.clone()).unwrap_or_default();
+    Err(ImageError::TooLarge { image, needed_mib: needed >> 20, most_mib: MAX_TABLES_BYTES >> 20 })
+}
+
+impl Root<'_> {
+    /// A path as seen from here, if it is absolute and below.
+    fn relative(&self, path: &Path) -> Option<PathBuf> {
+        let below = path.strip_prefix(self.path).ok().map(Path::to_owned);
+        below.or_else(|| {
+            let whole = self.path.canonicalize().ok()?;
+            path.strip_prefix(whole).ok().map(Path::to_owned)
+        })
+    }
+
+    /// Opens a path below the folder; the kernel sees to it that no part of it leads out.
+    fn open(&self, place: &Path, read_only: bool) -> io::Result<File> {
+        let access = if read_only { OFlags::RDONLY } else { OFlags::RDWR };
+        let flags = access | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+        let file = openat2(&self.folder, place, flags, Mode::empty(), resolve)?;
+        Ok(file.into())
+    }
+
+    fn top_error(&self, error: io::Error, name: String, read_only: bool) -> VolumeError {
+        if is_outside(&error) {
+            let root = self.path.display().to_string();
+            return ImageError::Outside { image: name.clone(), name, root }.into();
+        }
+        open_error(error, name, read_only)
+    }
+
+    /// Opens what the image at `place` names; returns where that is.
+    fn open_named(
+        &self,
+        image: &str,
+        place: &Path,
+        name: &str,
+        read_only: bool,
+    ) -> Result<(PathBuf, File), ImageError> {
+        let outside = || ImageError::Outside {
+            image: image.to_owned(),
+            name: name.to_owned(),
+            root: self.path.display().to_string(),
+        };
+        let named = Path::new(name);
+        let found = if named.is_absolute() {
+            self.relative(named).ok_or_else(outside)?
+        } else {
+            place.parent().unwrap_or(Path::new("")).join(named)
+        };
+        match self.open(&found, read_only) {
+            Ok(file) => Ok((found, file)),
+            Err(error) if is_outside(&error) => Err(outside()),
+            Err(source) => {
+                let (image, name) = (image.to_owned(), name.to_owned());
+                Err(ImageError::Unreadable { image, name, source })
+            }
+        }
+    }
+
+    /// Reads what has to be known of a file before imago gets to see it.
+    fn layer(
+        &self,
+        file: File,
+        name: String,
+        place: &Path,
+        format: Format,
+        read_only: bool,
+    ) -> Result<Layer, VolumeError> {
+        let disk_file = DiskFile::new(file.try_clone().map_err(failed(&name))?, &name, read_only)?;
+        if format == Format::Raw {
+            return Ok(Layer { name, file, disk_file, header: None, data: None });
+        }
+        let header = read_header(&file, disk_file.size_bytes(), &name, read_only)?;
+        let data = match &header.data_file {
+            None => None,
+            Some(None) => {
+                let what = "has a data file and does not say which".to_owned();
+                return Err(ImageError::Unsupported { image: name, what }.into());
+            }
+            Some(Some(data)) => {
+                let (found, file) = self.open_named(&name, place, data, read_only)?;
+                let found = self.path.join(found).display().to_string();
+                let copy = file.try_clone().map_err(failed(&found))?;
+                Some((file, DiskFile::new(copy, &found, read_only)?))
+            }
+        };
+        Ok(Layer { name, file, disk_file, header: Some(header), data })
+    }
+}
+
+/// Reads and checks the header and the level-1 table.
+fn read_header(
+    file: &File,
+    file_bytes: u64,
+    name: &str,
+    read_only: bool,
+) -> Result<Header, VolumeError> {
+    // The file itself may be in O_DIRECT mode by now.
+    let file = reopen(file, read_only, false).map_err(failed(name))?;
+    let judge = |error| match error {
+        HeaderError::NotQcow2 => ImageError::NotQcow2(name.to_owned()),
+        HeaderError::Damaged(what) => ImageError::Damaged { image: name.to_owned(), what },
+        HeaderError::Unsupported(what) => ImageError::Unsupported { image: name.to_owned(), what },
+    };
+    let read = |offset: u64, len_bytes: u64| {
+        let mut bytes = vec![0; usize::try_from(len_bytes).unwrap_or(0)];
+        file.read_exact_at(&mut bytes, offset).map(|()| bytes)
+    };
+    let start = read(0, file_bytes.min(MAX_CLUSTER_BYTES)).map_err(failed(name))?;
+    let header = Header::parse(&start, file_bytes).map_err(judge)?;
+    let table = read(header.l1_offset, header.l1_entries * 8).map_err(failed(name))?;
+    header.check_l1(&table, file_bytes).map_err(judge)?;
+    Ok(header)
+}
+
+/// The same file with its own status flags.
+fn reopen(file: &File, read_only: bool, direct: bool) -> io::Result<File> {
+    let path = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
+    let flags = if direct { libc::O_DIRECT } else { 0 };
+    File::options().read(true).write(!read_only).custom_flags(flags).open(path)
+}
+
+/// Gives the open layers to imago, from the deepest up.
+fn assemble(layers: Vec<Layer>, read_only: bool) -> Result<Chain, VolumeError> {
+    let mut files = Vec::new();
+    let mut below: Option<Arc<Access>> = None;
+    let count = layers.len();
+    for (height, layer) in layers.into_iter().rev().enumerate() {
+        let top = height + 1 == count;
+        let writable = top && !read_only;
+        let Layer { name, file, disk_file, header, data } = layer;
+        let library = |source| ImageError::Library { image: name.clone(), source };
+        let main = storage(&file, &disk_file, writable).map_err(library)?;
+        files.push(disk_file);
+        let Some(header) = header else {
+            let raw = guarded(&name, || Raw::open_image(main, false))?.map_err(library)?;
+            below = Some(Arc::new(FormatAccess::new(raw)));
+            continue;
+        };
+        let mut image: Qcow2<Storage, Arc<Access>> =
+            guarded(&name, || Qcow2::open_image(main, writable))?.map_err(library)?;
+        image.set_backing(below.take());
+        let top_files = 1 + usize::from(data.is_some());
+        let data = data.map(|(file, disk_file)| {
+            let opened = storage(&file, &disk_file, writable);
+            files.push(disk_file);
+            opened
+        });
+        image.set_data_file(data.transpose().map_err(library)?);
+        let access = FormatAccess::new(image);
+        if top {
+            return Ok(Chain { access, files, header, top_files });
+        }
+        below = Some(Arc::new(access));
+    }
+    Err(ImageError::Broke(String::new()).into())
+}
+
+/// A file as imago wants it.
+fn storage(file: &File, disk_file: &DiskFile, writable: bool) -> io::Result<Storage> {
+    let direct = disk_file.is_direct();
+    let options = StorageOpenOptions::new().write(writable).direct(direct);
+    Storage::from_open_file(reopen(file, !writable, direct)?, options)
+}
+
+/// Runs imago on bytes that somebody else wrote; a panic of it is an error of the image.
+fn guarded<T>(name: &str, run: impl FnOnce() -> T) -> Result<T, ImageError> {
+    let run = std::panic::AssertUnwindSafe(run);
+    std::panic::catch_unwind(run).map_err(|_| ImageError::Broke(name.to_owned()))
+}
+
+/// The kernel's word for a path that leads out of its folder.
+fn is_outside(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EXDEV)
+}
+
+fn failed(name: &str) -> impl Fn(io::Error) -> VolumeError {
+    move |source| VolumeError::Io { path: name.to_owned(), source }
+}

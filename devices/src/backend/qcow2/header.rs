@@ -1,0 +1,227 @@
+//! The header of a qcow2 image, as far as it decides what to open and whether to.
+//!
+//! Pure, for bytes that anybody may have written. What the format is built of is read by imago; this
+//! parser exists because the files an image names are opened by us, because a version 2 image has
+//! its backing format where imago does not look, and because a header may claim anything.
+
+/// `QFI\xfb`.
+const MAGIC: &[u8] = b"QFI\xfb";
+const V2_BYTES: usize = 72;
+const V3_BYTES: usize = 104;
+/// Longest name in the header.
+const MAX_NAME_BYTES: usize = 1023;
+/// Kinds of header extensions.
+const BACKING_FORMAT: u32 = 0xe279_2aca;
+const DATA_FILE_NAME: u32 = 0x4441_5441;
+/// Bits of the incompatible features.
+const DIRTY: u64 = 1;
+const CORRUPT: u64 = 1 << 1;
+const DATA_FILE: u64 = 1 << 2;
+
+/// Largest cluster; names and extensions lie in the first one.
+pub(in crate::backend) const MAX_CLUSTER_BYTES: u64 = 2 << 20;
+/// Most entries of the level-1 table, as in QEMU and imago.
+const MAX_L1_ENTRIES: u64 = 4 << 20;
+/// How many level-2 tables and refcount blocks imago keeps of each layer.
+const CACHED_L2: u64 = 128;
+const CACHED_REFBLOCKS: u64 = 32;
+
+/// What the header says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::backend) struct Header {
+    pub(in crate::backend) version: u32,
+    pub(in crate::backend) cluster_bytes: u64,
+    pub(in crate::backend) size_bytes: u64,
+    pub(in crate::backend) l1_offset: u64,
+    pub(in crate::backend) l1_entries: u64,
+    pub(in crate::backend) backing: Option<String>,
+    pub(in crate::backend) backing_format: Option<String>,
+    /// `Some(None)`: it has a data file and does not say which.
+    pub(in crate::backend) data_file: Option<Option<String>>,
+}
+
+/// What is wrong with a header.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::backend) enum HeaderError {
+    NotQcow2,
+    Damaged(String),
+    Unsupported(String),
+}
+
+use HeaderError::{Damaged, NotQcow2, Unsupported};
+
+impl Header {
+    /// Parses `bytes`, the beginning of a file of `file_bytes`: as much of it as there is up to
+    /// [`MAX_CLUSTER_BYTES`].
+    pub(in crate::backend) fn parse(bytes: &[u8], file_bytes: u64) -> Result<Self, HeaderError> {
+        if bytes.get(..4) != Some(MAGIC) || bytes.len() < V2_BYTES {
+            return Err(NotQcow2);
+        }
+        let version = u32_at(bytes, 4)?;
+        if !(2..=3).contains(&version) {
+            return Err(Unsupported(format!("has version {version} of qcow2, not 2 or 3")));
+        }
+        let cluster_bits = u32_at(bytes, 20)?;
+        if !(9..=21).contains(&cluster_bits) {
+            return Err(Damaged(format!("clusters of 2^{cluster_bits} bytes")));
+        }
+        let cluster_bytes = 1_u64 << cluster_bits;
+        let mut header = Self {
+            version,
+            cluster_bytes,
+            size_bytes: u64_at(bytes, 24)?,
+            l1_offset: u64_at(bytes, 40)?,
+            l1_entries: u64::from(u32_at(bytes, 36)?),
+            backing: None,
+            backing_format: None,
+            data_file: None,
+        };
+        if u32_at(bytes, 32)? != 0 {
+            return Err(Unsupported("is encrypted, which is not supported".to_owned()));
+        }
+        let first = usize::try_from(cluster_bytes).unwrap_or(usize::MAX).min(bytes.len());
+        let first = bytes.get(..first).unwrap_or_default();
+        header.extensions(first)?;
+        header.backing = backing_name(first)?;
+        header.check_tables(file_bytes, u64_at(bytes, 48)?, u32_at(bytes, 56)?)?;
+        Ok(header)
+    }
+
+    /// Reads features and extensions.
+    fn extensions(&mut self, bytes: &[u8]) -> Result<(), HeaderError> {
+        let mut at = V2_BYTES;
+        let mut features = 0;
+        if self.version == 3 {
+            features = u64_at(bytes, 72)?;
+            at = u32_at(bytes, 100)? as usize;
+            if at < V3_BYTES || at > bytes.len() {
+                return Err(Damaged(format!("a header of {at} bytes")));
+            }
+        }
+        // A header may end where its file or the name of the backing file begins.
+        while let (Ok(kind), Ok(len)) = (u32_at(bytes, at), u32_at(bytes, at.saturating_add(4))) {
+            let backing = u64_at(bytes, 8)?;
+            if kind == 0 || (self.version == 2 && at as u64 >= backing && backing > 0) {
+                break;
+            }
+            let start = at.saturating_add(8);
+            let end = start.saturating_add(len as usize);
+            let data = bytes.get(start..end);
+            let data = data.ok_or_else(|| Damaged("an extension leaves the header".to_owned()))?;
+            match kind {
+                BACKING_FORMAT => self.backing_format = Some(text(data)?),
+                DATA_FILE_NAME => self.data_file = Some(Some(text(data)?)),
+                _ => {}
+            }
+            at = end.next_multiple_of(8);
+        }
+        if features & DATA_FILE == 0 {
+            self.data_file = None;
+        } else if self.data_file.is_none() {
+            self.data_file = Some(None);
+        }
+        let problem = match features & !DATA_FILE {
+            0 => return Ok(()),
+            bits if bits & CORRUPT != 0 => "is marked as corrupt; repair it: qemu-img check -r all",
+            bits if bits & DIRTY != 0 => "was not closed; repair it: qemu-img check -r all",
+            _ => {
+                "uses features that are not supported (another compression, extended level-2 \
+                 entries); convert it: qemu-img convert -O qcow2"
+            }
+        };
+        Err(Unsupported(problem.to_owned()))
+    }
+
+    /// The tables have to lie in the file and to be large enough for the disk.
+    fn check_tables(
+        &self,
+        file_bytes: u64,
+        reftable_offset: u64,
+        reftable_clusters: u32,
+    ) -> Result<(), HeaderError> {
+        let needed = self.size_bytes.div_ceil(self.bytes_per_l2());
+        if self.l1_entries > MAX_L1_ENTRIES || needed > MAX_L1_ENTRIES {
+            let size = self.size_bytes;
+            return Err(Unsupported(format!("claims {size} bytes, too many for its clusters")));
+        }
+        if self.l1_entries < needed {
+            return Err(Damaged("the level-1 table is too small for the disk".to_owned()));
+        }
+        let reftable_bytes = u64::from(reftable_clusters).saturating_mul(self.cluster_bytes);
+        let l1_bytes = self.l1_entries.saturating_mul(8);
+        for (name, offset, len) in
+            [("level-1", self.l1_offset, l1_bytes), ("refcount", reftable_offset, reftable_bytes)]
+        {
+            let end = offset.checked_add(len);
+            let inside = end.is_some_and(|end| end <= file_bytes);
+            if !inside || !offset.is_multiple_of(self.cluster_bytes) || offset == 0 {
+                let what = format!("the {name} table is not in the file");
+                return Err(Damaged(what));
+            }
+        }
+        Ok(())
+    }
+
+    /// What part of the disk one level-2 table describes.
+    fn bytes_per_l2(&self) -> u64 {
+        self.cluster_bytes.saturating_mul(self.cluster_bytes / 8)
+    }
+
+    /// The most memory that imago takes for this layer's tables.
+    pub(in crate::backend) fn memory_bytes(&self) -> u64 {
+        let tables = self.l1_entries.min(CACHED_L2).saturating_add(CACHED_REFBLOCKS);
+        tables.saturating_mul(self.cluster_bytes).saturating_add(self.l1_entries.saturating_mul(16))
+    }
+
+    /// Checks entries of the level-1 table: each is empty or names a cluster in the file.
+    pub(in crate::backend) fn check_l1(
+        &self,
+        table: &[u8],
+        file_bytes: u64,
+    ) -> Result<(), HeaderError> {
+        for (number, entry) in table.chunks_exact(8).enumerate() {
+            let entry = u64_at(entry, 0)?;
+            let offset = entry & 0x00ff_ffff_ffff_fe00;
+            let reserved = entry & 0x7f00_0000_0000_01ff;
+            let inside =
+                offset.checked_add(self.cluster_bytes).is_some_and(|end| end <= file_bytes);
+            if reserved != 0 || !offset.is_multiple_of(self.cluster_bytes) || !inside {
+                let what = format!("entry {number} of the level-1 table is {entry:#x}");
+                return Err(Damaged(what));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn backing_name(bytes: &[u8]) -> Result<Option<String>, HeaderError> {
+    let offset = u64_at(bytes, 8)?;
+    if offset == 0 {
+        return Ok(None);
+    }
+    let len = u32_at(bytes, 16)? as usize;
+    let start = usize::try_from(offset).unwrap_or(usize::MAX);
+    let name = bytes.get(start..start.saturating_add(len)).filter(|_| len <= MAX_NAME_BYTES);
+    let name =
+        name.ok_or_else(|| Damaged("the backing file's name leaves the header".to_owned()))?;
+    text(name).map(Some)
+}
+
+fn text(bytes: &[u8]) -> Result<String, HeaderError> {
+    let text = std::str::from_utf8(bytes).ok().filter(|text| !text.contains('\0'));
+    text.map(str::to_owned).ok_or_else(|| Damaged("a name that is no text".to_owned()))
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Result<u32, HeaderError> {
+    let field = bytes.get(at..).and_then(|rest| rest.first_chunk());
+    field.map(|field| u32::from_be_bytes(*field)).ok_or_else(short)
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> Result<u64, HeaderError> {
+    let field = bytes.get(at..).and_then(|rest| rest.first_chunk());
+    field.map(|field| u64::from_be_bytes(*field)).ok_or_else(short)
+}
+
+fn short() -> HeaderError {
+    Damaged("the header is cut off".to_owned())
+}

@@ -1,0 +1,240 @@
+//! qcow2 images, through imago.
+//!
+//! | file | what it holds |
+//! | --- | --- |
+//! | `chain.rs`, `header.rs` | what is opened, and what is refused |
+//! | `map.rs` | where clusters are, as far as the loop knows |
+//! | `gate.rs` | which requests may be in the image together |
+//! | `worker.rs`, `bell.rs` | the thread on which imago runs, and how it is asked |
+//! | here | the loop's side: where a request goes |
+//!
+//! A request whose clusters are all known, allocated and, for a write, ours alone, goes straight to
+//! the files like that of a raw volume. Every other request goes to the worker, which either says
+//! where the data is or does the request.
+//!
+//! *Why the two ways agree.* Only this process writes the image. A cluster's place changes only by a
+//! request that covers the cluster and changes the image: an allocating write, a discard, zeroing.
+//! Such a request has the image to itself ([`gate`]): it begins when nothing else is in flight, what
+//! the loop knows of its clusters is forgotten before, and nothing else begins until it is over. So
+//! no operation of the ring is under way to a cluster that is being freed, given to another place, or
+//! rewritten in part by imago. Lookups, reads of the worker and flushes change no place and go beside
+//! the others. Backing files are opened for reading and nobody of this host writes them.
+
+mod bell;
+mod chain;
+mod error;
+mod gate;
+mod header;
+mod map;
+mod worker;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
+
+use smallvec::{SmallVec, smallvec};
+
+pub use bell::Bell;
+pub use error::ImageError;
+pub use gate::Pass;
+pub use worker::Worker;
+
+use super::error::VolumeError;
+use super::file::{DiskFile, Submitted};
+use super::job::{Part, Place, State};
+use super::stripe::moved;
+use super::uring::{Ring, RingFull};
+use super::volume::{changes, range_of};
+use crate::blk::{Op, Outcome, Request};
+use crate::counters::Counters;
+use bell::{Answer, Task};
+use chain::Chain;
+use gate::Gate;
+use map::{ClusterMap, Extent};
+use worker::Core;
+
+/// Smallest cluster that goes past imago: below it, tables and data may share a block of the disk.
+const LEAST_DIRECT_CLUSTER: u64 = 4096;
+/// Most tasks that wait for the worker.
+const MAX_TASKS: usize = 64;
+
+/// The loop's side of an image.
+#[derive(Debug)]
+pub(super) struct Image {
+    tasks: SyncSender<Task>,
+    /// How many of them are not over.
+    outstanding: usize,
+    bells: Vec<Arc<Bell>>,
+    map: ClusterMap,
+    gate: Gate,
+    worker: Option<Worker>,
+    size_bytes: u64,
+    cluster_bytes: u64,
+    discards: bool,
+    top_files: usize,
+}
+
+impl Image {
+    /// Opens an image; the files are for [`super::Volume`].
+    pub(super) fn open(
+        root: &Path,
+        path: &Path,
+        read_only: bool,
+    ) -> Result<(Self, Vec<DiskFile>), VolumeError> {
+        let Chain { access, files, header, top_files } = chain::open_chain(root, path, read_only)?;
+        let failed =
+            |source| VolumeError::Io { path: root.join(path).display().to_string(), source };
+        let align = u64::from(files.iter().map(DiskFile::align).max().unwrap_or(1)).max(512);
+        let direct = header.cluster_bytes >= LEAST_DIRECT_CLUSTER.max(align);
+        let l1_end = header.l1_offset + header.l1_entries * 8;
+        let (tasks, queue) = sync_channel(MAX_TASKS);
+        let (size_bytes, cluster_bytes) = (header.size_bytes, header.cluster_bytes);
+        if size_bytes < crate::blk::SECTOR_BYTES {
+            let path = root.join(path).display().to_string();
+            return Err(VolumeError::TooSmall { path, size_bytes, least_bytes: 512 });
+        }
+        let core = Core {
+            buffer: Core::buffer(access.mem_align()).map_err(failed)?,
+            access,
+            size_bytes,
+            cluster_bytes,
+            align: if direct { align } else { 0 },
+            discards: header.version > 2,
+            reserved: [(0, cluster_bytes), (header.l1_offset, l1_end)],
+        };
+        let image = Self {
+            tasks,
+            outstanding: 0,
+            bells: Vec::new(),
+            map: ClusterMap::new(cluster_bytes),
+            gate: Gate::default(),
+            worker: Some(Worker::new(core, queue)),
+            size_bytes,
+            cluster_bytes,
+            discards: header.version > 2,
+            top_files,
+        };
+        Ok((image, files))
+    }
+
+    pub(super) fn take_worker(&mut self) -> Option<Worker> {
+        self.worker.take()
+    }
+
+    pub(super) fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    pub(super) fn cluster_bytes(&self) -> u32 {
+        u32::try_from(self.cluster_bytes).unwrap_or(u32::MAX)
+    }
+
+    /// Whether discarding gives space back (not in version 2).
+    pub(super) fn discards(&self) -> bool {
+        self.discards
+    }
+
+    /// How many of its files belong to the top layer.
+    pub(super) fn top_files(&self) -> usize {
+        self.top_files
+    }
+
+    /// Says where a request goes. If it has to wait for others, it says so as if the ring were full.
+    pub(super) fn plan(
+        &mut self,
+        request: &Request,
+        pass: &mut Pass,
+    ) -> Result<SmallVec<[Part; 1]>, RingFull> {
+        let (offset, len) = range_of(request.op, request.buffers.len_bytes());
+        let known = match request.op {
+            Op::Read { .. } => self.map.extents(offset, len, false),
+            // The tables have to be on stable storage, too.
+            Op::Write { durable: true, .. } => None,
+            Op::Write { .. } => self.map.extents(offset, len, true),
+            Op::Flush | Op::Discard(_) | Op::WriteZeroes(_) => None,
+        };
+        let alone = known.is_none() && changes(request.op);
+        if !self.gate.enter(pass, alone) {
+            return Err(RingFull);
+        }
+        if alone {
+            self.map.forget(offset, len);
+        }
+        Ok(match known {
+            Some(extents) => parts(request, &extents),
+            None => {
+                smallvec![Part::new(Place::Worker(None), request.op, request.buffers.clone())]
+            }
+        })
+    }
+
+    /// A request is over.
+    pub(super) fn leave(&mut self, pass: &mut Pass) {
+        self.gate.leave(pass);
+    }
+
+    /// Gives a part to the worker.
+    pub(super) fn submit(&mut self, ring: &mut Ring, token: u64, part: &mut Part) -> Submitted {
+        if self.outstanding >= MAX_TASKS {
+            return Err(RingFull);
+        }
+        let bell = self.bells.pop().map_or_else(|| Bell::new().map(Arc::new), Ok);
+        let Ok(bell) = bell else {
+            part.state = State::Done(Outcome::IoError);
+            return Ok(());
+        };
+        if let Err(full) = ring.wait_readable(bell.event(), token) {
+            self.bells.push(bell);
+            return Err(full);
+        }
+        self.outstanding += 1;
+        // If there is no worker, the task is dropped here, and that rings the bell.
+        let task = Task::new(part.op, part.buffers.clone(), Arc::clone(&bell));
+        drop(self.tasks.try_send(task));
+        part.place = Place::Worker(Some(bell));
+        part.state = State::InFlight;
+        Ok(())
+    }
+
+    /// Takes the worker's answer. The parts of the request, if it is to go on without the worker.
+    pub(super) fn answered(
+        &mut self,
+        request: &Request,
+        part: &mut Part,
+        counters: &mut Counters,
+    ) -> Option<SmallVec<[Part; 1]>> {
+        self.outstanding = self.outstanding.saturating_sub(1);
+        part.state = State::Done(Outcome::IoError);
+        let Place::Worker(Some(bell)) = std::mem::replace(&mut part.place, Place::Worker(None))
+        else {
+            return None;
+        };
+        let answer = bell.take();
+        self.bells.push(bell);
+        let (windows, located) = match answer? {
+            Answer::Located { extents, windows } => (windows, Some(parts(request, &extents))),
+            Answer::Done { outcome, copied_bytes, windows } => {
+                part.state = State::Done(outcome);
+                counters.copied_by_us_bytes += copied_bytes;
+                (windows, None)
+            }
+        };
+        for (number, window) in windows {
+            self.map.insert(number, window);
+        }
+        located
+    }
+}
+
+/// One part for each extent of a request.
+fn parts(request: &Request, extents: &[Extent]) -> SmallVec<[Part; 1]> {
+    let shares = extents.iter().enumerate().map(|(hand, extent)| (hand, extent.len));
+    let buffers = request.buffers.deal(extents.len(), shares);
+    let parts = extents.iter().zip(buffers).map(|(extent, buffers)| {
+        Part::new(Place::File(extent.file), moved(request.op, extent.offset, extent.len), buffers)
+    });
+    parts.collect()
+}
+
+#[cfg(test)]
+mod tests;

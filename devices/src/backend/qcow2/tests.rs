@@ -1,0 +1,83 @@
+//! Headers that anybody may have written.
+
+use proptest::prelude::*;
+
+use super::header::{Header, HeaderError};
+
+/// The header of a version 3 image of 1 GiB with 64 KiB clusters in a file of 1 MiB.
+fn sound() -> Vec<u8> {
+    let mut bytes = vec![0; 65536];
+    let mut put = |at: usize, field: &[u8]| {
+        bytes.splice(at..at + field.len(), field.iter().copied());
+    };
+    put(0, b"QFI\xfb");
+    put(4, &3_u32.to_be_bytes());
+    put(20, &16_u32.to_be_bytes());
+    put(24, &(1_u64 << 30).to_be_bytes());
+    put(36, &2_u32.to_be_bytes());
+    put(40, &65536_u64.to_be_bytes());
+    put(48, &131_072_u64.to_be_bytes());
+    put(56, &1_u32.to_be_bytes());
+    put(96, &4_u32.to_be_bytes());
+    put(100, &104_u32.to_be_bytes());
+    bytes
+}
+
+fn parse(bytes: &[u8]) -> Result<Header, HeaderError> {
+    Header::parse(bytes, 1 << 20)
+}
+
+/// The sound header with a field changed, as text.
+fn refusal(at: usize, field: &[u8]) -> String {
+    let mut bytes = sound();
+    bytes.splice(at..at + field.len(), field.iter().copied());
+    match parse(&bytes) {
+        Ok(header) => panic!("accepted: {header:?}"),
+        Err(HeaderError::NotQcow2) => "not qcow2".to_owned(),
+        Err(HeaderError::Damaged(what) | HeaderError::Unsupported(what)) => what,
+    }
+}
+
+#[test]
+fn a_sound_header_is_read_and_each_broken_field_has_its_words() {
+    let header = parse(&sound()).unwrap();
+    assert_eq!((header.version, header.cluster_bytes, header.size_bytes), (3, 65536, 1 << 30));
+    assert_eq!((header.backing, header.data_file), (None, None));
+    assert_eq!(refusal(0, b"QFI!"), "not qcow2");
+    assert_eq!(refusal(4, &4_u32.to_be_bytes()), "has version 4 of qcow2, not 2 or 3");
+    assert_eq!(refusal(20, &40_u32.to_be_bytes()), "clusters of 2^40 bytes");
+    assert_eq!(refusal(32, &1_u32.to_be_bytes()), "is encrypted, which is not supported");
+    assert!(refusal(24, &u64::MAX.to_be_bytes()).contains("too many for its clusters"));
+    assert!(refusal(24, &(3_u64 << 30).to_be_bytes()).contains("table is too small"));
+    assert!(refusal(36, &u32::MAX.to_be_bytes()).contains("too many"));
+    assert!(refusal(40, &(1_u64 << 40).to_be_bytes()).contains("level-1 table is not in the file"));
+    assert!(refusal(40, &65537_u64.to_be_bytes()).contains("level-1 table is not in the file"));
+    assert!(refusal(56, &u32::MAX.to_be_bytes()).contains("refcount table is not in the file"));
+    assert!(refusal(72, &1_u64.to_be_bytes()).contains("was not closed"));
+    assert!(refusal(72, &2_u64.to_be_bytes()).contains("marked as corrupt"));
+    assert!(refusal(72, &16_u64.to_be_bytes()).contains("features that are not supported"));
+    assert!(refusal(100, &8_u32.to_be_bytes()).contains("a header of 8 bytes"));
+    assert!(refusal(8, &u64::MAX.to_be_bytes()).contains("name leaves the header"));
+    let mut extension = 0xe279_2aca_u32.to_be_bytes().to_vec();
+    extension.extend(u32::MAX.to_be_bytes());
+    assert!(refusal(104, &extension).contains("an extension leaves the header"));
+}
+
+proptest! {
+    #[test]
+    fn no_header_makes_the_parser_panic(
+        changes in prop::collection::vec((0_usize..300, any::<u8>()), 0..40),
+        len in 0_usize..70_000,
+        file_bytes in any::<u64>(),
+    ) {
+        let mut bytes = sound();
+        for (at, byte) in changes {
+            bytes[at] = byte;
+        }
+        bytes.truncate(len);
+        if let Ok(header) = Header::parse(&bytes, file_bytes) {
+            prop_assert!(header.memory_bytes() < 1 << 32);
+            let _ = header.check_l1(&bytes, file_bytes);
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! A stripe set: several files that together are one volume, unit after unit in turn.
+//!
+//! Unit `k` of the volume is unit `k / n` of file `k % n`. So a range of the volume is one range of
+//! each file that it touches, and one request becomes one sub-request per file, however long it is
+//! (the concatenated disk of papers/000).
+
+use std::path::PathBuf;
+
+use smallvec::SmallVec;
+
+use super::error::VolumeError;
+use super::file::DiskFile;
+use super::job::{Part, Place};
+use crate::blk::{Op, Range, Request};
+
+/// Limits of a stripe set.
+pub const FILES: std::ops::RangeInclusive<usize> = 2..=64;
+/// Smallest unit and the step between units, in bytes.
+pub const UNIT_STEP_BYTES: u64 = 4096;
+/// Largest unit in bytes.
+pub const MAX_UNIT_BYTES: u64 = 64 << 20;
+
+/// The geometry of a stripe set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stripes {
+    pub(super) unit_bytes: u64,
+    pub(super) files: usize,
+}
+
+/// A piece of a volume's range that lies on one file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Piece {
+    pub(super) file: usize,
+    /// Where on the file, in bytes.
+    pub(super) offset_bytes: u64,
+    pub(super) len_bytes: u64,
+}
+
+impl Stripes {
+    /// Checks the files of a set; returns its geometry and usable size in bytes.
+    pub(super) fn of(
+        files: &[DiskFile],
+        paths: &[PathBuf],
+        unit_bytes: u64,
+    ) -> Result<(Self, u64), VolumeError> {
+        let units = UNIT_STEP_BYTES..=MAX_UNIT_BYTES;
+        let unit_fits = units.contains(&unit_bytes) && unit_bytes.is_multiple_of(UNIT_STEP_BYTES);
+        let name = |place: usize| {
+            paths.get(place).map(|path| path.display().to_string()).unwrap_or_default()
+        };
+        let first = files.first().filter(|_| unit_fits && FILES.contains(&files.len()));
+        let first = first.ok_or(VolumeError::StripeShape)?;
+        let size_bytes = first.size_bytes();
+        for (place, file) in files.iter().enumerate() {
+            if files.iter().take(place).any(|other| other.id() == file.id()) {
+                return Err(VolumeError::StripeTwice(name(place)));
+            }
+            if file.size_bytes() != size_bytes {
+                return Err(VolumeError::StripeSizes {
+                    first: name(0),
+                    first_bytes: size_bytes,
+                    other: name(place),
+                    other_bytes: file.size_bytes(),
+                });
+            }
+        }
+        if size_bytes < unit_bytes {
+            let path = name(0);
+            return Err(VolumeError::TooSmall { path, size_bytes, least_bytes: unit_bytes });
+        }
+        let usable = size_bytes - size_bytes % unit_bytes;
+        let stripes = Self { unit_bytes, files: files.len() };
+        Ok((stripes, usable.saturating_mul(files.len() as u64)))
+    }
+
+    /// The pieces of a range, in the order of the volume.
+    pub(super) fn pieces(self, offset_bytes: u64, len_bytes: u64) -> impl Iterator<Item = Piece> {
+        let (unit, files) = (self.unit_bytes.max(1), self.files.max(1));
+        let end = offset_bytes.saturating_add(len_bytes);
+        let mut at = offset_bytes;
+        std::iter::from_fn(move || {
+            let within = at % unit;
+            let number = at / unit;
+            let len_bytes = (unit - within).min(end.saturating_sub(at));
+            let file = usize::try_from(number % files as u64).unwrap_or(0);
+            let offset_bytes = number / files as u64 * unit + within;
+            at += len_bytes;
+            (len_bytes > 0).then_some(Piece { file, offset_bytes, len_bytes })
+        })
+    }
+
+    /// The range of each file that a range of the volume covers: offset and length in bytes, length
+    /// zero where it covers none.
+    fn ranges(self, offset_bytes: u64, len_bytes: u64) -> Vec<(u64, u64)> {
+        let mut ranges = vec![(0, 0); self.files];
+        for piece in self.pieces(offset_bytes, len_bytes) {
+            let Some((start, len)) = ranges.get_mut(piece.file) else { continue };
+            if *len == 0 {
+                *start = piece.offset_bytes;
+            }
+            *len += piece.len_bytes;
+        }
+        ranges
+    }
+
+    /// What each file has to do for a request.
+    pub(super) fn split(self, request: &Request) -> SmallVec<[Part; 1]> {
+        let nothing = || request.buffers.slice(0, 0);
+        let (offset_bytes, len_bytes) = match request.op {
+            Op::Read { offset_bytes } | Op::Write { offset_bytes, .. } => {
+                (offset_bytes, request.buffers.len_bytes())
+            }
+            Op::Discard(range) | Op::WriteZeroes(range) => (range.offset_bytes, range.len_bytes),
+            Op::Flush => {
+                let flush = |file| Part::new(Place::File(file), Op::Flush, nothing());
+                return (0..self.files).map(flush).collect();
+            }
+        };
+        let shares = self.pieces(offset_bytes, len_bytes).map(|it| (it.file, it.len_bytes));
+        let buffers = request.buffers.deal(self.files, shares);
+        let ranges = self.ranges(offset_bytes, len_bytes).into_iter().zip(buffers).enumerate();
+        ranges
+            .filter(|(_, ((_, len_bytes), _))| *len_bytes > 0)
+            .map(|(file, ((offset_bytes, len_bytes), buffers))| {
+                Part::new(Place::File(file), moved(request.op, offset_bytes, len_bytes), buffers)
+            })
+            .collect()
+    }
+}
+
+/// The same operation at another place.
+pub(super) fn moved(op: Op, offset_bytes: u64, len_bytes: u64) -> Op {
+    match op {
+        Op::Read { .. } => Op::Read { offset_bytes },
+        Op::Write { durable, .. } => Op::Write { offset_bytes, durable },
+        Op::Flush => Op::Flush,
+        Op::Discard(range) => Op::Discard(Range { offset_bytes, len_bytes, ..range }),
+        Op::WriteZeroes(range) => Op::WriteZeroes(Range { offset_bytes, len_bytes, ..range }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Against a model that places every byte by itself.
+        #[test]
+        fn every_byte_of_a_range_lies_where_the_units_take_turns(
+            files in 2_usize..6,
+            unit in 1_u64..40,
+            offset in 0_u64..500,
+            len in 0_u64..500,
+        ) {
+            let stripes = Stripes { unit_bytes: unit, files };
+            let mut at = offset;
+            for piece in stripes.pieces(offset, len) {
+                for byte in 0..piece.len_bytes {
+                    let (row, within) = (at / (unit * files as u64), at % (unit * files as u64));
+                    prop_assert_eq!(piece.file as u64, within / unit);
+                    prop_assert_eq!(piece.offset_bytes + byte, row * unit + within % unit);
+                    at += 1;
+                }
+            }
+            prop_assert_eq!(at, offset + len);
+            // Each file's pieces are one range without a hole.
+            let ranges = stripes.ranges(offset, len);
+            for (file, (start, length)) in ranges.into_iter().enumerate() {
+                let mut next = start;
+                for piece in stripes.pieces(offset, len).filter(|piece| piece.file == file) {
+                    prop_assert_eq!(piece.offset_bytes, next);
+                    next += piece.len_bytes;
+                }
+                prop_assert_eq!(next, start + length);
+            }
+        }
+    }
+}

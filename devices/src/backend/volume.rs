@@ -1,0 +1,308 @@
+//! A volume: what a virtio-blk device shows. One raw file or block device, a stripe set, an image.
+//!
+//! Owns the open files and, for an image, its mapping. Which of its files a request goes to is
+//! decided here (`stripe`, `qcow2`); how a part of it is done is `file`'s and the image's worker's.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use smallvec::smallvec;
+
+use super::error::VolumeError;
+use super::file::{DiskFile, FileId, open_path};
+use super::job::{MAX_PARTS, Part, Place, State, part_of, part_token};
+use super::qcow2::{Image, Worker};
+use super::stripe::Stripes;
+use super::uring::{Ring, RingFull};
+use super::{Job, Step, Storage};
+use crate::blk::{DISK_ID_LEN, Op, Outcome, Range, SECTOR_BYTES, Topology};
+use crate::counters::Counters;
+
+/// What a disk of our days writes at once, whatever its logical blocks are.
+const PHYSICAL_BLOCK_BYTES: u32 = 4096;
+
+/// One volume.
+#[derive(Debug)]
+pub struct Volume {
+    /// Of an image: the layers from the deepest backing file up, each followed by its data file.
+    files: Vec<DiskFile>,
+    shape: Shape,
+    size_bytes: u64,
+    read_only: bool,
+    id: [u8; DISK_ID_LEN],
+    /// How its payload moved.
+    pub counters: Counters,
+}
+
+/// What the files make together.
+#[derive(Debug)]
+enum Shape {
+    Raw,
+    Striped(Stripes),
+    Image(Box<Image>),
+}
+
+impl Volume {
+    /// Opens a raw file or block device, with O_DIRECT where the file system has it.
+    ///
+    /// # Errors
+    /// See [`VolumeError`]; each says what to do.
+    pub fn open(path: &Path, read_only: bool) -> Result<Self, VolumeError> {
+        Self::from_file(open_path(path, read_only)?, path.display().to_string(), read_only)
+    }
+
+    /// Takes over an open raw file; `name` is for messages. Its file status flags are changed.
+    ///
+    /// # Errors
+    /// See [`VolumeError`].
+    pub fn from_file(file: File, name: String, read_only: bool) -> Result<Self, VolumeError> {
+        let file = DiskFile::new(file, &name, read_only)?;
+        let size_bytes = file.size_bytes();
+        Ok(Self::of(vec![file], Shape::Raw, size_bytes, read_only))
+    }
+
+    /// Opens the files of a stripe set with a unit of `unit_bytes`.
+    ///
+    /// # Errors
+    /// See [`VolumeError`]; also if the files do not make a set.
+    pub fn open_striped(
+        paths: &[PathBuf],
+        unit_bytes: u64,
+        read_only: bool,
+    ) -> Result<Self, VolumeError> {
+        let opened = paths.iter().map(|path| {
+            DiskFile::new(open_path(path, read_only)?, &path.display().to_string(), read_only)
+        });
+        let files = opened.collect::<Result<Vec<_>, _>>()?;
+        let (stripes, size_bytes) = Stripes::of(&files, paths, unit_bytes)?;
+        Ok(Self::of(files, Shape::Striped(stripes), size_bytes, read_only))
+    }
+
+    /// Opens the qcow2 image at `path` below the folder `root`, with all that it is made of; what it
+    /// names has to lie below `root`, too. Give what [`Volume::take_worker`] returns a thread before
+    /// the first request.
+    ///
+    /// # Errors
+    /// See [`VolumeError`].
+    pub fn open_qcow2(root: &Path, path: &Path, read_only: bool) -> Result<Self, VolumeError> {
+        let (image, files) = Image::open(root, path, read_only)?;
+        let size_bytes = image.size_bytes();
+        Ok(Self::of(files, Shape::Image(Box::new(image)), size_bytes, read_only))
+    }
+
+    fn of(files: Vec<DiskFile>, shape: Shape, size_bytes: u64, read_only: bool) -> Self {
+        // The first file of a stripe set, the top layer of an image.
+        let main = match shape {
+            Shape::Raw | Shape::Striped(_) => files.first(),
+            Shape::Image(_) => files.last(),
+        };
+        Self {
+            id: main.map(|file| identity(file.id())).unwrap_or_default(),
+            files,
+            shape,
+            size_bytes: size_bytes - size_bytes % SECTOR_BYTES,
+            read_only,
+            counters: Counters::default(),
+        }
+    }
+
+    /// What does an image's work that is not for an event loop; run it on a thread of its own. `None`
+    /// if there is no such work, or it was taken before.
+    pub fn take_worker(&mut self) -> Option<Worker> {
+        match &mut self.shape {
+            Shape::Image(image) => image.take_worker(),
+            Shape::Raw | Shape::Striped(_) => None,
+        }
+    }
+
+    /// Usable size in bytes, a multiple of 512.
+    pub fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    /// Whether the page cache is bypassed. If not, the kernel copies every byte; say so to the user.
+    pub fn is_direct(&self) -> bool {
+        self.files.iter().all(DiskFile::is_direct)
+    }
+
+    /// What offsets and lengths must be multiples of, in bytes, to bypass the page cache.
+    pub fn align(&self) -> u32 {
+        self.files.iter().map(DiskFile::align).max().unwrap_or(1)
+    }
+
+    /// Whether it was opened for reading only.
+    pub fn is_read_only(&self) -> bool {
+        self.read_only
+    }
+
+    /// The files that it is made of, and whether it writes them. Whoever writes one of them shares it
+    /// with nobody.
+    pub fn files(&self) -> impl Iterator<Item = (FileId, bool)> {
+        let last = self.files.len().saturating_sub(1);
+        let whole = !matches!(self.shape, Shape::Image(_));
+        let top = match &self.shape {
+            Shape::Image(image) => last + 1 - image.top_files().min(last + 1),
+            Shape::Raw | Shape::Striped(_) => 0,
+        };
+        let written = move |place| !self.read_only && (whole || place >= top);
+        self.files.iter().enumerate().map(move |(place, file)| (file.id(), written(place)))
+    }
+
+    /// What the guest gets to know as its name: the serial number, or a name made of device and
+    /// inode number.
+    pub fn id(&self) -> [u8; DISK_ID_LEN] {
+        self.id
+    }
+
+    /// Gives it a serial number; what is longer than 20 bytes is cut off.
+    pub fn set_serial(&mut self, serial: &str) {
+        self.id = padded(serial);
+    }
+
+    /// What a guest sees of it, with `queues` request queues of `queue_size`.
+    pub fn disk(&self, queues: u16, queue_size: u16) -> crate::blk::Disk {
+        let block_size = self.align().clamp(512, 4096);
+        let (discard, write_zeroes, granule, optimal) = match &self.shape {
+            Shape::Raw => (self.all_discard(), true, block_size, 0),
+            Shape::Striped(stripes) => {
+                let unit = u32::try_from(stripes.unit_bytes).unwrap_or(u32::MAX);
+                let row = unit.saturating_mul(u32::try_from(stripes.files).unwrap_or(u32::MAX));
+                (self.all_discard(), true, block_size, row)
+            }
+            Shape::Image(image) => (image.discards(), true, image.cluster_bytes(), 0),
+        };
+        crate::blk::Disk {
+            capacity_sectors: self.size_bytes / SECTOR_BYTES,
+            read_only: self.read_only,
+            block_size,
+            topology: Topology {
+                physical_block_bytes: PHYSICAL_BLOCK_BYTES.max(block_size),
+                optimal_io_bytes: optimal,
+                discard_align_bytes: granule,
+            },
+            discard: discard && !self.read_only,
+            write_zeroes: write_zeroes && !self.read_only,
+            queues,
+            queue_size,
+            id: self.id,
+        }
+    }
+
+    fn all_discard(&self) -> bool {
+        self.files.iter().all(DiskFile::discards)
+    }
+
+    /// Begins nothing more of a job whose driver is gone. If the job is not done by that, its
+    /// completions go on coming.
+    pub fn abandon(&mut self, job: &mut Job) -> Step {
+        job.give_up(Outcome::IoError);
+        self.standing(job)
+    }
+
+    /// Says where a request goes.
+    fn plan(&mut self, job: &mut Job) -> Result<(), RingFull> {
+        let request = &job.request;
+        let parts = match &mut self.shape {
+            Shape::Raw => {
+                smallvec![Part::new(Place::File(0), request.op, request.buffers.clone())]
+            }
+            Shape::Striped(stripes) => stripes.split(request),
+            Shape::Image(image) => image.plan(request, &mut job.pass)?,
+        };
+        debug_assert!(parts.len() <= MAX_PARTS, "{} parts", parts.len());
+        job.parts = Some(parts);
+        Ok(())
+    }
+
+    fn standing(&mut self, job: &mut Job) -> Step {
+        let step = job.standing();
+        if let (Step::Done(_), Shape::Image(image)) = (step, &mut self.shape) {
+            image.leave(&mut job.pass);
+        }
+        step
+    }
+}
+
+impl Storage for Volume {
+    fn submit(&mut self, ring: &mut Ring, token: u64, job: &mut Job) -> Result<Step, RingFull> {
+        if job.parts.is_none() {
+            self.plan(job)?;
+        }
+        for (number, part) in job.startable() {
+            let token = part_token(token, number);
+            match (&part.place, &mut self.shape) {
+                (Place::File(place), _) => match self.files.get(*place) {
+                    Some(file) => file.submit(ring, token, part)?,
+                    None => part.state = State::Done(Outcome::IoError),
+                },
+                (Place::Worker(_), Shape::Image(image)) => image.submit(ring, token, part)?,
+                (Place::Worker(_), _) => part.state = State::Done(Outcome::IoError),
+            }
+        }
+        Ok(self.standing(job))
+    }
+
+    fn completed(
+        &mut self,
+        ring: &mut Ring,
+        token: u64,
+        job: &mut Job,
+        result: io::Result<u32>,
+    ) -> Result<Step, RingFull> {
+        let number = part_of(token);
+        let parts = job.parts.as_deref_mut().unwrap_or_default();
+        let Some(part) = parts.get_mut(number) else { return Ok(self.standing(job)) };
+        let went = match (&part.place, &mut self.shape) {
+            (Place::File(place), _) => match self.files.get(*place) {
+                Some(file) => file.completed(ring, token, part, result, &mut self.counters),
+                None => Ok(()),
+            },
+            (Place::Worker(_), Shape::Image(image)) => {
+                if let Some(parts) = image.answered(&job.request, part, &mut self.counters) {
+                    // The worker has said where the data is; the rest is done here.
+                    job.parts = Some(parts);
+                    return self.submit(ring, token, job);
+                }
+                Ok(())
+            }
+            (Place::Worker(_), _) => Ok(()),
+        };
+        if let Some(outcome) = job.failure() {
+            job.give_up(outcome);
+        }
+        went?;
+        Ok(self.standing(job))
+    }
+}
+
+/// A name that stays the same.
+fn identity(id: FileId) -> [u8; DISK_ID_LEN] {
+    padded(&format!("{:x}-{:x}", id.device, id.inode))
+}
+
+fn padded(text: &str) -> [u8; DISK_ID_LEN] {
+    let mut id = [0; DISK_ID_LEN];
+    id.iter_mut().zip(text.bytes()).for_each(|(to, from)| *to = from);
+    id
+}
+
+/// Whether the operation changes what is stored.
+pub(super) fn changes(op: Op) -> bool {
+    match op {
+        Op::Read { .. } | Op::Flush => false,
+        Op::Write { .. } | Op::Discard(_) | Op::WriteZeroes(_) => true,
+    }
+}
+
+/// The range of the volume that an operation is about.
+pub(super) fn range_of(op: Op, data_bytes: u64) -> (u64, u64) {
+    match op {
+        Op::Read { offset_bytes } | Op::Write { offset_bytes, .. } => (offset_bytes, data_bytes),
+        Op::Discard(range) | Op::WriteZeroes(range) => {
+            let Range { offset_bytes, len_bytes, .. } = range;
+            (offset_bytes, len_bytes)
+        }
+        Op::Flush => (0, 0),
+    }
+}
