@@ -4,12 +4,13 @@
 //! The host service uses [`launch`] only; everything else runs inside `moirai-tenant`.
 //!
 //! ```text
-//! tenant ------> vm --------> boot (image, start information) --> guest memory
+//! tenant ------> vm --------> boot (image, initrd, start information), acpi --> guest memory
 //!  supervisor     |  builds   memory (memfd, KVM slots)
 //!                 +---------> vcpu (thread, gate, CPUID) --exits--> machine --> console
 //!                                                                       +-----> virtio
 //! ```
 
+pub mod acpi;
 pub mod boot;
 pub mod console;
 mod event;
@@ -18,6 +19,7 @@ pub mod launch;
 pub mod machine;
 pub mod memory;
 pub mod pci;
+mod power;
 pub mod run;
 pub mod sandbox;
 mod supervisor;

@@ -7,6 +7,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use moirai_abi::machine::{
     RESET_COMMAND, RESET_PORT, SERIAL_PORT, SLEEP_CONTROL_PORT, SLEEP_CONTROL_POWER_OFF,
+    SLEEP_STATUS_PORT,
 };
 use vmm_sys_util::eventfd::EventFd;
 
@@ -78,8 +79,8 @@ impl Machine {
                     *byte = serial.read(serial_register(port));
                 }
             }
-            // Keyboard controller: both buffers empty, ready for a command.
-            RESET_PORT => data.fill(0),
+            // Keyboard controller: both buffers empty, ready for a command. Sleep: it never slept.
+            RESET_PORT | SLEEP_CONTROL_PORT | SLEEP_STATUS_PORT => data.fill(0),
             _ => {}
         }
     }

@@ -1,9 +1,11 @@
 //! `moirai-tenant run IMAGE`: plays the host service for one VM without devices. The console is on
-//! stdin and stdout. For tests, measurements and debugging.
+//! stdin and stdout; SIGTERM presses the power button, a second one ends the VM. For tests,
+//! measurements and debugging.
+#![allow(unsafe_code, reason = "signalfd has no safe wrapper")]
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -12,14 +14,16 @@ use std::time::Instant;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use thiserror::Error;
+use vmm_sys_util::signal::{block_signal, create_sigset};
 
 use crate::launch::{
-    self, Boot, ChannelError, Child, ExitReason, KvmError, LaunchFds, LaunchSpec, Sandbox,
-    SpawnError, ToHost, Transport,
+    self, Boot, ChannelError, Child, ExitReason, FromHost, KvmError, LaunchFds, LaunchSpec,
+    Sandbox, SpawnError, ToHost, Transport,
 };
 
-const USAGE: &str = "usage: moirai-tenant run IMAGE [--memory 64M] [--vcpus 1] [--cmdline WORDS] \
-                     [--boot auto|pvh|ring3] [--prefault] [--no-sandbox] [--time]";
+const USAGE: &str = "usage: moirai-tenant run IMAGE [--initrd FILE] [--cmdline WORDS] \
+                     [--memory 64M] [--vcpus 1] [--boot auto|pvh|ring3] [--transport mmio|pci] \
+                     [--prefault] [--no-sandbox] [--time]";
 
 /// Why a run failed.
 #[derive(Debug, Error)]
@@ -27,9 +31,9 @@ pub enum RunError {
     /// Bad arguments.
     #[error("{0}\n{USAGE}")]
     Usage(String),
-    /// The image cannot be opened.
-    #[error("cannot open the image {path}: {error}")]
-    Image {
+    /// The image or the initrd cannot be opened.
+    #[error("cannot open {path}: {error}")]
+    Open {
         /// Its path.
         path: PathBuf,
         /// What the kernel said.
@@ -62,6 +66,7 @@ pub enum RunError {
 
 struct Options {
     image: PathBuf,
+    initrd: Option<PathBuf>,
     spec: LaunchSpec,
     time: bool,
 }
@@ -72,22 +77,38 @@ struct Options {
 /// Bad arguments, a launch that fails, a guest that crashes.
 pub fn main(arguments: &[String]) -> Result<ExitCode, RunError> {
     let options = parse(arguments)?;
-    let image = File::open(&options.image)
-        .map_err(|error| RunError::Image { path: options.image.clone(), error })?;
+    let open = |path: &PathBuf| {
+        let file = File::open(path);
+        file.map(OwnedFd::from).map_err(|error| RunError::Open { path: path.clone(), error })
+    };
+    let stop = stop_signal()?;
     let (console, theirs) = UnixStream::pair()?;
     let fds = LaunchFds {
         kvm: launch::open_kvm()?,
-        image: image.into(),
+        image: open(&options.image)?,
         console: theirs.into(),
         gate: open_gates()?,
-        initrd: None,
+        initrd: options.initrd.as_ref().map(open).transpose()?,
         devices: Vec::new(),
         own_devices: Vec::new(),
     };
     let binary = std::env::current_exe()?;
     let start = Instant::now();
     let child = launch::spawn(&binary, &options.spec, fds)?;
-    pump(&child, console, options.time.then_some(start))
+    pump(&child, console, &stop, options.time.then_some(start))
+}
+
+/// Becomes readable when somebody wants this process to end.
+fn stop_signal() -> io::Result<OwnedFd> {
+    block_signal(libc::SIGTERM).map_err(|error| io::Error::other(format!("{error:?}")))?;
+    let signals = create_sigset(&[libc::SIGTERM])?;
+    // SAFETY: the set is initialised and outlives the call.
+    let fd = unsafe { libc::signalfd(-1, &raw const signals, libc::SFD_CLOEXEC) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor was just made, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// A gate page with all gates open.
@@ -102,53 +123,75 @@ pub fn open_gates() -> io::Result<OwnedFd> {
     Ok(page)
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    Console,
+    Control,
+    Input,
+    Stop,
+}
+
 /// Carries the console to and fro until the VM has ended.
 fn pump(
     child: &Child,
     mut console: UnixStream,
+    stop: &OwnedFd,
     mut time: Option<Instant>,
 ) -> Result<ExitCode, RunError> {
     let mut buffer = [0; 4096];
-    let (mut stdin_open, mut console_open) = (true, true);
+    let (mut stdin_open, mut console_open, mut stopping) = (true, true, false);
     loop {
-        let watch = |open| if open { PollFlags::IN } else { PollFlags::empty() };
+        // The console first: a message about the end counts only when the console is drained, so
+        // that nothing of it is lost.
         let stdin = io::stdin();
-        let (input, output) = (stdin.as_fd(), console.as_fd());
-        let mut fds = [
-            PollFd::from_borrowed_fd(child.control().as_fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(if console_open { output } else { input }, PollFlags::IN),
-            PollFd::from_borrowed_fd(input, watch(stdin_open)),
-        ];
-        let count = if stdin_open {
-            3
-        } else if console_open {
-            2
-        } else {
-            1
-        };
-        let (watched, _) = fds.split_at_mut(count);
-        rustix::io::retry_on_intr(|| poll(watched, None)).map_err(io::Error::from)?;
-        let [control, output, input] = fds.map(|fd| !fd.revents().is_empty());
-        if output && console_open {
-            let len = console.read(&mut buffer)?;
-            console_open = len > 0;
-            if let Some(start) = time.take() {
-                eprintln!("first guest byte after {} us", start.elapsed().as_micros());
-            }
-            io::stdout().write_all(buffer.get(..len).unwrap_or_default())?;
-            io::stdout().flush()?;
-        } else if control {
-            // Only when the console is drained, so that nothing of it is lost.
-            if let Some(code) = report(child)? {
-                return Ok(code);
-            }
+        let control = child.control().as_fd();
+        let mut sources: Vec<(Source, BorrowedFd<'_>)> = Vec::new();
+        if console_open {
+            sources.push((Source::Console, console.as_fd()));
         }
-        if input && stdin_open && !control {
-            let len = io::stdin().read(&mut buffer)?;
-            stdin_open = len > 0;
-            console.write_all(buffer.get(..len).unwrap_or_default())?;
+        sources.extend([(Source::Control, control), (Source::Stop, stop.as_fd())]);
+        if stdin_open {
+            sources.push((Source::Input, stdin.as_fd()));
+        }
+        match first_ready(&sources)? {
+            Source::Console => {
+                let len = console.read(&mut buffer)?;
+                console_open = len > 0;
+                if let Some(start) = time.take() {
+                    eprintln!("first guest byte after {} us", start.elapsed().as_micros());
+                }
+                io::stdout().write_all(buffer.get(..len).unwrap_or_default())?;
+                io::stdout().flush()?;
+            }
+            Source::Control => {
+                if let Some(code) = report(child)? {
+                    return Ok(code);
+                }
+            }
+            Source::Stop => {
+                rustix::io::read(stop, &mut buffer).map_err(io::Error::from)?;
+                let command = if stopping { FromHost::Kill } else { FromHost::Stop };
+                child.control().send(&command, &[])?;
+                stopping = true;
+            }
+            Source::Input => {
+                let len = io::stdin().read(&mut buffer)?;
+                stdin_open = len > 0;
+                // A guest that has ended reads no more; the control socket says why.
+                let _ = console.write_all(buffer.get(..len).unwrap_or_default());
+            }
         }
     }
+}
+
+/// Waits; the first of `sources` that has something.
+fn first_ready(sources: &[(Source, BorrowedFd<'_>)]) -> io::Result<Source> {
+    let mut fds: Vec<_> =
+        sources.iter().map(|(_, fd)| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
+    rustix::io::retry_on_intr(|| poll(&mut fds, None))?;
+    let ready = fds.iter().position(|fd| !fd.revents().is_empty());
+    let source = ready.and_then(|index| sources.get(index));
+    source.map(|(source, _)| *source).ok_or_else(|| io::Error::other("poll found nothing"))
 }
 
 /// Takes one message of the tenant process.
@@ -161,7 +204,12 @@ fn report(child: &Child) -> Result<Option<ExitCode>, RunError> {
             Ok(None)
         }
         ToHost::Failed { error, hint, .. } => Err(RunError::Failed { error, hint }),
-        ToHost::Exited { reason: ExitReason::PowerOff | ExitReason::Reset, .. } => {
+        ToHost::Exited { reason: ExitReason::PowerOff, .. } => {
+            eprintln!("moirai-tenant: the guest has powered off");
+            Ok(Some(ExitCode::SUCCESS))
+        }
+        ToHost::Exited { reason: ExitReason::Reset, .. } => {
+            eprintln!("moirai-tenant: the guest has reset the machine");
             Ok(Some(ExitCode::SUCCESS))
         }
         ToHost::Exited { reason, .. } => Err(RunError::Ended(reason)),
@@ -189,7 +237,7 @@ fn parse(arguments: &[String]) -> Result<Options, RunError> {
         own_devices: Vec::new(),
         sandbox: Sandbox::default(),
     };
-    let mut time = false;
+    let (mut time, mut initrd) = (false, None);
     while let Some(word) = words.next() {
         let mut value = || words.next().ok_or_else(|| usage(&format!("{word} needs a value")));
         match word.as_str() {
@@ -197,13 +245,26 @@ fn parse(arguments: &[String]) -> Result<Options, RunError> {
             "--vcpus" => spec.vcpus = value()?.parse().map_err(|_| usage("bad --vcpus"))?,
             "--cmdline" => spec.cmdline.clone_from(value()?),
             "--boot" => spec.boot = boot(value()?).ok_or_else(|| usage("bad --boot"))?,
+            "--initrd" => initrd = Some(value()?.into()),
+            "--transport" => {
+                spec.transport = transport(value()?).ok_or_else(|| usage("bad --transport"))?;
+            }
             "--prefault" => spec.prefault = true,
             "--no-sandbox" => spec.sandbox.enabled = false,
             "--time" => time = true,
             _ => return Err(usage(&format!("unknown option {word}"))),
         }
     }
-    Ok(Options { image, spec, time })
+    spec.initrd = initrd.is_some();
+    Ok(Options { image, initrd, spec, time })
+}
+
+fn transport(word: &str) -> Option<Transport> {
+    match word {
+        "mmio" => Some(Transport::Mmio),
+        "pci" => Some(Transport::Pci),
+        _ => None,
+    }
 }
 
 fn boot(word: &str) -> Option<Boot> {

@@ -119,7 +119,8 @@ impl<'a> Supervisor<'a> {
     /// One message of the host. A host that is gone has no use for a VM.
     fn command(&self) -> Result<Option<ExitReason>, TenantError> {
         match self.control.receive() {
-            Ok((FromHost::Stop, _)) => Ok(Some(ExitReason::Stopped)),
+            Ok((FromHost::Stop, _)) if self.vm.press_power_button() => Ok(None),
+            Ok((FromHost::Stop | FromHost::Kill, _)) => Ok(Some(ExitReason::Stopped)),
             Ok((FromHost::Reset, _)) => Ok(Some(ExitReason::Reset)),
             // The VM runs already.
             Ok((FromHost::Launch(_), _)) => Ok(None),

@@ -18,6 +18,7 @@ use crate::interrupts::Interrupts;
 use crate::launch::{LaunchFds, LaunchSpec, SpecError, Stage, Transport};
 use crate::machine::Machine;
 use crate::memory::{GuestRam, MemoryError, MemoryOptions};
+use crate::power::PowerButton;
 use crate::sandbox;
 use crate::vcpu::gate::Gates;
 use crate::vcpu::{self, cpuid, state};
@@ -40,9 +41,19 @@ pub struct Vm {
     pub console_wake: EventFd,
     /// Signalled when the machine has ended.
     pub end_event: EventFd,
+    /// For guests that can hear it.
+    power_button: Option<PowerButton>,
+    vm: Arc<VmFd>,
     /// Kept until the process ends: KVM and the backends work on it.
     _memory: GuestRam,
-    _vm: Arc<VmFd>,
+}
+
+impl Vm {
+    /// Presses the power button, if there is one and the guest listens to it. Returns whether.
+    #[must_use]
+    pub fn press_power_button(&self) -> bool {
+        self.power_button.as_ref().is_some_and(|button| button.press(&self.vm))
+    }
 }
 
 /// Why a VM cannot be built.
@@ -114,13 +125,7 @@ impl BuildError {
                 "check that /dev/kvm works on this host (dmesg says what KVM found)"
             }
             Self::Memory(_) => "give the tenant less memory, or the host more",
-            Self::Image(ImageError::Read { .. }) => {
-                "make the image a readable regular file; it is opened by the host service"
-            }
-            Self::Image(ImageError::OutsideMemory { .. }) => {
-                "give the tenant more memory, or link the image lower"
-            }
-            Self::Image(_) => "give an ELF64 image with a PVH or a ring-3 note, as `make` builds",
+            Self::Image(error) => error.hint(),
             Self::Device { .. } => "look for the cause in the log of the host's I/O domain",
             Self::System { .. } => "raise the limits of the host service (processes, open files)",
             Self::Vcpu { .. } => "check the image's ring-3 note; boot = \"pvh\" does without it",
@@ -128,11 +133,11 @@ impl BuildError {
     }
 }
 
-fn kvm_error(step: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> BuildError {
+pub(crate) fn kvm_error(step: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> BuildError {
     move |error| BuildError::Kvm { step, error }
 }
 
-fn system_error(step: &'static str) -> impl FnOnce(io::Error) -> BuildError {
+pub(crate) fn system_error(step: &'static str) -> impl FnOnce(io::Error) -> BuildError {
     move |error| BuildError::System { step, error }
 }
 
@@ -157,14 +162,14 @@ pub fn build(spec: &LaunchSpec, fds: LaunchFds) -> Result<Vm, BuildError> {
     memory.register(&vm)?;
     vm.set_tss_address(TSS_ADDRESS).map_err(kvm_error("set the TSS address"))?;
     vm.create_irq_chip().map_err(kvm_error("create the interrupt controllers"))?;
-    let line = boot::cmdline(&spec.cmdline, spec.devices.len());
-    let entry = boot::load(&File::from(fds.image), &memory.map, spec.boot, &line)?;
+    let entry = load(spec, fds.image, fds.initrd, &memory)?;
 
     let new_event = || event::new().map_err(system_error("make an eventfd"));
     let console_wake = new_event()?;
     let (serial, console) = serial(&vm, fds.console, &console_wake)?;
     let end_event = new_event()?;
     let machine_end = end_event.try_clone().map_err(system_error("clone an eventfd"))?;
+    let power_button = (!entry.in_ring3()).then(|| PowerButton::new(&vm)).transpose()?;
     let interrupts = Arc::new(Interrupts::new(Arc::clone(&vm)));
     let devices = devices(spec, fds.devices, &interrupts, &memory, entry)?;
     let machine = Arc::new(Machine::new(serial, devices, spec.transport, machine_end));
@@ -177,7 +182,27 @@ pub fn build(spec: &LaunchSpec, fds: LaunchFds) -> Result<Vm, BuildError> {
         let started = vcpu::start(index, vcpu, Arc::clone(&machine), gates, confine);
         vcpu_tids.push(started.map_err(system_error("start a vCPU thread"))?);
     }
-    Ok(Vm { machine, vcpu_tids, console, console_wake, end_event, _memory: memory, _vm: vm })
+    let _memory = memory;
+    Ok(Vm { machine, vcpu_tids, console, console_wake, end_event, power_button, vm, _memory })
+}
+
+fn load(
+    spec: &LaunchSpec,
+    image: OwnedFd,
+    initrd: Option<OwnedFd>,
+    memory: &GuestRam,
+) -> Result<Entry, ImageError> {
+    let (image, initrd) = (File::from(image), initrd.map(File::from));
+    let guest = boot::Guest {
+        image: &image,
+        initrd: initrd.as_ref(),
+        boot: spec.boot,
+        cmdline: &spec.cmdline,
+        vcpus: spec.vcpus,
+        transport: spec.transport,
+        devices: spec.devices.len() + spec.own_devices.len(),
+    };
+    boot::load(&guest, &memory.map)
 }
 
 fn serial(vm: &VmFd, socket: OwnedFd, wake: &EventFd) -> Result<(SerialPort, OwnedFd), BuildError> {

@@ -90,8 +90,8 @@ fn a_bad_image_is_reported_with_what_to_do() {
     let mut tenant = Tenant::launch(&spec(), file(b"#!/bin/sh\n"));
     match tenant.message() {
         ToHost::Failed { stage: Stage::Image, error, hint } => {
-            assert!(error.contains("not an ELF"), "{error}");
-            assert!(hint.contains("ELF64"), "{hint}");
+            assert!(error.contains("neither an ELF"), "{error}");
+            assert!(hint.contains("vmlinuz"), "{hint}");
         }
         other => panic!("{other:?}"),
     }

@@ -4,20 +4,25 @@
 //! must lie in guest memory, must not overlap, and must leave the boot area alone.
 
 use std::fs::File;
-use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 
 use moirai_abi::boot::{NOTE_NAME, NOTE_TYPE_RING3, Ring3Note};
-use thiserror::Error;
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 
-use super::start_info::BOOT_AREA;
+use super::BOOT_AREA;
+use super::error::ImageError;
+use super::file::{self, read_at, u16_at, u32_at, u64_at};
+use crate::acpi;
+use crate::memory::HOLE_START;
+
+/// Most bytes of notes that are read.
+pub const MAX_NOTES_BYTES: u64 = 64 << 10;
+/// What an ELF file begins with.
+pub(super) const MAGIC: &[u8; 4] = b"\x7fELF";
 
 const HEADER_LEN: usize = 64;
 const SEGMENT_LEN: usize = 56;
 const MAX_SEGMENTS: u16 = 64;
-const MAX_NOTES_BYTES: u64 = 64 << 10;
 const ET_EXEC: u16 = 2;
 const EM_X86_64: u16 = 62;
 const PT_LOAD: u32 = 1;
@@ -32,85 +37,8 @@ pub struct Loaded {
     pub pvh_entry: Option<u32>,
     /// The ring-3 note, if there is one of the version that we know.
     pub ring3: Option<Ring3Note>,
-}
-
-/// Why an image cannot be booted.
-#[derive(Debug, Error)]
-pub enum ImageError {
-    /// The file cannot be read.
-    #[error("the image cannot be read at byte {offset}: {error}")]
-    Read {
-        /// Where.
-        offset: u64,
-        /// What the kernel said.
-        error: io::Error,
-    },
-    /// The file ends before what its headers promise.
-    #[error("the image is truncated: it ends before byte {end}")]
-    Truncated {
-        /// First byte after what is missing.
-        end: u64,
-    },
-    /// Another kind of file.
-    #[error("the image is not an ELF file")]
-    NotElf,
-    /// An ELF file for something else.
-    #[error("the image is not a 64-bit little-endian x86-64 executable ({0})")]
-    WrongKind(&'static str),
-    /// The program headers cannot be right.
-    #[error("the image has a bad table of program headers ({count} of {size} bytes)")]
-    BadHeaders {
-        /// Number of headers.
-        count: u16,
-        /// Size of each.
-        size: u16,
-    },
-    /// Nothing to load.
-    #[error("the image has no segment to load")]
-    NoSegments,
-    /// More bytes in the file than in memory, or sizes that overflow.
-    #[error("segment {index} of the image has impossible sizes")]
-    BadSegment {
-        /// Index of the program header.
-        index: usize,
-    },
-    /// A segment outside guest memory.
-    #[error("segment {index} of the image ({start:#x}..{end:#x}) is outside guest memory")]
-    OutsideMemory {
-        /// Index of the program header.
-        index: usize,
-        /// First byte.
-        start: u64,
-        /// End.
-        end: u64,
-    },
-    /// Two segments claim the same bytes, or one claims the boot area.
-    #[error(
-        "segment {index} of the image ({start:#x}..{end:#x}) overlaps another or the boot area"
-    )]
-    Overlap {
-        /// Index of the program header.
-        index: usize,
-        /// First byte.
-        start: u64,
-        /// End.
-        end: u64,
-    },
-    /// The notes are too long to be read.
-    #[error("the image has {0} bytes of notes: at most {MAX_NOTES_BYTES}")]
-    LongNotes(u64),
-    /// Neither note.
-    #[error("the image has neither a PVH note nor a ring-3 note: there is no way to enter it")]
-    NoEntry,
-    /// PVH was asked for.
-    #[error("the image has no PVH note")]
-    NoPvhNote,
-    /// Ring 3 was asked for.
-    #[error("the image has no ring-3 note of a version that this VMM knows")]
-    NoRing3Note,
-    /// The start information does not fit guest memory.
-    #[error("the start information does not fit guest memory")]
-    StartInfo,
+    /// End of its highest segment below the hole for devices.
+    pub end: u64,
 }
 
 /// One program header, as far as loading needs it.
@@ -130,39 +58,30 @@ struct Segment {
 /// The first broken rule; `memory` then holds part of the image.
 pub fn load(image: &File, memory: &GuestMemoryMmap) -> Result<Loaded, ImageError> {
     let mut loaded = Loaded::default();
-    let mut taken: Vec<Range<u64>> = vec![BOOT_AREA];
+    let mut taken: Vec<Range<u64>> = vec![BOOT_AREA, acpi::AREA];
     for (index, segment) in read_segments(image)?.into_iter().enumerate() {
         match segment.kind {
             PT_LOAD if segment.memory_len > 0 => {
                 let range = place(index, segment, memory, &taken)?;
-                copy(image, segment, memory, index)?;
+                file::copy(image, segment.offset, segment.file_len, memory, segment.physical)?;
+                if range.end <= HOLE_START {
+                    loaded.end = loaded.end.max(range.end);
+                }
                 taken.push(range);
             }
             PT_NOTE => read_notes(image, index, segment, &mut loaded)?,
             _ => {}
         }
     }
-    if taken.len() == 1 { Err(ImageError::NoSegments) } else { Ok(loaded) }
-}
-
-fn read_at(image: &File, offset: u64, bytes: &mut [u8]) -> Result<(), ImageError> {
-    image.read_exact_at(bytes, offset).map_err(|error| match error.kind() {
-        io::ErrorKind::UnexpectedEof => {
-            ImageError::Truncated { end: offset.saturating_add(bytes.len() as u64) }
-        }
-        _ => ImageError::Read { offset, error },
-    })
+    if taken.len() == 2 { Err(ImageError::NoSegments) } else { Ok(loaded) }
 }
 
 fn read_segments(image: &File) -> Result<Vec<Segment>, ImageError> {
-    let mut magic = [0; 4];
-    match read_at(image, 0, &mut magic) {
-        Ok(()) if &magic == b"\x7fELF" => {}
-        Ok(()) | Err(ImageError::Truncated { .. }) => return Err(ImageError::NotElf),
-        Err(error) => return Err(error),
-    }
     let mut header = [0; HEADER_LEN];
     read_at(image, 0, &mut header)?;
+    if header.get(..4) != Some(MAGIC) {
+        return Err(ImageError::WrongKind("not an ELF file"));
+    }
     if header.get(4..7) != Some(&[2, 1, 1]) {
         return Err(ImageError::WrongKind("class, byte order or version"));
     }
@@ -218,29 +137,6 @@ fn place(
     Ok(start..end)
 }
 
-/// Copies the file's part of a segment; the rest is zero already. A segment that [`place`] let
-/// through lies in guest memory as a whole.
-fn copy(
-    image: &File,
-    segment: Segment,
-    memory: &GuestMemoryMmap,
-    index: usize,
-) -> Result<(), ImageError> {
-    const CHUNK: u64 = 16 << 10;
-    let mut buffer = vec![0; segment.file_len.min(CHUNK) as usize];
-    let mut done = 0;
-    while done < segment.file_len {
-        let len = (segment.file_len - done).min(CHUNK) as usize;
-        let Some(chunk) = buffer.get_mut(..len) else { break };
-        read_at(image, segment.offset + done, chunk)?;
-        let outside = |_| ImageError::BadSegment { index };
-        let target = memory.get_slice(GuestAddress(segment.physical + done), len);
-        target.map_err(outside)?.copy_from(chunk);
-        done += len as u64;
-    }
-    Ok(())
-}
-
 fn read_notes(
     image: &File,
     index: usize,
@@ -291,21 +187,4 @@ impl<'a> Iterator for Notes<'a> {
         self.rest = self.rest.get(end..).unwrap_or_default();
         Some(Note { name, kind, desc })
     }
-}
-
-/// Little-endian field at `offset`; zero if the bytes are too short, which callers rule out.
-fn field<const N: usize>(bytes: &[u8], offset: usize) -> [u8; N] {
-    bytes.get(offset..).and_then(|rest| rest.first_chunk()).copied().unwrap_or([0; N])
-}
-
-fn u16_at(bytes: &[u8], offset: usize) -> u16 {
-    u16::from_le_bytes(field(bytes, offset))
-}
-
-fn u32_at(bytes: &[u8], offset: usize) -> u32 {
-    u32::from_le_bytes(field(bytes, offset))
-}
-
-fn u64_at(bytes: &[u8], offset: usize) -> u64 {
-    u64::from_le_bytes(field(bytes, offset))
 }

@@ -9,7 +9,7 @@
 //!  spawn ---------- descriptor 3 ----->
 //!  Launch(spec) + LaunchFds ---------->  sandbox, VM, boot
 //!  <------------------------ Running{vcpu_tids}     (or Failed, and the process ends)
-//!  Stop | Reset ---------------------->
+//!  Stop | Kill | Reset --------------->
 //!  <------------------------ Exited{reason}         and the process ends
 //! ```
 

@@ -290,9 +290,14 @@ impl LaunchFds {
 pub enum FromHost {
     /// Build and start the VM; the first message, once.
     Launch(LaunchSpec),
-    /// Power off. The guests of today have no power button: the VM ends at once, answered by
-    /// [`ExitReason::Stopped`].
+    /// Power off. A guest that listens to the power button (Linux, once it has read its ACPI
+    /// tables) gets it pressed and goes on running; when it has powered itself off, the answer is
+    /// [`ExitReason::PowerOff`], which may never come: it is for the host to wait and to
+    /// [`FromHost::Kill`]. Any other guest (a library OS, Linux before that) is ended at once,
+    /// answered by [`ExitReason::Stopped`].
     Stop,
+    /// Power off at once, whatever the guest; answered by [`ExitReason::Stopped`].
+    Kill,
     /// Reset. The VM ends at once with [`ExitReason::Reset`]; a reset machine is a new process.
     Reset,
 }

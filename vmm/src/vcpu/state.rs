@@ -7,8 +7,12 @@ use moirai_abi::boot::{Ring3Note, TSS_SELECTOR, USER_CODE_SELECTOR, USER_DATA_SE
 use super::cpuid::XCR0_ALLOWED;
 use crate::boot::Entry;
 use crate::boot::start_info::START_INFO;
+use crate::boot::zero_page::{GDT, GDT_LIMIT, PAGE_TABLE, ZERO_PAGE};
 
 const CR0_PE_ET: u64 = 0x11;
+const CR0_PG: u64 = 1 << 31;
+const CR4_PAE: u64 = 0x20;
+const EFER_LME_LMA: u64 = 0x500;
 /// Paging, write protection, native FPU errors, monitor coprocessor, protected mode.
 const CR0_LONG: u64 = 0x8001_0033;
 /// PAE, SSE and its exceptions, XSAVE, and `rdfsbase` and its kin for ring 3.
@@ -36,6 +40,7 @@ const LVT_MASKED: u32 = 0x1_0000;
 pub fn boot(vcpu: &VcpuFd, entry: Entry) -> Result<(), Error> {
     match entry {
         Entry::Pvh(address) => pvh(vcpu, address),
+        Entry::Linux64(address) => linux64(vcpu, address),
         Entry::Ring3(note) => ring3(vcpu, note),
     }
 }
@@ -63,6 +68,24 @@ fn pvh(vcpu: &VcpuFd, address: u32) -> Result<(), Error> {
     vcpu.set_regs(&kvm_regs {
         rip: address.into(),
         rbx: START_INFO,
+        rflags: RFLAGS_RESET,
+        ..Default::default()
+    })
+}
+
+/// The state of the 64-bit Linux boot protocol: long mode, interrupts off, selectors 0x10 and 0x18
+/// of a GDT in memory.
+fn linux64(vcpu: &VcpuFd, address: u64) -> Result<(), Error> {
+    let mut sregs = vcpu.get_sregs()?;
+    let tss = kvm_segment { limit: 0x67, present: 1, type_: TYPE_BUSY_TSS, ..Default::default() };
+    set_segments(&mut sregs, flat(0x10, TYPE_CODE, 0), flat(0x18, TYPE_DATA, 0), tss);
+    (sregs.gdt.base, sregs.gdt.limit) = (GDT, GDT_LIMIT);
+    (sregs.cr0, sregs.cr3) = (CR0_PE_ET | CR0_PG, PAGE_TABLE);
+    (sregs.cr4, sregs.efer) = (CR4_PAE, EFER_LME_LMA);
+    vcpu.set_sregs(&sregs)?;
+    vcpu.set_regs(&kvm_regs {
+        rip: address,
+        rsi: ZERO_PAGE,
         rflags: RFLAGS_RESET,
         ..Default::default()
     })
