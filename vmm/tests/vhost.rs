@@ -11,15 +11,24 @@ use std::time::Duration;
 use moirai_vmm::memory::{GuestRam, MemoryOptions};
 use moirai_vmm::virtio::queue::Ring;
 use moirai_vmm::virtio::{Backend, BackendError, DeviceEvents, Vhost, VhostError};
-use support::backend::serve;
+use support::backend::{MAX_QUEUES, serve};
 
 const MEMORY_BYTES: u64 = 4 << 20;
 const RING: Ring = Ring { size: 64, descriptors: 0x1000, driver: 0x3000, device: 0x4000 };
 
 fn connect(socket: UnixStream, timeout: Duration) -> Result<Vhost, VhostError> {
-    let options = MemoryOptions { size_bytes: MEMORY_BYTES, prefault: false, huge_pages: false };
+    connect_sized(socket, timeout, MEMORY_BYTES, 2)
+}
+
+fn connect_sized(
+    socket: UnixStream,
+    timeout: Duration,
+    size_bytes: u64,
+    queues: u16,
+) -> Result<Vhost, VhostError> {
+    let options = MemoryOptions { size_bytes, prefault: false, huge_pages: false };
     let memory = GuestRam::new("vhost-test", options).unwrap();
-    let events = DeviceEvents::new(2).unwrap();
+    let events = DeviceEvents::new(queues).unwrap();
     Vhost::connect(socket.into(), memory.map, events, timeout)
 }
 
@@ -50,6 +59,49 @@ fn a_backend_hears_of_memory_and_rings_and_is_stopped() {
     vhost.start(1 << 32, &[Some(RING), Some(RING)]).unwrap();
     assert_eq!(heard.lock().unwrap().enabled, [1, 0, 1]);
     drop(vhost);
+    thread.join().unwrap();
+}
+
+#[test]
+fn a_device_may_have_sixteen_queues_each_with_eventfds_of_its_own() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let (heard, thread) = serve(theirs);
+    let mut vhost = connect_sized(ours, PATIENT, MEMORY_BYTES, MAX_QUEUES).unwrap();
+    vhost.start(1 << 32, &vec![Some(RING); MAX_QUEUES.into()]).unwrap();
+    {
+        let heard = heard.lock().unwrap();
+        assert_eq!(heard.enabled, (0..16).collect::<Vec<_>>());
+        let one = 1u64.to_ne_bytes();
+        for (_, call) in &heard.calls {
+            let mut count = [0; 8];
+            assert!(rustix::io::read(call, &mut count).is_err(), "nobody else's");
+            rustix::io::write(call, &one).unwrap();
+        }
+        assert_eq!((heard.calls.len(), heard.kicks.len()), (16, 16));
+    }
+    vhost.stop().unwrap();
+    assert_eq!(heard.lock().unwrap().stopped, (0..16).collect::<Vec<_>>());
+    drop(vhost);
+    thread.join().unwrap();
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let (_, thread) = serve(theirs);
+    let error = connect_sized(ours, PATIENT, MEMORY_BYTES, MAX_QUEUES + 1).unwrap_err();
+    assert!(matches!(error, VhostError::Queues { has: 16, needed: 17 }), "{error}");
+    thread.join().unwrap();
+}
+
+#[test]
+fn a_backend_hears_of_memory_above_four_gibibytes() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let (heard, thread) = serve(theirs);
+    let mut vhost = connect_sized(ours, PATIENT, 5 << 30, 1).unwrap();
+    let high = Ring { descriptors: 5 << 30, ..RING };
+    vhost.start(1 << 32, &[Some(high)]).unwrap();
+    let (hole, end) = (0xc000_0000, 1 << 32);
+    let heard = heard.lock().unwrap();
+    assert_eq!(heard.regions, [(0, hole, 0), (end, (5 << 30) - hole, hole)]);
+    assert_eq!(heard.addresses, [(0, 5 << 30, 0x3000, 0x4000)]);
+    drop((heard, vhost));
     thread.join().unwrap();
 }
 

@@ -88,3 +88,6 @@ impl Wires for KvmWires {
         self.connected.get(source) == Some(&false) && is_readable
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,6 +15,9 @@ use vhost::vhost_user::{
     BackendReqHandler, Error, GpuBackend, Result, VhostUserBackendReqHandlerMut,
 };
 
+/// As many queues as a device may have.
+pub const MAX_QUEUES: u16 = 16;
+
 /// What the frontend has said.
 #[derive(Debug, Default)]
 pub struct Heard {
@@ -25,7 +28,7 @@ pub struct Heard {
     pub addresses: Vec<(u32, u64, u64, u64)>,
     pub enabled: Vec<u32>,
     pub kicks: Vec<(u8, File)>,
-    pub call: Option<File>,
+    pub calls: Vec<(u8, File)>,
     pub error: Option<File>,
     pub stopped: Vec<u32>,
 }
@@ -110,8 +113,8 @@ impl VhostUserBackendReqHandlerMut for Backend {
         Ok(())
     }
 
-    fn set_vring_call(&mut self, _: u8, fd: Option<File>) -> Result<()> {
-        self.heard().call = fd;
+    fn set_vring_call(&mut self, index: u8, fd: Option<File>) -> Result<()> {
+        self.heard().calls.push((index, fd.ok_or(Error::InvalidParam)?));
         Ok(())
     }
 
@@ -131,7 +134,7 @@ impl VhostUserBackendReqHandlerMut for Backend {
     }
 
     fn get_queue_num(&mut self) -> Result<u64> {
-        Ok(2)
+        Ok(MAX_QUEUES.into())
     }
 
     fn set_vring_enable(&mut self, index: u32, enable: bool) -> Result<()> {
