@@ -8,6 +8,7 @@ declare -A need=(
     [ffmpeg]=ffmpeg [fio]=fio [qemu-system-x86_64]=qemu-system-x86 [cc]=gcc
     [ip]=iproute2 [ping]=iputils-ping [setpriv]=util-linux
     [iperf3]=iperf3 [socat]=socat [mke2fs]=e2fsprogs [mmdebstrap]=mmdebstrap
+    [iasl]=acpica-tools
     [qemu-img]=qemu-utils [xz]=xz-utils [lz4]=lz4
 )
 missing=()
