@@ -153,6 +153,11 @@ impl Driver {
         Some((self.read(at), self.read(at + 4)))
     }
 
+    /// How many elements of the used ring were seen, modulo 2^16.
+    pub fn used_index(&self) -> u16 {
+        self.used_idx
+    }
+
     /// Without EVENT_IDX: says whether interrupts are wanted.
     pub fn want_interrupts(&self, wanted: bool) {
         let flags = if wanted { 0 } else { VRING_AVAIL_F_NO_INTERRUPT };

@@ -7,7 +7,7 @@
 //! tenant ------> vm --------> boot (image, initrd, start information), acpi --> guest memory
 //!  supervisor     |  builds   memory (memfd, KVM slots)
 //!                 +---------> vcpu (thread, gate, CPUID) --exits--> machine --> console
-//!                                                                       +-----> virtio
+//!                                                                       +-----> virtio --> own
 //! ```
 
 pub mod acpi;
@@ -18,6 +18,7 @@ pub mod interrupts;
 pub mod launch;
 pub mod machine;
 pub mod memory;
+pub mod own;
 pub mod pci;
 mod power;
 pub mod run;

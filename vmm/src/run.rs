@@ -203,6 +203,7 @@ fn report(child: &Child) -> Result<Option<ExitCode>, RunError> {
             }
             Ok(None)
         }
+        ToHost::Balloon(_) => Ok(None),
         ToHost::Failed { error, hint, .. } => Err(RunError::Failed { error, hint }),
         ToHost::Exited { reason: ExitReason::PowerOff, .. } => {
             eprintln!("moirai-tenant: the guest has powered off");

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use crate::console::{self, Input, SETTLE_MS, SerialPort};
 use crate::event;
-use crate::launch::{ChannelError, ExitReason, FromHost, TenantChannel};
+use crate::launch::{BalloonReport, ChannelError, ExitReason, FromHost, TenantChannel, ToHost};
 use crate::tenant::TenantError;
 use crate::virtio::Device;
 use crate::vm::Vm;
@@ -122,6 +122,10 @@ impl<'a> Supervisor<'a> {
             Ok((FromHost::Stop, _)) if self.vm.press_power_button() => Ok(None),
             Ok((FromHost::Stop | FromHost::Kill, _)) => Ok(Some(ExitReason::Stopped)),
             Ok((FromHost::Reset, _)) => Ok(Some(ExitReason::Reset)),
+            Ok((FromHost::Balloon { bytes }, _)) => {
+                self.control.send(&ToHost::Balloon(self.balloon(bytes)), &[])?;
+                Ok(None)
+            }
             // The VM runs already.
             Ok((FromHost::Launch(_), _)) => Ok(None),
             Err(ChannelError::Malformed(error)) => {
@@ -129,6 +133,21 @@ impl<'a> Supervisor<'a> {
                 Ok(None)
             }
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Sets the target of the balloon, if there is one of each, and says how things are.
+    fn balloon(&self, target: Option<u64>) -> BalloonReport {
+        let Some(balloon) = &self.vm.balloon else { return BalloonReport::default() };
+        if let Some(bytes) = target {
+            balloon.set_target(bytes);
+        }
+        let stats = balloon.stats();
+        BalloonReport {
+            actual_bytes: balloon.actual_bytes(),
+            total_bytes: stats.total_bytes,
+            free_bytes: stats.free_bytes,
+            available_bytes: stats.available_bytes,
         }
     }
 

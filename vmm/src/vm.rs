@@ -18,6 +18,7 @@ use crate::interrupts::Interrupts;
 use crate::launch::{LaunchFds, LaunchSpec, SpecError, Stage, Transport};
 use crate::machine::Machine;
 use crate::memory::{GuestRam, MemoryError, MemoryOptions};
+use crate::own::{self, Balloon};
 use crate::power::PowerButton;
 use crate::sandbox;
 use crate::vcpu::gate::Gates;
@@ -41,6 +42,8 @@ pub struct Vm {
     pub console_wake: EventFd,
     /// Signalled when the machine has ended.
     pub end_event: EventFd,
+    /// Memory that the guest gives back, if it has that device.
+    pub balloon: Option<Balloon>,
     /// For guests that can hear it.
     power_button: Option<PowerButton>,
     vm: Arc<VmFd>,
@@ -171,7 +174,8 @@ pub fn build(spec: &LaunchSpec, fds: LaunchFds) -> Result<Vm, BuildError> {
     let machine_end = end_event.try_clone().map_err(system_error("clone an eventfd"))?;
     let power_button = (!entry.in_ring3()).then(|| PowerButton::new(&vm)).transpose()?;
     let interrupts = Arc::new(Interrupts::new(Arc::clone(&vm)));
-    let devices = devices(spec, fds.devices, &interrupts, &memory, entry)?;
+    let sockets = (fds.devices, fds.own_devices);
+    let (devices, balloon) = devices(spec, sockets, &interrupts, &memory, entry)?;
     let machine = Arc::new(Machine::new(serial, devices, spec.transport, machine_end));
 
     let vcpus = create_vcpus(&kvm, &vm, spec.vcpus, entry)?;
@@ -182,8 +186,17 @@ pub fn build(spec: &LaunchSpec, fds: LaunchFds) -> Result<Vm, BuildError> {
         let started = vcpu::start(index, vcpu, Arc::clone(&machine), gates, confine);
         vcpu_tids.push(started.map_err(system_error("start a vCPU thread"))?);
     }
-    let _memory = memory;
-    Ok(Vm { machine, vcpu_tids, console, console_wake, end_event, power_button, vm, _memory })
+    Ok(Vm {
+        machine,
+        vcpu_tids,
+        console,
+        console_wake,
+        end_event,
+        balloon,
+        power_button,
+        vm,
+        _memory: memory,
+    })
 }
 
 fn load(
@@ -213,36 +226,47 @@ fn serial(vm: &VmFd, socket: OwnedFd, wake: &EventFd) -> Result<(SerialPort, Own
     Ok((SerialPort::new(IrqLine(line), Console::new(socket, wake)), input))
 }
 
+/// The devices that others serve, then those that this process does.
 fn devices(
     spec: &LaunchSpec,
-    sockets: Vec<OwnedFd>,
+    (sockets, own_fds): (Vec<OwnedFd>, Vec<OwnedFd>),
     interrupts: &Arc<Interrupts>,
     memory: &GuestRam,
     entry: Entry,
-) -> Result<Vec<Device>, BuildError> {
-    let count = u32::try_from(spec.devices.len()).unwrap_or(0);
+) -> Result<(Vec<Device>, Option<Balloon>), BuildError> {
+    let count = u32::try_from(spec.devices.len() + spec.own_devices.len()).unwrap_or(0);
     let first_gsi = match spec.transport {
         Transport::Mmio => interrupts
             .windows(entry.in_ring3(), count)
             .map_err(kvm_error("route the interrupts"))?,
         Transport::Pci => 0,
     };
-    let place = |index: usize, number: u32| Place {
+    let place = |index: usize| Place {
         index,
         bus: match spec.transport {
-            Transport::Mmio => Bus::Mmio(first_gsi.saturating_add(number)),
+            Transport::Mmio => {
+                Bus::Mmio(first_gsi.saturating_add(u32::try_from(index).unwrap_or(u32::MAX)))
+            }
             Transport::Pci => Bus::Pci,
         },
         interrupts: Arc::clone(interrupts),
         memory: memory.map.clone(),
     };
-    let pairs = (0u32..).zip(spec.devices.iter().zip(sockets)).enumerate();
-    pairs
-        .map(|(index, (number, (device, socket)))| {
-            Device::new(place(index, number), device, socket)
-                .map_err(|error| BuildError::Device { index, error })
-        })
-        .collect()
+    let confined = spec.sandbox.enabled;
+    let confine = move || if confined { sandbox::confine_own() } else { Ok(()) };
+    let own = own::start(&spec.own_devices, own_fds, &memory.map, confine)
+        .map_err(system_error("start the thread of the process's own devices"))?;
+    let others = spec.devices.iter().zip(sockets).enumerate();
+    let others =
+        others.map(|(index, (device, socket))| (index, Device::new(place(index), device, socket)));
+    let ours = (spec.devices.len()..).zip(own.parts).map(|(index, part)| {
+        let own::Part { spec, backend, events } = part;
+        (index, Device::with_backend(place(index), &spec, backend, events))
+    });
+    let all = others.chain(ours);
+    let all =
+        all.map(|(index, device)| device.map_err(|error| BuildError::Device { index, error }));
+    Ok((all.collect::<Result<_, _>>()?, own.balloon))
 }
 
 fn create_vcpus(kvm: &Kvm, vm: &VmFd, count: u8, entry: Entry) -> Result<Vec<VcpuFd>, BuildError> {

@@ -224,6 +224,9 @@ impl Supervisor {
                     self.happens(Event::Nonsense);
                 }
             }
+            ToHost::Balloon(report) => {
+                tracing::info!(tenant = self.tenant.name, ?report, "balloon");
+            }
             ToHost::Failed { stage, error, hint } => {
                 self.ends(End::not_built(stage, &error, &hint));
                 self.happens(Event::Finished);

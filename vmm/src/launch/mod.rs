@@ -14,6 +14,7 @@
 //! ```
 
 pub mod channel;
+pub mod handover;
 pub mod kvm;
 pub mod spawn;
 pub mod spec;
@@ -22,6 +23,6 @@ pub use channel::{ChannelError, HostChannel, TenantChannel, pair};
 pub use kvm::{KvmError, open_kvm};
 pub use spawn::{CONTROL_FD, Child, Ended, SpawnError, spawn};
 pub use spec::{
-    Boot, DeviceSpec, ExitReason, FromHost, LaunchFds, LaunchSpec, OwnDevice, Sandbox, SpecError,
-    Stage, ToHost, Transport,
+    BalloonReport, Boot, DeviceSpec, ExitReason, FromHost, LaunchFds, LaunchSpec, OwnDevice,
+    Sandbox, SpecError, Stage, ToHost, Transport,
 };

@@ -298,6 +298,12 @@ pub enum FromHost {
     Stop,
     /// Power off at once, whatever the guest; answered by [`ExitReason::Stopped`].
     Kill,
+    /// Wants the guest to have given back this much of its memory by its balloon; without a number
+    /// only asks. Answered by [`ToHost::Balloon`] at once, before the guest has done anything.
+    Balloon {
+        /// Target in bytes, rounded down to whole pages.
+        bytes: Option<u64>,
+    },
     /// Reset. The VM ends at once with [`ExitReason::Reset`]; a reset machine is a new process.
     Reset,
 }
@@ -322,6 +328,8 @@ pub enum ToHost {
         /// What to do about it.
         hint: String,
     },
+    /// The answer to [`FromHost::Balloon`].
+    Balloon(BalloonReport),
     /// The VM has ended; the process ends.
     Exited {
         /// Why.
@@ -329,6 +337,21 @@ pub enum ToHost {
         /// Console output that was thrown away because nobody read the console.
         console_dropped_bytes: u64,
     },
+}
+
+/// What a guest says about its memory; it can say anything. All zero or `None` without a balloon or
+/// without a driver for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BalloonReport {
+    /// Memory that it has given back, in bytes.
+    pub actual_bytes: u64,
+    /// Memory that it has left. This and the following are from when the host asked before.
+    pub total_bytes: Option<u64>,
+    /// Of which nothing is in it.
+    pub free_bytes: Option<u64>,
+    /// Of which new work could have without swapping.
+    pub available_bytes: Option<u64>,
 }
 
 /// The steps of a launch.

@@ -20,6 +20,8 @@ pub enum Stage {
     Vcpu,
     /// Wait for events and end.
     Main,
+    /// Serve the process's own devices.
+    Own,
 }
 
 /// What every thread needs: memory for the allocator, locks, signals, its end, messages to stderr,
@@ -63,6 +65,7 @@ const BUILD: &[libc::c_long] = &[
     libc::SYS_fcntl,
     libc::SYS_pread64,
     libc::SYS_eventfd2,
+    libc::SYS_epoll_create1,
     libc::SYS_rt_sigaction,
     libc::SYS_clone,
     libc::SYS_clone3,
@@ -72,6 +75,9 @@ const BUILD: &[libc::c_long] = &[
     libc::SYS_prctl,
     libc::SYS_seccomp,
 ];
+
+/// What serving devices needs: to wait for many descriptors, and to give guest memory back.
+const OWN: &[libc::c_long] = &[libc::SYS_epoll_pwait, libc::SYS_epoll_ctl, libc::SYS_fallocate];
 
 const KVM_RUN: u64 = 0xae80;
 const KVM_GET_REGS: u64 = 0x8090_ae81;
@@ -107,7 +113,8 @@ fn compile(stage: Stage) -> Result<BpfProgram, seccompiler::BackendError> {
     rules.insert(libc::SYS_fcntl, vec![rule(is_open)?]);
     let ioctls = match stage {
         Stage::Build => {
-            rules.extend(BUILD.iter().map(|&call| (call, Vec::new())));
+            // Threads keep this filter: what they do later has to pass it, too.
+            rules.extend(BUILD.iter().chain(OWN).map(|&call| (call, Vec::new())));
             vec![argument(1, SeccompCmpOp::MaskedEq(KVM_TYPE.0), KVM_TYPE.1)?]
         }
         Stage::Vcpu => {
@@ -118,10 +125,17 @@ fn compile(stage: Stage) -> Result<BpfProgram, seccompiler::BackendError> {
                 .map(|request| argument(1, SeccompCmpOp::Eq, request))
                 .collect::<Result<_, _>>()?
         }
+        Stage::Own => {
+            rules.extend(OWN.iter().map(|&call| (call, Vec::new())));
+            Vec::new()
+        }
         Stage::Main => vec![argument(1, SeccompCmpOp::Eq, KVM_GET_IRQCHIP)?],
     };
-    let ioctls = ioctls.into_iter().map(rule).collect::<Result<_, _>>()?;
-    rules.insert(libc::SYS_ioctl, ioctls);
+    // An empty list of conditions would allow the call, whatever its arguments.
+    if !ioctls.is_empty() {
+        let ioctls = ioctls.into_iter().map(rule).collect::<Result<_, _>>()?;
+        rules.insert(libc::SYS_ioctl, ioctls);
+    }
     SeccompFilter::new(rules, SeccompAction::KillProcess, SeccompAction::Allow, TargetArch::x86_64)?
         .try_into()
 }

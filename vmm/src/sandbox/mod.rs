@@ -29,8 +29,8 @@ use thiserror::Error;
 use crate::launch::Sandbox;
 use filter::Stage;
 
-/// Enough for 16 devices with 16 queues.
-const MAX_FILES: u64 = 512;
+/// Enough for devices with their queues, and for the streams of a vsock device.
+const MAX_FILES: u64 = 1536;
 
 /// The process could not be shut in as was asked.
 #[derive(Debug, Error)]
@@ -110,6 +110,14 @@ pub fn confine_vcpu() -> io::Result<()> {
 /// The kernel refuses the filter.
 pub fn confine_main() -> io::Result<()> {
     filter::install(Stage::Main)
+}
+
+/// Leaves the thread of the process's own devices what serving them needs. Builds on [`enter`].
+///
+/// # Errors
+/// The kernel refuses the filter.
+pub fn confine_own() -> io::Result<()> {
+    filter::install(Stage::Own)
 }
 
 /// New name spaces, and an empty read-only root.

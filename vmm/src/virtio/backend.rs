@@ -139,7 +139,7 @@ impl DeviceEvents {
     }
 
     /// What interrupts the driver: every queue, then the configuration space.
-    pub(super) fn interrupts(&self) -> impl Iterator<Item = &EventFd> {
+    pub(crate) fn interrupts(&self) -> impl Iterator<Item = &EventFd> {
         self.calls.iter().chain([&self.config.interrupt])
     }
 }
