@@ -8,6 +8,8 @@ use moirai_scheduler::admission::demand::Point;
 use crate::report::{Report, Segment};
 
 const WIDTH: u64 = 1000;
+/// Room for the half of the last label that stands beyond the axis.
+const RIGHT: u64 = 40;
 const LEFT: u64 = 130;
 const ROW: u64 = 26;
 /// Solid: owed. Pale: slack.
@@ -34,7 +36,7 @@ fn open(svg: &mut String, height: u64) {
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {} {height}\" \
          font-family=\"sans-serif\" font-size=\"12\">\n\
          <rect width=\"100%\" height=\"100%\" fill=\"white\"/>",
-        LEFT + WIDTH + 20
+        LEFT + WIDTH + RIGHT
     );
 }
 
