@@ -11,7 +11,7 @@ use std::time::Duration;
 use moirai_devices::backend::Volume;
 use moirai_devices::backend::uring::Ring;
 use moirai_devices::backend::{Job, Step, Storage};
-use moirai_devices::net::{MacAddr, Nic, tx};
+use moirai_devices::net::{MacAddr, Nic, Offload, tx};
 use moirai_devices::vhost::{DeviceProfile, Event, Session};
 use moirai_devices::{blk, net};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -173,7 +173,9 @@ fn ipxe_sends_and_receives_over_our_link_behind_qemu() {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("socket");
     let listener = UnixListener::bind(&socket).unwrap();
-    let nic = Nic { mac: MacAddr([0x52, 0x54, 0, 1, 2, 3]), mtu: 1500, queue_size: 256 };
+    let mac = MacAddr([0x52, 0x54, 0, 1, 2, 3]);
+    let offload = Offload::TcpAndUdp;
+    let nic = Nic { mac, mtu: 1500, queue_size: 256, pairs: 1, offload };
     let device = "virtio-net-pci,netdev=n,mac=52:54:00:01:02:03,bootindex=0";
     let netdev = "vhost-user,id=n,chardev=c";
     let Some(qemu) = Qemu::start(&socket, &["-netdev", netdev, "-device", device]) else { return };
@@ -185,6 +187,7 @@ fn ipxe_sends_and_receives_over_our_link_behind_qemu() {
     while discovers < 2 {
         assert!(converse(&mut session), "QEMU has left");
         let features = session.features();
+        tx.set_features(features);
         let vring = session.queue(1).unwrap();
         vring.drain_kick().unwrap();
         let mut packets = 0;

@@ -11,8 +11,8 @@ use smallvec::SmallVec;
 
 use super::Link;
 use crate::memory::Segment;
-use crate::net::VNET_HEADER_LEN;
 use crate::net::tx::TxPacket;
+use crate::net::{Offload, VNET_HEADER_LEN};
 
 /// Why a TAP cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -49,16 +49,18 @@ pub enum TapError {
 pub struct Tap {
     file: File,
     name: String,
+    offload: Offload,
 }
 
 impl Tap {
     /// Creates the interface in the calling thread's network namespace, or attaches to the one of
-    /// that name. Packets carry a 12-byte vnet header. `guest_checksums`: the kernel may leave
-    /// checksums to the receiver. It is not brought up and has no address: that is its owner's job.
+    /// that name. Packets carry a 12-byte vnet header. What `wanted` says and the kernel knows may
+    /// be left undone in them, see [`Tap::offload`]. The interface is not brought up and has no
+    /// address: that is its owner's job.
     ///
     /// # Errors
     /// See [`TapError`].
-    pub fn open(name: &str, guest_checksums: bool) -> Result<Self, TapError> {
+    pub fn open(name: &str, wanted: Offload) -> Result<Self, TapError> {
         let file = File::options()
             .read(true)
             .write(true)
@@ -66,9 +68,16 @@ impl Tap {
             .open("/dev/net/tun")
             .map_err(TapError::NoTun)?;
         set_interface(&file, name)?;
-        let tap = Self { file, name: name.to_owned() };
+        let mut tap = Self { file, name: name.to_owned(), offload: wanted };
         tap.set_header_size()?;
-        tap.set_offloads(guest_checksums)?;
+        // Linux before 6.2 does not know UDP segmentation.
+        let weaker = [Offload::TcpAndUdp, Offload::Tcp, Offload::Checksum];
+        let mut levels = weaker.into_iter().filter(|level| *level <= wanted);
+        let accepted = levels.find(|level| tap.set_offload(*level).is_ok());
+        tap.offload = accepted.unwrap_or(Offload::None);
+        if accepted.is_none() {
+            tap.set_offload(Offload::None)?;
+        }
         Ok(tap)
     }
 
@@ -84,12 +93,22 @@ impl Tap {
         self.check(result, "set the size of the vnet header")
     }
 
-    /// What the kernel may leave undone in packets that it gives us: checksums, nothing else.
-    fn set_offloads(&self, checksums: bool) -> Result<(), TapError> {
-        let offloads = if checksums { libc::TUN_F_CSUM } else { 0 };
-        let offloads = libc::c_ulong::from(offloads);
+    /// What the kernel leaves undone in packets that it gives us, and does for those that it gets.
+    pub fn offload(&self) -> Offload {
+        self.offload
+    }
+
+    fn set_offload(&self, offload: Offload) -> Result<(), TapError> {
+        let tcp = libc::TUN_F_TSO4 | libc::TUN_F_TSO6 | libc::TUN_F_TSO_ECN;
+        let bits = match offload {
+            Offload::None => 0,
+            Offload::Checksum => libc::TUN_F_CSUM,
+            Offload::Tcp => libc::TUN_F_CSUM | tcp,
+            Offload::TcpAndUdp => libc::TUN_F_CSUM | tcp | libc::TUN_F_USO4 | libc::TUN_F_USO6,
+        };
+        let bits = libc::c_ulong::from(bits);
         // SAFETY: TUNSETOFFLOAD takes its argument by value and accesses no memory of ours.
-        let result = unsafe { libc::ioctl(self.file.as_raw_fd(), libc::TUNSETOFFLOAD, offloads) };
+        let result = unsafe { libc::ioctl(self.file.as_raw_fd(), libc::TUNSETOFFLOAD, bits) };
         self.check(result, "set the offloads")
     }
 

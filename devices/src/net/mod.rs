@@ -1,12 +1,31 @@
-//! virtio-net, virtio 1.2 section 5.1. Queues come in pairs: even ones receive, odd ones transmit.
+//! virtio-net, virtio 1.2 section 5.1: a card of several pairs of queues and a control queue, with
+//! checksums and segmentation left to the link.
+//!
+//! | file | what it holds |
+//! | --- | --- |
+//! | `config.rs`, `offload.rs` | what a card shows to its guest, and what its link does for it |
+//! | `card.rs` | all queues of one card |
+//! | `tx.rs`, `rx.rs`, `control.rs` | one queue each |
+//! | `header.rs` | the header before each packet |
+//! | `packet.rs`, `segment.rs` | Ethernet, IP, TCP headers; cutting packets |
+//! | `wire.rs` | what packets cost |
 
+pub mod card;
 pub mod config;
+pub mod control;
 pub mod header;
+mod offload;
+mod packet;
 pub mod rx;
+mod segment;
 pub mod tx;
+pub mod wire;
 
-pub use config::{MacAddr, Nic};
-pub use header::{Checksum, HeaderError, VNET_HEADER_LEN, VnetHeader};
+pub use card::{Card, Role};
+pub use config::{MAX_PAIRS, MacAddr, Nic};
+pub use header::{Checksum, HeaderError, Protocol, Segmentation, VNET_HEADER_LEN, VnetHeader};
+pub use offload::Offload;
+pub use segment::NotCuttable;
 
 #[cfg(test)]
 mod tests;

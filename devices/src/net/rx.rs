@@ -1,4 +1,5 @@
-//! The receive queue: packets for the guest, copied into the buffers that it has posted.
+//! A receive queue: packets for the guest, copied into the buffers that it has posted. What a packet
+//! leaves undone and the driver did not agree to do is done on the way.
 
 use std::sync::Arc;
 
@@ -6,6 +7,9 @@ use smallvec::SmallVec;
 use virtio_bindings::virtio_net::{VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_MRG_RXBUF};
 use virtio_queue::{Queue, QueueT};
 
+use super::offload::GUEST_OFFLOADS;
+use super::segment::{Layout, Segments};
+use super::wire::LONGEST_HEADERS;
 use super::{VNET_HEADER_LEN, VnetHeader};
 use crate::counters::Counters;
 use crate::memory::{Buffers, GuestMemory};
@@ -20,6 +24,8 @@ pub enum Delivery {
     NoBuffers,
     /// The packet does not fit into the guest's buffer; the buffer was kept for a smaller one.
     TooLong,
+    /// It was to be cut into segments and is not what its header says.
+    Malformed,
 }
 
 /// Broken receive buffers that one delivery passes over at most.
@@ -29,6 +35,8 @@ const BROKEN_PER_DELIVERY: u32 = 8;
 #[derive(Debug)]
 pub struct Frontend {
     features: u64,
+    /// The offloads among the features that the driver has switched on.
+    offloads: u64,
     /// What became of the queue's packets.
     pub counters: Counters,
 }
@@ -44,15 +52,57 @@ struct Target {
 impl Frontend {
     /// A frontend for a receive queue with the features that the driver has chosen.
     pub fn new(features: u64) -> Self {
-        Self { features, counters: Counters::default() }
+        Self { features, offloads: features & GUEST_OFFLOADS, counters: Counters::default() }
     }
 
-    /// Copies one Ethernet frame into the guest. If the header asks for a checksum that the driver
-    /// did not agree to complete, it is completed on the way.
+    /// What the driver has chosen.
+    pub fn set_features(&mut self, features: u64) {
+        (self.features, self.offloads) = (features, features & GUEST_OFFLOADS);
+    }
+
+    /// The driver takes only these of the offloads that it has chosen.
+    pub fn set_offloads(&mut self, offloads: u64) {
+        self.offloads = self.features & GUEST_OFFLOADS & offloads;
+    }
+
+    /// Copies one packet into the guest: as it is, or the segments that it becomes.
     ///
     /// # Errors
     /// The ring is broken.
     pub fn deliver(
+        &mut self,
+        mem: &Arc<GuestMemory>,
+        queue: &mut Queue,
+        header: &VnetHeader,
+        frame: &[u8],
+    ) -> Result<Delivery, RingError> {
+        let Some(segmentation) = header.segmentation else {
+            return self.deliver_frame(mem, queue, header, frame);
+        };
+        let front = frame.get(..LONGEST_HEADERS).unwrap_or(frame);
+        let Ok(layout) = Layout::find(front, frame.len() as u64, header) else {
+            self.counters.dropped_rx += 1;
+            return Ok(Delivery::Malformed);
+        };
+        if segmentation.may_be_received(layout.version_6(), self.offloads) {
+            return self.deliver_frame(mem, queue, header, frame);
+        }
+        let mut segments = Segments::new(frame, layout, segmentation);
+        let header = segments.header();
+        let mut delivery = Delivery::NoBuffers;
+        while let Some(segment) = segments.next() {
+            match self.deliver_frame(mem, queue, &header, segment)? {
+                Delivery::Delivered => delivery = Delivery::Delivered,
+                lost if delivery != Delivery::Delivered => delivery = lost,
+                _ => {}
+            }
+        }
+        Ok(delivery)
+    }
+
+    /// Copies one frame into the guest. If the header asks for a checksum that the driver did not
+    /// agree to complete, it is completed on the way.
+    fn deliver_frame(
         &mut self,
         mem: &Arc<GuestMemory>,
         queue: &mut Queue,
@@ -123,7 +173,7 @@ impl Frontend {
         let after_header = buffers.slice(VNET_HEADER_LEN as u64, u64::MAX);
         after_header.copy_from(frame);
         let mut header = *header;
-        if !self.has(VIRTIO_NET_F_GUEST_CSUM) {
+        if self.offloads >> VIRTIO_NET_F_GUEST_CSUM & 1 == 0 {
             if let Some((place, bytes)) = header.checksum.and_then(|sum| sum.complete(frame)) {
                 after_header.slice(place as u64, 2).copy_from(&bytes);
             }

@@ -1,5 +1,9 @@
 //! Packets in both directions, good and bad.
 
+mod control;
+mod hostile;
+mod segments;
+
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -21,7 +25,7 @@ const GUEST_CSUM: u64 = 1 << 1;
 const MRG_RXBUF: u64 = 1 << 15;
 
 fn nic() -> Nic {
-    Nic { mac: MAC, mtu: 1500, queue_size: 16 }
+    Nic { mac: MAC, mtu: 1500, queue_size: 16, pairs: 1, offload: Offload::TcpAndUdp }
 }
 
 struct Guest {
@@ -37,7 +41,9 @@ impl Guest {
         let mem = mock::memory(MEMORY);
         let driver = Driver::new(Arc::clone(&mem), 0, 16);
         let queue = driver.queue();
-        Self { mem, driver, queue, tx: tx::Frontend::new(nic()), rx: rx::Frontend::new(features) }
+        let mut tx = tx::Frontend::new(nic());
+        tx.set_features(nic().features());
+        Self { mem, driver, queue, tx, rx: rx::Frontend::new(features) }
     }
 
     /// Writes a packet into guest memory: vnet header, Ethernet header, payload.
@@ -146,7 +152,7 @@ fn each_bad_packet_is_dropped_for_its_reason() {
     };
     assert_eq!(bad([0; 12], OTHER), PacketError::ForeignSource(OTHER));
     let header = |error| PacketError::Header(error);
-    assert_eq!(bad(vnet(0, 1, 0, 0), MAC), header(HeaderError::Segmentation(1)));
+    assert_eq!(bad(vnet(0, 3, 0, 0), MAC), header(HeaderError::Segmentation(3)));
     for (start, offset) in [(63, 0), (34, 29), (u16::MAX, u16::MAX)] {
         let outside = HeaderError::ChecksumOutside { start, offset, frame_len: 64 };
         assert_eq!(bad(vnet(NEEDS_CSUM, 0, start, offset), MAC), header(outside));
@@ -243,8 +249,8 @@ fn broken_receive_buffers_are_returned_empty_and_passed_over() {
 
 #[test]
 fn a_checksum_is_completed_for_drivers_that_do_not_complete_it() {
-    let header =
-        VnetHeader { checksum: Some(Checksum { start: 14, offset: 2 }), data_valid: false };
+    let checksum = Some(Checksum { start: 14, offset: 2 });
+    let header = VnetHeader { checksum, ..VnetHeader::default() };
     // Words 0x0102, pseudo header sum 0x1000, 0x0304, odd byte 0x05: sum 0x1906.
     let packet = frame(MAC, OTHER, &[1, 2, 0x10, 0, 3, 4, 5]);
     for (features, bytes, flags) in [(0, [0xe6, 0xf9], 0), (GUEST_CSUM, [0x10, 0], NEEDS_CSUM)] {

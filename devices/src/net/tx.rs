@@ -1,18 +1,20 @@
-//! The transmit queue: packets from the guest.
+//! A transmit queue: packets from the guest.
 
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+use virtio_bindings::virtio_net::VIRTIO_NET_F_CSUM;
 use virtio_queue::Queue;
 
-use super::{HeaderError, MacAddr, Nic, VNET_HEADER_LEN, VnetHeader};
+use super::segment::{Layout, NotCuttable};
+use super::wire::{
+    ETHERNET_HEADER_LEN, LONGEST_HEADERS, LONGEST_UNCUT, MOST_SEGMENTS, longest_frame, wire_bytes,
+};
+use super::{HeaderError, MacAddr, Nic, Segmentation, VNET_HEADER_LEN, VnetHeader};
 use crate::counters::Counters;
 use crate::memory::{Buffers, GuestMemory, OutsideMemory};
-use crate::ring::{self, Chain, RingError};
+use crate::ring::{self, Chain, Descriptor, RingError};
 
-/// Length of an Ethernet header.
-pub const ETHERNET_HEADER_LEN: usize = 14;
-/// Length of a VLAN tag, by which a frame may exceed its MTU.
-const VLAN_TAG_LEN: usize = 4;
 /// vnet header and Ethernet header.
 const HEAD_LEN: usize = VNET_HEADER_LEN + ETHERNET_HEADER_LEN;
 /// What `writev` takes (UIO_MAXIOV), less one for the headers.
@@ -31,33 +33,33 @@ pub struct Token {
 pub struct TxPacket {
     /// Hand this to [`Frontend::complete`].
     pub token: Token,
-    /// vnet header and Ethernet header, the first bytes to write to a TAP.
-    pub head: [u8; HEAD_LEN],
+    /// The first bytes to write to a TAP: vnet header and Ethernet header, and if it has to be cut
+    /// into segments all its headers.
+    pub head: SmallVec<[u8; HEAD_LEN]>,
     /// The rest of the frame, in guest memory.
     pub payload: Buffers,
+    wire_bytes: u64,
 }
 
 impl TxPacket {
     /// Length of the Ethernet frame in bytes, without frame check sequence.
     pub fn frame_bytes(&self) -> u64 {
-        self.payload.len_bytes() + ETHERNET_HEADER_LEN as u64
+        self.payload.len_bytes() + self.head.len().saturating_sub(VNET_HEADER_LEN) as u64
     }
 
-    /// Bytes of line time: the frame padded to 60 bytes, plus preamble, frame check sequence and
-    /// gap (24 bytes).
+    /// Bytes of line time (see [`super::wire`]) of the frame, or of all segments that it becomes.
     pub fn wire_bytes(&self) -> u64 {
-        self.frame_bytes().max(60) + 24
+        self.wire_bytes
     }
 
     /// Destination address.
     pub fn destination(&self) -> MacAddr {
-        let [.., a, b, c, d, e, f, _, _, _, _, _, _, _, _] = self.head;
-        MacAddr([a, b, c, d, e, f])
+        address(&self.head, VNET_HEADER_LEN)
     }
 
     /// Source address; equal to the card's.
     pub fn source(&self) -> MacAddr {
-        source_of(&self.head)
+        address(&self.head, VNET_HEADER_LEN + 6)
     }
 }
 
@@ -91,6 +93,20 @@ pub enum PacketError {
     /// The vnet header is wrong.
     #[error(transparent)]
     Header(#[from] HeaderError),
+    /// The driver leaves to the link what it did not negotiate.
+    #[error("a packet that needs an offload which was not negotiated: {0:?}")]
+    NotNegotiated(VnetHeader),
+    /// It cannot be cut into segments.
+    #[error(transparent)]
+    NotCuttable(#[from] NotCuttable),
+    /// Its segments would be too many, or too long for the link.
+    #[error("a packet of {segments} segments of {frame_bytes} bytes")]
+    BadSegments {
+        /// Their number.
+        segments: u64,
+        /// Length of each, headers included.
+        frame_bytes: u64,
+    },
     /// Not the card's own address.
     #[error("source address {0}")]
     ForeignSource(MacAddr),
@@ -100,6 +116,7 @@ pub enum PacketError {
 #[derive(Debug)]
 pub struct Frontend {
     nic: Nic,
+    features: u64,
     in_flight: u32,
     last_drop: Option<PacketError>,
     /// What became of the queue's chains.
@@ -107,9 +124,14 @@ pub struct Frontend {
 }
 
 impl Frontend {
-    /// A frontend for the transmit queue of `nic`.
+    /// A frontend for a transmit queue of `nic`, whose driver has chosen no features yet.
     pub fn new(nic: Nic) -> Self {
-        Self { nic, in_flight: 0, last_drop: None, counters: Counters::default() }
+        Self { nic, features: 0, in_flight: 0, last_drop: None, counters: Counters::default() }
+    }
+
+    /// What the driver has chosen.
+    pub fn set_features(&mut self, features: u64) {
+        self.features = features;
     }
 
     /// Number of packets that were given out and not completed.
@@ -139,11 +161,10 @@ impl Frontend {
         let Some(chain) = ring::next_chain(mem, queue, self.in_flight)? else {
             return Ok(Next::Empty);
         };
-        match parse(mem, &chain, &self.nic) {
-            Ok((head, payload)) => {
+        match parse(mem, &chain, &self.nic, self.features) {
+            Ok(packet) => {
                 self.in_flight += 1;
-                let token = Token { head: chain.head };
-                Ok(Next::Packet(TxPacket { token, head, payload }))
+                Ok(Next::Packet(packet))
             }
             Err(error) => {
                 self.last_drop = Some(error);
@@ -170,41 +191,86 @@ impl Frontend {
     }
 }
 
-/// Headers and payload of a packet that may be sent.
+/// A packet that may be sent.
 fn parse(
     mem: &Arc<GuestMemory>,
     chain: &Chain,
     nic: &Nic,
-) -> Result<([u8; HEAD_LEN], Buffers), PacketError> {
+    features: u64,
+) -> Result<TxPacket, PacketError> {
     let descriptors = &chain.descriptors;
     if descriptors.iter().any(|descriptor| descriptor.writable) {
         return Err(PacketError::Writable);
     }
     let frame_len = ring::len_bytes(descriptors).saturating_sub(VNET_HEADER_LEN as u64);
-    let longest = u64::from(nic.mtu) + (ETHERNET_HEADER_LEN + VLAN_TAG_LEN) as u64;
-    if frame_len < ETHERNET_HEADER_LEN as u64 || frame_len > longest {
+    if !(ETHERNET_HEADER_LEN as u64..=LONGEST_UNCUT).contains(&frame_len) {
         return Err(PacketError::BadLength(frame_len));
     }
-    let mut head = [0; HEAD_LEN];
-    ring::buffers(mem, descriptors, 0, HEAD_LEN as u64)?.copy_to(&mut head);
-    let payload = ring::buffers(mem, descriptors, HEAD_LEN as u64, u64::MAX)?;
-    if payload.segments().len() > MAX_PIECES {
-        return Err(PacketError::TooManyPieces(payload.segments().len()));
+    let mut vnet = [0; VNET_HEADER_LEN];
+    ring::buffers(mem, descriptors, 0, VNET_HEADER_LEN as u64)?.copy_to(&mut vnet);
+    let header = VnetHeader::parse(&vnet, usize::try_from(frame_len).unwrap_or(usize::MAX))?;
+    // What a driver may not set, the kernel does not get to see.
+    let mut header = VnetHeader { data_valid: false, ..header };
+    let (frame_head, wire_bytes) = match header.segmentation {
+        None if frame_len > longest_frame(nic.mtu) => {
+            return Err(PacketError::BadLength(frame_len));
+        }
+        None => (front(mem, descriptors, ETHERNET_HEADER_LEN)?, wire_bytes(frame_len)),
+        Some(asked) => {
+            let mut head = front(mem, descriptors, LONGEST_HEADERS)?;
+            let layout = Layout::find(&head, frame_len, &header)?;
+            head.truncate(layout.headers);
+            let header_len = u16::try_from(layout.headers).unwrap_or(u16::MAX);
+            header.segmentation = Some(Segmentation { header_len, ..asked });
+            (head, cut_wire_bytes(&layout, frame_len, asked, nic)?)
+        }
+    };
+    let checksums = features >> VIRTIO_NET_F_CSUM & 1 == 1;
+    let negotiated = (checksums || header.checksum.is_none())
+        && header.segmentation.is_none_or(|asked| asked.may_be_sent(features));
+    if !negotiated {
+        return Err(PacketError::NotNegotiated(header));
     }
-    if let Some((vnet, _)) = head.split_first_chunk_mut::<VNET_HEADER_LEN>() {
-        let frame_len = usize::try_from(frame_len).unwrap_or(usize::MAX);
-        let checked = VnetHeader::parse(vnet, frame_len)?;
-        // What a driver may not set, the kernel does not get to see.
-        *vnet = VnetHeader { data_valid: false, ..checked }.to_bytes(0);
-    }
-    let source = source_of(&head);
+    let head: SmallVec<_> = header.to_bytes(0).into_iter().chain(frame_head).collect();
+    let source = address(&head, VNET_HEADER_LEN + 6);
     if source != nic.mac {
         return Err(PacketError::ForeignSource(source));
     }
-    Ok((head, payload))
+    let payload = ring::buffers(mem, descriptors, head.len() as u64, u64::MAX)?;
+    if payload.segments().len() > MAX_PIECES {
+        return Err(PacketError::TooManyPieces(payload.segments().len()));
+    }
+    Ok(TxPacket { token: Token { head: chain.head }, head, payload, wire_bytes })
 }
 
-fn source_of(head: &[u8; HEAD_LEN]) -> MacAddr {
-    let [.., a, b, c, d, e, f, _, _] = *head;
-    MacAddr([a, b, c, d, e, f])
+/// The first bytes of a frame, at most `len`.
+fn front(
+    mem: &Arc<GuestMemory>,
+    descriptors: &[Descriptor],
+    len: usize,
+) -> Result<SmallVec<[u8; ETHERNET_HEADER_LEN]>, PacketError> {
+    let mut bytes = SmallVec::from_elem(0, len);
+    let buffers = ring::buffers(mem, descriptors, VNET_HEADER_LEN as u64, len as u64)?;
+    let there = buffers.copy_to(&mut bytes);
+    bytes.truncate(there);
+    Ok(bytes)
+}
+
+/// The wire time of a packet that is cut, if the link lets its segments through.
+fn cut_wire_bytes(
+    layout: &Layout,
+    frame_len: u64,
+    asked: Segmentation,
+    nic: &Nic,
+) -> Result<u64, PacketError> {
+    let cut = layout.cut(frame_len, asked);
+    let (segments, frame_bytes) = (cut.segments(), cut.headers + cut.size);
+    if segments > MOST_SEGMENTS || frame_bytes > longest_frame(nic.mtu) {
+        return Err(PacketError::BadSegments { segments, frame_bytes });
+    }
+    Ok(cut.wire_bytes())
+}
+
+fn address(head: &[u8], at: usize) -> MacAddr {
+    MacAddr(head.get(at..).and_then(|bytes| bytes.first_chunk()).copied().unwrap_or_default())
 }

@@ -55,10 +55,10 @@ fn disk_resource(disk: &Disk, profile: Profile) -> Resource {
     not_preemptible(blocking, disk.max_unit, profile)
 }
 
-/// A link sends one frame at a time.
+/// A link sends one packet at a time; one that is cut into segments as a whole.
 fn link_resource(link: &Link, profile: Profile) -> Resource {
-    let frame = link.largest_frame_time();
-    not_preemptible(frame, frame, profile)
+    let packet = link.largest_packet_time();
+    not_preemptible(packet, packet, profile)
 }
 
 fn not_preemptible(blocking: u64, overrun: u64, profile: Profile) -> Resource {

@@ -34,7 +34,7 @@ fn simulated(config: &Config, id: ResourceId, name: &str, switch: u64) -> Resour
             Resource::disk(name, disk.policy.as_str(), disk.max_unit, disk.depth)
         }),
         ResourceId::Link(index) => config.links.get(index).map_or(core, |link| {
-            Resource::link(name, link.policy.as_str(), link.largest_frame_time())
+            Resource::link(name, link.policy.as_str(), link.largest_packet_time())
         }),
     }
 }

@@ -222,6 +222,7 @@ fn check_link(table: &LinkTable, at: &str, problems: &mut Problems) -> Link {
         netns: table.netns.clone(),
         address,
         mtu: fitting.unwrap_or(1500),
+        offload: table.offload.unwrap_or_default(),
         policy: table.policy.unwrap_or_default(),
         group: group(table.group.as_ref()),
     }

@@ -101,6 +101,22 @@ impl PolicyName {
     }
 }
 
+/// What a link does for its guests. It decides how large a packet may be, and so how long it may
+/// hold up others.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum OffloadName {
+    /// Nothing.
+    None,
+    /// Checksums.
+    #[default]
+    Checksum,
+    /// Checksums, and cutting packets of up to 64 KiB into segments.
+    Segmentation,
+}
+
 /// `[host]`: the machine.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -166,6 +182,8 @@ pub struct LinkTable {
     pub address: Option<String>,
     /// Largest packet in bytes, without the Ethernet header. Default 1500.
     pub mtu: Option<u32>,
+    /// What guests may leave to the link. Default `checksum`.
+    pub offload: Option<OffloadName>,
     /// Who decides. Default `atropos`.
     pub policy: Option<PolicyName>,
     /// Disks and links of one group are served by one event loop. Default "main".
@@ -244,6 +262,9 @@ pub struct NetTable {
     /// Hardware address, as `02:00:00:00:00:01`. Default: derived from the tenant's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac: Option<String>,
+    /// Pairs of a receive and a transmit queue, 1 to 7. Default 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queues: Option<u16>,
     /// See `[tenant.cpu]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub period: Option<Time>,

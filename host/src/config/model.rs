@@ -4,11 +4,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use moirai_devices::net::wire;
 use moirai_scheduler::Contract;
 use moirai_simulator::load::Loads;
 use moirai_vmm::launch::{OwnDevice, Transport};
 
-use super::document::{PolicyName, Profile, TenantTable};
+use super::document::{OffloadName, PolicyName, Profile, TenantTable};
 
 /// A checked configuration.
 #[derive(Clone, Debug)]
@@ -78,6 +79,8 @@ pub struct Link {
     pub address: Option<Cidr>,
     /// Largest packet without the Ethernet header, in bytes.
     pub mtu: u16,
+    /// What guests may leave to the link.
+    pub offload: OffloadName,
     /// Who decides.
     pub policy: PolicyName,
     /// Event loop that serves it.
@@ -152,6 +155,8 @@ pub struct Net {
     pub link: usize,
     /// Hardware address: unicast.
     pub mac: [u8; 6],
+    /// Pairs of queues, 1 to 7.
+    pub queues: u16,
     /// Contract on the link.
     pub contract: Contract,
 }
@@ -168,14 +173,12 @@ impl Config {
 }
 
 impl Link {
-    /// Bytes that Ethernet adds to a packet: header, checksum, preamble and the gap between frames.
-    pub const FRAME_OVERHEAD_BYTES: u64 = 14 + 4 + 8 + 12;
-
-    /// Time of the largest frame on the wire, in nanoseconds, rounded up.
+    /// Longest time that one packet occupies the wire, in nanoseconds, rounded up.
     #[must_use]
-    pub fn largest_frame_time(&self) -> u64 {
-        let bits = (u64::from(self.mtu) + Self::FRAME_OVERHEAD_BYTES) * 8;
-        let nanos = (u128::from(bits) * 1_000_000_000).div_ceil(u128::from(self.rate_bps.max(1)));
+    pub fn largest_packet_time(&self) -> u64 {
+        let segmentation = self.offload == OffloadName::Segmentation;
+        let bits = u128::from(wire::largest_packet(self.mtu, segmentation)) * 8;
+        let nanos = (bits * 1_000_000_000).div_ceil(u128::from(self.rate_bps.max(1)));
         u64::try_from(nanos).unwrap_or(u64::MAX)
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Split from [`super::check`] because tenants also arrive later, through the API.
 
+use moirai_devices::net::MAX_PAIRS;
 use std::path::{Component, Path};
 
 use super::check::{Problems, numbered, unique};
@@ -134,8 +135,14 @@ fn check_net(
             None
         })?,
     };
+    let queues = table.queues.unwrap_or(1);
+    if !(1..=MAX_PAIRS).contains(&queues) {
+        let message = format!("{queues} pairs of queues are not 1 to {MAX_PAIRS}");
+        let help = "write how many virtual CPUs are to send and receive at the same time";
+        problems.add(format!("{at}.queues"), message, help);
+    }
     let contract = resolve(&table.contract(), Scope::Link { rate_bps: link.rate_bps }, &at);
-    Some(Net { link: index, mac, contract: problems.note(contract)? })
+    Some(Net { link: index, mac, queues, contract: problems.note(contract)? })
 }
 
 fn unknown<'a>(

@@ -2,12 +2,13 @@
 
 use moirai_devices::blk;
 use moirai_devices::net::MacAddr;
-use moirai_devices::net::{self, rx, tx};
+use moirai_devices::net::{self, Card};
 use moirai_devices::vhost::Session;
 use moirai_scheduler::{Account, ClientId, Contract, Nanos, Policy};
 
 use super::audit::account;
 use super::background::background;
+use super::backlog::Backlog;
 use super::device::{Blk, Body, Device, Net};
 use super::disk::admit;
 use super::event_loop::EventLoop;
@@ -23,8 +24,6 @@ const BLK_QUEUE_SIZE: u16 = 256;
 const NET_QUEUE_SIZE: u16 = 1024;
 /// Request queues of a virtio-blk device.
 const BLK_QUEUES: u16 = 1;
-/// A receive and a transmit queue.
-const NET_QUEUES: usize = 2;
 
 impl EventLoop {
     /// Takes all commands that wait.
@@ -82,17 +81,15 @@ impl EventLoop {
         if link.owner(mac).is_some() {
             return Err(IoDomainError::MacInUse { mac: spec.mac });
         }
-        let nic = net::Nic { mac, mtu: link.mtu, queue_size: NET_QUEUE_SIZE };
+        let (mtu, pairs, offload) = (link.mtu, spec.pairs, link.tap().offload());
+        let nic = net::Nic { mac, mtu, queue_size: NET_QUEUE_SIZE, pairs, offload };
+        let queues = usize::from(nic.queues());
         let session = session(spec.socket, nic.profile())?;
         admit(link.policy(), id, spec.contract, now).map_err(IoDomainError::Policy)?;
         link.enlist(mac, id);
-        let body = Body::Net(Net {
-            link: place,
-            tx: tx::Frontend::new(nic),
-            rx: rx::Frontend::new(0),
-            waiting: std::collections::VecDeque::new(),
-        });
-        self.enlist(Device::new(id, spec.tenant, spec.contract, session, body, NET_QUEUES));
+        let body =
+            Body::Net(Net { link: place, card: Card::new(nic), waiting: Backlog::new(spec.pairs) });
+        self.enlist(Device::new(id, spec.tenant, spec.contract, session, body, queues));
         Ok(())
     }
 
@@ -178,8 +175,7 @@ impl EventLoop {
                 ("disk", name, blk.in_flight, counters, Some(blk.volume.is_direct()))
             }
             Body::Net(net) => {
-                let mut counters = net.tx.counters;
-                counters.dropped_rx = net.rx.counters.dropped_rx;
+                let counters = net.card.counters();
                 let link = self.links.get(net.link);
                 let name = link.map(|link| link.name.clone()).unwrap_or_default();
                 ("link", name, 0, counters, None)

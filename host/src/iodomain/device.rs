@@ -10,19 +10,16 @@ use std::os::unix::net::UnixStream;
 
 use moirai_devices::backend::Volume;
 use moirai_devices::blk;
-use moirai_devices::net::{rx, tx};
+use moirai_devices::net::{Card, Role, tx};
 use moirai_devices::vhost::Session;
 use moirai_scheduler::{Contract, Head, Nanos};
 
 use super::DeviceId;
+use super::backlog::Backlog;
 use super::populate::{Presence, Report};
 
 /// How many chains are taken off one ring at a time, so that no tenant holds up the loop.
 const BATCH: usize = 64;
-/// The receive queue of a network device.
-pub(super) const RX: u16 = 0;
-/// The transmit queue of a network device.
-pub(super) const TX: u16 = 1;
 
 /// A request that waits for the scheduler.
 #[derive(Debug)]
@@ -96,9 +93,8 @@ pub(super) struct Blk {
 pub(super) struct Net {
     /// Place of its link in the domain.
     pub(super) link: usize,
-    pub(super) tx: tx::Frontend,
-    pub(super) rx: rx::Frontend,
-    pub(super) waiting: VecDeque<Waiting<tx::TxPacket>>,
+    pub(super) card: Card,
+    pub(super) waiting: Backlog,
 }
 
 /// What [`Device::take`] found on a ring.
@@ -144,11 +140,16 @@ impl Device {
         self.failed.is_none() && self.running.get(usize::from(queue)).copied().unwrap_or(false)
     }
 
-    /// Queues from which requests come: not the receive queue of a network device.
-    pub(super) fn request_queues(&self) -> std::ops::Range<u16> {
+    /// Number of queues.
+    pub(super) fn queues(&self) -> u16 {
+        u16::try_from(self.running.len()).unwrap_or(u16::MAX)
+    }
+
+    /// Whether requests come from this queue; they do not from a network device's receive queues.
+    pub(super) fn gives_requests(&self, queue: u16) -> bool {
         match &self.body {
-            Body::Blk(_) => 0..u16::try_from(self.running.len()).unwrap_or(u16::MAX),
-            Body::Net(_) => TX..TX + 1,
+            Body::Blk(_) => true,
+            Body::Net(net) => matches!(net.card.role(queue), Role::Transmit(_) | Role::Control),
         }
     }
 
@@ -208,12 +209,20 @@ impl Device {
                 })
             }
             Body::Net(net) => {
-                let (frontend, waiting) = (&mut net.tx, &mut net.waiting);
+                let Net { card, waiting, .. } = net;
+                let role = card.role(queue);
                 batch(|| {
                     let Some((memory, ring)) = vring.parts() else { return Ok(false) };
+                    let Role::Transmit(pair) = role else {
+                        let served = role == Role::Control
+                            && card.serve_control(memory, ring).map_err(|e| e.to_string())?;
+                        answered |= served;
+                        return Ok(served);
+                    };
+                    let Some(frontend) = card.transmit(pair) else { return Ok(false) };
                     match frontend.next_packet(memory, ring).map_err(|e| e.to_string())? {
                         tx::Next::Packet(unit) => {
-                            waiting.push_back(Waiting { unit, queue, arrival: now });
+                            waiting.push_back(pair, Waiting { unit, queue, arrival: now });
                         }
                         tx::Next::Dropped => {
                             vring.note_returned(None);
@@ -336,9 +345,9 @@ impl Blk {
 }
 
 impl Net {
-    /// Whether nothing of the transmit queue is waiting.
+    /// Whether nothing of this queue is waiting.
     pub(super) fn is_drained(&self, queue: u16) -> bool {
-        queue == RX || self.tx.in_flight() == 0
+        self.card.in_flight(queue) == 0
     }
 }
 

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use moirai_devices::backend::uring::{Completion, Ring};
+use moirai_devices::net::Role;
 use moirai_scheduler::Nanos;
 
 use super::DeviceId;
@@ -44,7 +45,8 @@ pub(super) struct EventLoop {
     pub(super) poll_ns: Nanos,
     pub(super) polled_ns: Nanos,
     pub(super) sleeps: u64,
-    /// When there last was something to do.
+    /// When there last was something to do for a disk. Polling saves a disk's client the wake-up
+    /// between two requests; packets wait for the wire anyway.
     pub(super) active_at: Nanos,
     /// When misses were last attributed.
     pub(super) audited_at: Nanos,
@@ -63,9 +65,6 @@ impl EventLoop {
             let begin = now();
             let busy = self.turn(begin);
             let end = now();
-            if busy {
-                self.active_at = end;
-            }
             let polling = !busy && end.saturating_sub(self.active_at) < self.poll_ns;
             if polling {
                 self.polled_ns += end - begin;
@@ -104,7 +103,9 @@ impl EventLoop {
             busy |= self.serve_link(link);
         }
         for disk in 0..self.disks.len() {
-            busy |= self.serve_disk(disk);
+            if self.serve_disk(disk) {
+                (busy, self.active_at) = (true, now);
+            }
         }
         self.finish_turn();
         self.audit(now);
@@ -116,7 +117,7 @@ impl EventLoop {
     fn look(&mut self, now: Nanos) -> bool {
         let mut found = false;
         for device in self.devices.values_mut() {
-            for queue in device.request_queues() {
+            for queue in 0..device.queues() {
                 if !device.polled.get(usize::from(queue)).copied().unwrap_or(false) {
                     continue;
                 }
@@ -161,7 +162,10 @@ impl EventLoop {
                     self.watch_tap(link);
                 }
             }
-            Some(Token::Job(slot)) => self.step(slot, Some(result), now),
+            Some(Token::Job(slot)) => {
+                self.active_at = now;
+                self.step(slot, Some(result), now);
+            }
             None => {}
         }
     }
@@ -179,7 +183,7 @@ impl EventLoop {
             self.watch_kick(id, queue);
         }
         let Some(device) = self.devices.get_mut(&id) else { return };
-        if device.request_queues().contains(&queue) {
+        if device.gives_requests(queue) {
             device.poll(queue);
             if device.take(queue, now).new_head {
                 announce(&mut self.disks, &mut self.links, device, now);
@@ -196,13 +200,16 @@ impl EventLoop {
             .map(|link| self.backlog(link) || !self.links[link].is_free(now))
             .collect();
         for device in self.devices.values_mut() {
-            if let Body::Net(net) = &device.body
-                && links.get(net.link).copied().unwrap_or(false)
-            {
-                continue;
-            }
-            for queue in device.request_queues() {
-                if device.arm(queue) {
+            let later = |device: &Device, queue| match &device.body {
+                Body::Net(net) => {
+                    let busy = links.get(net.link).copied().unwrap_or(false);
+                    // A driver waits for the answer to a command, however busy the link is.
+                    busy && net.card.role(queue) != Role::Control
+                }
+                Body::Blk(_) => false,
+            };
+            for queue in 0..device.queues() {
+                if !later(device, queue) && device.arm(queue) {
                     device.poll(queue);
                     arrived = true;
                 }

@@ -3,8 +3,8 @@
 
 use moirai_devices::backend::Link as _;
 use moirai_devices::backend::tap::Tap;
-use moirai_devices::net::MacAddr;
 use moirai_devices::net::tx::TxPacket;
+use moirai_devices::net::{MacAddr, wire};
 use moirai_scheduler::{Account, ClientId, Head, Nanos, Pick, Policy};
 
 use super::DeviceId;
@@ -13,10 +13,6 @@ use super::pacer::Pacer;
 
 /// Room for the largest packet a TAP can give: vnet header, jumbo frame.
 const RECEIVE_BYTES: usize = 65_562 + 12;
-
-/// Bytes on the wire beside the IP packet: Ethernet header (14), preamble and start delimiter (8),
-/// frame check sequence (4), gap between frames (12).
-const FRAMING_BYTES: u64 = 38;
 
 /// One link and the clients that share it.
 pub(super) struct Link {
@@ -44,7 +40,8 @@ impl Link {
     ) -> Self {
         let pacer = Pacer::new(rate_bps);
         // Whoever wakes may have to wait for one packet of somebody else.
-        policy.set_blocking(pacer.wire_time(u64::from(mtu) + FRAMING_BYTES));
+        let largest = wire::largest_packet(mtu, tap.offload().segments());
+        policy.set_blocking(pacer.wire_time(largest));
         Self {
             name,
             mtu,

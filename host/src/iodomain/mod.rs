@@ -12,7 +12,7 @@
 //! | `commands.rs` | attach, change, detach, snapshot |
 //! | `device.rs` | one tenant's device: vhost-user session, frontend, requests taken off its ring |
 //! | `disk.rs` | whose request goes to a disk; `meter.rs`: what it has cost |
-//! | `link.rs` | whose packet goes to a link; `pacer.rs`: when the link is free |
+//! | `link.rs` | whose packet goes to a link; `pacer.rs`: when the link is free; `backlog.rs`: which of a device's packets is next |
 //! | `populate.rs`, `background.rs` | guest memory made present, and unmapped, off the loop |
 //! | `audit.rs` | whose misses were the machine's |
 //! | `handle.rs` | what the rest of the host service holds |
@@ -24,6 +24,7 @@
 
 mod audit;
 mod background;
+mod backlog;
 mod commands;
 mod device;
 mod disk;
@@ -121,6 +122,9 @@ pub struct NetSpec {
     pub link: String,
     /// Its address; also the only one it may send from.
     pub mac: [u8; 6],
+    /// Pairs of queues, 1 to [`MAX_PAIRS`](moirai_devices::net::MAX_PAIRS); there is a control queue
+    /// after them.
+    pub pairs: u16,
     /// What the tenant is promised of the link's transmission time.
     pub contract: Contract,
     /// The backend's end of the vhost-user connection.

@@ -3,7 +3,6 @@
 use std::os::unix::net::UnixStream;
 
 use moirai_devices::blk;
-use moirai_devices::net::rx;
 use moirai_devices::vhost::{Event, Session};
 use moirai_scheduler::Nanos;
 use rustix::fd::AsFd;
@@ -42,7 +41,7 @@ impl EventLoop {
         match event {
             Event::Memory(memory) => device.memory = populate(self.core, &memory),
             Event::Features(features) => match &mut device.body {
-                Body::Net(net) => net.rx = rx::Frontend::new(features),
+                Body::Net(net) => net.card.set_features(features),
                 Body::Blk(blk) => {
                     blk.frontends.iter_mut().for_each(|it| it.set_features(features));
                 }
@@ -102,7 +101,7 @@ impl EventLoop {
         device.unsignalled.fill(false);
         match &mut device.body {
             Body::Blk(blk) => blk.frontends.iter_mut().for_each(blk::Frontend::abandon),
-            Body::Net(net) => net.tx.abandon(),
+            Body::Net(net) => net.card.abandon(),
         }
         tracing::info!(tenant = %device.tenant, "a peer has connected");
         self.watch_session(id);

@@ -6,11 +6,11 @@
 use moirai_devices::backend::{Job, Step, Storage as _};
 use moirai_devices::blk::Outcome;
 use moirai_devices::net::tx::TxPacket;
-use moirai_devices::net::{MacAddr, VNET_HEADER_LEN, VnetHeader, rx};
+use moirai_devices::net::{MacAddr, Role, VNET_HEADER_LEN, VnetHeader, rx};
 use moirai_scheduler::{Head, Nanos};
 
 use super::DeviceId;
-use super::device::{Body, Device, RX, Waiting};
+use super::device::{Body, Device, Net, Waiting};
 use super::disk::Disk;
 use super::event_loop::EventLoop;
 use super::link::Link;
@@ -19,8 +19,9 @@ use super::populate::{OFFLOAD_BYTES, Presence};
 use super::token::Token;
 use crate::dispatcher::now;
 
-/// Packets taken from a TAP in one turn.
+/// Packets, and about how many bytes, taken from a TAP in one turn.
 const RECEIVE_BURST: usize = 64;
+const RECEIVE_BURST_BYTES: usize = RECEIVE_BURST * 1514;
 /// Packets given to a link in one turn; only a loop that is late sends more than one.
 const SEND_BURST: usize = 64;
 
@@ -163,16 +164,18 @@ impl EventLoop {
             link.send(pick, &unit, begin);
             sent = true;
             let bytes = unit.payload.len_bytes();
-            net.tx.counters.copied_by_kernel_bytes += bytes;
             let head = packet_head(net.waiting.front(), link);
             link.head(id, head, begin);
             device.usage.completed += 1;
             device.usage.bytes += bytes;
             let parts = device.session.queue(queue).and_then(|vring| vring.parts());
-            if let Some((memory, ring)) = parts
-                && let Err(error) = net.tx.complete(memory, ring, unit.token)
+            if let (Some((memory, ring)), Role::Transmit(pair)) = (parts, net.card.role(queue))
+                && let Some(frontend) = net.card.transmit(pair)
             {
-                device.fail(queue, error.to_string());
+                frontend.counters.copied_by_kernel_bytes += bytes;
+                if let Err(error) = frontend.complete(memory, ring, unit.token) {
+                    device.fail(queue, error.to_string());
+                }
             }
             device.mark(queue);
             let end = now();
@@ -186,8 +189,13 @@ impl EventLoop {
     /// Brings packets that came in to the guests they are for.
     pub(super) fn receive(&mut self, place: usize) -> bool {
         let Some(link) = self.links.get_mut(place).filter(|link| link.unread) else { return false };
+        let mut bytes = 0;
         for _ in 0..RECEIVE_BURST {
+            if bytes >= RECEIVE_BURST_BYTES {
+                break;
+            }
             let Some(length) = link.receive() else { break };
+            bytes += length;
             let packet = link.buffer.get(..length).unwrap_or_default();
             let Some((header, frame)) = packet.split_first_chunk::<VNET_HEADER_LEN>() else {
                 continue;
@@ -203,7 +211,7 @@ impl EventLoop {
                 let theirs = destination.is_multicast() || link.owner(destination) == Some(id);
                 if theirs && let Some(device) = self.devices.get_mut(&id) {
                     claimed = true;
-                    deliver(device, &header, frame);
+                    deliver(device, destination, &header, frame);
                 }
             }
             link.unclaimed += u64::from(!claimed);
@@ -238,20 +246,28 @@ fn packet_head(first: Option<&Waiting<TxPacket>>, link: &Link) -> Option<Head> {
 }
 
 /// Copies a packet into a guest that has a buffer for it; else it is lost to that guest alone.
-fn deliver(device: &mut Device, header: &VnetHeader, frame: &[u8]) {
-    let running = device.runs(RX);
-    let Body::Net(net) = &mut device.body else { return };
-    let parts = device.session.queue(RX).and_then(|vring| vring.parts());
-    let Some((memory, ring)) = parts.filter(|_| running) else {
-        net.rx.counters.dropped_rx += 1;
+fn deliver(device: &mut Device, destination: MacAddr, header: &VnetHeader, frame: &[u8]) {
+    let Device { body: Body::Net(Net { card, .. }), running, failed, session, .. } = device else {
         return;
     };
-    match net.rx.deliver(memory, ring, header, frame) {
+    if !card.accepts(destination) {
+        return;
+    }
+    let runs = |queue| failed.is_none() && running.get(usize::from(queue)) == Some(&true);
+    let pair = card.pair_for(frame, runs);
+    let queue = pair.map_or(0, |pair| pair * 2);
+    let parts = session.queue(queue).and_then(|vring| vring.parts());
+    let Some(frontend) = card.receive(queue / 2) else { return };
+    let Some((memory, ring)) = parts.filter(|_| pair.is_some()) else {
+        frontend.counters.dropped_rx += 1;
+        return;
+    };
+    match frontend.deliver(memory, ring, header, frame) {
         Ok(rx::Delivery::Delivered) => {
             device.usage.received += 1;
-            device.mark(RX);
+            device.mark(queue);
         }
-        Ok(rx::Delivery::NoBuffers | rx::Delivery::TooLong) => {}
-        Err(error) => device.fail(RX, error.to_string()),
+        Ok(rx::Delivery::NoBuffers | rx::Delivery::TooLong | rx::Delivery::Malformed) => {}
+        Err(error) => device.fail(queue, error.to_string()),
     }
 }

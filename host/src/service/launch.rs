@@ -286,12 +286,14 @@ impl Attached {
             tenant: tenant.name.clone(),
             link: link.name.clone(),
             mac: net.mac,
+            pairs: net.queues,
             contract: net.contract,
             socket: ours,
         })?;
         let device = Device { part: Part::Net(index), group: link.group.clone(), id };
         tenant.with(|live| live.devices.push(device));
-        self.push(VIRTIO_NET, 2, theirs);
+        let control = 1;
+        self.push(VIRTIO_NET, net.queues * 2 + control, theirs);
         Ok(())
     }
 

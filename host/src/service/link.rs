@@ -4,10 +4,12 @@ use std::io;
 
 use moirai_devices::backend::netns::in_netns;
 use moirai_devices::backend::tap::{Tap, TapError};
+use moirai_devices::net::Offload;
 use rtnetlink::LinkUnspec;
 
 use super::netns;
 use super::state::{StateDir, StateError};
+use crate::config::document::OffloadName;
 use crate::config::model::Link;
 
 /// Why a link cannot be set up.
@@ -80,8 +82,17 @@ pub(super) fn open(link: &Link, state: &StateDir) -> Result<Tap, LinkError> {
 
 /// Does it in the namespace of the calling thread.
 fn open_here(link: &Link) -> Result<Tap, LinkError> {
-    let tap = Tap::open(&link.tap, true)
+    let wanted = match link.offload {
+        OffloadName::None => Offload::None,
+        OffloadName::Checksum => Offload::Checksum,
+        OffloadName::Segmentation => Offload::TcpAndUdp,
+    };
+    let tap = Tap::open(&link.tap, wanted)
         .map_err(|source| LinkError::Tap { link: link.name.clone(), source })?;
+    if tap.offload() < wanted {
+        let (link, offload) = (&link.name, tap.offload());
+        tracing::warn!(%link, ?wanted, ?offload, "the kernel does not know all offloads");
+    }
     let failed = |step, source| LinkError::Configure {
         link: link.name.clone(),
         tap: link.tap.clone(),

@@ -91,6 +91,7 @@ fn network(domain: &moirai_host::iodomain::IoDomain, last_byte: u8) -> (u32, Uni
         tenant: "guest".into(),
         link: "link".into(),
         mac: [2, 0, 0, 0, 0, last_byte],
+        pairs: 1,
         contract: contract(10, 5),
         socket: backend,
     };

@@ -4,6 +4,7 @@ use std::process::Command;
 
 use moirai_devices::backend::netns::in_netns;
 use moirai_devices::backend::tap::Tap;
+use moirai_devices::net::Offload;
 use moirai_host::dispatcher::StallLog;
 use moirai_host::iodomain::{DiskSpec, GroupSpec, IoDomain, LinkSpec};
 
@@ -19,7 +20,7 @@ impl Namespace {
 
     /// A TAP with the address 10.77.0.1/24 in here.
     pub(crate) fn tap(&self) -> Tap {
-        let tap = in_netns(&self.0, || Tap::open("tap0", true)).unwrap().unwrap();
+        let tap = in_netns(&self.0, || Tap::open("tap0", Offload::Checksum)).unwrap().unwrap();
         ip(&["-n", &self.0, "address", "add", "10.77.0.1/24", "dev", "tap0"]);
         ip(&["-n", &self.0, "link", "set", "tap0", "up"]);
         ip(&["-n", &self.0, "link", "set", "lo", "up"]);

@@ -8,7 +8,7 @@ use crate::backend::netns::in_netns;
 use crate::backend::tap::{Tap, TapError};
 use crate::backend::{Link, loopback};
 use crate::net::tx::{Frontend, Next, TxPacket};
-use crate::net::{MacAddr, Nic, VNET_HEADER_LEN, VnetHeader};
+use crate::net::{MacAddr, Nic, Offload, VNET_HEADER_LEN, VnetHeader};
 
 const MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
 
@@ -20,7 +20,9 @@ fn packet(payload: &[u8]) -> TxPacket {
     let len = u32::try_from(bytes.len()).unwrap();
     let mut driver = Driver::new(Arc::clone(&mem), 0, 16);
     driver.post(&[readable(DATA, 12), readable(DATA + 12, 20), readable(DATA + 32, len - 32)]);
-    let mut frontend = Frontend::new(Nic { mac: MAC, mtu: 1500, queue_size: 16 });
+    let offload = Offload::TcpAndUdp;
+    let mut frontend =
+        Frontend::new(Nic { mac: MAC, mtu: 1500, queue_size: 16, pairs: 1, offload });
     match frontend.next_packet(&mem, &mut driver.queue()).unwrap() {
         Next::Packet(packet) => packet,
         other => panic!("{other:?}"),
@@ -60,7 +62,7 @@ fn a_faulty_link_fails_as_planned() {
 #[test]
 fn names_that_interfaces_cannot_have_are_refused() {
     for name in ["", ".", "..", "a/b", "a b", "sixteen-letters!", "tap%d", "t\u{e4}p"] {
-        let error = Tap::open(name, true).unwrap_err();
+        let error = Tap::open(name, Offload::Checksum).unwrap_err();
         assert!(matches!(error, TapError::BadName(_)), "{name}: {error}");
     }
 }
@@ -96,7 +98,7 @@ impl Namespace {
     }
 
     fn open(&self, name: &str) -> Result<Tap, TapError> {
-        in_netns(&self.0, || Tap::open(name, true)).unwrap()
+        in_netns(&self.0, || Tap::open(name, Offload::Checksum)).unwrap()
     }
 }
 
