@@ -81,6 +81,11 @@ impl Machine {
             }
             // Keyboard controller: both buffers empty, ready for a command. Sleep: it never slept.
             RESET_PORT | SLEEP_CONTROL_PORT | SLEEP_STATUS_PORT => data.fill(0),
+            pci::ADDRESS_PORT..=pci::DATA_LAST => {
+                if let Some(bus) = &self.bus {
+                    bus.port_read(&self.devices, port, data);
+                }
+            }
             _ => {}
         }
     }

@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
@@ -53,7 +54,7 @@ fn launch(code: &Code) -> (Tenant, Arc<Mutex<Heard>>) {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let (heard, _) = serve(theirs);
     let device: OwnedFd = ours.into();
-    let image = file(&image(&code.0, Notes::Ring3));
+    let image = file(&image(&code.0, Notes::Pvh));
     let tenant = Tenant::launch_with(&spec, image, gates(1), vec![device]);
     tenant.running();
     (tenant, heard)
@@ -110,4 +111,22 @@ fn a_bar_on_ram_or_on_an_apic_changes_neither() {
     let (mut tenant, heard) = launch(&code);
     tenant.expect("alive\n");
     assert_eq!(kicks(&heard.lock().unwrap()), 1);
+}
+
+#[test]
+fn a_guest_finds_its_devices_through_ports_too() {
+    // mov edx, 0xcf8; mov eax, address; out dx, eax; mov edx, 0xcfe; in ax, dx; then both bytes of
+    // ax to the serial port.
+    let read_upper_half = |code: Code, address: u32| {
+        code.raw(&[0xba, 0xf8, 0x0c, 0, 0, 0xb8])
+            .raw(&address.to_le_bytes())
+            .raw(&[0xef, 0xba, 0xfe, 0x0c, 0, 0, 0x66, 0xed])
+            .raw(&[0xba, 0xf8, 3, 0, 0, 0xee, 0x88, 0xe0, 0xee])
+    };
+    let code = read_upper_half(Code::default(), 1 << 31 | 1 << 11);
+    let code = read_upper_half(code, 1 << 31 | 3 << 11).power_off();
+    let (mut tenant, _heard) = launch(&code);
+    let mut ids = [0; 4];
+    tenant.console.read_exact(&mut ids).unwrap();
+    assert_eq!(ids, [0x42, 0x10, 0xff, 0xff]);
 }
