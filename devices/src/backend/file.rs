@@ -4,7 +4,7 @@
 //! misaligned bounces through memory of ours; one whose place on the disk is misaligned, and every
 //! request where the file system has no O_DIRECT, goes through the page cache.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
@@ -28,6 +28,15 @@ pub struct FileId {
     pub device: u64,
     /// The inode; zero for a block device.
     pub inode: u64,
+}
+
+impl FileId {
+    pub(super) fn of(metadata: &Metadata) -> Self {
+        match metadata.rdev() {
+            0 => Self { device: metadata.dev(), inode: metadata.ino() },
+            device => Self { device, inode: 0 },
+        }
+    }
 }
 
 /// An open file and what is known of it.
@@ -79,10 +88,7 @@ impl DiskFile {
         let direct =
             buffered.ok().and_then(|again| Some((probe::make_direct(&file)?, Arc::new(again))));
         let discards = !read_only && probe::punches(&file, size_bytes);
-        let id = match metadata.rdev() {
-            0 => FileId { device: metadata.dev(), inode: metadata.ino() },
-            device => FileId { device, inode: 0 },
-        };
+        let id = FileId::of(&metadata);
         Ok(Self { file: Arc::new(file), direct, size_bytes, id, discards })
     }
 

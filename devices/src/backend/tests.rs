@@ -1,6 +1,10 @@
 //! Volumes and rings on the real kernel: from a chain in a guest's ring to its status byte.
 
+mod images;
 mod links;
+mod many;
+mod offload;
+mod stripes;
 mod volumes;
 
 use std::io;
@@ -60,9 +64,11 @@ impl Guest {
             self.turns = 0;
             while step == Step::Pending {
                 let completion = wait(&mut self.ring);
-                assert_eq!((completion.token, completion.more), (7, false));
+                assert_eq!((completion.token & 0xffff_ffff, completion.more), (7, false));
+                let token = completion.token;
                 self.turns += 1;
-                step = storage.completed(&mut self.ring, 7, &mut job, completion.result).unwrap();
+                step =
+                    storage.completed(&mut self.ring, token, &mut job, completion.result).unwrap();
             }
             let Step::Done(outcome) = step else { panic!("still pending") };
             let token = job.request.token;

@@ -189,6 +189,14 @@ impl Volume {
         }
     }
 
+    /// Whether its worker has something to do: a further request might have to wait for it.
+    pub fn is_busy(&self) -> bool {
+        match &self.shape {
+            Shape::Image(image) => image.is_busy(),
+            Shape::Raw | Shape::Striped(_) => false,
+        }
+    }
+
     fn all_discard(&self) -> bool {
         self.files.iter().all(DiskFile::discards)
     }

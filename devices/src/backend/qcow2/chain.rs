@@ -9,17 +9,18 @@ use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use imago::qcow2::Qcow2;
 use imago::raw::Raw;
 use imago::{FormatAccess, StorageOpenOptions};
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
-use rustix::fs::{Mode, OFlags, ResolveFlags, open, openat2};
+use rustix::fs::{FlockOperation, Mode, OFlags, ResolveFlags, flock, open, openat2};
 
 use super::error::ImageError;
 use super::header::{Header, HeaderError, MAX_CLUSTER_BYTES};
 use crate::backend::error::VolumeError;
-use crate::backend::file::{DiskFile, open_error};
+use crate::backend::file::{DiskFile, FileId, open_error};
 
 /// The storage that imago works on.
 pub(super) type Storage = imago::file::File;
@@ -31,6 +32,10 @@ pub(super) const MAX_LAYERS: usize = 16;
 /// The most memory that the tables of one image may take.
 const MAX_TABLES_BYTES: u64 = 512 << 20;
 
+/// How long an image may be locked by somebody else.
+const LOCK_TRIES: u32 = 40;
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
+
 /// An open image.
 pub(super) struct Chain {
     pub(super) access: Access,
@@ -41,6 +46,8 @@ pub(super) struct Chain {
     pub(super) header: Header,
     /// How many of the files belong to the top layer.
     pub(super) top_files: usize,
+    /// Keep these until the last table has been written: they hold the locks.
+    pub(super) locks: Vec<File>,
 }
 
 /// One layer that was opened.
@@ -80,16 +87,19 @@ pub(super) fn open_chain(root: &Path, path: &Path, read_only: bool) -> Result<Ch
     loop {
         let read_only = read_only || !layers.is_empty();
         let name = root.path.join(&place).display().to_string();
-        let layer = root.layer(file, name, &place, format, read_only)?;
-        if layers.iter().any(|above| above.disk_file.id() == layer.disk_file.id()) {
-            return Err(ImageError::Loop(top_name(&layers, &layer)).into());
+        let id = FileId::of(&file.metadata().map_err(failed(&name))?);
+        if let Some(top) = layers.first()
+            && layers.iter().any(|above| above.disk_file.id() == id)
+        {
+            return Err(ImageError::Loop(top.name.clone()).into());
         }
+        let layer = root.layer(file, name, &place, format, read_only)?;
         let backing = layer.header.as_ref().and_then(|header| header.backing.clone());
         let named = layer.header.as_ref().and_then(|header| header.backing_format.clone());
         layers.push(layer);
         let (Some(layer), Some(backing)) = (layers.last(), backing) else { break };
         if layers.len() == MAX_LAYERS {
-            let image = top_name(&layers, layer);
+            let image = layers.first().unwrap_or(layer).name.clone();
             return Err(ImageError::TooDeep { image, most: MAX_LAYERS }.into());
         }
         format = format_of(&layer.name, &backing, named.as_deref())?;
@@ -97,10 +107,6 @@ pub(super) fn open_chain(root: &Path, path: &Path, read_only: bool) -> Result<Ch
     }
     check_memory(&layers)?;
     assemble(layers, read_only)
-}
-
-fn top_name(layers: &[Layer], layer: &Layer) -> String {
-    layers.first().unwrap_or(layer).name.clone()
 }
 
 fn format_of(image: &str, name: &str, named: Option<&str>) -> Result<Format, ImageError> {
@@ -190,6 +196,7 @@ impl Root<'_> {
         format: Format,
         read_only: bool,
     ) -> Result<Layer, VolumeError> {
+        lock(&file, &name, read_only)?;
         let disk_file = DiskFile::new(file.try_clone().map_err(failed(&name))?, &name, read_only)?;
         if format == Format::Raw {
             return Ok(Layer { name, file, disk_file, header: None, data: None });
@@ -204,12 +211,31 @@ impl Root<'_> {
             Some(Some(data)) => {
                 let (found, file) = self.open_named(&name, place, data, read_only)?;
                 let found = self.path.join(found).display().to_string();
+                lock(&file, &found, read_only)?;
                 let copy = file.try_clone().map_err(failed(&found))?;
                 Some((file, DiskFile::new(copy, &found, read_only)?))
             }
         };
         Ok(Layer { name, file, disk_file, header: Some(header), data })
     }
+}
+
+/// Nobody of this host writes an image that somebody else has open; its last owner may still be busy
+/// with closing it.
+fn lock(file: &File, name: &str, read_only: bool) -> Result<(), VolumeError> {
+    let how = if read_only {
+        FlockOperation::NonBlockingLockShared
+    } else {
+        FlockOperation::NonBlockingLockExclusive
+    };
+    for _ in 0..LOCK_TRIES {
+        match flock(file, how) {
+            Ok(()) => return Ok(()),
+            Err(errno) if errno == rustix::io::Errno::WOULDBLOCK => std::thread::sleep(LOCK_PAUSE),
+            Err(errno) => return Err(failed(name)(errno.into())),
+        }
+    }
+    Err(ImageError::InUse(name.to_owned()).into())
 }
 
 /// Reads and checks the header and the level-1 table.
@@ -246,7 +272,7 @@ fn reopen(file: &File, read_only: bool, direct: bool) -> io::Result<File> {
 
 /// Gives the open layers to imago, from the deepest up.
 fn assemble(layers: Vec<Layer>, read_only: bool) -> Result<Chain, VolumeError> {
-    let mut files = Vec::new();
+    let (mut files, mut locks) = (Vec::new(), Vec::new());
     let mut below: Option<Arc<Access>> = None;
     let count = layers.len();
     for (height, layer) in layers.into_iter().rev().enumerate() {
@@ -256,6 +282,7 @@ fn assemble(layers: Vec<Layer>, read_only: bool) -> Result<Chain, VolumeError> {
         let library = |source| ImageError::Library { image: name.clone(), source };
         let main = storage(&file, &disk_file, writable).map_err(library)?;
         files.push(disk_file);
+        locks.push(file);
         let Some(header) = header else {
             let raw = guarded(&name, || Raw::open_image(main, false))?.map_err(library)?;
             below = Some(Arc::new(FormatAccess::new(raw)));
@@ -268,12 +295,13 @@ fn assemble(layers: Vec<Layer>, read_only: bool) -> Result<Chain, VolumeError> {
         let data = data.map(|(file, disk_file)| {
             let opened = storage(&file, &disk_file, writable);
             files.push(disk_file);
+            locks.push(file);
             opened
         });
         image.set_data_file(data.transpose().map_err(library)?);
         let access = FormatAccess::new(image);
         if top {
-            return Ok(Chain { access, files, header, top_files });
+            return Ok(Chain { access, files, header, top_files, locks });
         }
         below = Some(Arc::new(access));
     }

@@ -55,6 +55,9 @@ pub enum ImageError {
         /// Its backing file.
         name: String,
     },
+    /// Another volume, or another program that locks it.
+    #[error("image {0} is in use, and one of its users writes it")]
+    InUse(String),
     /// A file is below itself.
     #[error("the backing files of {0} form a loop")]
     Loop(String),

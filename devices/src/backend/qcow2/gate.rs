@@ -54,6 +54,11 @@ impl Gate {
         true
     }
 
+    /// Whether nobody would be let in now.
+    pub(super) fn is_closed(&self) -> bool {
+        self.alone || self.queued > 0
+    }
+
     /// A request is over, or does not want in any more.
     pub(super) fn leave(&mut self, pass: &mut Pass) {
         match std::mem::take(pass) {

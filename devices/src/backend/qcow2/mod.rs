@@ -81,7 +81,8 @@ impl Image {
         path: &Path,
         read_only: bool,
     ) -> Result<(Self, Vec<DiskFile>), VolumeError> {
-        let Chain { access, files, header, top_files } = chain::open_chain(root, path, read_only)?;
+        let Chain { access, files, header, top_files, locks } =
+            chain::open_chain(root, path, read_only)?;
         let failed =
             |source| VolumeError::Io { path: root.join(path).display().to_string(), source };
         let align = u64::from(files.iter().map(DiskFile::align).max().unwrap_or(1)).max(512);
@@ -101,6 +102,7 @@ impl Image {
             align: if direct { align } else { 0 },
             discards: header.version > 2,
             reserved: [(0, cluster_bytes), (header.l1_offset, l1_end)],
+            _locks: locks,
         };
         let image = Self {
             tasks,
@@ -132,6 +134,11 @@ impl Image {
     /// Whether discarding gives space back (not in version 2).
     pub(super) fn discards(&self) -> bool {
         self.discards
+    }
+
+    /// Whether the worker has a task, or a request waits to have the image to itself.
+    pub(super) fn is_busy(&self) -> bool {
+        self.outstanding > 0 || self.gate.is_closed()
     }
 
     /// How many of its files belong to the top layer.

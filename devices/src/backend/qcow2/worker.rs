@@ -6,6 +6,7 @@
 //! this image fail for good and nothing else. Guests' bytes pass through memory of ours, so that
 //! what is written is what was read, whatever the guest does to its memory meanwhile.
 
+use std::fs::File;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
@@ -42,6 +43,8 @@ pub(super) struct Core {
     /// What of the top layer's file is no data: header and level-1 table, from and to.
     pub(super) reserved: [(u64, u64); 2],
     pub(super) buffer: IoBuffer,
+    /// The locked files; dropped after `access` has written its last.
+    pub(super) _locks: Vec<File>,
 }
 
 /// Where a range is: extents if all of it can go past imago, and what was learnt by looking.
@@ -118,7 +121,9 @@ impl Core {
             Op::WriteZeroes(range) if range.unmap && self.discards && len > 0 => {
                 self.access.discard_to_zero(offset, len)?;
             }
-            Op::WriteZeroes(_) => self.access.write_zeroes(offset, len)?,
+            Op::WriteZeroes(_) if self.discards => self.access.write_zeroes(offset, len)?,
+            // Version 2 has no clusters of zeros.
+            Op::WriteZeroes(_) => self.write_zeros(offset, len)?,
         }
         Ok(Answer::Done { outcome: Outcome::Ok, copied_bytes, windows })
     }
@@ -145,6 +150,15 @@ impl Core {
             let len = usize::try_from(part.len_bytes()).unwrap_or(0);
             part.copy_to(self.buffer.as_mut_range(0..len).into_slice());
             self.access.write(self.buffer.as_ref_range(0..len), offset + at)?;
+        }
+        Ok(())
+    }
+
+    fn write_zeros(&mut self, offset: u64, len: u64) -> io::Result<()> {
+        self.buffer.as_mut().into_slice().fill(0);
+        for at in (0..len).step_by(CHUNK_BYTES) {
+            let piece = usize::try_from(len - at).unwrap_or(usize::MAX).min(CHUNK_BYTES);
+            self.access.write(self.buffer.as_ref_range(0..piece), offset + at)?;
         }
         Ok(())
     }
