@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub use super::machine::{Args, TenantTable, TransportName, VsockTable};
-use super::units::{Rate, Time};
+use super::units::{Rate, Size, Time};
 
 /// A whole configuration of a Moirai host.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema, ToSchema)]
@@ -233,9 +233,22 @@ pub struct VolumeTable {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub volume: Option<PathBuf>,
+    /// Instead of `volume`: several files in turn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stripe: Option<StripeTable>,
+    /// What the file is. Default `raw`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<FormatName>,
     /// Refuse writes. Default false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub readonly: Option<bool>,
+    /// Request queues, 1 to 16; as many as virtual CPUs are of use. Default 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queues: Option<u16>,
+    /// Serial number, up to 20 printable ASCII characters. Default: the tenant's name and the
+    /// volume's number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serial: Option<String>,
     /// See `[tenant.cpu]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub period: Option<Time>,
@@ -251,6 +264,32 @@ pub struct VolumeTable {
     /// See `[tenant.cpu]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub extra: Option<Extra>,
+}
+
+/// How a volume's file is to be read. Never guessed.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum FormatName {
+    /// The file is the disk.
+    #[default]
+    Raw,
+    /// A qcow2 image, with the backing files that it names.
+    Qcow2,
+}
+
+/// `stripe`: several files that together are one volume.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StripeTable {
+    /// Files below the disk's path, 2 to 64, all of the same size.
+    #[schema(value_type = Vec<String>)]
+    pub files: Vec<PathBuf>,
+    /// How much lies on one file before it is the next one's turn: 4K to 64M, a multiple of 4K.
+    /// Default 64K.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<Size>,
 }
 
 /// `[[tenant.net]]`: a network interface and its contract on the link.

@@ -22,6 +22,7 @@ pub mod model;
 mod problem;
 mod tenant;
 pub mod units;
+mod volume_check;
 
 use std::path::{Path, PathBuf};
 

@@ -140,12 +140,37 @@ pub struct Tenant {
 pub struct Volume {
     /// Index in [`Config::disks`].
     pub disk: usize,
-    /// The file or device itself.
+    /// The file or device itself; of a stripe set, the first one.
     pub path: PathBuf,
+    /// What it is.
+    pub kind: VolumeKind,
     /// Writes are refused.
     pub readonly: bool,
+    /// Request queues, 1 to 16.
+    pub queues: u16,
+    /// What the guest reads as its serial number, up to 20 bytes.
+    pub serial: String,
     /// Contract on the disk.
     pub contract: Contract,
+}
+
+/// What a volume is made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum VolumeKind {
+    /// One file or device.
+    Raw,
+    /// A qcow2 image.
+    Qcow2 {
+        /// The folder that all it names has to be below.
+        root: PathBuf,
+    },
+    /// Several files in turn.
+    Striped {
+        /// All of them.
+        files: Vec<PathBuf>,
+        /// How much lies on one before it is the next one's turn, in bytes.
+        unit: u64,
+    },
 }
 
 /// A network interface of a tenant.

@@ -3,14 +3,14 @@
 //! Split from [`super::check`] because tenants also arrive later, through the API.
 
 use moirai_devices::net::MAX_PAIRS;
-use std::path::{Component, Path};
 
 use super::check::{Problems, numbered, unique};
 use super::contract::{Scope, resolve};
-use super::document::{NetTable, TenantTable, VolumeTable};
+use super::document::{NetTable, TenantTable};
 use super::machine_check as machine;
-use super::model::{Config, Net, Tenant, Volume};
+use super::model::{Config, Net, Tenant};
 use super::problem::Problem;
+use super::volume_check;
 
 /// Checks tenants that are to join the host of `config`; paths begin with `tenant[N]`.
 ///
@@ -49,7 +49,11 @@ fn check_one(
     let cpu = resolve(&table.cpu.unwrap_or_default(), scope, &format!("{at}.cpu"));
     let cpu = problems.note(cpu);
     let volumes: Vec<_> = numbered("disk", &table.disk)
-        .map(|(part, volume)| check_volume(config, volume, &format!("{at}.{part}"), problems))
+        .enumerate()
+        .map(|(number, (part, volume))| {
+            let at = format!("{at}.{part}");
+            volume_check::check(config, &table.name, number, volume, &at, problems)
+        })
         .collect();
     let nets: Vec<_> = table
         .net
@@ -77,38 +81,6 @@ fn check_one(
         loads,
         table: table.clone(),
     })
-}
-
-fn check_volume(
-    config: &Config,
-    table: &VolumeTable,
-    at: &str,
-    problems: &mut Problems,
-) -> Option<Volume> {
-    let named = config.disks.iter().enumerate().find(|(_, disk)| disk.name == table.disk);
-    let Some((index, disk)) = named else {
-        let names = config.disks.iter().map(|disk| disk.name.as_str());
-        unknown("disk", &table.disk, names, &format!("{at}.disk"), problems);
-        return None;
-    };
-    let path = match &table.volume {
-        None => disk.path.clone(),
-        Some(volume) if stays_below(volume) => disk.path.join(volume),
-        Some(volume) => {
-            let message = format!("the volume {} is not below its disk's path", volume.display());
-            let help = "write a path relative to the disk's path, without \"..\"";
-            problems.add(format!("{at}.volume"), message, help);
-            return None;
-        }
-    };
-    let contract = resolve(&table.contract(), Scope::Disk { bandwidth: disk.bandwidth }, at);
-    let contract = problems.note(contract)?;
-    Some(Volume { disk: index, path, readonly: table.readonly.unwrap_or(false), contract })
-}
-
-fn stays_below(volume: &Path) -> bool {
-    volume.components().all(|part| matches!(part, Component::Normal(_)))
-        && volume.components().next().is_some()
 }
 
 fn check_net(
@@ -145,7 +117,7 @@ fn check_net(
     Some(Net { link: index, mac, queues, contract: problems.note(contract)? })
 }
 
-fn unknown<'a>(
+pub(super) fn unknown<'a>(
     kind: &str,
     name: &str,
     known: impl Iterator<Item = &'a str>,

@@ -22,8 +22,6 @@ use crate::dispatcher::own_cpu_time;
 /// Largest ring a driver may use.
 const BLK_QUEUE_SIZE: u16 = 256;
 const NET_QUEUE_SIZE: u16 = 1024;
-/// Request queues of a virtio-blk device.
-const BLK_QUEUES: u16 = 1;
 
 impl EventLoop {
     /// Takes all commands that wait.
@@ -54,20 +52,21 @@ impl EventLoop {
         let unknown = || IoDomainError::UnknownResource { kind: "disk", name: spec.disk.clone() };
         let place = self.disks.iter().position(|disk| disk.name == spec.disk);
         let place = place.ok_or_else(unknown)?;
-        let disk = spec.volume.disk(BLK_QUEUES, BLK_QUEUE_SIZE);
+        let disk = spec.volume.disk(spec.queues, BLK_QUEUE_SIZE);
         let session = session(spec.socket, disk.profile())?;
         if let Some(disk) = self.disks.get_mut(place) {
             admit(disk.policy(), id, spec.contract, now).map_err(IoDomainError::Policy)?;
         }
-        let frontends = (0..BLK_QUEUES).map(|_| blk::Frontend::new(disk.clone())).collect();
+        let frontends = (0..spec.queues).map(|_| blk::Frontend::new(disk.clone())).collect();
         let body = Body::Blk(Blk {
             disk: place,
             volume: spec.volume,
             frontends,
             waiting: std::collections::VecDeque::new(),
+            unfinished: std::collections::VecDeque::new(),
             in_flight: 0,
         });
-        let queues = usize::from(BLK_QUEUES);
+        let queues = usize::from(spec.queues);
         self.enlist(Device::new(id, spec.tenant, spec.contract, session, body, queues));
         Ok(())
     }
@@ -117,6 +116,7 @@ impl EventLoop {
         let account =
             self.policy_of(id)?.remove(ClientId(id.0), now).map_err(IoDomainError::Policy)?;
         self.unwatch(id);
+        self.abandon_unfinished(id, now);
         if let Some(device) = self.devices.remove(&id) {
             if let Body::Net(net) = &device.body
                 && let Some(link) = self.links.get_mut(net.link)

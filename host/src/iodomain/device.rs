@@ -86,6 +86,9 @@ pub(super) struct Blk {
     pub(super) volume: Volume,
     pub(super) frontends: Vec<blk::Frontend>,
     pub(super) waiting: VecDeque<Waiting<blk::Request>>,
+    /// Requests in the disk of which only some parts were begun, by their numbers there; the rest goes
+    /// before what is waiting.
+    pub(super) unfinished: VecDeque<Waiting<u32>>,
     pub(super) in_flight: usize,
 }
 
@@ -324,7 +327,16 @@ impl Device {
 
 impl Blk {
     /// What the scheduler may know of the first waiting request.
+    ///
+    /// None while its image's worker is busy: what would wait for it must not take up the disk's
+    /// depth, which is others', too.
     pub(super) fn head(&self) -> Option<Head> {
+        if self.volume.is_busy() {
+            return None;
+        }
+        if let Some(first) = self.unfinished.front() {
+            return Some(Head { cost: 0, arrival: first.arrival, position: 0 });
+        }
         self.waiting.front().map(|first| {
             let position = match &first.unit.op {
                 blk::Op::Read { offset_bytes } | blk::Op::Write { offset_bytes, .. } => {

@@ -19,7 +19,8 @@ use super::disk::Disk;
 use super::handle::Command;
 use super::link::Link;
 use super::populate::Presence;
-use super::serve::{InFlight, announce};
+use super::requests::InFlight;
+use super::serve::announce;
 use super::token::Token;
 use crate::dispatcher::{StallLog, now};
 use crate::mailbox::Inbox;
@@ -164,7 +165,7 @@ impl EventLoop {
             }
             Some(Token::Job(slot)) => {
                 self.active_at = now;
-                self.step(slot, Some(result), now);
+                self.step(slot, Some((token, result)), now);
             }
             None => {}
         }

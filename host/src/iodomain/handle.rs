@@ -41,6 +41,7 @@ pub(super) enum Command {
 pub struct IoDomain {
     mailbox: Mailbox<Command>,
     next_id: AtomicU32,
+    core: Option<usize>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -53,6 +54,7 @@ impl IoDomain {
         let (mailbox, inbox) = mailbox().map_err(IoDomainError::Setup)?;
         let (disks, links) = resources(&spec.name, spec.disks, spec.links)?;
         let (report, started) = sync_channel(1);
+        let core = spec.core;
         let thread = std::thread::Builder::new().name(format!("io-{}", spec.name)).spawn({
             move || {
                 let ready = spec
@@ -94,7 +96,7 @@ impl IoDomain {
         });
         let thread = thread.map_err(IoDomainError::Setup)?;
         match started.recv() {
-            Ok(Ok(())) => Ok(Self { mailbox, next_id: AtomicU32::new(0), thread: Some(thread) }),
+            Ok(Ok(())) => Ok(Self { mailbox, next_id: AtomicU32::new(0), core, thread: Some(thread) }),
             Ok(Err(error)) => Err(IoDomainError::Setup(error)),
             Err(_) => Err(IoDomainError::Gone),
         }
@@ -103,8 +105,18 @@ impl IoDomain {
     /// Serves a virtio-blk device from now on.
     ///
     /// # Errors
-    /// If the disk is unknown or full.
-    pub fn attach_blk(&self, spec: BlkSpec) -> Result<DeviceId, IoDomainError> {
+    /// If the disk is unknown or full, or there is no thread for an image's worker.
+    pub fn attach_blk(&self, mut spec: BlkSpec) -> Result<DeviceId, IoDomainError> {
+        if let Some(worker) = spec.volume.take_worker() {
+            let core = self.core;
+            // In the fair class on the loop's core: it inflates and waits, and must neither hold up
+            // the loop nor take time from anybody's contract.
+            let thread = std::thread::Builder::new().name("image".into()).spawn(move || {
+                let _ = core.map(|core| pin(0, core));
+                worker.run();
+            });
+            thread.map_err(IoDomainError::Setup)?;
+        }
         let id = self.new_id();
         self.ask(|reply| Command::AttachBlk(id, Box::new(spec), reply))?;
         Ok(id)

@@ -7,7 +7,8 @@
 //! | file | what it holds |
 //! | --- | --- |
 //! | `event_loop.rs` | the loop: who is asked when, when to sleep |
-//! | `serve.rs` | requests to disks, packets to links, packets to guests |
+//! | `requests.rs` | requests to disks |
+//! | `serve.rs` | packets to links, packets to guests |
 //! | `peers.rs` | what the vhost-user peers say, whom the loop listens to |
 //! | `commands.rs` | attach, change, detach, snapshot |
 //! | `device.rs` | one tenant's device: vhost-user session, frontend, requests taken off its ring |
@@ -35,6 +36,7 @@ mod meter;
 mod pacer;
 mod peers;
 mod populate;
+mod requests;
 mod serve;
 mod snapshot;
 mod token;
@@ -107,6 +109,8 @@ pub struct BlkSpec {
     pub disk: String,
     /// What the guest sees as its disk.
     pub volume: Volume,
+    /// Number of request queues, 1 to 16.
+    pub queues: u16,
     /// What the tenant is promised of the disk's time.
     pub contract: Contract,
     /// The backend's end of the vhost-user connection.

@@ -125,6 +125,7 @@ impl EventLoop {
     /// The peer is gone or broken: nothing of it is served any more until it is detached, or another
     /// one has connected.
     fn stop_serving(&mut self, id: DeviceId, now: Nanos) {
+        self.abandon_unfinished(id, now);
         let Some(device) = self.devices.get_mut(&id) else { return };
         device.left = true;
         if device.exported {

@@ -1,10 +1,8 @@
-//! Serving: requests to disks, packets to links, packets to guests.
+//! Serving: packets to links, packets to guests; [`super::requests`] serves disks.
 //!
-//! The scheduler of a disk or link says whose unit is next; this file takes it from its device,
-//! hands it on and tells the scheduler what is at the head of that device's queue now.
+//! The scheduler of a link says whose packet is next; this file takes it from its device, hands it
+//! on and tells the scheduler what is at the head of that device's queue now.
 
-use moirai_devices::backend::{Job, Step, Storage as _};
-use moirai_devices::blk::Outcome;
 use moirai_devices::net::tx::TxPacket;
 use moirai_devices::net::{MacAddr, Role, VNET_HEADER_LEN, VnetHeader, rx};
 use moirai_scheduler::{Head, Nanos};
@@ -14,9 +12,6 @@ use super::device::{Body, Device, Net, Waiting};
 use super::disk::Disk;
 use super::event_loop::EventLoop;
 use super::link::Link;
-use super::meter::Payer;
-use super::populate::{OFFLOAD_BYTES, Presence};
-use super::token::Token;
 use crate::dispatcher::now;
 
 /// Packets, and about how many bytes, taken from a TAP in one turn.
@@ -25,124 +20,7 @@ const RECEIVE_BURST_BYTES: usize = RECEIVE_BURST * 1514;
 /// Packets given to a link in one turn; only a loop that is late sends more than one.
 const SEND_BURST: usize = 64;
 
-/// A disk request in flight.
-pub(super) struct InFlight {
-    device: DeviceId,
-    disk: usize,
-    queue: u16,
-    payer: Payer,
-    arrival: Nanos,
-    job: Job,
-}
-
 impl EventLoop {
-    /// Gives requests to a disk as long as it takes them and somebody may be served.
-    pub(super) fn serve_disk(&mut self, place: usize) -> bool {
-        let mut served = false;
-        let Some(disk) = self.disks.get_mut(place) else { return false };
-        let mut now = now();
-        disk.settle(now);
-        while let Some(payer) = self.disks.get_mut(place).and_then(|disk| disk.pick(now)) {
-            served |= self.begin_request(place, payer, now);
-            let begin = now;
-            now = crate::dispatcher::now();
-            self.book_cpu(DeviceId(payer.client.0), now.saturating_sub(begin));
-        }
-        served
-    }
-
-    fn begin_request(&mut self, place: usize, payer: Payer, now: Nanos) -> bool {
-        let id = DeviceId(payer.client.0);
-        let device = self.devices.get_mut(&id);
-        let next = device.and_then(|device| match &mut device.body {
-            Body::Blk(blk) => {
-                let next = blk.waiting.pop_front()?;
-                blk.in_flight += 1;
-                Some((next, blk.head()))
-            }
-            Body::Net(_) => None,
-        });
-        let Some(disk) = self.disks.get_mut(place) else { return false };
-        let Some((Waiting { unit, queue, arrival }, head)) = next else {
-            disk.head(id, None, now);
-            return false;
-        };
-        disk.begin(payer);
-        disk.head(id, head, now);
-        let in_flight =
-            InFlight { device: id, disk: place, queue, payer, arrival, job: Job::new(unit) };
-        let slot = self.jobs.iter().position(Option::is_none).unwrap_or_else(|| {
-            self.jobs.push(None);
-            self.jobs.len() - 1
-        });
-        self.jobs[slot] = Some(in_flight);
-        // The number of jobs is bounded by the depths of the disks.
-        self.step(u32::try_from(slot).unwrap_or(u32::MAX), None, now);
-        true
-    }
-
-    /// Books time of this thread on the I/O account of the device that it was spent for.
-    fn book_cpu(&mut self, id: DeviceId, time: Nanos) {
-        if let Some(device) = self.devices.get_mut(&id) {
-            device.usage.io_cpu += time;
-        }
-    }
-
-    /// Moves a job on: starts it, or takes the result of its last operation.
-    pub(super) fn step(&mut self, slot: u32, result: Option<std::io::Result<u32>>, now: Nanos) {
-        let place = slot as usize;
-        let Some(mut in_flight) = self.jobs.get_mut(place).and_then(Option::take) else { return };
-        let token = Token::Job(slot).encode();
-        let device = self.devices.get_mut(&in_flight.device);
-        let present = device.as_ref().map(|device| device.memory.get()) == Some(Presence::Present);
-        self.ring.set_offload(if present { u64::MAX } else { OFFLOAD_BYTES });
-        let step = match device.map(|device| &mut device.body) {
-            Some(Body::Blk(blk)) => match result {
-                None => blk.volume.submit(&mut self.ring, token, &mut in_flight.job),
-                Some(result) => {
-                    blk.volume.completed(&mut self.ring, token, &mut in_flight.job, result)
-                }
-            },
-            // Its device was detached while it was in the disk.
-            _ => Ok(Step::Done(Outcome::IoError)),
-        };
-        match step {
-            Ok(Step::Pending) => self.jobs[place] = Some(in_flight),
-            Ok(Step::Done(outcome)) => self.end_request(in_flight, outcome, now),
-            Err(_) => {
-                self.jobs[place] = Some(in_flight);
-                self.stalled.push(slot);
-            }
-        }
-    }
-
-    fn end_request(&mut self, in_flight: InFlight, outcome: Outcome, now: Nanos) {
-        let InFlight { device, disk, queue, payer, arrival, job } = in_flight;
-        if let Some(disk) = self.disks.get_mut(disk) {
-            disk.settle(now);
-            disk.end(payer);
-        }
-        let Some(device) = self.devices.get_mut(&device) else { return };
-        let Body::Blk(blk) = &mut device.body else { return };
-        let begin = crate::dispatcher::now();
-        blk.in_flight = blk.in_flight.saturating_sub(1);
-        device.usage.completed += 1;
-        device.usage.bytes += job.request.buffers.len_bytes();
-        device.usage.latency_max = device.usage.latency_max.max(now.saturating_sub(arrival));
-        let frontend = blk.frontends.get_mut(usize::from(queue));
-        if let (Some(frontend), Some(vring)) = (frontend, device.session.queue(queue))
-            && let Some((memory, ring)) = vring.parts()
-        {
-            let head = job.request.token.head();
-            match frontend.complete(memory, ring, job.request.token, outcome) {
-                Ok(()) => vring.note_returned(Some(head)),
-                Err(error) => device.fail(queue, error.to_string()),
-            }
-        }
-        device.mark(queue);
-        device.usage.io_cpu += crate::dispatcher::now().saturating_sub(begin);
-    }
-
     /// Sends packets as long as the wire is free and somebody may be served.
     pub(super) fn serve_link(&mut self, place: usize) -> bool {
         let mut sent = false;

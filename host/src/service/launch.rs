@@ -6,10 +6,9 @@
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use moirai_devices::backend::Volume;
+use moirai_devices::backend::{FileId, Volume};
 use moirai_vmm::launch::{
     Boot, DeviceSpec, LaunchFds, LaunchSpec, Sandbox, SpawnError, kvm::KvmError, kvm::open_kvm,
     spawn,
@@ -62,7 +61,7 @@ impl Service {
     pub fn launch(&self, tables: &[TenantTable]) -> Result<Vec<TenantView>, ServiceError> {
         let specs = check_tenants(&self.shared.config, tables).map_err(ServiceError::Bad)?;
         let opened = open_all(&specs)?;
-        let tenants = self.enter(specs)?;
+        let tenants = self.enter(specs, &opened)?;
         for (tenant, opened) in tenants.iter().zip(opened) {
             if let Err(error) = start(&self.shared, tenant, opened) {
                 tracing::error!(tenant = tenant.name, %error, "cannot be started");
@@ -77,11 +76,15 @@ impl Service {
     }
 
     /// Admits the tenants and enters them under their names.
-    fn enter(&self, specs: Vec<model::Tenant>) -> Result<Vec<Arc<Tenant>>, ServiceError> {
+    fn enter(
+        &self,
+        specs: Vec<model::Tenant>,
+        opened: &[Opened],
+    ) -> Result<Vec<Arc<Tenant>>, ServiceError> {
         let mut tenants = lock(&self.tenants);
         let live: Vec<_> = tenants.values().filter(|old| old.phase() != Phase::Ended).collect();
         let mut problems = taken_names(&live, &specs);
-        problems.extend(shared_volumes(&live, &specs));
+        problems.extend(shared_files(&live, &specs, opened));
         if !problems.is_empty() {
             return Err(ServiceError::Bad(problems));
         }
@@ -95,7 +98,8 @@ impl Service {
             let help = "raise the limit of open files of the host service".to_owned();
             ServiceError::Bad(vec![Problem { path: String::new(), message, help }])
         })?;
-        for tenant in &entered {
+        for (tenant, opened) in entered.iter().zip(opened) {
+            tenant.with(|live| live.files = opened.volumes.iter().flat_map(Volume::files).collect());
             tenants.insert(tenant.name.clone(), Arc::clone(tenant));
         }
         Ok(entered)
@@ -142,23 +146,29 @@ fn taken_names(live: &[&Arc<Tenant>], specs: &[model::Tenant]) -> Vec<Problem> {
         .collect()
 }
 
-/// A volume that somebody writes belongs to one tenant only.
-fn shared_volumes(live: &[&Arc<Tenant>], specs: &[model::Tenant]) -> Vec<Problem> {
-    let canonical = |path: &PathBuf| path.canonicalize().unwrap_or_else(|_| path.clone());
-    let mut used = HashMap::<PathBuf, (String, bool)>::new();
+/// A file that somebody writes belongs to one volume only, whatever names it has: a volume, one of a
+/// stripe set, or one that an image is made of.
+fn shared_files(
+    live: &[&Arc<Tenant>],
+    specs: &[model::Tenant],
+    opened: &[Opened],
+) -> Vec<Problem> {
+    let mut used = HashMap::<FileId, (String, bool)>::new();
     for tenant in live {
-        for volume in tenant.with(|live| live.spec.volumes.clone()) {
-            used.insert(canonical(&volume.path), (tenant.name.clone(), volume.readonly));
-        }
+        let theirs = tenant.with(|live| live.files.clone());
+        used.extend(theirs.into_iter().map(|(file, written)| (file, (tenant.name.clone(), written))));
     }
     let mut problems = Vec::new();
-    for (index, spec) in specs.iter().enumerate() {
-        for (number, volume) in spec.volumes.iter().enumerate() {
-            let mine = (spec.name.clone(), volume.readonly);
-            let Some((user, readonly)) = used.insert(canonical(&volume.path), mine) else {
-                continue;
-            };
-            if !(readonly && volume.readonly) {
+    for (index, (spec, opened)) in specs.iter().zip(opened).enumerate() {
+        for (number, (volume, opened)) in spec.volumes.iter().zip(&opened.volumes).enumerate() {
+            let mut conflict = None;
+            for (file, written) in opened.files() {
+                match used.get(&file) {
+                    Some((user, theirs)) if written || *theirs => conflict = Some(user.clone()),
+                    _ => drop(used.insert(file, (spec.name.clone(), written))),
+                }
+            }
+            if let Some(user) = conflict {
                 problems.push(Problem {
                     path: format!("tenant[{index}].disk[{number}].volume"),
                     message: format!("{} is in use by {user}", volume.path.display()),
@@ -264,12 +274,13 @@ impl Attached {
             tenant: tenant.name.clone(),
             disk: disk.name.clone(),
             volume: opened,
+            queues: volume.queues,
             contract: volume.contract,
             socket: ours,
         })?;
         let device = Device { part: Part::Volume(index), group: disk.group.clone(), id };
         tenant.with(|live| live.devices.push(device));
-        self.push(VIRTIO_BLK, 1, theirs);
+        self.push(VIRTIO_BLK, volume.queues, theirs);
         Ok(())
     }
 

@@ -5,10 +5,10 @@ use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use moirai_devices::backend::Volume;
+use moirai_devices::backend::{Volume, VolumeError};
 
 use crate::config::Problem;
-use crate::config::model::Tenant;
+use crate::config::model::{self, Tenant, VolumeKind};
 
 /// Open files of a tenant.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ pub(super) fn open(tenant: &Tenant, path: &str) -> Result<Opened, Vec<Problem>> 
     });
     let mut volumes = Vec::new();
     for (index, volume) in tenant.volumes.iter().enumerate() {
-        match Volume::open(&volume.path, volume.readonly) {
+        match open_volume(volume) {
             Ok(opened) => {
                 if !opened.is_direct() {
                     let volume = volume.path.display();
@@ -44,17 +44,43 @@ pub(super) fn open(tenant: &Tenant, path: &str) -> Result<Opened, Vec<Problem>> 
                 }
                 volumes.push(opened);
             }
-            Err(error) => problems.push(Problem {
-                path: format!("{path}.disk[{index}].volume"),
-                message: error.to_string(),
-                help: "volumes are raw files or block devices below the disk's path".to_owned(),
-            }),
+            Err(error) => {
+                let (key, help) = match volume.kind {
+                    VolumeKind::Raw => {
+                        ("volume", "volumes are raw files or block devices below the disk's path")
+                    }
+                    VolumeKind::Qcow2 { .. } => (
+                        "volume",
+                        "an image and all that it names lie below the disk's path; `qemu-img info \
+                         --backing-chain` shows what it names",
+                    ),
+                    VolumeKind::Striped { .. } => {
+                        ("stripe", "the files of a stripe set exist and have the same size")
+                    }
+                };
+                problems.push(Problem {
+                    path: format!("{path}.disk[{index}].{key}"),
+                    message: error.to_string(),
+                    help: help.to_owned(),
+                });
+            }
         }
     }
     match image {
         Some(image) if problems.is_empty() => Ok(Opened { image, initrd, volumes }),
         _ => Err(problems),
     }
+}
+
+fn open_volume(volume: &model::Volume) -> Result<Volume, VolumeError> {
+    let readonly = volume.readonly;
+    let mut opened = match &volume.kind {
+        VolumeKind::Raw => Volume::open(&volume.path, readonly),
+        VolumeKind::Qcow2 { root } => Volume::open_qcow2(root, &volume.path, readonly),
+        VolumeKind::Striped { files, unit } => Volume::open_striped(files, *unit, readonly),
+    }?;
+    opened.set_serial(&volume.serial);
+    Ok(opened)
 }
 
 fn open_boot(tenant: &Tenant, path: &str) -> Result<File, Problem> {

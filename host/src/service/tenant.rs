@@ -7,6 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use moirai_devices::backend::FileId;
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::console::Console;
@@ -46,6 +47,8 @@ pub(super) struct Live {
     pub(super) uid: Option<u32>,
     pub(super) vcpus: Vec<Vcpu>,
     pub(super) devices: Vec<Device>,
+    /// The files of its volumes, and whether it writes them.
+    pub(super) files: Vec<(FileId, bool)>,
     /// Parts of the sandbox that could not be had.
     pub(super) missing: Vec<String>,
     pub(super) end: Option<End>,
@@ -84,6 +87,7 @@ impl Tenant {
             uid: None,
             vcpus: Vec::new(),
             devices: Vec::new(),
+            files: Vec::new(),
             missing: Vec::new(),
             end: None,
         };

@@ -28,6 +28,7 @@ fn a_guest_reads_its_volume_and_nobody_copies_the_payload() {
         tenant: "thrash".into(),
         disk: "disk".into(),
         volume: Volume::open(&path, true).unwrap(),
+        queues: 1,
         contract: contract(10, 2),
         socket: backend,
     };
@@ -135,6 +136,7 @@ fn a_film_is_streamed_without_a_copy_and_without_loss() {
         tenant: "streamer".into(),
         disk: "disk".into(),
         volume: Volume::open(&film, true).unwrap(),
+        queues: 1,
         contract: contract(50, 10),
         socket: backend,
     };
