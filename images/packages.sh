@@ -5,9 +5,9 @@
 # Does nothing where they are there already.
 set -euo pipefail
 declare -A need=(
-    [ffmpeg]=ffmpeg [fio]=fio [qemu-system-x86_64]=qemu-system-x86 [cc]=gcc
+    [ffmpeg]=ffmpeg [fio]=fio [qemu-system-x86_64]=qemu-system-x86 [qemu-img]=qemu-utils [cc]=gcc
     [ip]=iproute2 [ping]=iputils-ping [setpriv]=util-linux
-    [iperf3]=iperf3 [socat]=socat [mke2fs]=e2fsprogs [mmdebstrap]=mmdebstrap
+    [iperf3]=iperf3 [socat]=socat [ssh]=openssh-client [mke2fs]=e2fsprogs [mmdebstrap]=mmdebstrap
     [iasl]=acpica-tools
     [qemu-img]=qemu-utils [xz]=xz-utils [lz4]=lz4
 )
