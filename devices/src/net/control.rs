@@ -19,8 +19,8 @@ use super::offload::GUEST_OFFLOADS;
 use crate::memory::GuestMemory;
 use crate::ring::{self, Chain, RingError};
 
-/// Longest command that is read: two tables of 680 addresses.
-const LONGEST_COMMAND: usize = 8192;
+/// Longest command that is read: tables of 339 addresses.
+const LONGEST_COMMAND: usize = 2048;
 /// Group addresses that are kept. A card with more of them receives all groups.
 const MOST_GROUPS: usize = 64;
 const BROADCAST: MacAddr = MacAddr([0xff; 6]);

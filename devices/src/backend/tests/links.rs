@@ -75,10 +75,10 @@ fn a_namespace_that_does_not_exist_is_an_error() {
 }
 
 /// A network namespace that `ip` has made, deleted when dropped.
-struct Namespace(String);
+pub(super) struct Namespace(pub(super) String);
 
 impl Namespace {
-    fn new(purpose: &str) -> Option<Self> {
+    pub(super) fn new(purpose: &str) -> Option<Self> {
         let name = format!("moirai-{purpose}-{}", std::process::id());
         let made = Command::new("ip").args(["netns", "add", &name]).output();
         match made.map(|output| output.status.success()) {
@@ -92,13 +92,17 @@ impl Namespace {
     }
 
     /// Runs `ip` in the namespace.
-    fn ip(&self, arguments: &[&str]) -> String {
+    pub(super) fn ip(&self, arguments: &[&str]) -> String {
         let output = Command::new("ip").args(["-n", &self.0]).args(arguments).output().unwrap();
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
     fn open(&self, name: &str) -> Result<Tap, TapError> {
-        in_netns(&self.0, || Tap::open(name, Offload::Checksum)).unwrap()
+        self.open_with(name, Offload::Checksum)
+    }
+
+    pub(super) fn open_with(&self, name: &str, offload: Offload) -> Result<Tap, TapError> {
+        in_netns(&self.0, || Tap::open(name, offload)).unwrap()
     }
 }
 
@@ -121,6 +125,19 @@ fn a_tap_is_taken_by_one_only_and_goes_away_with_it() {
     drop(tap);
     assert!(!namespace.ip(&["link", "show"]).contains("mtap0"));
     namespace.open("mtap0").unwrap();
+}
+
+#[test]
+fn a_tap_has_the_offloads_that_it_was_asked_for() {
+    let Some(namespace) = Namespace::new("offload") else { return };
+    for offload in [Offload::None, Offload::Checksum, Offload::Tcp] {
+        assert_eq!(namespace.open_with("mtap0", offload).unwrap().offload(), offload);
+    }
+    let most = namespace.open_with("mtap0", Offload::TcpAndUdp).unwrap().offload();
+    if most == Offload::Tcp {
+        eprintln!("NOT TESTED HERE: this kernel's TAPs do not cut UDP");
+    }
+    assert!(most.segments());
 }
 
 #[test]
