@@ -51,6 +51,31 @@ fn a_pvh_guest_prints_and_resets() {
     assert_eq!(exit_reason(&tenant), ExitReason::Reset);
 }
 
+/// Linux jumps to the BIOS when it wants to reboot; what it finds there has to reset the machine.
+#[test]
+fn a_guest_that_jumps_to_the_reset_vector_resets() {
+    // From 32-bit code by way of a 16-bit segment: lgdt [gdt]; jmp 0x08:real; and there in 16-bit
+    // protected mode mov eax, cr0; and al, 0xfe; mov cr0, eax; jmp f000:fff0.
+    let gdt = 0x1_0100_u32;
+    let (real, pointer) = (0x1_0000_u32, 0x1_0110_u32);
+    let mut code = vec![0x0f, 0x01, 0x15];
+    code.extend(pointer.to_le_bytes());
+    code.push(0xea);
+    code.extend((real - 0x1_0000).to_le_bytes());
+    code.extend([8, 0]);
+    let to_real = [0x0f, 0x20, 0xc0, 0x24, 0xfe, 0x0f, 0x22, 0xc0, 0xea, 0xf0, 0xff, 0, 0xf0];
+    // Code of 16 bits at 64 KiB.
+    let table = [0u64, 0x0000_9a01_0000_ffff].map(u64::to_le_bytes).concat();
+    let mut table_pointer = 15u16.to_le_bytes().to_vec();
+    table_pointer.extend(gdt.to_le_bytes());
+    let data = [&table[..], &table_pointer].concat();
+    let more = [(u64::from(real), &to_real[..]), (u64::from(gdt), &data[..])];
+    let image = image_with(&code, Notes::Pvh, &more);
+    let tenant = Tenant::launch(&spec(), file(&image));
+    tenant.running();
+    assert_eq!(exit_reason(&tenant), ExitReason::Reset);
+}
+
 #[test]
 fn a_string_instruction_prints_a_whole_line() {
     for notes in [Notes::Ring3, Notes::Pvh] {

@@ -23,9 +23,10 @@ use moirai_abi::machine::{
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use crate::boot::ImageError;
+use crate::boot::firmware::RESET_VECTOR;
 use crate::launch::Transport;
 
-/// Guest physical addresses of the tables.
+/// Guest physical addresses of the tables; the last bytes are the reset vector's.
 pub const AREA: Range<u64> = 0xe_0000..0x10_0000;
 /// Guest physical address of the root pointer.
 pub const RSDP: u64 = AREA.start;
@@ -60,7 +61,7 @@ pub fn write(machine: &Machine, memory: &GuestMemoryMmap) -> Result<(), ImageErr
         return Err(ImageError::TooManyDevices(machine.devices));
     }
     let tables = build(machine);
-    if tables.len() as u64 > AREA.end - AREA.start {
+    if tables.len() as u64 > RESET_VECTOR - AREA.start {
         return Err(ImageError::StartInfo);
     }
     memory.write_slice(&tables, GuestAddress(AREA.start)).map_err(|_| ImageError::StartInfo)

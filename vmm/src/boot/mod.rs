@@ -9,6 +9,7 @@ pub mod bzimage;
 pub mod elf;
 mod error;
 pub mod file;
+pub mod firmware;
 mod initrd;
 mod memory_map;
 pub mod start_info;
@@ -93,6 +94,7 @@ pub fn load(guest: &Guest<'_>, memory: &GuestMemoryMmap) -> Result<Entry, ImageE
             devices: guest.devices,
         };
         acpi::write(&machine, memory)?;
+        firmware::write(memory)?;
     }
     Ok(entry)
 }

@@ -1,6 +1,8 @@
 //! The registers with which a vCPU starts.
 
-use kvm_bindings::{kvm_lapic_state, kvm_regs, kvm_segment, kvm_sregs, kvm_xcrs};
+use kvm_bindings::{
+    Msrs, kvm_lapic_state, kvm_msr_entry, kvm_regs, kvm_segment, kvm_sregs, kvm_xcrs,
+};
 use kvm_ioctls::{Error, VcpuFd};
 use moirai_abi::boot::{Ring3Note, TSS_SELECTOR, USER_CODE_SELECTOR, USER_DATA_SELECTOR};
 
@@ -27,6 +29,9 @@ const TYPE_CODE: u8 = 11;
 const TYPE_DATA: u8 = 3;
 const TYPE_BUSY_TSS: u8 = 11;
 
+const MSR_MTRR_DEFAULT_TYPE: u32 = 0x2ff;
+const MTRR_ENABLED_WRITE_BACK: u64 = 1 << 11 | 6;
+
 const LAPIC_SPURIOUS: usize = 0xf0;
 const LAPIC_LVT_LINT0: usize = 0x350;
 /// Enabled, spurious vector 255.
@@ -38,6 +43,7 @@ const LVT_MASKED: u32 = 0x1_0000;
 /// # Errors
 /// KVM refuses a state, for instance a page table beyond the physical address width.
 pub fn boot(vcpu: &VcpuFd, entry: Entry) -> Result<(), Error> {
+    set_lasting(vcpu)?;
     match entry {
         Entry::Pvh(address) => pvh(vcpu, address),
         Entry::Linux64(address) => linux64(vcpu, address),
@@ -51,7 +57,23 @@ pub fn boot(vcpu: &VcpuFd, entry: Entry) -> Result<(), Error> {
 /// # Errors
 /// KVM's refusal.
 pub fn wait_for_sipi(vcpu: &VcpuFd) -> Result<(), Error> {
+    set_lasting(vcpu)?;
     vcpu.set_lapic(&vcpu.get_lapic()?)
+}
+
+/// What firmware leaves behind and INIT does not touch.
+fn set_lasting(vcpu: &VcpuFd) -> Result<(), Error> {
+    // Where KVM itself runs under an emulator, it may not learn that the guest enables AVX, and would
+    // then neither save that state nor tell its size.
+    set_xcr0(vcpu)?;
+    // Memory is write-back by default. Linux without MTRRs does without PAT, too.
+    let default_type = kvm_msr_entry {
+        index: MSR_MTRR_DEFAULT_TYPE,
+        data: MTRR_ENABLED_WRITE_BACK,
+        ..Default::default()
+    };
+    let msrs = Msrs::from_entries(&[default_type]).map_err(|_| Error::new(libc::ENOMEM))?;
+    vcpu.set_msrs(&msrs).map(|_set| ())
 }
 
 fn pvh(vcpu: &VcpuFd, address: u32) -> Result<(), Error> {
@@ -113,7 +135,6 @@ fn ring3(vcpu: &VcpuFd, note: Ring3Note) -> Result<(), Error> {
     (sregs.cr0, sregs.cr3) = (CR0_LONG, note.page_table);
     (sregs.cr4, sregs.efer) = (CR4_LONG, EFER_LONG);
     vcpu.set_sregs(&sregs)?;
-    set_xcr0(vcpu)?;
     enable_lapic(vcpu)?;
     vcpu.set_regs(&kvm_regs {
         rip: note.entry,
