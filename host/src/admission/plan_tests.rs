@@ -89,3 +89,19 @@ fn a_changed_contract_takes_the_place_of_the_old_one_or_leaves_it() {
     ledger.release("a");
     assert_eq!(reserved(&ledger), Some(0));
 }
+
+#[test]
+fn large_packets_hold_up_a_link_longer_than_a_short_deadline_bears() {
+    let text = |offload| {
+        format!(
+            "[[link]]\nname = \"l\"\nrate = \"100Mbit/s\"\noffload = \"{offload}\"\n\
+             [[tenant]]\nname = \"a\"\nimage = \"i\"\n[[tenant.net]]\nlink = \"l\"\n\
+             period = \"20ms\"\nslice = \"1ms\"\ndeadline = \"6ms\"\n"
+        )
+    };
+    for offload in ["none", "checksum"] {
+        assert!(planned(&text(offload)).admitted, "{offload}");
+    }
+    assert!(!planned(&text("segmentation")).admitted);
+    assert!(planned(&text("segmentation").replace("6ms", "16ms")).admitted);
+}

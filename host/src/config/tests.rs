@@ -144,3 +144,29 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_link_says_what_it_does_for_its_guests_and_an_interface_how_many_queues_it_has() {
+    let what = |text: &str| {
+        let config = checked(text);
+        let link = config.links.first().expect("a link");
+        let net = config.tenants.first().and_then(|tenant| tenant.nets.first()).expect("a card");
+        (link.offload, link.largest_packet_time(), net.queues)
+    };
+    use document::OffloadName::{Checksum, Segmentation};
+    // A frame of 1518 bytes and 24 of framing; 64 KiB in at most 128 segments.
+    assert_eq!(what(GOOD), (Checksum, 123_360, 1));
+    let text = GOOD.replace("[[tenant.net]]", "[[tenant.net]]\nqueues = 7");
+    let text = text.replace("[[link]]", "[[link]]\noffload = \"segmentation\"");
+    assert_eq!(what(&text), (Segmentation, 6_790_480, 7));
+    for queues in ["0", "8"] {
+        let text = GOOD.replace("[[tenant.net]]", &format!("[[tenant.net]]\nqueues = {queues}"));
+        let problems = check(&parse("bad.toml", &text).expect("a document")).expect_err("a problem");
+        let [problem] = problems.as_slice() else { panic!("{problems:?}") };
+        assert_eq!(problem.path, "tenant[0].net[0].queues");
+        assert_eq!(problem.message, format!("{queues} pairs of queues are not 1 to 7"));
+    }
+    let text = GOOD.replace("[[link]]", "[[link]]\noffload = \"all\"");
+    let said = parse("bad.toml", &text).expect_err("no such offload").to_string();
+    assert!(said.contains("expected one of `none`, `checksum`, `segmentation`"), "{said}");
+}
