@@ -5,6 +5,11 @@
 //! fall silent. So when a guest's memory arrives, a thread of its own touches all of it. It allocates
 //! nothing: memory that the tenant did not ask to have from the beginning is left alone, and its
 //! large requests go to the kernel's workers instead ([`OFFLOAD_BYTES`]).
+//!
+//! Memory that was present can go away: a guest gives pages back by its balloon, and its tenant
+//! process punches holes into the file that both map. So before a large request the file is asked
+//! whether it is still whole ([`Report::holds`]); once it is not, its memory counts as unknown, also
+//! when the pages come back.
 #![allow(unsafe_code, reason = "madvise on a mapping")]
 
 use std::os::unix::fs::MetadataExt;
@@ -39,15 +44,34 @@ pub(super) enum Presence {
 
 /// The presence of one guest's memory, as its populating thread reports it.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Report(Arc<AtomicU8>);
+pub(super) struct Report {
+    presence: Arc<AtomicU8>,
+    memory: Option<Arc<GuestMemory>>,
+}
 
 impl Report {
     pub(super) fn get(&self) -> Presence {
-        match self.0.load(Ordering::Acquire) {
+        match self.presence.load(Ordering::Acquire) {
             1 => Presence::Coming,
             2 => Presence::Present,
             _ => Presence::Unknown,
         }
+    }
+
+    /// Whether buffers of `len_bytes` may be given to the kernel on the loop: they are small, or
+    /// present now.
+    pub(super) fn holds(&self, len_bytes: u64) -> bool {
+        if len_bytes < OFFLOAD_BYTES {
+            return true;
+        }
+        if self.get() != Presence::Present {
+            return false;
+        }
+        let whole = self.memory.as_ref().is_some_and(|memory| is_whole(memory));
+        if !whole {
+            self.set(Presence::Unknown);
+        }
+        whole
     }
 
     fn set(&self, presence: Presence) {
@@ -56,27 +80,34 @@ impl Report {
             Presence::Coming => 1,
             Presence::Present => 2,
         };
-        self.0.store(number, Ordering::Release);
+        self.presence.store(number, Ordering::Release);
     }
 }
 
 /// Populates `memory` in the background.
 pub(super) fn populate(core: Option<usize>, memory: &Arc<GuestMemory>) -> Report {
     let memory = Arc::clone(memory);
-    let presence = Report::default();
+    let presence = Report { memory: Some(Arc::clone(&memory)), ..Report::default() };
     presence.set(Presence::Coming);
     let report = presence.clone();
     background("populate", core, move || {
-        let all = memory.iter().all(|region| {
-            let allocated = region.file_offset().and_then(|file| file.file().metadata().ok());
-            // Allocated to the last page but a few: the tenant asked for it.
-            let whole = allocated.is_some_and(|file| file.blocks() * BLOCK_BYTES >= file.size());
-            let length = usize::try_from(region.len()).unwrap_or(0);
-            whole && touch(region.as_ptr() as usize, length)
-        });
+        let all = is_whole(&memory)
+            && memory.iter().all(|region| {
+                let length = usize::try_from(region.len()).unwrap_or(0);
+                touch(region.as_ptr() as usize, length)
+            });
         report.set(if all { Presence::Present } else { Presence::Unknown });
     });
     presence
+}
+
+/// Whether the files behind the memory are allocated to the last page: the tenant asked for it, and
+/// has given nothing back.
+fn is_whole(memory: &GuestMemory) -> bool {
+    memory.iter().all(|region| {
+        let allocated = region.file_offset().and_then(|file| file.file().metadata().ok());
+        allocated.is_some_and(|file| file.blocks() * BLOCK_BYTES >= file.size())
+    })
 }
 
 fn touch(base: usize, length: usize) -> bool {
@@ -89,4 +120,41 @@ fn touch(base: usize, length: usize) -> bool {
         std::thread::sleep(PAUSE);
         done
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::sync::Arc;
+    use std::time::{Duration, Instant};
+
+    use moirai_devices::memory::GuestMemory;
+    use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, memfd_create};
+    use vm_memory::{FileOffset, GuestAddress};
+
+    use super::{OFFLOAD_BYTES, Presence, populate};
+
+    const BYTES: usize = 1 << 20;
+
+    #[test]
+    fn memory_that_a_balloon_has_taken_does_not_count_as_present_any_more() {
+        let file = File::from(memfd_create("guest", MemfdFlags::CLOEXEC).unwrap());
+        file.set_len(BYTES as u64).unwrap();
+        let range = (GuestAddress(0), BYTES, Some(FileOffset::new(file.try_clone().unwrap(), 0)));
+        let memory = Arc::new(GuestMemory::from_ranges_with_files([range]).unwrap());
+        fallocate(&file, FallocateFlags::empty(), 0, BYTES as u64).unwrap();
+        let report = populate(None, &memory);
+        let begun = Instant::now();
+        while report.get() == Presence::Coming && begun.elapsed() < Duration::from_secs(20) {
+            std::thread::yield_now();
+        }
+        assert_eq!(report.get(), Presence::Present);
+        assert!(report.holds(OFFLOAD_BYTES));
+        let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        fallocate(&file, hole, 0x8000, 4096).unwrap();
+        assert!(report.holds(OFFLOAD_BYTES - 1), "what is small is begun at once in any case");
+        assert!(!report.holds(OFFLOAD_BYTES));
+        fallocate(&file, FallocateFlags::empty(), 0, BYTES as u64).unwrap();
+        assert!(!report.holds(OFFLOAD_BYTES), "nobody has put it into the page table");
+    }
 }
