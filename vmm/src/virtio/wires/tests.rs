@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kvm_ioctls::{Kvm, VcpuFd};
+use proptest::prelude::{ProptestConfig, any, proptest};
 
 use super::{KvmWires, Wires};
 use crate::interrupts::Interrupts;
@@ -113,4 +114,31 @@ fn two_functions_at_one_place_do_not_take_each_others_doorbells_away() {
     second.doorbells(Some(0xc000_5000));
     assert_eq!(second.doorbells, [Some(0xc000_5000), Some(0xc000_5004)]);
     assert_eq!(first.wires.doorbells, [Some(0xc000_1000), Some(0xc000_1004)]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))]
+
+    #[test]
+    fn whatever_a_driver_did_before_the_next_one_gets_its_interrupts(
+        steps in proptest::collection::vec((0usize..3, any::<u32>(), any::<u32>(), 0u8..4), 0..40),
+    ) {
+        let mut machine = machine();
+        for (source, address, data, what) in steps {
+            match what {
+                0 => machine.wires.connect(source, Some(Message { address, data })),
+                1 => machine.wires.connect(source, None),
+                2 => machine.wires.doorbells(data.is_multiple_of(2).then_some(address.into())),
+                _ => machine.events.interrupts().nth(source).unwrap().write(1).unwrap(),
+            }
+        }
+        machine.events.forget_interrupts();
+        for (source, vector) in (0..3).zip(0x31..) {
+            machine.wires.connect(source, Some(message(vector)));
+            machine.events.interrupts().nth(source).unwrap().write(1).unwrap();
+            assert!(machine.arrives(vector));
+        }
+        machine.wires.doorbells(Some(0xc000_1000));
+        assert_eq!(machine.wires.doorbells, [Some(0xc000_1000), Some(0xc000_1004)]);
+    }
 }
