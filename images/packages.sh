@@ -5,7 +5,7 @@
 # Does nothing where they are there already.
 set -euo pipefail
 declare -A need=(
-    [ffmpeg]=ffmpeg [fio]=fio [qemu-system-x86_64]=qemu-system-x86 [qemu-img]=qemu-utils [cc]=gcc
+    [ffmpeg]=ffmpeg [fio]=fio [qemu-system-x86_64]=qemu-system-x86 [cc]=gcc
     [ip]=iproute2 [ping]=iputils-ping [setpriv]=util-linux
     [iperf3]=iperf3 [socat]=socat [ssh]=openssh-client [mke2fs]=e2fsprogs [mmdebstrap]=mmdebstrap
     [iasl]=acpica-tools
