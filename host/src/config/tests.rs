@@ -161,7 +161,8 @@ fn a_link_says_what_it_does_for_its_guests_and_an_interface_how_many_queues_it_h
     assert_eq!(what(&text), (Segmentation, 6_790_480, 7));
     for queues in ["0", "8"] {
         let text = GOOD.replace("[[tenant.net]]", &format!("[[tenant.net]]\nqueues = {queues}"));
-        let problems = check(&parse("bad.toml", &text).expect("a document")).expect_err("a problem");
+        let problems =
+            check(&parse("bad.toml", &text).expect("a document")).expect_err("a problem");
         let [problem] = problems.as_slice() else { panic!("{problems:?}") };
         assert_eq!(problem.path, "tenant[0].net[0].queues");
         assert_eq!(problem.message, format!("{queues} pairs of queues are not 1 to 7"));
