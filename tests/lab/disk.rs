@@ -32,10 +32,18 @@ fn md5(path: &Path) -> String {
     first_word(&program(&["md5sum", &path.to_string_lossy()]))
 }
 
-fn fio_verifies(transport: &'static str, vcpus: u32, keys: &str, outside: impl Fn(&Host) -> String) {
+fn fio_verifies(
+    transport: &'static str,
+    vcpus: u32,
+    keys: &str,
+    outside: impl Fn(&Host) -> String,
+) {
     let host = Host::start();
     tools(&host);
     let _ = volume(&host, "raw", SIZE);
+    for file in ["s0", "s1", "s2"] {
+        let _ = volume(&host, file, SIZE / 4);
+    }
     let folder = host.folder().display().to_string();
     program(&["qemu-img", "create", "-q", "-f", "qcow2", &format!("{folder}/qcow2"), "64M"]);
     let machine = Machine { transport, vcpus, ..Machine::default() };
@@ -66,6 +74,75 @@ fn fio_verifies_a_qcow2_volume() {
         program(&["qemu-img", "convert", "-f", "qcow2", "-O", "raw", &image, &raw]);
         md5(Path::new(&*raw))
     });
+}
+
+/// The files of the stripe set are put together here, unit by unit.
+#[test]
+fn fio_verifies_a_stripe_set() {
+    const FILES: [&str; 3] = ["s0", "s1", "s2"];
+    const UNIT: usize = 64 << 10;
+    let keys = "stripe = { files = [\"s0\", \"s1\", \"s2\"], unit = \"64K\" }\nqueues = 2";
+    fio_verifies("pci", 2, keys, |host| {
+        let files = FILES.map(|name| std::fs::read(host.folder().join(name)).unwrap());
+        let mut whole = Vec::new();
+        for row in 0..files[0].len() / UNIT {
+            for file in &files {
+                whole.extend_from_slice(&file[row * UNIT..(row + 1) * UNIT]);
+            }
+        }
+        let path = host.folder().join("whole");
+        std::fs::write(&path, whole).unwrap();
+        md5(&path)
+    });
+}
+
+/// What the guest reads of a fresh image comes from the image behind it, and what it writes does not
+/// get there.
+#[test]
+fn a_qcow2_image_stands_on_its_backing_file() {
+    let host = Host::start();
+    let base = host.folder().join("base");
+    program(&[
+        "dd",
+        "if=/dev/urandom",
+        &format!("of={}", base.display()),
+        "bs=1M",
+        "count=16",
+        "status=none",
+    ]);
+    let (before, folder) = (md5(&base), host.folder().to_string_lossy());
+    let words = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", "base"];
+    program(&[&words[..], &[&format!("{folder}/overlay")]].concat());
+    let machine = Machine::default().with_volume("volume = \"overlay\"\nformat = \"qcow2\"");
+    let mut guest = Guest::boot(&host, "linux", &machine);
+    assert_eq!(first_word(&guest.run("md5sum /dev/vda")), before);
+    guest.run("dd if=/dev/urandom of=/dev/vda bs=64k seek=10 count=20 conv=fsync 2>/dev/null");
+    let inside = first_word(&guest.run("echo 3 >/proc/sys/vm/drop_caches; md5sum /dev/vda"));
+    guest.power_off();
+    assert_eq!(md5(&base), before, "the backing file is as it was");
+    let (overlay, flat) = (format!("{folder}/overlay"), format!("{folder}/flat"));
+    program(&["qemu-img", "convert", "-f", "qcow2", "-O", "raw", &overlay, &flat]);
+    assert_eq!(md5(Path::new(&flat)), inside);
+}
+
+/// A discarded range reads as zeros and no longer takes space on the host's disk; the serial number is
+/// the one of the configuration.
+#[test]
+fn discards_reach_the_host_and_the_serial_number_the_guest() {
+    use std::os::unix::fs::MetadataExt as _;
+    let host = Host::start();
+    let path = volume(&host, "raw", SIZE);
+    let keys = "volume = \"raw\"\nserial = \"clotho-1\"";
+    let mut guest = Guest::boot(&host, "linux", &Machine::default().with_volume(keys));
+    assert_eq!(guest.run("cat /sys/block/vda/serial"), "clotho-1");
+    guest.run("dd if=/dev/urandom of=/dev/vda bs=1M count=64 conv=fsync 2>/dev/null");
+    let full = std::fs::metadata(&path).unwrap().blocks();
+    guest.run("blkdiscard -o 16777216 -l 33554432 /dev/vda && sync");
+    let left = std::fs::metadata(&path).unwrap().blocks();
+    assert!(full - left >= (32 << 20) / 512, "{full} blocks, then {left}");
+    guest.run(
+        "dd if=/dev/vda bs=1M skip=16 count=32 2>/dev/null | tr -d '\\0' | wc -c | grep -qx 0",
+    );
 }
 
 /// The guest writes files and says which of them are on the disk; then its process is killed. The

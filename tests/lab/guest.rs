@@ -94,7 +94,7 @@ impl<'host> Guest<'host> {
     /// Launches it and waits until it has booted.
     pub(crate) fn boot(host: &'host Host, name: &str, machine: &Machine) -> Self {
         let mut guest = Self::launch(host, name, machine);
-        guest.expect("guest: ready");
+        guest.ready();
         guest
     }
 
@@ -116,6 +116,12 @@ impl<'host> Guest<'host> {
             .spawn()
             .expect("moirai can be run");
         Self { host, name: name.to_owned(), console, copier, seen: 0, commands: 0 }
+    }
+
+    /// Waits until it has booted.
+    pub(crate) fn ready(&mut self) {
+        self.expect("guest: ready");
+        self.expect("\n");
     }
 
     /// All output so far.
@@ -157,7 +163,8 @@ impl<'host> Guest<'host> {
     pub(crate) fn try_run(&mut self, command: &str) -> (i32, String) {
         self.commands += 1;
         let number = self.commands;
-        self.start(&format!("{command}\necho \"[end {number} $?]\""));
+        // The quotes keep a console that echoes from answering itself.
+        self.start(&format!("{command}\necho \"[end \"\"{number} $?]\""));
         let output = self.expect(&format!("[end {number} "));
         let status = self.expect("]");
         (status.parse().expect("an exit status"), output.trim().replace('\r', ""))

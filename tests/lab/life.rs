@@ -14,7 +14,7 @@ fn power_off_and_reboot_are_told_apart() {
     let first = guest.pid();
     guest.run("touch /tmp/before");
     guest.start("reboot -f");
-    guest.expect("guest: ready");
+    guest.ready();
     let view = guest.show();
     assert_eq!(view["restarts"], 1, "{view}");
     assert_ne!(guest.pid(), first, "a new process for a new machine");
@@ -95,7 +95,7 @@ fn eight_tenants_run_at_once() {
         .collect();
     let begin = Instant::now();
     for guest in &mut guests {
-        guest.expect("guest: ready");
+        guest.ready();
         assert!(begin.elapsed() < 2 * PATIENCE);
     }
     for guest in &mut guests {

@@ -108,9 +108,12 @@ if stale guest/tools.img "$here/machine.sh"; then
     rm -f guest/tools.img
     mke2fs -q -t ext4 -O ^has_journal -L tools -d guest/tools guest/tools.img 160M
 fi
-if stale guest/initramfs.cpio "$here/machine.sh" "$here/guest-init"; then
+if stale guest/initramfs.cpio "$here/machine.sh" "$here"/guest-* "$here/probe.rs"; then
     rm -rf guest/tree
     tree guest/tree "$here/guest-init"
+    install -m 755 "$here/guest-bench" guest/tree/bench
+    rustc -O -C target-feature=+crt-static -C panic=abort -C strip=symbols --edition 2024 \
+        -o guest/tree/probe "$here/probe.rs"
     # shellcheck disable=SC2086
     modules cloud guest/tree $VIRTIO virtio_mmio virtio_blk failover net_failover virtio_net \
         evdev button vsock vmw_vsock_virtio_transport_common vmw_vsock_virtio_transport \

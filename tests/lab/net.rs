@@ -45,7 +45,20 @@ fn pings(transport: &'static str, vcpus: u32) {
     let machine = Machine { transport, vcpus, ..Machine::default() };
     let mut guest = Guest::boot(&host, "linux", &machine.on_link("10.77.0.2/24"));
     guest.run(&format!("ping -c 3 -W 5 {HOST}"));
-    program(&["ip", "netns", "exec", &host.netns, "ping", "-c", "3", "-s", "1400", "-W", "5", GUEST]);
+    program(&[
+        "ip",
+        "netns",
+        "exec",
+        &host.netns,
+        "ping",
+        "-c",
+        "3",
+        "-s",
+        "1400",
+        "-W",
+        "5",
+        GUEST,
+    ]);
 }
 
 #[test]
@@ -61,7 +74,8 @@ fn host_and_guest_ping_each_other_over_pci() {
 /// Bytes that arrived, of an iperf3 run from inside the guest.
 fn iperf(guest: &mut Guest<'_>, words: &str) -> (f64, Value) {
     let text = guest.run(&format!("chroot /mnt iperf3 -J -t 3 -c {HOST} {words}"));
-    let report: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+    let report: Value =
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
     let sum = if words.contains("-u") { "sum" } else { "sum_received" };
     let sum = report["end"][sum].clone();
     (sum["bytes"].as_f64().unwrap_or_default(), sum)
@@ -99,7 +113,8 @@ fn a_large_file_arrives_as_it_was() {
     let busybox = busybox.to_string_lossy();
     let serve = format!("{busybox} nc -l -p 5555 <{file}");
     let server = Peer::start(&host, &["sh", "-c", &serve]);
-    let received = guest.run(&format!("sleep 1; nc {HOST} 5555 </dev/null | tee /tmp/large | md5sum"));
+    let received =
+        guest.run(&format!("sleep 1; nc {HOST} 5555 </dev/null | tee /tmp/large | md5sum"));
     assert!(received.starts_with(sum), "to the guest: {received}, not {sum}");
     drop(server);
 

@@ -5,54 +5,65 @@
 #                              "N passed, M failed"
 #   run.sh shell               an interactive root shell in it
 #   run.sh cmd 'COMMAND'       runs one command in it: its output and its exit status are ours
+#   run.sh bench [ROUNDS]      the same guest under Moirai and QEMU: ratios
 #
-# In it, / is this machine's own file system, read-only; target/lab is writable; /tmp, /run and
+# In it, / is this machine's own file system, read-only; target/lab/share is writable; /tmp, /run and
 # /var/tmp (an ext4 disk) are its own. LAB_CPUS (2), LAB_MEMORY (6G), LAB_TIMEOUT (seconds) change it.
-# Its kernel's messages are in target/lab/run.*/serial.log while it runs; shown if it fails.
+# MOIRAI_BINARY, MOIRAI_TENANT, MOIRAI_IMAGES: what is tested, if not what `make` has built.
+# LAB_PROGRAMS: folder of the test programs, if cargo is not to build them.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
 lab=$root/target/lab
 usage() { sed -n '2,/^set/s/^# \{0,1\}//p' "$0"; exit 2; }
 
-run='' qemu='' saved=''
+run=$lab/share/run.$$ machines=() saved=''
 clean() {
-    [ -z "$qemu" ] || kill -KILL "$qemu" 2>/dev/null || true
+    local machine
+    for machine in "${machines[@]}"; do kill -KILL "$machine" 2>/dev/null || true; done
     [ -z "$saved" ] || stty "$saved"
-    [ -z "$run" ] || rm -rf "$run"
+    rm -rf "$run"
 }
 trap clean EXIT
 trap 'exit 130' INT TERM HUP
 
-# What machines left that were killed together with their scripts.
-for left in "$lab"/run.*; do
-    [ -d "$left" ] && ! kill -0 "${left##*.}" 2>/dev/null && rm -rf "$left"
-done
+# prepare: builds what is stale, clears away what machines left that were killed with their scripts.
+prepare() {
+    local left
+    "$here/machine.sh" >&2 || return 125
+    for left in "$lab"/share/run.*; do
+        [ ! -d "$left" ] || kill -0 "${left##*.}" 2>/dev/null || rm -rf "$left"
+    done
+    mkdir -p "$run"
+}
+
+# machine LIMIT NAME WORDS ARGUMENTS...: a machine in the background that dies with its time limit,
+# and that with this script, however it ends. Its kernel's messages go to $run/NAME.log.
+machine() {
+    local limit=$1 name=$2 words=$3 bound="setpriv --pdeathsig KILL"
+    shift 3
+    $bound timeout -s KILL --foreground "$limit" $bound qemu-system-x86_64 \
+        -machine q35,accel=tcg -cpu max -nodefaults -no-user-config -no-reboot -display none \
+        -kernel "$lab/machine/vmlinux" -append "console=ttyS0 quiet panic=-1 tsc=reliable $words" \
+        -serial "file:$run/$name.log" "$@" <&0 &
+    machines+=($!)
+}
 
 # boot LIMIT COMMAND: runs a shell command in the machine; its status is that of the command, 125 if
 # the machine did not get that far.
 boot() {
-    "$here/machine.sh" >&2 || return 125
-    run=$lab/run.$$
-    mkdir "$run"
+    prepare || return
     printf '%s\n' "$2" >"$run/command"
     pwd >"$run/folder"
     truncate -s 4G "$run/disk"
     mke2fs -q -t ext4 -O ^has_journal -E lazy_itable_init=1,nodiscard "$run/disk"
-    # The machine dies with its time limit, and that with this script, however it ends.
-    local bound="setpriv --pdeathsig KILL"
-    $bound timeout -s KILL --foreground "$1" $bound qemu-system-x86_64 -machine q35,accel=tcg -cpu max \
-        -smp "${LAB_CPUS:-2}" -m "${LAB_MEMORY:-6G}" \
-        -nodefaults -no-user-config -no-reboot -display none \
-        -kernel "$lab/machine/vmlinux" -initrd "$lab/machine/initramfs.cpio" \
-        -append "console=ttyS0 quiet panic=-1 tsc=reliable lab.folder=$lab lab.run=$run" \
-        -serial "file:$run/serial.log" -chardev stdio,id=tty,signal=off -serial chardev:tty \
+    machine "$1" serial "lab.share=$lab/share lab.run=$run" \
+        -smp "${LAB_CPUS:-2}" -m "${LAB_MEMORY:-6G}" -initrd "$lab/machine/initramfs.cpio" \
+        -chardev stdio,id=tty,signal=off -serial chardev:tty \
         -drive "file=$run/disk,format=raw,if=virtio,cache=unsafe,discard=unmap" \
         -virtfs local,path=/,mount_tag=root,security_model=none,readonly=on,multidevs=remap \
-        -virtfs "local,path=$lab,mount_tag=lab,security_model=none,multidevs=remap" <&0 &
-    qemu=$!
-    wait "$qemu" || true
-    qemu=
+        -virtfs "local,path=$lab/share,mount_tag=share,security_model=none,multidevs=remap"
+    wait "${machines[-1]}" || true
     if [ ! -s "$run/status" ]; then
         echo "lab: the machine ended before the command did; the end of its serial log:" >&2
         tail -n 40 "$run/serial.log" >&2
@@ -61,36 +72,114 @@ boot() {
     return "$(cat "$run/status")"
 }
 
+# program TARGET: builds a test program and prints its path.
+program() {
+    local path
+    if [ -n "${LAB_PROGRAMS:-}" ]; then
+        realpath "$LAB_PROGRAMS/$1"
+        return
+    fi
+    cargo test --quiet --locked -p moirai-tests --test "$1" --no-run >&2 || return
+    path=$(cargo test --locked -p moirai-tests --test "$1" --no-run 2>&1 |
+        sed -n 's/.*Executable .*(\(.*\))$/\1/p')
+    realpath "$path"
+}
+
+# debian: the image for the tests of that name, made by the `moirai` under test.
+debian() {
+    local image=$lab/debian/root
+    if [ -e "$image" ] && [ -z "$(find "$root/host/src/image" -newer "$image" -print -quit)" ]; then
+        return
+    fi
+    echo "lab: building Debian, a minute or two" >&2
+    mkdir -p "$lab/debian"
+    rm -f "$image"*
+    ssh-keygen -q -t ed25519 -N '' -C lab -f "$image.key"
+    "$MOIRAI_BINARY" image debian "$image" --ssh-key "$image.key.pub" >&2
+}
+
+# environment: what a test program needs to know, for a shell.
+environment() {
+    printf 'ulimit -c 0\nexport RUST_BACKTRACE=0 MOIRAI_BINARY=%q MOIRAI_TENANT=%q MOIRAI_IMAGES=%q\n' \
+        "$MOIRAI_BINARY" "$MOIRAI_TENANT" "$MOIRAI_IMAGES"
+}
+
+# ordinary [NAME]: the tests of main.rs, all in one machine.
+ordinary() {
+    local path status=0
+    path=$(program lab) || return
+    "$path" --list "$@" | grep -q '^debian::' && { debian || return; }
+    boot "${LAB_TIMEOUT:-1200}" "$(environment); '$path' --test-threads 1 --color never ${1:+"'$1'"}" </dev/null ||
+        status=$?
+    [ "$status" -eq 0 ] || [ "$status" -eq 101 ] || return "$status" # 101: it names what failed
+}
+
+# counted: two machines whose clocks count instructions, with everything in their memory, do the same;
+# what they measure has to be the same to the last digit.
+counted() {
+    local path tree=$run/tree file name
+    path=$(program counted) || return
+    prepare || return
+    cp -r "$lab/machine/tree" "$tree"
+    echo "irqbypass kvm ccp kvm-amd" >"$tree/modules/order"
+    for file in "$MOIRAI_BINARY" "$MOIRAI_TENANT" "$path" "$MOIRAI_IMAGES/carnage" \
+        "$lab/guest/vmlinux" "$lab/guest/initramfs.cpio" \
+        $(ldd "$MOIRAI_BINARY" "$path" | grep -oE '/[^ :]+ \(0x' | cut -d ' ' -f 1 | sort -u); do
+        mkdir -p "$tree$(dirname "$file")"
+        case $file in
+            "$MOIRAI_BINARY" | "$path") strip -o "$tree$file" "$file" ;;
+            *) cp -L "$file" "$tree$file" ;;
+        esac
+    done
+    { environment; echo "'$path' moirai && '$path' control"; } >"$tree/counted"
+    (cd "$tree" && find . | LC_ALL=C sort | bin/busybox cpio -o -H newc -R 0:0 2>/dev/null) >"$run/counted.cpio"
+    for name in one two; do
+        machine "${LAB_TIMEOUT:-600}" "$name" 'nokaslr random.trust_cpu=off lab.counted' \
+            -icount shift=2,sleep=off -rtc base=2026-01-01,clock=vm -seed 1 -smp 1 -m 2G \
+            -initrd "$run/counted.cpio" -serial "file:$run/$name.out" </dev/null
+    done
+    wait "${machines[@]: -2}" || true
+    cp "$run"/{one,two}.out "$run"/{one,two}.log "$lab/logs/"
+    cat "$run/one.out"
+    if ! grep -q '^\[status 0\]' "$run/one.out"; then
+        echo "test counted::machine ... FAILED"
+        tail -n 40 "$run/one.log"
+    fi
+    if cmp "$run"/{one,two}.out; then
+        echo "test counted::figures_are_the_same_on_every_run ... ok"
+    else
+        echo "test counted::figures_are_the_same_on_every_run ... FAILED"
+    fi
+}
+
 # tests [NAME]
 tests() {
-    local program tee status=0 log=$lab/test.log passed failed
-    cargo test --quiet --locked -p moirai-tests --test lab --no-run >&2
-    program=$(cargo test --locked -p moirai-tests --test lab --no-run 2>&1 | sed -n 's/.*Executable .*(\(.*\))$/\1/p')
-    case $program in /*) ;; *) program=$PWD/$program ;; esac
+    local log=$lab/logs/test.log passed failed name=${1:-}
+    mkdir -p "$lab/logs"
     exec 8> >(exec tee "$log")
-    tee=$!
-    boot "${LAB_TIMEOUT:-1200}" "ulimit -c 0; RUST_BACKTRACE=0 MOIRAI_TENANT='$MOIRAI_TENANT' \
-        MOIRAI_BINARY='$MOIRAI_BINARY' MOIRAI_IMAGES='$MOIRAI_IMAGES' \
-        '$program' --test-threads 1 ${1:+"'$1'"}" </dev/null >&8 || status=$?
+    local tee=$!
+    case $name in counted*) ;; *) ordinary "$name" >&8 || echo "test lab ... FAILED" >&8 ;; esac
+    case $name in '' | counted*) counted >&8 || echo "test counted ... FAILED" >&8 ;; esac
     exec 8>&-
     wait "$tee" || true
     passed=$(grep -cE '^test .* \.\.\. ok' "$log" || true)
     failed=$(grep -cE '^test .* \.\.\. FAILED' "$log" || true)
-    if [ "$status" -ne 0 ] && [ "$failed" -eq 0 ]; then
-        failed=1 # the machine or the test program died
-        echo "test result: FAILED. $passed passed; $failed failed"
-    fi
     echo "$passed passed, $failed failed"
-    [ "$failed" -eq 0 ]
+    [ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]
 }
 
-cd "$root" && built=${CARGO_TARGET_DIR:-$root/target}/release && cd "$OLDPWD"
-: "${MOIRAI_BINARY:=$built/moirai}" "${MOIRAI_TENANT:=$built/moirai-tenant}" "${MOIRAI_IMAGES:=$root/target/images}"
+built=$(cd "$root" && realpath -m "${CARGO_TARGET_DIR:-target}")/release
+: "${MOIRAI_BINARY:=$built/moirai}" "${MOIRAI_TENANT:=$built/moirai-tenant}"
+: "${MOIRAI_IMAGES:=$root/target/images}"
 case ${1:-} in
     test) cd "$root" && tests "${2:-}" ;;
     cmd)
         [ $# -eq 2 ] || usage
         boot "${LAB_TIMEOUT:-300}" "$2"
+        ;;
+    bench)
+        command="$(environment); exec '$here/bench.sh' ${2:-3}"
+        boot "${LAB_TIMEOUT:-3600}" "$command" </dev/null
         ;;
     shell)
         echo "lab: the machine takes some seconds; 'exit' ends it" >&2

@@ -108,6 +108,16 @@ address = "10.77.0.1/24"
 "#,
             core = core()
         );
+        Self::start_with(folder, netns, &text, words)
+    }
+
+    /// The same, with a configuration of the caller's; it has to put the socket at `host.sock` in the
+    /// folder.
+    ///
+    /// # Panics
+    /// If it does not start.
+    #[must_use]
+    pub fn start_with(folder: TempDir, netns: String, text: &str, words: &[&str]) -> Self {
         std::fs::write(folder.path().join("host.toml"), text).expect("the configuration");
         let log = File::create(folder.path().join("host.log")).expect("the log");
         let child = Command::new(moirai_binary())

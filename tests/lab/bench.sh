@@ -1,0 +1,165 @@
+#!/usr/bin/env bash
+# Runs in the lab (`run.sh bench`): the same guest under Moirai and under QEMU with KVM, in turn, and
+# the ratios of each pair. Only ratios mean anything here: see docs/lab.md.
+#
+# usage: bench.sh [ROUNDS]
+set -euo pipefail
+rounds=${1:-3}
+lab=$(cd "$(dirname "$0")/../.." && pwd)/target/lab
+work=$(mktemp -d /var/tmp/bench.XXXXXX)
+netns=lab-bench
+words="console=ttyS0 quiet panic=-1 lab.ip=10.77.0.2/24 lab.bench"
+children=()
+clean() {
+    local child
+    for child in "${children[@]}"; do kill -KILL "$child" 2>/dev/null || true; done
+    ip netns delete $netns 2>/dev/null || true
+    rm -rf "$work"
+}
+trap clean EXIT
+
+truncate -s 256M "$work/volume"
+dd if=/dev/urandom of="$work/volume" bs=1M conv=notrunc status=none count=256
+cp "$lab/guest/tools.img" "$work/tools"
+
+# until_ready CONSOLE: waits for the guest.
+until_ready() {
+    local tries
+    for ((tries = 0; tries < 6000; tries++)); do
+        grep -q 'guest: ready' "$1" 2>/dev/null && return
+        sleep 0.01
+    done
+    echo "bench: the guest does not get ready:" >&2
+    tail "$1" >&2
+    return 1
+}
+now() { date +%s%N; }
+# rss PID: KiB of a process without its guest's memory, which is shared memory in all of them.
+rss() { awk '/^Rss(Anon|File)/ {sum += $2} END {print sum}' "/proc/$1/status"; }
+
+# measure NAME PID CONSOLE BEGIN: what the guest says and what is seen of its process.
+measure() {
+    until_ready "$3"
+    echo "$1 boot_ms $((($(now) - $4) / 1000000))" >>"$work/results"
+    echo "$1 vmm_kib $(rss "$2")" >>"$work/results"
+    local tries
+    for ((tries = 0; tries < 1200; tries++)); do
+        grep -q '^bench ping_ms' "$3" && break
+        sleep 0.1
+    done
+    tr -d '\r' <"$3" | sed -n "s/^bench /$1 /p" >>"$work/results"
+}
+
+# moirai TRANSPORT
+moirai() {
+    local begin pid folder=$work/host
+    mkdir -p "$folder"
+    cat >"$folder/host.toml" <<END
+[host]
+cores = [1]
+socket = "$folder/host.sock"
+state_dir = "$folder/state"
+[[disk]]
+name = "disk"
+path = "$work"
+depth = 32
+[[link]]
+name = "link"
+rate = "40Gbit/s"
+tap = "moirai0"
+netns = "$netns"
+address = "10.77.0.1/24"
+END
+    cat >"$folder/guest.toml" <<END
+[[tenant]]
+name = "guest"
+kernel = "$lab/guest/vmlinux"
+initrd = "$lab/guest/initramfs.cpio"
+cmdline = "$words"
+memory = "256M"
+transport = "$1"
+[[tenant.disk]]
+disk = "disk"
+volume = "volume"
+[[tenant.disk]]
+disk = "disk"
+volume = "tools"
+readonly = true
+[[tenant.net]]
+link = "link"
+END
+    export MOIRAI_SOCKET=$folder/host.sock
+    "$MOIRAI_BINARY" host --config "$folder/host.toml" >/dev/null 2>"$folder/log" &
+    local host=$!
+    children+=("$host")
+    until "$MOIRAI_BINARY" list >/dev/null 2>&1; do sleep 0.1; done
+    ip netns exec $netns iperf3 -s >/dev/null 2>&1 &
+    local server=$!
+    children+=("$server")
+    begin=$(now)
+    "$MOIRAI_BINARY" launch "$folder/guest.toml" >/dev/null
+    "$MOIRAI_BINARY" console guest >"$work/console" &
+    children+=($!)
+    pid=$("$MOIRAI_BINARY" show guest --json | sed -n 's/.*"pid":\([0-9]*\).*/\1/p')
+    measure "moirai-$1" "$pid" "$work/console" "$begin"
+    kill "$server"
+    kill "$host"
+    wait "$host" || true
+}
+
+# qemu MACHINE BUS
+qemu() {
+    local begin pid
+    ip netns add $netns
+    ip -n $netns tuntap add dev bench0 mode tap vnet_hdr
+    ip -n $netns address add 10.77.0.1/24 dev bench0
+    ip -n $netns link set bench0 up
+    ip netns exec $netns iperf3 -s >/dev/null 2>&1 &
+    local server=$!
+    children+=("$server")
+    : >"$work/console"
+    begin=$(now)
+    ip netns exec $netns qemu-system-x86_64 -M "$1,accel=kvm,memory-backend=ram" -cpu host \
+        -object memory-backend-memfd,id=ram,size=256M,share=on -m 256M \
+        -nodefaults -no-user-config -no-reboot -display none -serial "file:$work/console" \
+        -kernel "$lab/guest/vmlinux" -initrd "$lab/guest/initramfs.cpio" -append "$words" \
+        -global virtio-mmio.force-legacy=false \
+        -drive "id=volume,file=$work/volume,format=raw,if=none,cache=none,aio=native" \
+        -device "virtio-blk-$2,drive=volume" \
+        -drive "id=tools,file=$work/tools,format=raw,if=none,readonly=on" \
+        -device "virtio-blk-$2,drive=tools" \
+        -netdev tap,id=net,ifname=bench0,script=no,downscript=no \
+        -device "virtio-net-$2,netdev=net" </dev/null &
+    pid=$!
+    children+=("$pid")
+    measure "qemu-$1" "$pid" "$work/console" "$begin"
+    kill -KILL "$pid" 2>/dev/null || true
+    wait "$pid" 2>/dev/null || true
+    kill "$server"
+    ip netns delete $netns
+}
+
+: >"$work/results"
+for ((round = 0; round < rounds; round++)); do
+    moirai mmio
+    qemu microvm device
+    qemu q35 pci
+    moirai pci
+done
+
+# Ratios pair by pair, Moirai by QEMU; the median of the pairs.
+median() { sort -g | awk '{v[NR] = $1} END {print v[int((NR + 1) / 2)]}'; }
+column() { awk -v who="$1" -v what="$2" '$1 == who && $2 == what {print $3}' "$work/results"; }
+printf '%-22s %12s %12s %8s %12s %12s %8s\n' 'medians' mmio microvm ratio pci q35 ratio
+for what in boot_ms vmm_kib read_4k_alone_us ping_ms read_4k_deep_iops write_4k_deep_iops \
+    read_128k_kb_s tcp_out_kbit_s tcp_in_kbit_s; do
+    printf '%-22s' "$what"
+    for pair in moirai-mmio:qemu-microvm moirai-pci:qemu-q35; do
+        ours=${pair%:*} theirs=${pair#*:}
+        ratio=$(paste <(column "$ours" $what) <(column "$theirs" $what) |
+            awk 'NF == 2 && $2 > 0 {print $1 / $2}' | median)
+        printf ' %12s %12s %8.2f' "$(column "$ours" $what | median)" \
+            "$(column "$theirs" $what | median)" "${ratio:-0}"
+    done
+    echo
+done
