@@ -9,6 +9,7 @@
 //! | [`cli`] | the commands |
 //! | [`dispatcher`], [`iodomain`] | keep the promises about cores; about disks and links |
 //! | [`recorder`] | receivers that judge a stream |
+//! | [`image`] | makes what tenants boot |
 //! | [`demo`] | the promise, and what happens without it |
 
 pub mod admission;
@@ -18,6 +19,7 @@ pub mod client;
 pub mod config;
 pub mod demo;
 pub mod dispatcher;
+pub mod image;
 pub mod iodomain;
 mod mailbox;
 pub mod recorder;

@@ -59,6 +59,9 @@ pub enum Command {
     Demo(DemoArgs),
     /// Receive an RTP stream and judge it: loss, lateness, jitter
     Receive(ReceiveArgs),
+    /// Make what tenants boot: Debian, or a library OS application
+    #[command(subcommand)]
+    Image(ImageCommand),
     /// Print a shell completion script
     Completions {
         /// For which shell.
@@ -240,4 +243,44 @@ fn interval(text: &str) -> Result<f64, String> {
     } else {
         Err("write 0.1 to 3600 seconds".to_owned())
     }
+}
+
+/// What `moirai image` makes.
+#[derive(Debug, Subcommand)]
+pub enum ImageCommand {
+    /// Debian: a root file system with a user and a login on the console, its kernel beside it
+    Debian(DebianArgs),
+    /// A library OS application of the source tree
+    Libos(LibosArgs),
+}
+
+/// Arguments of `moirai image debian`.
+#[derive(Debug, Args)]
+pub struct DebianArgs {
+    /// The root file system; OUT.vmlinuz, OUT.vmlinux and OUT.initrd are put beside it.
+    pub out: PathBuf,
+    /// Size of the file system; the file is sparse.
+    #[arg(long, default_value = "2G")]
+    pub size: crate::config::units::Size,
+    /// Format of the volume.
+    #[arg(long, default_value = "raw", value_parser = ["raw", "qcow2"])]
+    pub format: String,
+    /// Public keys that may log in over the network.
+    #[arg(long, value_name = "FILE")]
+    pub ssh_key: Option<PathBuf>,
+    /// Name of the user. It has no password and may use sudo: whoever reaches the console is in.
+    #[arg(long, value_name = "NAME", default_value = "user")]
+    pub user: String,
+    /// Name of the machine.
+    #[arg(long, value_name = "NAME", default_value = "debian")]
+    pub hostname: String,
+}
+
+/// Arguments of `moirai image libos`.
+#[derive(Debug, Args)]
+pub struct LibosArgs {
+    /// Its name: a folder in guest/apps.
+    pub app: String,
+    /// The image.
+    pub out: PathBuf,
 }

@@ -11,9 +11,10 @@
 //! | `plan.rs` | `plan` |
 //! | `simulate.rs`, `scenario.rs` | `simulate` |
 //! | `experiment.rs` | `demo`, `receive` |
+//! | `image.rs` | `image` |
 //! | `generate.rs` | `completions`, `man` |
 //!
-//! All but `host`, `plan`, `simulate`, `receive` and the generators talk to a host service through [`crate::client`].
+//! All but `host`, `plan`, `simulate`, `receive`, `image` and the generators talk to a host service through [`crate::client`].
 
 mod args;
 mod change;
@@ -22,6 +23,7 @@ mod control;
 mod experiment;
 mod generate;
 mod host;
+mod image;
 mod plan;
 mod scenario;
 mod screen;
@@ -115,6 +117,7 @@ pub fn run(cli: Cli) -> Status {
         Command::Simulate(args) => simulate::run(&args),
         Command::Demo(args) => experiment::demo(&args),
         Command::Receive(args) => experiment::receive(&args),
+        Command::Image(command) => image::run(&command),
         Command::Completions { shell } => generate::completions(shell),
         Command::Man { directory } => generate::man(&directory),
         Command::Schema => print(crate::config::json_schema()),
