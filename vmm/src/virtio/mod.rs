@@ -1,15 +1,16 @@
-//! Virtio devices of the guest: the MMIO transport (virtio 1.2, section 4.2) in front, a
-//! vhost-user backend in the host service behind. This process is not on the data path and does
-//! not know what a device does.
+//! Virtio devices of the guest: registers in front, a backend behind.
 //!
 //! ```text
-//! guest --registers--> transport --start, stop--> vhost --messages--> I/O domain
-//!       --kick (ioeventfd)------------------------------------------>
-//!       <----------------------------------------call (irqfd)--------
+//! guest --registers--> transport --start, stop--> backend: vhost --messages--> I/O domain
+//!       |                                              or: a thread of this process (`own`)
+//!       --kick (ioeventfd)--------------------------------------------------->
+//!       <----------------------------------------------------call (irqfd)----
 //! ```
 //!
-//! [`transport`] decodes registers over [`status`] and [`queue`], [`vhost`] speaks vhost-user over
-//! [`wire`], [`device`] connects both with KVM.
+//! [`transport`] shows a device in a window or as a PCI function, over [`status`] and [`queue`];
+//! [`backend`] is the seam to what serves the queues; [`vhost`] is the one in another process, over
+//! [`wire`]. [`device`] connects all with KVM, a PCI function by [`wires`]. For a device behind
+//! vhost-user this process is not on the data path and does not know what it does.
 
 pub mod backend;
 pub mod device;
