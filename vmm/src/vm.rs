@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
 use std::sync::Arc;
 
+use kvm_bindings::{KVM_CAP_PMU_CAPABILITY, KVM_PMU_CAP_DISABLE, kvm_enable_cap};
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use moirai_abi::machine::SERIAL_GSI;
 use thiserror::Error;
@@ -165,6 +166,7 @@ pub fn build(spec: &LaunchSpec, fds: LaunchFds) -> Result<Vm, BuildError> {
     memory.register(&vm)?;
     vm.set_tss_address(TSS_ADDRESS).map_err(kvm_error("set the TSS address"))?;
     vm.create_irq_chip().map_err(kvm_error("create the interrupt controllers"))?;
+    disable_pmu(&vm);
     let entry = load(spec, fds.image, fds.initrd, &memory)?;
 
     let new_event = || event::new().map_err(system_error("make an eventfd"));
@@ -197,6 +199,17 @@ pub fn build(spec: &LaunchSpec, fds: LaunchFds) -> Result<Vm, BuildError> {
         vm,
         _memory: memory,
     })
+}
+
+/// Counters of the processor are the host's. KVM before 5.18 cannot switch them off; CPUID hides them
+/// in any case.
+fn disable_pmu(vm: &VmFd) {
+    let capability = kvm_enable_cap {
+        cap: KVM_CAP_PMU_CAPABILITY,
+        args: [u64::from(KVM_PMU_CAP_DISABLE), 0, 0, 0],
+        ..Default::default()
+    };
+    let _ = vm.enable_cap(&capability);
 }
 
 fn load(

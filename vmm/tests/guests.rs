@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use moirai_abi::machine::VIRTIO_MMIO_BASE;
+use moirai_abi::machine::{IOAPIC_BASE, LAPIC_BASE, POWER_BUTTON_GSI, VIRTIO_MMIO_BASE};
 use moirai_vmm::launch::{
     Boot, DeviceSpec, Ended, ExitReason, FromHost, LaunchSpec, Sandbox, ToHost,
 };
@@ -49,6 +49,48 @@ fn a_pvh_guest_prints_and_resets() {
     tenant.running();
     assert_eq!(tenant.expect("\n"), "hi\n");
     assert_eq!(exit_reason(&tenant), ExitReason::Reset);
+}
+
+/// A guest that listens to its power button as an operating system does: local APIC enabled, the
+/// button's pin of the I/O APIC unmasked with this vector. It polls for the interrupt.
+fn listening_guest() -> Code {
+    let vector = 0x41;
+    let pin_entry = 0x10 + 2 * POWER_BUTTON_GSI;
+    let (select, window) = (IOAPIC_BASE, IOAPIC_BASE + 0x10);
+    Code::default()
+        .store(LAPIC_BASE + 0xf0, 0x1ff)
+        .store(select, pin_entry)
+        .store(window, vector)
+        .print("listening\n")
+        .wait_for_bit(LAPIC_BASE + 0x200 + vector / 32 * 0x10, 1 << (vector % 32))
+        .print("pressed\n")
+        .power_off()
+}
+
+#[test]
+fn stop_presses_the_power_button_of_a_guest_that_listens() {
+    let mut tenant = Tenant::launch(&spec(), file(&image(&listening_guest().0, Notes::Pvh)));
+    tenant.running();
+    tenant.expect("listening\n");
+    tenant.child.control().send(&FromHost::Stop, &[]).unwrap();
+    tenant.expect("pressed\n");
+    assert_eq!(exit_reason(&tenant), ExitReason::PowerOff);
+}
+
+#[test]
+fn stop_ends_a_guest_that_does_not_listen_and_kill_ends_any() {
+    let deaf = Code::default().print("listening\n").spin();
+    for (code, notes, command) in [
+        (deaf.clone(), Notes::Pvh, FromHost::Stop),
+        (deaf, Notes::Ring3, FromHost::Stop),
+        (listening_guest(), Notes::Pvh, FromHost::Kill),
+    ] {
+        let mut tenant = Tenant::launch(&spec(), file(&image(&code.0, notes)));
+        tenant.running();
+        tenant.expect("listening\n");
+        tenant.child.control().send(&command, &[]).unwrap();
+        assert_eq!(exit_reason(&tenant), ExitReason::Stopped);
+    }
 }
 
 /// Linux jumps to the BIOS when it wants to reboot; what it finds there has to reset the machine.

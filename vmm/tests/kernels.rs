@@ -22,16 +22,16 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 const MEMORY_BYTES: usize = 8 << 20;
 const START: u64 = 0x20_0000;
 const INIT_SIZE: u32 = 0x10_0000;
-const SETUP_SECTORS: usize = 2;
-const KERNEL_OFFSET: usize = (SETUP_SECTORS + 1) * 512;
-const KERNEL_BYTES: usize = 64 << 10;
+const SETUP_SECTORS: u8 = 2;
+const KERNEL_OFFSET: usize = (SETUP_SECTORS as usize + 1) * 512;
+const KERNEL_BYTES: u32 = 64 << 10;
 
 /// A bzImage without a kernel in it that could run.
 fn bzimage() -> Vec<u8> {
-    let mut file = vec![0; KERNEL_OFFSET + KERNEL_BYTES];
+    let mut file = vec![0; KERNEL_OFFSET + KERNEL_BYTES as usize];
     let mut put = |at: usize, bytes: &[u8]| file[at..at + bytes.len()].copy_from_slice(bytes);
-    put(0x1f1, &[SETUP_SECTORS as u8]);
-    put(0x1f4, &(KERNEL_BYTES as u32 / 16).to_le_bytes());
+    put(0x1f1, &[SETUP_SECTORS]);
+    put(0x1f4, &(KERNEL_BYTES / 16).to_le_bytes());
     put(0x1fe, &0xaa55u16.to_le_bytes());
     put(0x200, &[0xeb, 0x6a]);
     put(0x202, b"HdrS");
@@ -124,7 +124,7 @@ fn a_bzimage_that_cannot_be_entered_is_refused() {
 #[test]
 fn a_bzimage_that_says_it_is_longer_than_its_file_is_truncated() {
     // 256 sectors of setup code; a kernel of 64 GiB; and a file cut short.
-    let short = bzimage()[..KERNEL_OFFSET + KERNEL_BYTES - 1].to_vec();
+    let short = bzimage()[..KERNEL_OFFSET + KERNEL_BYTES as usize - 1].to_vec();
     for bytes in [spoiled(0x1f1, &[0xff]), short] {
         let error = load_bytes(&bytes).unwrap_err();
         assert!(matches!(error, ImageError::Read(ReadError::Truncated { .. })), "{error}");
@@ -140,7 +140,7 @@ fn a_bzimage_that_says_it_is_longer_than_its_file_is_truncated() {
 #[test]
 fn a_kernel_that_needs_more_memory_than_there_is_says_how_much() {
     for (at, bytes) in [
-        (0x260, (MEMORY_BYTES as u32).to_le_bytes().to_vec()),
+        (0x260, 0x80_0000u32.to_le_bytes().to_vec()),
         (0x258, 0xd000_0000u64.to_le_bytes().to_vec()),
         (0x258, u64::MAX.to_le_bytes().to_vec()),
     ] {
@@ -190,6 +190,19 @@ fn a_command_line_is_as_long_as_the_kernel_takes() {
     load(&Guest { cmdline: &longest, ..guest(&image) }, &memory()).unwrap();
     let error = load(&Guest { cmdline: &longer, ..guest(&image) }, &memory()).unwrap_err();
     assert!(matches!(error, ImageError::CmdlineTooLong { len: 101, max: 100 }), "{error}");
+}
+
+#[test]
+fn a_kernel_that_cannot_say_how_long_its_command_line_may_be_gets_no_more_than_linux_takes() {
+    let line = "x".repeat(2048 - " virtio_mmio.device=4K@0xd0000000:5".len());
+    let enter = |notes, devices| {
+        let image = file(&image(&[0xf4], notes));
+        load(&Guest { cmdline: &line, devices, ..guest(&image) }, &memory())
+    };
+    assert!(enter(Notes::Pvh, 0).is_ok());
+    let error = enter(Notes::Pvh, 1).unwrap_err();
+    assert!(matches!(error, ImageError::CmdlineTooLong { len: 2048, max: 2047 }), "{error}");
+    assert!(enter(Notes::Ring3, 1).is_ok());
 }
 
 #[test]

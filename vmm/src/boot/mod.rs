@@ -35,6 +35,10 @@ pub(crate) const CMDLINE: u64 = 0x8000;
 /// Room for the command line with its terminating zero.
 const MAX_LINE_BYTES: usize = 0x2000;
 
+/// Longest command line that Linux takes on this architecture. The PVH protocol has no field for it,
+/// and Linux silently leaves out the rest.
+const PVH_LINE_MAX: usize = 2047;
+
 /// What is to be booted, and what it has to know.
 #[derive(Clone, Copy, Debug)]
 pub struct Guest<'a> {
@@ -118,8 +122,13 @@ fn load_elf(guest: &Guest<'_>, memory: &GuestMemoryMmap) -> Result<Entry, ImageE
     // distribution's kernel: that has ACPI and ignores such words, and its command line is short of
     // room.
     let words = if pci || initrd.is_some() { 0 } else { guest.devices };
+    let line = cmdline(guest.cmdline, words);
+    if !entry.in_ring3() && line.len() > PVH_LINE_MAX {
+        let (len, max) = (line.len(), PVH_LINE_MAX as u64);
+        return Err(ImageError::CmdlineTooLong { len, max });
+    }
     let handover = start_info::Handover {
-        cmdline: &cmdline(guest.cmdline, words),
+        cmdline: &line,
         initrd,
         map: &memory_map(memory, pci),
         rsdp: if entry.in_ring3() { 0 } else { acpi::RSDP },

@@ -75,7 +75,8 @@ fn page_tables() -> Vec<u8> {
     let mut tables = vec![PAGE_DIRECTORY_POINTERS | PRESENT_WRITABLE];
     let next_table = |tables: &mut Vec<u64>| tables.resize(tables.len().next_multiple_of(512), 0);
     next_table(&mut tables);
-    tables.extend((0..DIRECTORIES).map(|n| PAGE_DIRECTORIES + n * TABLE_BYTES | PRESENT_WRITABLE));
+    tables
+        .extend((0..DIRECTORIES).map(|n| (PAGE_DIRECTORIES + n * TABLE_BYTES) | PRESENT_WRITABLE));
     next_table(&mut tables);
     tables.extend((0..DIRECTORIES * 512).map(|page| page << 21 | LARGE_PAGE | PRESENT_WRITABLE));
     le_bytes(&tables)
