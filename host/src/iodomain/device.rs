@@ -11,7 +11,7 @@ use std::os::unix::net::UnixStream;
 use moirai_devices::backend::Volume;
 use moirai_devices::blk;
 use moirai_devices::net::{Card, Role, tx};
-use moirai_devices::vhost::Session;
+use moirai_devices::vhost::{Session, Vring};
 use moirai_scheduler::{Contract, Head, Nanos};
 
 use super::DeviceId;
@@ -211,31 +211,7 @@ impl Device {
                     Ok(true)
                 })
             }
-            Body::Net(net) => {
-                let Net { card, waiting, .. } = net;
-                let role = card.role(queue);
-                batch(|| {
-                    let Some((memory, ring)) = vring.parts() else { return Ok(false) };
-                    let Role::Transmit(pair) = role else {
-                        let served = role == Role::Control
-                            && card.serve_control(memory, ring).map_err(|e| e.to_string())?;
-                        answered |= served;
-                        return Ok(served);
-                    };
-                    let Some(frontend) = card.transmit(pair) else { return Ok(false) };
-                    match frontend.next_packet(memory, ring).map_err(|e| e.to_string())? {
-                        tx::Next::Packet(unit) => {
-                            waiting.push_back(pair, Waiting { unit, queue, arrival: now });
-                        }
-                        tx::Next::Dropped => {
-                            vring.note_returned(None);
-                            answered = true;
-                        }
-                        tx::Next::Empty => return Ok(false),
-                    }
-                    Ok(true)
-                })
-            }
+            Body::Net(net) => net.take(vring, queue, now, &mut answered),
         };
         if answered {
             self.mark(queue);
@@ -357,6 +333,39 @@ impl Blk {
 }
 
 impl Net {
+    /// Takes a batch of packets off a transmit queue, or answers a batch of commands; whether there
+    /// may be more. `answered`: the driver is to be told about chains that went back.
+    fn take(
+        &mut self,
+        vring: &mut Vring,
+        queue: u16,
+        now: Nanos,
+        answered: &mut bool,
+    ) -> Result<bool, String> {
+        let role = self.card.role(queue);
+        batch(|| {
+            let Some((memory, ring)) = vring.parts() else { return Ok(false) };
+            let Role::Transmit(pair) = role else {
+                let served = role == Role::Control
+                    && self.card.serve_control(memory, ring).map_err(|e| e.to_string())?;
+                *answered |= served;
+                return Ok(served);
+            };
+            let Some(frontend) = self.card.transmit(pair) else { return Ok(false) };
+            match frontend.next_packet(memory, ring).map_err(|e| e.to_string())? {
+                tx::Next::Packet(unit) => {
+                    self.waiting.push_back(pair, Waiting { unit, queue, arrival: now });
+                }
+                tx::Next::Dropped => {
+                    vring.note_returned(None);
+                    *answered = true;
+                }
+                tx::Next::Empty => return Ok(false),
+            }
+            Ok(true)
+        })
+    }
+
     /// Whether nothing of this queue is waiting.
     pub(super) fn is_drained(&self, queue: u16) -> bool {
         self.card.in_flight(queue) == 0
