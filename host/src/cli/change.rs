@@ -1,4 +1,5 @@
-//! The `KEY=VALUE` of `moirai set`: `cpu.slice=4ms`, `disk.rate=30%`, `net.uplink.extra=true`.
+//! The `KEY=VALUE` of `moirai set`: `cpu.slice=4ms`, `disk.rate=30%`, `net.uplink.extra=true`,
+//! `memory=128M`.
 
 use serde::de::DeserializeOwned;
 
@@ -14,6 +15,10 @@ pub(super) fn parse(words: &[String]) -> Result<Change, Failure> {
     let mut change = Change::default();
     for word in words {
         let (key, value) = word.split_once('=').ok_or_else(|| bad(word, "it has no ="))?;
+        if key == "memory" {
+            change.memory = Some(read(value).map_err(|why| bad(word, &why))?);
+            continue;
+        }
         let (place, key) = key.rsplit_once('.').ok_or_else(|| bad(word, "it has no key"))?;
         let table = match place.split_once('.') {
             None if place == "cpu" => change.cpu.get_or_insert_default(),

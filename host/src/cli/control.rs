@@ -10,6 +10,7 @@ use super::args::{FileArgs, NameArgs, ReportArgs, SetArgs, StopArgs};
 use super::{Failure, Status, change, print, print_json, report};
 use crate::api::{ErrorKind, Launch};
 use crate::client::{Client, ClientError};
+use crate::config::units::Size;
 use crate::config::{self, MAX_STOP_AFTER, Report};
 use crate::service::{Phase, TenantView};
 
@@ -115,6 +116,10 @@ fn details(tenant: &TenantView) -> String {
     match tenant.cores.as_slice() {
         [core] => line("cpu", &format!("{} on core {core}", tenant.cpu)),
         cores => line("cpu", &format!("{} on each of the cores {cores:?}", tenant.cpu)),
+    }
+    if let Some(balloon) = &tenant.balloon {
+        let (actual, target) = (Size(balloon.actual_bytes), Size(balloon.target_bytes));
+        line("balloon", &format!("{actual} given back of {target} asked for"));
     }
     if tenant.restarts > 0 {
         line("restarts", &tenant.restarts.to_string());

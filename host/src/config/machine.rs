@@ -58,6 +58,10 @@ pub struct TenantTable {
     /// A virtio balloon, through which memory can be taken back. Default false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub balloon: Option<bool>,
+    /// A virtio console beside the serial port: `moirai console` shows both and types there. Default
+    /// false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub console: Option<bool>,
     /// Sockets between host and guest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vsock: Option<VsockTable>,

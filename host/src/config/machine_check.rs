@@ -97,6 +97,9 @@ fn check_own_devices(table: &TenantTable, at: &str, problems: &mut Problems) -> 
     if table.balloon.unwrap_or(false) {
         devices.push(OwnDevice::Balloon);
     }
+    if table.console.unwrap_or(false) {
+        devices.push(OwnDevice::Console);
+    }
     if let Some(vsock) = table.vsock {
         let cid = vsock.cid.unwrap_or(MIN_CID);
         if !(MIN_CID..=MAX_CID).contains(&cid) {

@@ -12,6 +12,7 @@ use super::{Service, ServiceError, lock};
 use crate::admission::plan::TenantPlan;
 use crate::admission::{Claim, Part};
 use crate::config::document::{ContractTable, TenantTable};
+use crate::config::units::Size;
 use crate::config::{Problem, check_tenants};
 
 /// What is to change. Keys that are not given stay as they are; a new slice replaces a rate and the
@@ -22,6 +23,9 @@ pub struct Change {
     /// The contract on the core.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu: Option<ContractTable>,
+    /// Memory that the guest is to keep, by its balloon.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Size>,
     /// Contracts of volumes, by the name of the disk or by number, from 0.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub disk: BTreeMap<String, ContractTable>,
@@ -87,6 +91,15 @@ impl Service {
         let claims = self.admit_change(&tenant, change)?;
         for claim in claims {
             self.apply(&tenant, &claim)?;
+        }
+        if let Some(Size(bytes)) = change.memory
+            && !tenant.keep_memory(bytes)
+        {
+            return Err(ServiceError::Bad(vec![Problem {
+                path: "memory".to_owned(),
+                message: "the tenant has no balloon".to_owned(),
+                help: "launch it with balloon = true".to_owned(),
+            }]));
         }
         Ok(tenant.view(&self.shared.config))
     }

@@ -15,6 +15,7 @@ use moirai_vmm::launch::{
 };
 
 use super::open::{Opened, open};
+use super::own::OwnDevices;
 use super::supervisor::{self, Supervisor};
 use super::tenant::{Device, Tenant};
 use super::view::{End, TenantView};
@@ -99,7 +100,8 @@ impl Service {
             ServiceError::Bad(vec![Problem { path: String::new(), message, help }])
         })?;
         for (tenant, opened) in entered.iter().zip(opened) {
-            tenant.with(|live| live.files = opened.volumes.iter().flat_map(Volume::files).collect());
+            tenant
+                .with(|live| live.files = opened.volumes.iter().flat_map(Volume::files).collect());
             tenants.insert(tenant.name.clone(), Arc::clone(tenant));
         }
         Ok(entered)
@@ -148,15 +150,13 @@ fn taken_names(live: &[&Arc<Tenant>], specs: &[model::Tenant]) -> Vec<Problem> {
 
 /// A file that somebody writes belongs to one volume only, whatever names it has: a volume, one of a
 /// stripe set, or one that an image is made of.
-fn shared_files(
-    live: &[&Arc<Tenant>],
-    specs: &[model::Tenant],
-    opened: &[Opened],
-) -> Vec<Problem> {
+fn shared_files(live: &[&Arc<Tenant>], specs: &[model::Tenant], opened: &[Opened]) -> Vec<Problem> {
     let mut used = HashMap::<FileId, (String, bool)>::new();
     for tenant in live {
         let theirs = tenant.with(|live| live.files.clone());
-        used.extend(theirs.into_iter().map(|(file, written)| (file, (tenant.name.clone(), written))));
+        used.extend(
+            theirs.into_iter().map(|(file, written)| (file, (tenant.name.clone(), written))),
+        );
     }
     let mut problems = Vec::new();
     for (index, (spec, opened)) in specs.iter().zip(opened).enumerate() {
@@ -210,6 +210,8 @@ fn start(shared: &Arc<Shared>, tenant: &Arc<Tenant>, opened: Opened) -> Result<(
     for (index, net) in spec.nets.iter().enumerate() {
         devices.add_net(shared, tenant, index, net)?;
     }
+    let own = OwnDevices::new(&shared.config.host.state_dir, &spec)?;
+    tenant.with(|live| live.vsock = own.vsock);
     let uid = rustix::process::geteuid().is_root().then(|| take_uid(shared));
     tenant.with(|live| live.uid = uid);
     let launch = LaunchSpec {
@@ -223,7 +225,7 @@ fn start(shared: &Arc<Shared>, tenant: &Arc<Tenant>, opened: Opened) -> Result<(
         initrd: opened.initrd.is_some(),
         transport: spec.transport,
         devices: devices.specs,
-        own_devices: Vec::new(),
+        own_devices: spec.own_devices.clone(),
         sandbox: Sandbox { enabled: true, uid, gid: uid },
     };
     let fds = LaunchFds {
@@ -233,14 +235,17 @@ fn start(shared: &Arc<Shared>, tenant: &Arc<Tenant>, opened: Opened) -> Result<(
         gate: gate_fd,
         initrd: opened.initrd.map(OwnedFd::from),
         devices: devices.sockets,
-        own_devices: Vec::new(),
+        own_devices: own.fds,
     };
     let child = spawn(&shared.binary, &launch, fds)?;
     tenant.with(|live| live.pid = Some(child.pid()));
     shared.state.note_tenant(&spec.name, child.pid().cast_signed())?;
-    tenant.set_keyboard(Some(console.try_clone()?));
+    // Who has a virtio console types there; the serial port only speaks.
+    let keyboard = own.console.as_ref().unwrap_or(&console).try_clone()?;
+    tenant.set_keyboard(Some(keyboard));
+    let consoles = [Some(console), own.console].into_iter().flatten().collect();
     let supervisor =
-        Supervisor::start(Arc::clone(shared), Arc::clone(tenant), child, console, gates)?;
+        Supervisor::start(Arc::clone(shared), Arc::clone(tenant), child, consoles, gates)?;
     tenant.set_supervisor(supervisor);
     Ok(())
 }

@@ -8,6 +8,7 @@
 //! | `supervisor.rs` | the thread of one tenant: carries out its life, gives everything back |
 //! | `change.rs` | other contracts for a running tenant |
 //! | `resources.rs`, `link.rs`, `netns.rs` | dispatchers, I/O domains, TAPs, namespaces |
+//! | `own.rs`, `vsock.rs` | the host's side of devices that a tenant process serves itself |
 //! | `console.rs` | output of a guest |
 //! | `view.rs`, `stats.rs` | what is reported |
 //! | `state.rs` | what a later start must know |
@@ -28,6 +29,7 @@ mod life;
 mod link;
 mod netns;
 mod open;
+mod own;
 mod privilege;
 mod resources;
 mod state;
@@ -35,6 +37,7 @@ mod stats;
 mod supervisor;
 mod tenant;
 mod view;
+mod vsock;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -55,11 +58,13 @@ pub use change::Change;
 pub use console::{Console, Piece};
 pub use life::Phase;
 pub use link::LinkError;
+pub use own::BalloonView;
 pub use privilege::Missing;
 pub use stats::{
     CoreStats, DiskStats, DomainStats, LinkStats, NoiseStats, PartStats, Stats, TenantStats,
 };
 pub use view::{DeviceView, End, HostView, TenantView};
+pub use vsock::Vsock;
 
 /// Longer than the supervisor takes to end any tenant.
 const END_PATIENCE: Duration = Duration::from_secs(20);
@@ -197,6 +202,7 @@ impl Service {
     /// [`ServiceError::Unknown`].
     pub fn tenant(&self, name: &str) -> Result<TenantView, ServiceError> {
         let tenant = self.find(name)?;
+        tenant.ask_balloon();
         let mut view = tenant.view(&self.shared.config);
         self.add_failures(&tenant, &mut view);
         Ok(view)

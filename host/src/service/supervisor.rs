@@ -36,7 +36,8 @@ pub(super) struct Supervisor {
     shared: Arc<Shared>,
     tenant: Arc<Tenant>,
     child: Child,
-    console: UnixStream,
+    /// What the guest says, on all its consoles; those that are at their end are taken out.
+    consoles: Vec<UnixStream>,
     gates: GatePage,
     /// vCPU threads that the process reported.
     tids: Vec<i32>,
@@ -48,7 +49,6 @@ pub(super) struct Supervisor {
     /// The guest has reset its machine.
     reset: bool,
     control_open: bool,
-    console_open: bool,
 }
 
 impl Supervisor {
@@ -60,7 +60,7 @@ impl Supervisor {
         shared: Arc<Shared>,
         tenant: Arc<Tenant>,
         child: Child,
-        console: UnixStream,
+        consoles: Vec<UnixStream>,
         gates: GatePage,
     ) -> std::io::Result<JoinHandle<()>> {
         let patience = start_patience(&tenant.with(|live| live.spec.clone()));
@@ -69,7 +69,7 @@ impl Supervisor {
             shared,
             tenant,
             child,
-            console,
+            consoles,
             gates,
             tids: Vec::new(),
             overdue: Some(Instant::now() + patience),
@@ -77,7 +77,6 @@ impl Supervisor {
             stop_seen: false,
             reset: false,
             control_open: true,
-            console_open: true,
         };
         let name = format!("tenant-{}", supervisor.tenant.name);
         std::thread::Builder::new().name(name).spawn(move || supervisor.run())
@@ -86,13 +85,12 @@ impl Supervisor {
     fn run(mut self) {
         while self.tenant.phase() != Phase::Ended {
             let gone = self.wait();
-            if self.console_open {
-                self.hear_console();
-            }
+            self.hear_consoles();
             if self.control_open {
                 self.hear_control();
             }
             self.hear_stop();
+            self.hear_balloon();
             if self.overdue.is_some_and(|time| time <= Instant::now()) {
                 self.overdue = None;
                 self.happens(Event::Overdue);
@@ -152,36 +150,20 @@ impl Supervisor {
         // A descriptor that is at its end would be readable for ever: its place is taken by another.
         let control = self.child.control().as_fd();
         let control = if self.control_open { control } else { self.child.pidfd() };
-        let console = if self.console_open { self.console.as_fd() } else { self.child.pidfd() };
-        let pidfd = self.child.pidfd();
-        let doorbell = self.tenant.doorbell.as_fd();
-        let mut fds = [pidfd, doorbell, control, console]
-            .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
+        let fixed = [self.child.pidfd(), self.tenant.doorbell.as_fd(), control];
+        let all = fixed.into_iter().chain(self.consoles.iter().map(AsFd::as_fd));
+        let mut fds: Vec<_> = all.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
         let polled = poll(&mut fds, timeout.as_ref());
         let mut count = [0u8; 8];
         // Only clears the doorbell; that it was not rung is no error.
         let _ = rustix::io::read(&self.tenant.doorbell, &mut count);
-        let [pidfd, ..] = fds;
-        polled.is_ok() && pidfd.revents().contains(PollFlags::IN)
+        let gone = fds.first().is_some_and(|pidfd| pidfd.revents().contains(PollFlags::IN));
+        polled.is_ok() && gone
     }
 
-    fn hear_console(&mut self) {
-        let mut buffer = [0u8; 4096];
-        // One turn takes a bounded amount: a guest that floods its console delays only itself.
-        for _ in 0..16 {
-            match self.console.read(&mut buffer) {
-                Ok(0) => self.console_open = false,
-                Ok(length) => self.tenant.console.write(buffer.get(..length).unwrap_or_default()),
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-                Err(error) => {
-                    self.console_open = error.kind() == std::io::ErrorKind::WouldBlock;
-                    return;
-                }
-            }
-            if !self.console_open {
-                return;
-            }
-        }
+    fn hear_consoles(&mut self) {
+        let tenant = &self.tenant;
+        self.consoles.retain_mut(|console| hear(tenant, console));
     }
 
     fn hear_control(&mut self) {
@@ -224,13 +206,11 @@ impl Supervisor {
                     self.happens(Event::Nonsense);
                 }
             }
-            ToHost::Balloon(report) => {
-                tracing::info!(tenant = self.tenant.name, ?report, "balloon");
-            }
             ToHost::Failed { stage, error, hint } => {
                 self.ends(End::not_built(stage, &error, &hint));
                 self.happens(Event::Finished);
             }
+            ToHost::Balloon(report) => self.tenant.balloon_answered(report),
             ToHost::Exited { reason, console_dropped_bytes } => {
                 if console_dropped_bytes > 0 {
                     let tenant = &self.tenant.name;
@@ -282,6 +262,17 @@ impl Supervisor {
         let (button, time) = self.tenant.with(|live| (live.spec.is_kernel, live.spec.stop_after));
         let asked = event == Event::StopAsked && button;
         if asked { STOP_PATIENCE + time } else { STOP_PATIENCE }
+    }
+
+    /// Passes on what the guest is to give back.
+    fn hear_balloon(&mut self) {
+        if self.tenant.phase() != Phase::Running {
+            return;
+        }
+        if let Some(message) = self.tenant.with(|live| live.balloon.message()) {
+            // A process that hears nothing more ends soon.
+            let _ = self.child.control().send(&message, &[]);
+        }
     }
 
     /// Heeds a wish to end the tenant, and one to end it at once that may come later.
@@ -336,17 +327,33 @@ impl Supervisor {
         give_back(&self.shared, &self.tenant);
     }
 
-    /// Reads the console to its end: the last words matter most.
+    /// Reads the consoles to their end: the last words matter most.
     fn hear_last_words(&mut self) {
-        while self.console_open {
-            self.hear_console();
-            let mut fds = [PollFd::new(&self.console, PollFlags::IN)];
-            let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-            if self.console_open && poll(&mut fds, Some(&at_once)) != Ok(1) {
-                break;
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        loop {
+            self.hear_consoles();
+            let mut fds: Vec<_> =
+                self.consoles.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
+            if fds.is_empty() || !matches!(poll(&mut fds, Some(&at_once)), Ok(1..)) {
+                return;
             }
         }
     }
+}
+
+/// Takes what a guest has said on one console; false if it will say no more.
+fn hear(tenant: &Tenant, console: &mut UnixStream) -> bool {
+    let mut buffer = [0u8; 4096];
+    // One turn takes a bounded amount: a guest that floods its console delays only itself.
+    for _ in 0..16 {
+        match console.read(&mut buffer) {
+            Ok(0) => return false,
+            Ok(length) => tenant.console.write(buffer.get(..length).unwrap_or_default()),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return error.kind() == std::io::ErrorKind::WouldBlock,
+        }
+    }
+    true
 }
 
 fn start_patience(spec: &model::Tenant) -> Duration {
@@ -357,11 +364,13 @@ fn start_patience(spec: &model::Tenant) -> Duration {
 
 /// Gives back what the process of a tenant holds, but for its promises.
 fn give_back_devices(shared: &Shared, tenant: &Tenant) {
-    let (vcpus, devices, uid) = tenant.with(|live| {
+    let (vcpus, devices, uid, vsock) = tenant.with(|live| {
         let (vcpus, devices) = (std::mem::take(&mut live.vcpus), std::mem::take(&mut live.devices));
         live.pid = None;
-        (vcpus, devices, live.uid.take())
+        (vcpus, devices, live.uid.take(), live.vsock.take())
     });
+    // Waits for its thread, so not under the lock.
+    drop(vsock);
     tenant.set_keyboard(None);
     for Vcpu { core, id } in vcpus {
         let detached = shared.resources.dispatcher(core).map(|it| it.detach(id));

@@ -8,12 +8,15 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use moirai_devices::backend::FileId;
+use moirai_vmm::launch::BalloonReport;
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::console::Console;
 use super::life::Phase;
 use super::lock;
+use super::own::Balloon;
 use super::view::End;
+use super::vsock::Vsock;
 use crate::admission::Part;
 use crate::config::model;
 use crate::dispatcher::VcpuId;
@@ -49,6 +52,9 @@ pub(super) struct Live {
     pub(super) devices: Vec<Device>,
     /// The files of its volumes, and whether it writes them.
     pub(super) files: Vec<(FileId, bool)>,
+    /// Held for its end.
+    pub(super) vsock: Option<Vsock>,
+    pub(super) balloon: Balloon,
     /// Parts of the sandbox that could not be had.
     pub(super) missing: Vec<String>,
     pub(super) end: Option<End>,
@@ -88,6 +94,8 @@ impl Tenant {
             vcpus: Vec::new(),
             devices: Vec::new(),
             files: Vec::new(),
+            vsock: None,
+            balloon: Balloon::default(),
             missing: Vec::new(),
             end: None,
         };
@@ -125,15 +133,31 @@ impl Tenant {
         live.stop_asked = true;
         live.at_once |= at_once;
         drop(live);
-        // A counter that is full already wakes the supervisor just as well.
+        self.ring();
+    }
+
+    /// Wakes the supervisor.
+    pub(super) fn ring(&self) {
+        // A counter that is full already wakes it just as well.
         let _ = rustix::io::write(&self.doorbell, &1u64.to_ne_bytes());
+    }
+
+    /// Notes what the balloon says.
+    pub(super) fn balloon_answered(&self, report: BalloonReport) {
+        lock(&self.live).balloon.answered(report);
+        self.changed.notify_all();
     }
 
     /// Waits until the phase is as wanted; false if that takes longer than `patience`.
     pub(super) fn wait(&self, patience: Duration, wanted: impl Fn(Phase) -> bool) -> bool {
+        self.wait_until(patience, |live| wanted(live.phase))
+    }
+
+    /// Waits until phase or balloon are as wanted; false if that takes longer than `patience`.
+    pub(super) fn wait_until(&self, patience: Duration, wanted: impl Fn(&Live) -> bool) -> bool {
         let live = lock(&self.live);
-        let waited = self.changed.wait_timeout_while(live, patience, |live| !wanted(live.phase));
-        wanted(waited.unwrap_or_else(PoisonError::into_inner).0.phase)
+        let waited = self.changed.wait_timeout_while(live, patience, |live| !wanted(live));
+        wanted(&waited.unwrap_or_else(PoisonError::into_inner).0)
     }
 
     /// Keeps the thread that supervises the tenant.

@@ -1,11 +1,12 @@
 //! What is reported of tenants and of the host, in JSON and in text.
 
-use moirai_vmm::launch::{ExitReason, Stage};
+use moirai_vmm::launch::{ExitReason, OwnDevice, Stage};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::Service;
 use super::life::Phase;
+use super::own::BalloonView;
 use super::tenant::Tenant;
 use crate::admission::Part;
 use crate::admission::plan::{ContractReport, ResourceReport};
@@ -46,6 +47,8 @@ pub struct TenantView {
     pub net: Vec<DeviceView>,
     /// Parts of the sandbox that could not be had.
     pub sandbox_missing: Vec<String>,
+    /// Its balloon, if it has one.
+    pub balloon: Option<BalloonView>,
     /// How often the guest has reset itself and was started again.
     pub restarts: u32,
     /// What was asked for, with all changes since.
@@ -145,6 +148,10 @@ impl Tenant {
                 disk: volumes.collect(),
                 net: nets.collect(),
                 sandbox_missing: live.missing.clone(),
+                balloon: spec
+                    .own_devices
+                    .contains(&OwnDevice::Balloon)
+                    .then(|| live.balloon.view()),
                 restarts: live.restarts,
                 table: spec.table.clone(),
             }
