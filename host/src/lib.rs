@@ -19,6 +19,7 @@ pub mod client;
 pub mod config;
 pub mod demo;
 pub mod dispatcher;
+pub mod export;
 pub mod image;
 pub mod iodomain;
 mod mailbox;

@@ -5,6 +5,7 @@ use moirai_scheduler::admission::{self, Resource, reserved_ppm};
 
 use super::plan::{ContractReport, RefusalReport, ResourceReport};
 use super::resource::{ResourceId, all};
+use crate::config::export::{Export, ExportDevice};
 use crate::config::model::{Config, Tenant};
 
 /// Which of a tenant's parts a contract is for.
@@ -91,6 +92,18 @@ impl Claim {
             contract: net.contract,
         });
         vcpus.chain(volumes).chain(nets).collect()
+    }
+}
+
+impl Claim {
+    /// What `export` asks for.
+    #[must_use]
+    pub fn of_export(export: &Export) -> Self {
+        let (part, resource) = match &export.device {
+            ExportDevice::Volume(volume) => (Part::Volume(0), ResourceId::Disk(volume.disk)),
+            ExportDevice::Net(net) => (Part::Net(0), ResourceId::Link(net.link)),
+        };
+        Self { part, resource, contract: export.contract() }
     }
 }
 

@@ -89,7 +89,7 @@ impl ContractReport {
     }
 }
 
-/// Asks admission for every tenant in turn. A refused tenant reserves nothing.
+/// Asks admission for every tenant and then every export in turn. A refused tenant reserves nothing.
 #[must_use]
 pub fn plan(config: &Config) -> Plan {
     answer(config).0
@@ -124,10 +124,12 @@ fn answer(config: &Config) -> (Plan, Ledger, Vec<Vec<Refusal>>) {
     let mut ledger = Ledger::new(config);
     let mut refusals = Vec::new();
     let mut tenants = Vec::new();
-    for tenant in &config.tenants {
-        let refused = ledger.admit(&tenant.name, &Claim::all_of(tenant)).err().unwrap_or_default();
+    let asked = config.tenants.iter().map(|tenant| (tenant.name.clone(), Claim::all_of(tenant)));
+    let exported = config.exports.iter().map(|it| (it.key(), vec![Claim::of_export(it)]));
+    for (name, claims) in asked.chain(exported) {
+        let refused = ledger.admit(&name, &claims).err().unwrap_or_default();
         tenants.push(TenantPlan {
-            name: tenant.name.clone(),
+            name,
             admitted: refused.is_empty(),
             refusals: refused.iter().map(Refusal::report).collect(),
         });

@@ -65,7 +65,9 @@ impl From<ServiceError> for ErrorBody {
     fn from(error: ServiceError) -> Self {
         let text = error.to_string();
         match error {
-            ServiceError::Unknown(_) => Self::new(ErrorKind::Unknown, text),
+            ServiceError::Unknown(_) | ServiceError::UnknownExport(_) => {
+                Self::new(ErrorKind::Unknown, text)
+            }
             ServiceError::NotRunning(_) => Self::new(ErrorKind::NotRunning, text),
             ServiceError::Bad(problems) => Self { problems, ..Self::new(ErrorKind::Bad, text) },
             ServiceError::Refused(refused) => {

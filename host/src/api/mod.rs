@@ -5,6 +5,7 @@
 //! | `server.rs` | the socket, connections, and what a slow or hostile client may cost |
 //! | `routes.rs` | the resources; each handler turns one request into one call of the service |
 //! | `console.rs` | consoles: streams |
+//! | `exports.rs` | devices for foreign VMMs |
 //! | `error.rs` | what a refused request is told |
 //! | `metrics.rs` | Prometheus text |
 //!
@@ -12,11 +13,13 @@
 
 mod console;
 mod error;
+mod exports;
 mod metrics;
 mod routes;
 mod server;
 
 pub use error::{ErrorBody, ErrorKind};
+pub use exports::Exports;
 pub use routes::Launch;
 pub use server::{Bound, ServerError};
 

@@ -14,7 +14,7 @@ use utoipa::{OpenApi, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::{ErrorBody, ErrorKind, console, metrics};
+use super::{ErrorBody, ErrorKind, console, exports, metrics};
 use crate::admission::plan::{Plan, plan};
 use crate::config::document::TenantTable;
 use crate::config::{Document, check};
@@ -49,6 +49,8 @@ pub(super) fn router() -> OpenApiRouter<Arc<Service>> {
         .routes(routes!(list, launch))
         .routes(routes!(show, change, stop))
         .routes(routes!(console::read, console::write))
+        .routes(routes!(exports::list, exports::start))
+        .routes(routes!(exports::end))
         .routes(routes!(ask_plan))
         .routes(routes!(host))
         .routes(routes!(stats))
@@ -59,7 +61,7 @@ pub(super) fn router() -> OpenApiRouter<Arc<Service>> {
 }
 
 /// A JSON body that arrived in time.
-pub(super) struct Body<T>(T);
+pub(super) struct Body<T>(pub(super) T);
 
 impl<T: DeserializeOwned> FromRequest<Arc<Service>> for Body<T> {
     type Rejection = ErrorBody;

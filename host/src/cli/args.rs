@@ -39,6 +39,12 @@ pub enum Command {
     Host(HostArgs),
     /// Start the tenants of a configuration file
     Launch(FileArgs),
+    /// Offer the volumes and links of a configuration file to VMMs that are not ours
+    Export(FileArgs),
+    /// List the exports: socket, contract, who is connected
+    Exports(ReportArgs),
+    /// End an export; whoever is connected is hung up on
+    Unexport(NameArgs),
     /// List the tenants
     List(ReportArgs),
     /// Show a tenant: state, contracts, what it got
@@ -177,10 +183,10 @@ pub struct SimulateArgs {
     pub trace: Option<PathBuf>,
 }
 
-/// A tenant.
+/// A tenant or an export.
 #[derive(Debug, Args)]
 pub struct NameArgs {
-    /// Name of the tenant.
+    /// Its name.
     pub name: String,
     /// How to report.
     #[command(flatten)]

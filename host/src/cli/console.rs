@@ -22,7 +22,7 @@ struct Typed {
 }
 
 pub(super) fn run(socket: &Path, args: &ConsoleArgs) -> Result<Status, Failure> {
-    let path = format!("{}/console", path(&args.name)?);
+    let path = format!("{}/console", path("tenants", &args.name)?);
     let follow = if args.once { "" } else { "?follow=true" };
     let client = Client::new(socket)?;
     let keyboard = !args.once && std::io::stdin().is_terminal();

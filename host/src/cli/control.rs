@@ -38,31 +38,31 @@ pub(super) fn list(socket: &Path, args: ReportArgs) -> Result<Status, Failure> {
 }
 
 pub(super) fn show(socket: &Path, args: &NameArgs) -> Result<Status, Failure> {
-    let tenant: TenantView = Client::new(socket)?.get(&path(&args.name)?)?;
+    let tenant: TenantView = Client::new(socket)?.get(&path("tenants", &args.name)?)?;
     show_one(&tenant, args.report.json)
 }
 
 pub(super) fn set(socket: &Path, args: &SetArgs) -> Result<Status, Failure> {
     let change = change::parse(&args.changes)?;
     let tenant: TenantView =
-        Client::new(socket)?.send(Method::PATCH, &path(&args.name)?, &change)?;
+        Client::new(socket)?.send(Method::PATCH, &path("tenants", &args.name)?, &change)?;
     show_one(&tenant, args.report.json)
 }
 
 pub(super) fn stop(socket: &Path, args: &StopArgs) -> Result<Status, Failure> {
-    let path = path(&args.tenant.name)?;
+    let path = path("tenants", &args.tenant.name)?;
     let path = if args.now { format!("{path}?now=true") } else { path };
     let client = Client::new(socket)?.with_more_patience(MAX_STOP_AFTER);
     let tenant: TenantView = client.send(Method::DELETE, &path, &())?;
     show_one(&tenant, args.tenant.report.json)
 }
 
-/// The path of a tenant. A name that no tenant can have is refused here.
-pub(super) fn path(name: &str) -> Result<String, Failure> {
+/// The path of a tenant or an export. A name that none can have is refused here.
+pub(super) fn path(kind: &str, name: &str) -> Result<String, Failure> {
     if name.is_empty() || !name.bytes().all(|c| c.is_ascii_alphanumeric() || b"-_.".contains(&c)) {
-        return Err(Failure::new(Status::Bad, format!("{name:?} cannot be the name of a tenant")));
+        return Err(Failure::new(Status::Bad, format!("no {kind} can have the name {name:?}")));
     }
-    Ok(format!("/v1/tenants/{name}"))
+    Ok(format!("/v1/{kind}/{name}"))
 }
 
 fn show_one(tenant: &TenantView, json: bool) -> Result<Status, Failure> {

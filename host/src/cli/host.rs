@@ -33,7 +33,11 @@ pub(super) fn run(args: &HostArgs) -> Result<Status, Failure> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let launched = Arc::clone(&service);
-        let launched = tokio::task::spawn_blocking(move || launched.launch(&document.tenant)).await;
+        let launched = tokio::task::spawn_blocking(move || {
+            launched.launch(&document.tenant)?;
+            launched.export(&document.export)
+        });
+        let launched = launched.await;
         launched
             .map_err(|error| Failure::new(Status::Failed, error))?
             .map_err(|error| failure(error, &bad))?;

@@ -5,6 +5,7 @@
 //! | `args.rs` | all, as clap reads them |
 //! | `host.rs` | `host` |
 //! | `control.rs` | `launch`, `list`, `show`, `set`, `stop` |
+//! | `export.rs` | `export`, `exports`, `unexport` |
 //! | `change.rs` | the `KEY=VALUE` of `set` |
 //! | `console.rs` | `console` |
 //! | `top.rs`, `screen.rs` | `top` |
@@ -21,6 +22,7 @@ mod change;
 mod console;
 mod control;
 mod experiment;
+mod export;
 mod generate;
 mod host;
 mod image;
@@ -107,6 +109,9 @@ pub fn run(cli: Cli) -> Status {
     let ended = match cli.command {
         Command::Host(args) => host::run(&args),
         Command::Launch(args) => control::launch(socket, &args),
+        Command::Export(args) => export::start(socket, &args),
+        Command::Exports(args) => export::list(socket, args),
+        Command::Unexport(args) => export::end(socket, &args),
         Command::List(args) => control::list(socket, args),
         Command::Show(args) => control::show(socket, &args),
         Command::Set(args) => control::set(socket, &args),

@@ -11,8 +11,8 @@ use std::path::PathBuf;
 use super::document::{DiskTable, Document, HostTable, LinkTable};
 use super::model::{Cidr, Config, Disk, Host, Link};
 use super::problem::Problem;
-use super::tenant;
 use super::units::Time;
+use super::{export, tenant};
 
 pub use super::tenant::check_tenants;
 
@@ -70,10 +70,11 @@ pub fn check(document: &Document) -> Result<Config, Vec<Problem>> {
         .map(|(at, table)| check_link(table, &at, &mut problems))
         .collect::<Vec<_>>();
     unique_taps(&links, &mut problems);
-    let config = Config { host, disks, links, tenants: Vec::new() };
+    let config = Config { host, disks, links, tenants: Vec::new(), exports: Vec::new() };
     let tenants = tenant::check_all(&config, &document.tenant, &mut problems);
+    let exports = export::check_all(&config, &document.export, &mut problems);
     match problems.into_inner() {
-        found if found.is_empty() => Ok(Config { tenants, ..config }),
+        found if found.is_empty() => Ok(Config { tenants, exports, ..config }),
         found => Err(found),
     }
 }

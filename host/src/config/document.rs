@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::export::ExportTable;
 pub use super::machine::{Args, TenantTable, TransportName, VsockTable};
 use super::units::{Rate, Size, Time};
 
@@ -29,6 +30,9 @@ pub struct Document {
     /// Tenants to start.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tenant: Vec<TenantTable>,
+    /// Devices for VMMs that are not ours.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub export: Vec<ExportTable>,
 }
 
 /// How admission accounts for the machine's own costs.

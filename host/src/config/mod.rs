@@ -3,6 +3,7 @@
 //! | file | what it holds |
 //! | --- | --- |
 //! | `document.rs` | the tables and keys as they are written, in TOML and in the API's JSON |
+//! | `export.rs` | `[[export]]`, for foreign VMMs |
 //! | `units.rs` | times, sizes, rates |
 //! | `load.rs` | `[tenant.load]`, for the simulator |
 //! | `check.rs`, `tenant.rs`, `contract.rs` | what the values must fulfil together; the only maker of a `Config` |
@@ -15,6 +16,7 @@
 mod check;
 mod contract;
 pub mod document;
+pub mod export;
 pub mod load;
 mod machine;
 mod machine_check;
@@ -29,6 +31,7 @@ use std::path::{Path, PathBuf};
 pub use check::{check, check_tenants};
 pub use contract::{Scope, resolve};
 pub use document::{Document, PolicyName, Profile};
+pub use export::check_exports;
 pub use machine_check::MAX_STOP_AFTER;
 pub use model::Config;
 pub use problem::{Problem, Report};
@@ -68,6 +71,7 @@ pub fn read(path: &Path) -> Result<(String, Document), Report> {
             paths.extend(image.into_iter().chain(&mut tenant.kernel).chain(&mut tenant.initrd));
         }
         paths.extend(document.disk.iter_mut().map(|disk| &mut disk.path));
+        paths.extend(document.export.iter_mut().map(|export| &mut export.socket));
         for path in paths {
             *path = directory.join(&path);
         }

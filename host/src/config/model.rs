@@ -10,6 +10,7 @@ use moirai_simulator::load::Loads;
 use moirai_vmm::launch::{OwnDevice, Transport};
 
 use super::document::{OffloadName, PolicyName, Profile, TenantTable};
+use super::export::Export;
 
 /// A checked configuration.
 #[derive(Clone, Debug)]
@@ -22,6 +23,8 @@ pub struct Config {
     pub links: Vec<Link>,
     /// Tenants, in the order of the file.
     pub tenants: Vec<Tenant>,
+    /// Exports, in the order of the file.
+    pub exports: Vec<Export>,
 }
 
 /// The machine.

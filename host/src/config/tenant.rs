@@ -59,7 +59,9 @@ fn check_one(
         .net
         .iter()
         .enumerate()
-        .map(|(index, net)| check_net(config, &table.name, net, index, at, problems))
+        .map(|(index, net)| {
+            check_net(config, &table.name, net, index, &format!("{at}.net[{index}]"), problems)
+        })
         .collect();
     let loads = table.load.unwrap_or_default().resolve(&format!("{at}.load"), problems);
     Some(Tenant {
@@ -83,15 +85,15 @@ fn check_one(
     })
 }
 
-fn check_net(
+/// Checks an interface whose table is at `at`: number `number` of `owner`.
+pub(super) fn check_net(
     config: &Config,
-    tenant: &str,
+    owner: &str,
     table: &NetTable,
     number: usize,
     at: &str,
     problems: &mut Problems,
 ) -> Option<Net> {
-    let at = format!("{at}.net[{number}]");
     let named = config.links.iter().enumerate().find(|(_, link)| link.name == table.link);
     let Some((index, link)) = named else {
         let names = config.links.iter().map(|link| link.name.as_str());
@@ -99,7 +101,7 @@ fn check_net(
         return None;
     };
     let mac = match &table.mac {
-        None => derived_mac(tenant, number),
+        None => derived_mac(owner, number),
         Some(text) => parse_mac(text).or_else(|| {
             let message = format!("{text:?} is not the address of one network card");
             let help = "write six bytes, the first one even, as \"02:00:00:00:00:01\"";
@@ -113,7 +115,7 @@ fn check_net(
         let help = "write how many virtual CPUs are to send and receive at the same time";
         problems.add(format!("{at}.queues"), message, help);
     }
-    let contract = resolve(&table.contract(), Scope::Link { rate_bps: link.rate_bps }, &at);
+    let contract = resolve(&table.contract(), Scope::Link { rate_bps: link.rate_bps }, at);
     Some(Net { link: index, mac, queues, contract: problems.note(contract)? })
 }
 

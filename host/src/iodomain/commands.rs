@@ -38,8 +38,8 @@ impl EventLoop {
                 Command::Change(id, contract, reply) => {
                     drop(reply.send(self.change(id, contract, now)));
                 }
-                Command::Connect(id, socket, reply) => {
-                    drop(reply.send(self.connect(id, socket, now)));
+                Command::Connect(id, peer, reply) => {
+                    drop(reply.send(self.connect(id, peer, now)));
                 }
                 Command::Detach(id, reply) => drop(reply.send(self.detach(id, now))),
                 Command::Snapshot(reply) => drop(reply.send(Ok(self.snapshot(now)))),

@@ -6,7 +6,6 @@
 //! is detached: it serves nothing and says why.
 
 use std::collections::VecDeque;
-use std::os::unix::net::UnixStream;
 
 use moirai_devices::backend::Volume;
 use moirai_devices::blk;
@@ -14,9 +13,9 @@ use moirai_devices::net::{Card, Role, tx};
 use moirai_devices::vhost::{Session, Vring};
 use moirai_scheduler::{Contract, Head, Nanos};
 
-use super::DeviceId;
 use super::backlog::Backlog;
 use super::populate::{Presence, Report};
+use super::{DeviceId, Peer};
 
 /// How many chains are taken off one ring at a time, so that no tenant holds up the loop.
 const BATCH: usize = 64;
@@ -53,7 +52,7 @@ pub(super) struct Device {
     pub(super) left: bool,
     /// For a device whose peers come and go: the one that is served when the last one's requests
     /// are done.
-    pub(super) next_peer: Option<UnixStream>,
+    pub(super) next_peer: Option<Peer>,
     /// Whether its peers come and go.
     pub(super) exported: bool,
     pub(super) usage: Usage,

@@ -1,7 +1,6 @@
 //! What the rest of the host service holds of an I/O domain: a way to ask its thread.
 
 use std::collections::BTreeMap;
-use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
@@ -12,7 +11,7 @@ use moirai_scheduler::{Account, Contract, Policy, policy_by_name};
 use super::disk::Disk;
 use super::event_loop::EventLoop;
 use super::link::Link;
-use super::{BlkSpec, DeviceId, DomainSnapshot, GroupSpec, IoDomainError, NetSpec};
+use super::{BlkSpec, DeviceId, DomainSnapshot, GroupSpec, IoDomainError, NetSpec, Peer};
 use crate::dispatcher::{pin, set_scheduler};
 use crate::mailbox::{Mailbox, mailbox};
 
@@ -30,7 +29,7 @@ pub(super) enum Command {
     AttachBlk(DeviceId, Box<BlkSpec>, Reply<()>),
     AttachNet(DeviceId, Box<NetSpec>, Reply<()>),
     Change(DeviceId, Contract, Reply<()>),
-    Connect(DeviceId, UnixStream, Reply<()>),
+    Connect(DeviceId, Peer, Reply<()>),
     Detach(DeviceId, Reply<Account>),
     Snapshot(Reply<DomainSnapshot>),
     End,
@@ -96,7 +95,9 @@ impl IoDomain {
         });
         let thread = thread.map_err(IoDomainError::Setup)?;
         match started.recv() {
-            Ok(Ok(())) => Ok(Self { mailbox, next_id: AtomicU32::new(0), core, thread: Some(thread) }),
+            Ok(Ok(())) => {
+                Ok(Self { mailbox, next_id: AtomicU32::new(0), core, thread: Some(thread) })
+            }
             Ok(Err(error)) => Err(IoDomainError::Setup(error)),
             Err(_) => Err(IoDomainError::Gone),
         }
@@ -145,8 +146,8 @@ impl IoDomain {
     ///
     /// # Errors
     /// If there is no such device.
-    pub fn connect(&self, id: DeviceId, socket: UnixStream) -> Result<(), IoDomainError> {
-        self.ask(|reply| Command::Connect(id, socket, reply))
+    pub fn connect(&self, id: DeviceId, peer: Peer) -> Result<(), IoDomainError> {
+        self.ask(|reply| Command::Connect(id, peer, reply))
     }
 
     /// Stops serving a device and returns its last account.

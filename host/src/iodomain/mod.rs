@@ -135,6 +135,15 @@ pub struct NetSpec {
     pub socket: UnixStream,
 }
 
+/// Another peer for a device that has been attached.
+#[derive(Debug)]
+pub struct Peer {
+    /// The backend's end of the vhost-user connection.
+    pub socket: UnixStream,
+    /// Guest memory is taken that its owner could shrink, which would kill this process.
+    pub unsealed_memory: bool,
+}
+
 /// Why the I/O domain could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum IoDomainError {

@@ -1,9 +1,7 @@
 //! The vhost-user peers: what they say, which of their descriptors are watched, how they are left.
 
-use std::os::unix::net::UnixStream;
-
 use moirai_devices::blk;
-use moirai_devices::vhost::{Event, Session};
+use moirai_devices::vhost::{DeviceProfile, Event, Session};
 use moirai_scheduler::Nanos;
 use rustix::fd::AsFd;
 
@@ -13,7 +11,7 @@ use super::event_loop::EventLoop;
 use super::populate::{Report, populate};
 use super::serve::announce;
 use super::token::Token;
-use super::{DeviceId, IoDomainError};
+use super::{DeviceId, IoDomainError, Peer};
 
 impl EventLoop {
     /// Handles what a device's vhost-user peer said.
@@ -23,7 +21,12 @@ impl EventLoop {
             Ok(ready) => ready,
             Err(error) => {
                 let why = format!("vhost-user: {error}");
-                tracing::warn!(tenant = %device.tenant, "{why}");
+                device.failures = device.failures.saturating_add(1);
+                // As in `Device::fail`: a peer can come back and do it again for ever.
+                let failures = device.failures;
+                if failures.is_power_of_two() {
+                    tracing::warn!(tenant = %device.tenant, failures, "{why}");
+                }
                 device.failed = Some(why);
                 return self.stop_serving(id, now);
             }
@@ -75,12 +78,12 @@ impl EventLoop {
     pub(super) fn connect(
         &mut self,
         id: DeviceId,
-        socket: UnixStream,
+        peer: Peer,
         now: Nanos,
     ) -> Result<(), IoDomainError> {
         let device = self.devices.get_mut(&id).ok_or(IoDomainError::UnknownDevice(id))?;
         device.exported = true;
-        device.next_peer = Some(socket);
+        device.next_peer = Some(peer);
         self.stop_serving(id, now);
         Ok(())
     }
@@ -89,8 +92,10 @@ impl EventLoop {
     /// the dead that reaches the disk after one of the living would be a lost write.
     fn welcome(&mut self, id: DeviceId) {
         let Some(device) = self.devices.get_mut(&id) else { return };
-        let Some(socket) = device.next_peer.take() else { return };
-        let session = match Session::new(socket, device.session.profile().clone()) {
+        let Some(Peer { socket, unsealed_memory }) = device.next_peer.take() else { return };
+        let profile = device.session.profile().clone();
+        let profile = DeviceProfile { allow_unsealed_memory: unsealed_memory, ..profile };
+        let session = match Session::new(socket, profile) {
             Ok(session) => session,
             Err(error) => return tracing::warn!(tenant = %device.tenant, "a new peer: {error}"),
         };

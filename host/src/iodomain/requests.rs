@@ -236,7 +236,10 @@ fn answer(device: &mut Device, queue: u16, job: Job, outcome: Outcome) {
     let Body::Blk(blk) = &mut device.body else { return };
     blk.in_flight = blk.in_flight.saturating_sub(1);
     let frontend = blk.frontends.get_mut(usize::from(queue));
+    // What was not done for a peer that has left is not answered: the next one finds it unfinished.
+    let undone = device.left && outcome != Outcome::Ok;
     if let (Some(frontend), Some(vring)) = (frontend, device.session.queue(queue))
+        && !undone
         && let Some((memory, ring)) = vring.parts()
     {
         let head = job.request.token.head();

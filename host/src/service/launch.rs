@@ -85,7 +85,9 @@ impl Service {
         let mut tenants = lock(&self.tenants);
         let live: Vec<_> = tenants.values().filter(|old| old.phase() != Phase::Ended).collect();
         let mut problems = taken_names(&live, &specs);
-        problems.extend(shared_files(&live, &specs, opened));
+        let mut used = files_in_use(live.iter().copied());
+        used.extend(self.exported_files());
+        problems.extend(shared_files(used, &specs, opened));
         if !problems.is_empty() {
             return Err(ServiceError::Bad(problems));
         }
@@ -148,16 +150,21 @@ fn taken_names(live: &[&Arc<Tenant>], specs: &[model::Tenant]) -> Vec<Problem> {
         .collect()
 }
 
+/// Who uses which file, and whether he writes it.
+pub(super) type FilesInUse = HashMap<FileId, (String, bool)>;
+
+/// The files of tenants that live.
+pub(super) fn files_in_use<'a>(live: impl Iterator<Item = &'a Arc<Tenant>>) -> FilesInUse {
+    let theirs = live.flat_map(|tenant| {
+        let files = tenant.with(|live| live.files.clone());
+        files.into_iter().map(|(file, written)| (file, (tenant.name.clone(), written)))
+    });
+    theirs.collect()
+}
+
 /// A file that somebody writes belongs to one volume only, whatever names it has: a volume, one of a
 /// stripe set, or one that an image is made of.
-fn shared_files(live: &[&Arc<Tenant>], specs: &[model::Tenant], opened: &[Opened]) -> Vec<Problem> {
-    let mut used = HashMap::<FileId, (String, bool)>::new();
-    for tenant in live {
-        let theirs = tenant.with(|live| live.files.clone());
-        used.extend(
-            theirs.into_iter().map(|(file, written)| (file, (tenant.name.clone(), written))),
-        );
-    }
+fn shared_files(mut used: FilesInUse, specs: &[model::Tenant], opened: &[Opened]) -> Vec<Problem> {
     let mut problems = Vec::new();
     for (index, (spec, opened)) in specs.iter().zip(opened).enumerate() {
         for (number, (volume, opened)) in spec.volumes.iter().zip(&opened.volumes).enumerate() {

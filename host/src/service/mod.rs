@@ -6,6 +6,7 @@
 //! | `launch.rs`, `open.rs` | from tables to running tenants |
 //! | `tenant.rs` | the entry of one tenant: what others may see and ask |
 //! | `supervisor.rs` | the thread of one tenant: carries out its life, gives everything back |
+//! | `export.rs` | devices for foreign VMMs |
 //! | `change.rs` | other contracts for a running tenant |
 //! | `resources.rs`, `link.rs`, `netns.rs` | dispatchers, I/O domains, TAPs, namespaces |
 //! | `own.rs`, `vsock.rs` | the host's side of devices that a tenant process serves itself |
@@ -16,14 +17,16 @@
 //!
 //! A tenant holds: reservations in the ledger, devices in I/O domains, vCPUs at dispatchers, a user
 //! id, a process, a state file. Its supervisor gives all of it back when the process is gone,
-//! however it went. Locks are taken in the order tenants, tenant, ledger, user ids, and none is held
-//! while a process or a device is waited for.
+//! however it went. Locks are taken in the order tenants, exports, tenant, ledger, user ids, and none
+//! is held while a process is waited for; exports are locked while an event loop is asked, which takes
+//! microseconds.
 //!
 //! Neighbours: [`crate::api`] and the demo call [`Service`]; it calls the ledger, the dispatchers,
 //! the I/O domains and `moirai_vmm::launch`.
 
 mod change;
 mod console;
+mod export;
 mod launch;
 mod life;
 mod link;
@@ -44,6 +47,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use export::Export;
 use resources::Resources;
 use state::{StateDir, StateError};
 use tenant::Tenant;
@@ -56,6 +60,7 @@ use crate::iodomain::IoDomainError;
 
 pub use change::Change;
 pub use console::{Console, Piece};
+pub use export::ExportView;
 pub use life::Phase;
 pub use link::LinkError;
 pub use own::BalloonView;
@@ -90,6 +95,9 @@ pub enum ServiceError {
     /// There is no such tenant.
     #[error("there is no tenant named {0:?}; `moirai list` shows all")]
     Unknown(String),
+    /// There is no such export.
+    #[error("there is no export named {0:?}; `moirai exports` shows all")]
+    UnknownExport(String),
     /// The tenant does not run (any more).
     #[error("tenant {0:?} does not run; `moirai show {0}` says why")]
     NotRunning(String),
@@ -136,6 +144,7 @@ struct Shared {
 pub struct Service {
     shared: Arc<Shared>,
     tenants: Mutex<BTreeMap<String, Arc<Tenant>>>,
+    exports: Mutex<BTreeMap<String, Export>>,
 }
 
 /// A lock that a panic elsewhere does not close: what it guards is changed in single steps.
@@ -168,7 +177,7 @@ impl Service {
             uids: Mutex::default(),
             binary: open::tenant_binary(),
         };
-        Ok(Self { shared: Arc::new(shared), tenants: Mutex::default() })
+        Ok(Self { shared: Arc::new(shared), tenants: Mutex::default(), exports: Mutex::default() })
     }
 
     /// The configuration the service was started with.
@@ -256,6 +265,8 @@ impl Drop for Service {
     fn drop(&mut self) {
         let tenants: Vec<_> = lock(&self.tenants).values().cloned().collect();
         tenants.iter().for_each(|tenant| tenant.ask_to_stop(false));
+        let exports = std::mem::take(&mut *lock(&self.exports));
+        exports.into_values().for_each(|export| self.end_export(export));
         for tenant in tenants {
             let patience = tenant.with(|live| live.spec.stop_after);
             if !tenant.wait_for_end(END_PATIENCE + patience) {

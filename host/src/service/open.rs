@@ -72,7 +72,11 @@ pub(super) fn open(tenant: &Tenant, path: &str) -> Result<Opened, Vec<Problem>> 
     }
 }
 
-fn open_volume(volume: &model::Volume) -> Result<Volume, VolumeError> {
+/// Opens a volume.
+///
+/// # Errors
+/// It cannot be opened or is none.
+pub(super) fn open_volume(volume: &model::Volume) -> Result<Volume, VolumeError> {
     let readonly = volume.readonly;
     let mut opened = match &volume.kind {
         VolumeKind::Raw => Volume::open(&volume.path, readonly),

@@ -1,12 +1,14 @@
 //! What a later start must know, in `state_dir`: who holds the directory, which tenant processes
-//! were started, which network namespaces were made.
+//! were started, which network namespaces and which sockets of exports were made.
 //!
 //! A host service that was killed leaves tenant processes (they die with it, but that takes a
 //! moment), files, and namespaces; [`StateDir::open`] cleans up after it before anything new is
 //! started. TAPs go with the process that held them.
 
+use std::ffi::OsStr;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -14,6 +16,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
 use super::netns;
+use crate::export::remove_stale;
 
 /// How long a killed process may take to go.
 const KILL_PATIENCE: Duration = Duration::from_secs(5);
@@ -69,7 +72,7 @@ impl StateDir {
     /// # Errors
     /// [`StateError`].
     pub(super) fn open(path: &Path) -> Result<Self, StateError> {
-        for directory in [path, &path.join("tenants"), &path.join("netns")] {
+        for directory in [path, &path.join("tenants"), &path.join("netns"), &path.join("exports")] {
             fs::create_dir_all(directory).map_err(|source| file_error(directory, source))?;
         }
         let lock_path = path.join("lock");
@@ -125,6 +128,20 @@ impl StateDir {
         fs::write(&path, "").map_err(|source| file_error(&path, source))
     }
 
+    /// Notes a socket that is about to be made.
+    ///
+    /// # Errors
+    /// [`StateError::File`].
+    pub(super) fn note_export(&self, name: &str, socket: &Path) -> Result<(), StateError> {
+        let path = self.path.join("exports").join(name);
+        fs::write(&path, socket.as_os_str().as_bytes()).map_err(|source| file_error(&path, source))
+    }
+
+    /// Forgets a socket.
+    pub(super) fn forget_export(&self, name: &str) {
+        remove(&self.path.join("exports").join(name));
+    }
+
     /// Removes the network namespaces that were made.
     pub(super) fn remove_namespaces(&self) {
         for entry in files(&self.path.join("netns")) {
@@ -153,6 +170,15 @@ impl StateDir {
                 Err(error) => tracing::warn!(path = %path.display(), %error, "not understood"),
             }
             remove(&path);
+        }
+        for note in files(&self.path.join("exports")) {
+            let socket = fs::read(&note).unwrap_or_default();
+            let socket = Path::new(OsStr::from_bytes(&socket));
+            // A place that somebody else has taken since then is his.
+            if let Err(error) = remove_stale(socket) {
+                tracing::warn!(%error, "a socket left behind is not removed");
+            }
+            remove(&note);
         }
         self.remove_namespaces();
         Ok(())

@@ -22,7 +22,7 @@ use crate::iodomain::{DeviceSnapshot, DomainSnapshot};
 pub struct Stats {
     /// When this was read, on CLOCK_MONOTONIC.
     pub now_ns: u64,
-    /// Tenants that run.
+    /// Tenants that run, and exports as `export/NAME`.
     pub tenants: Vec<TenantStats>,
     /// Capacity and reservations.
     pub resources: Vec<ResourceReport>,
@@ -190,7 +190,7 @@ impl Service {
         });
         Stats {
             now_ns: now(),
-            tenants: tenants.collect(),
+            tenants: tenants.chain(self.export_stats(&snapshots)).collect(),
             resources: self.resources(),
             stalls: self.stalls().all().iter().map(|stall| (stall.begin, stall.end)).collect(),
             disks: domains.iter().flat_map(|domain| &domain.disks).map(disk).collect(),
@@ -203,9 +203,9 @@ impl Service {
 }
 
 /// Snapshots by what they are of.
-struct Snapshots<'a> {
+pub(super) struct Snapshots<'a> {
     vcpus: HashMap<(usize, u32), &'a VcpuSnapshot>,
-    devices: HashMap<(&'a str, u32), &'a DeviceSnapshot>,
+    pub(super) devices: HashMap<(&'a str, u32), &'a DeviceSnapshot>,
 }
 
 impl<'a> Snapshots<'a> {
@@ -271,7 +271,7 @@ impl PartStats {
         self.least_slice_ns = vcpu.least_slice_ns;
     }
 
-    fn add_device(&mut self, device: &DeviceSnapshot) {
+    pub(super) fn add_device(&mut self, device: &DeviceSnapshot) {
         self.guaranteed_ns = device.guaranteed_ns;
         self.extra_ns = device.extra_ns;
         self.misses = device.misses;

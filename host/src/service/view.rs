@@ -159,7 +159,8 @@ impl Tenant {
     }
 }
 
-fn name(kind: &str, name: Option<&String>) -> String {
+/// `disk/NAME` or `link/NAME`.
+pub(super) fn name(kind: &str, name: Option<&String>) -> String {
     format!("{kind}/{}", name.map_or("?", String::as_str))
 }
 

@@ -30,6 +30,8 @@ fn the_openapi_document_describes_every_path() {
         paths,
         [
             "/metrics",
+            "/v1/exports",
+            "/v1/exports/{name}",
             "/v1/host",
             "/v1/plan",
             "/v1/stats",

@@ -1,0 +1,57 @@
+//! Exports over HTTP: devices for VMMs that are not ours.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::ErrorBody;
+use super::routes::{Body, Shared, call};
+use crate::config::export::ExportTable;
+use crate::service::ExportView;
+
+/// Devices to export, as in a configuration file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Exports {
+    /// All are admitted, or none.
+    pub export: Vec<ExportTable>,
+}
+
+/// List the exports
+#[utoipa::path(get, path = "/v1/exports", responses((status = 200, body = [ExportView])))]
+pub(super) async fn list(State(service): Shared) -> Result<Json<Vec<ExportView>>, ErrorBody> {
+    call(service, |service| Ok(service.exports())).await.map(Json)
+}
+
+/// Export devices, all or none
+#[utoipa::path(
+    post,
+    path = "/v1/exports",
+    request_body = Exports,
+    responses(
+        (status = 200, body = [ExportView]),
+        (status = 409, body = ErrorBody, description = "admission refused"),
+        (status = 422, body = ErrorBody, description = "the exports are not right"),
+    )
+)]
+pub(super) async fn start(
+    State(service): Shared,
+    Body(exports): Body<Exports>,
+) -> Result<Json<Vec<ExportView>>, ErrorBody> {
+    call(service, move |service| service.export(&exports.export)).await.map(Json)
+}
+
+/// End an export
+#[utoipa::path(
+    delete,
+    path = "/v1/exports/{name}",
+    params(("name" = String, Path, description = "name of the export")),
+    responses((status = 200, body = ExportView), (status = 404, body = ErrorBody))
+)]
+pub(super) async fn end(
+    State(service): Shared,
+    Path(name): Path<String>,
+) -> Result<Json<ExportView>, ErrorBody> {
+    call(service, move |service| service.unexport(&name)).await.map(Json)
+}

@@ -1,0 +1,64 @@
+//! `export`, `exports`, `unexport`: devices for VMMs that are not ours.
+
+use std::fmt;
+use std::path::Path;
+
+use hyper::Method;
+use serde::Serialize;
+
+use super::args::{FileArgs, NameArgs, ReportArgs};
+use super::{Failure, Status, report};
+use crate::api::{ErrorKind, Exports};
+use crate::client::{Client, ClientError};
+use crate::config::{self, Report};
+use crate::service::ExportView;
+
+pub(super) fn start(socket: &Path, args: &FileArgs) -> Result<Status, Failure> {
+    let (text, document) = config::read(&args.file).map_err(|bad| Failure::bad(&bad))?;
+    let file = args.file.display().to_string();
+    let exports: Vec<ExportView> = Client::new(socket)?
+        .send(Method::POST, "/v1/exports", &Exports { export: document.export })
+        .map_err(|error| match error {
+            // Paths mean the same in the request as in the file, so the lines can be shown.
+            ClientError::Refused(body) if body.kind == ErrorKind::Bad => {
+                Failure::bad(&Report::locate(&file, &text, body.problems))
+            }
+            other => other.into(),
+        })?;
+    report(&List(&exports), args.report.json)
+}
+
+pub(super) fn list(socket: &Path, args: ReportArgs) -> Result<Status, Failure> {
+    let exports: Vec<ExportView> = Client::new(socket)?.get("/v1/exports")?;
+    report(&List(&exports), args.json)
+}
+
+pub(super) fn end(socket: &Path, args: &NameArgs) -> Result<Status, Failure> {
+    let path = super::control::path("exports", &args.name)?;
+    let export: ExportView = Client::new(socket)?.send(Method::DELETE, &path, &())?;
+    if args.report.json {
+        return super::print_json(&export);
+    }
+    report(&List(std::slice::from_ref(&export)), false)
+}
+
+/// A list of exports, one on a line.
+#[derive(Serialize)]
+#[serde(transparent)]
+struct List<'a>(&'a [ExportView]);
+
+impl fmt::Display for List<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{:<16} {:<14} {:<26} {:<10} SOCKET", "NAME", "RESOURCE", "CONTRACT", "PEER")?;
+        for export in self.0 {
+            let ExportView { name, socket, peer, device, .. } = export;
+            let contract = device.contract.to_string();
+            let peer = peer.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
+            writeln!(f, "{name:<16} {:<14} {contract:<26} {peer:<10} {socket}", device.resource)?;
+            if let Some(why) = &device.failed {
+                writeln!(f, "    failed: {why}")?;
+            }
+        }
+        Ok(())
+    }
+}
