@@ -11,8 +11,8 @@ logs=target/test-logs
 mkdir -p "$logs"
 passed=0 failed=0
 
-# suite NAME LIMIT COMMAND...: runs a suite whose output has cargo's "test result" lines, or none:
-# then its exit status is one test.
+# suite NAME LIMIT COMMAND...: runs a suite whose output ends with "N passed, M failed", or has cargo's
+# "test result" lines, or none: then its exit status is one test.
 suite() {
     local name=$1 limit=$2 log="$logs/$1.log" begin=$SECONDS status ok bad
     shift 2
@@ -21,6 +21,9 @@ suite() {
     status=${PIPESTATUS[0]}
     ok=$(grep -oE '^test result: .* ([0-9]+) passed' "$log" | grep -oE '[0-9]+ passed' | awk '{n+=$1} END {print n+0}')
     bad=$(grep -oE '^test result: .*; ([0-9]+) failed' "$log" | grep -oE '[0-9]+ failed' | awk '{n+=$1} END {print n+0}')
+    if grep -qE '^[0-9]+ passed, [0-9]+ failed$' "$log"; then
+        read -r ok _ bad _ < <(grep -E '^[0-9]+ passed, [0-9]+ failed$' "$log" | tail -n 1)
+    fi
     if [ "$status" -ne 0 ] && [ "$bad" -eq 0 ]; then
         bad=1 # it did not build, hung, or has no test lines and failed
     elif [ "$ok" -eq 0 ] && [ "$status" -eq 0 ]; then
@@ -37,6 +40,7 @@ suite host 1200 cargo test --locked -p moirai-host
 suite guest 600 env -C guest cargo test --locked --target x86_64-unknown-linux-gnu -p moirai-media -p moirai-libos
 suite qemu 120 guest/tests/qemu.sh
 suite end-to-end 900 cargo test --locked -p moirai-tests -- --test-threads 1
+suite lab 1200 tests/lab/run.sh test
 
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]
