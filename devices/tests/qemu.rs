@@ -119,7 +119,7 @@ fn serve_disk(session: &mut Session, frontend: &mut blk::Frontend, volume: &mut 
                 while step == Step::Pending {
                     ring.submit_and_wait(Some(Duration::from_secs(60))).unwrap();
                     let Some(done) = ring.next_completion() else { continue };
-                    step = volume.completed(&mut ring, 1, &mut job, done.result).unwrap();
+                    step = volume.completed(&mut ring, done.token, &mut job, done.result).unwrap();
                 }
                 let Step::Done(outcome) = step else { panic!("still pending") };
                 frontend.complete(mem, queue, job.request.token, outcome).unwrap();
@@ -141,8 +141,8 @@ const BOOT_SECTOR: [u8; 39] = [
     0xb0, 0x01, 0xe6, 0xf4, 0xf4, 0x00, // end
 ];
 
-#[test]
-fn seabios_boots_from_our_disk_behind_qemu() {
+/// Boots from a volume of 1 MiB; `make` makes one of a folder and of the file with its contents.
+fn boots_from(make: impl FnOnce(&Path, &Path) -> Volume) {
     let directory = tempfile::tempdir().unwrap();
     let (path, socket) = (directory.path().join("disk"), directory.path().join("socket"));
     let mut disk = vec![0; 1 << 20];
@@ -150,22 +150,58 @@ fn seabios_boots_from_our_disk_behind_qemu() {
     disk[510..512].copy_from_slice(&[0x55, 0xaa]);
     disk[512..534].copy_from_slice(b"moirai served sector 2");
     std::fs::write(&path, disk).unwrap();
-    let mut volume = Volume::open(&path, false).unwrap();
-    let shown = volume.disk(1, 128);
+    let mut volume = make(directory.path(), &path);
+    let worker = volume.take_worker().map(|worker| std::thread::spawn(|| worker.run()));
+    let shown = volume.disk(2, 128);
     let mut frontend = blk::Frontend::new(shown.clone());
 
     let listener = UnixListener::bind(&socket).unwrap();
-    let device = "vhost-user-blk-pci,chardev=c,num-queues=1,queue-size=128,bootindex=0";
+    let device = "vhost-user-blk-pci,chardev=c,num-queues=2,queue-size=128,bootindex=0";
     let Some(qemu) = Qemu::start(&socket, &["-device", device]) else { return };
     let mut session = session(&listener, shown.profile());
     while converse(&mut session) {
         serve_disk(&mut session, &mut frontend, &mut volume);
-        wait(&mut session, 1);
+        wait(&mut session, 2);
     }
     let output = qemu.output();
     assert!(output.contains("moirai served sector 2"), "{output:?}");
     assert!(frontend.counters.completed >= 2);
     assert_eq!((frontend.counters.refused, frontend.counters.unanswerable), (0, 0));
+    drop(volume);
+    worker.map(|worker| worker.join().unwrap());
+}
+
+#[test]
+fn seabios_boots_from_our_disk_behind_qemu() {
+    boots_from(|_, path| Volume::open(path, false).unwrap());
+}
+
+#[test]
+fn seabios_boots_from_an_image_behind_qemu() {
+    if Command::new("qemu-img").arg("--version").output().is_err() {
+        assert!(std::env::var_os("MOIRAI_REQUIRE_QEMU").is_none(), "no qemu-img");
+        return eprintln!("NOT TESTED HERE: no qemu-img");
+    }
+    boots_from(|folder, path| {
+        let convert = ["convert", "-O", "qcow2", "-c"];
+        let mut command = Command::new("qemu-img");
+        let done = command.args(convert).arg(path).arg(folder.join("image")).status().unwrap();
+        assert!(done.success());
+        Volume::open_qcow2(folder, Path::new("image"), false).unwrap()
+    });
+}
+
+#[test]
+fn seabios_boots_from_a_stripe_set_behind_qemu() {
+    boots_from(|folder, path| {
+        let bytes = std::fs::read(path).unwrap();
+        let files = [folder.join("even"), folder.join("odd")];
+        for (number, file) in files.iter().enumerate() {
+            let units: Vec<_> = bytes.chunks(4096).skip(number).step_by(2).collect();
+            std::fs::write(file, units.concat()).unwrap();
+        }
+        Volume::open_striped(&files, 4096, false).unwrap()
+    });
 }
 
 #[test]

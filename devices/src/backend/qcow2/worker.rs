@@ -116,9 +116,9 @@ impl Core {
                 (windows, copied_bytes) = (self.find(offset, len, true)?.windows, len);
             }
             Op::Flush => self.flush()?,
-            Op::Discard(_) if len == 0 => {}
+            Op::Discard(_) | Op::WriteZeroes(_) if len == 0 => {}
             Op::Discard(_) => self.access.discard_to_any(offset, len)?,
-            Op::WriteZeroes(range) if range.unmap && self.discards && len > 0 => {
+            Op::WriteZeroes(range) if range.unmap && self.discards => {
                 self.access.discard_to_zero(offset, len)?;
             }
             Op::WriteZeroes(_) if self.discards => self.access.write_zeroes(offset, len)?,
