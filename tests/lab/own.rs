@@ -30,7 +30,7 @@ fn vsock_carries_bytes_both_ways() {
     let mut line = String::new();
     reader.read_line(&mut line).unwrap();
     assert!(line.starts_with("OK "), "{line:?}");
-    let sent: Vec<u8> = (0..1_000_000u32).map(|n| (n * 7 % 251) as u8).collect();
+    let sent: Vec<u8> = (0..1_000_000u32).map(|n| u8::try_from(n * 7 % 251).unwrap()).collect();
     let writer = std::thread::spawn({
         let sent = sent.clone();
         move || client.write_all(&sent).unwrap()

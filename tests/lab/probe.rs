@@ -3,6 +3,7 @@
 //! `probe hog` never ends. `probe wake PERIOD_US ROUNDS` sleeps from release to release and prints
 //! how late it ran, in nanoseconds: `{"rounds":..,"p50":..,"p99":..,"max":..}`.
 //! Built by `machine.sh` as a static program of one file; the guest has no libraries.
+#![allow(clippy::print_stdout, reason = "its output is its result")]
 
 use std::hint::black_box;
 use std::process::ExitCode;
