@@ -23,7 +23,8 @@ const AVAILABLE: u16 = 6;
 pub struct Stats {
     /// Memory that is not used at all.
     pub free_bytes: Option<u64>,
-    /// Memory that the guest has, without what is in the balloon.
+    /// Memory that the guest has. Linux counts what is in the balloon, too, if it may take it back
+    /// when it runs out of memory.
     pub total_bytes: Option<u64>,
     /// Memory that new work could have without swapping.
     pub available_bytes: Option<u64>,

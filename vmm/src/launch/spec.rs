@@ -346,7 +346,8 @@ pub enum ToHost {
 pub struct BalloonReport {
     /// Memory that it has given back, in bytes.
     pub actual_bytes: u64,
-    /// Memory that it has left. This and the following are from when the host asked before.
+    /// Memory that it has; Linux counts what is in the balloon, too. This and the following are from
+    /// when the host asked before.
     pub total_bytes: Option<u64>,
     /// Of which nothing is in it.
     pub free_bytes: Option<u64>,
