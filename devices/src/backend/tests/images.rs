@@ -356,7 +356,7 @@ proptest! {
         let mut bytes = sound.clone();
         bytes.resize(6 << 16, 0);
         for (cluster, at, value, small) in changes {
-            let value = if small { value % 8 << 16 | value & 1 << 63 } else { value };
+            let value = if small { (value % 8) << 16 | value & 1 << 63 } else { value };
             let at = (cluster << 16) + at;
             bytes[at..at + 8].copy_from_slice(&value.to_be_bytes());
         }
