@@ -77,6 +77,7 @@ fn a_refusal_names_what_is_left_and_the_nearest_contract() {
     assert_eq!(refusal.nearest, Some(contract(20 * MS, 7 * MS, 20 * MS)));
     assert!(refusal.violation.demand > refusal.violation.supply);
     let text = refusal.to_string();
+    assert!(text.contains("ns up to"), "the demand that fails: {text}");
     assert!(text.contains("350000 ppm") && text.contains("7000000 ns in every 20000000"), "{text}");
 }
 

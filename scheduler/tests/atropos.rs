@@ -393,3 +393,13 @@ fn service_that_went_on_past_the_deadline_counts_as_far_as_it_came_before() {
     };
     assert_eq!((misses(4, 6), misses(4, 7)), (0, 1), "3 were given by 5, or only 2");
 }
+
+#[test]
+fn a_slice_that_comes_late_in_pieces_is_missed_once() {
+    let mut policy = policy(&[(A, contract(20, 4, 5))]);
+    wake(&mut policy, A, 0);
+    for at in [7, 8, 9] {
+        policy.charge(A, Guaranteed, MS, at * MS);
+        assert_eq!(policy.account(A).unwrap().misses, 1, "at {at} ms");
+    }
+}

@@ -236,6 +236,35 @@ fn round_robin_pays_for_what_was_not_announced_and_saves_nothing_while_empty() {
 }
 
 #[test]
+fn a_queue_that_is_empty_pays_its_debt_while_others_have_rounds() {
+    let mut policy = Drr::new(2);
+    policy.add(A, contract(20, 0, 20, 1), 0).unwrap();
+    policy.add(B, contract(20, 0, 20, 1), 0).unwrap();
+    // A announces 1 ms and takes twenty quanta.
+    policy.wake(A, head(1, 0, 0), 0);
+    let pick = policy.pick(0).unwrap();
+    policy.charge(A, pick.service, 20 * BEST_EFFORT_QUANTUM, 0);
+    policy.block(A, 0);
+    let unit = BEST_EFFORT_QUANTUM / MS;
+    for _ in 0..40 {
+        policy.wake(B, head(unit, 0, 0), 0);
+        let pick = policy.pick(0).unwrap();
+        policy.charge(B, pick.service, unit * MS, 0);
+    }
+    // Back again, it is served in the next round like anybody else.
+    policy.wake(A, head(unit, 0, 0), 0);
+    policy.wake(B, head(unit, 0, 0), 0);
+    let mut served = Vec::new();
+    for _ in 0..4 {
+        let pick = policy.pick(0).unwrap();
+        policy.charge(pick.client, pick.service, unit * MS, 0);
+        policy.wake(pick.client, head(unit, 0, 0), 0);
+        served.push(pick.client);
+    }
+    assert_eq!(served.iter().filter(|client| **client == A).count(), 2, "{served:?}");
+}
+
+#[test]
 fn round_robin_keeps_its_latency_bound() {
     let quanta = [FRAME / 5, BEST_EFFORT_QUANTUM, 2 * BEST_EFFORT_QUANTUM];
     let bound = drr_latency(&quanta.map(|quantum| DrrQueue { quantum }), 0).unwrap();
