@@ -57,7 +57,9 @@ impl Qemu {
         .flat_map(|words| words.split(' '))
         .map(str::to_owned)
         .collect();
-        let mut kernel_words = "console=ttyS0 quiet panic=-1 tsc=reliable".to_owned();
+        // A machine that stands still for a while makes the kernel doubt its timer.
+        let mut kernel_words =
+            "console=ttyS0 quiet panic=-1 tsc=reliable no_timer_check".to_owned();
         for (index, device) in devices.iter().enumerate() {
             let (socket, device) = match device {
                 Device::Disk(socket) => (
