@@ -74,7 +74,7 @@ impl Console {
                 state.line.push(*byte);
             }
         }
-        drop(state);
+        // Under the lock of `state`: a reader counts back from the end to what it has not seen.
         self.end.send_modify(|end| *end += bytes.len() as u64);
     }
 
@@ -93,7 +93,7 @@ impl Console {
     #[must_use]
     pub fn read(&self, from: u64) -> Piece {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        // Read under the lock of `state`, and written after it: never too large for what is kept.
+        // Read and written under the lock of `state`: it is the end of what is kept.
         let next = *self.end.borrow();
         let wanted = next.saturating_sub(from);
         let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
@@ -144,6 +144,30 @@ mod tests {
         assert_eq!((second.bytes.as_slice(), second.closed), (b"o\n".as_slice(), false));
         console.close();
         assert_eq!(console.read(second.next), Piece { bytes: vec![], next: 8, closed: true });
+    }
+
+    #[test]
+    fn a_reader_beside_a_writer_gets_every_byte_in_order() {
+        let console = Console::new("a");
+        let text: Vec<u8> = (0..200_000u32).map(|n| b'a' + u8::try_from(n % 26).unwrap()).collect();
+        let read = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for byte in &text {
+                    console.write(std::slice::from_ref(byte));
+                }
+                console.close();
+            });
+            let (mut read, mut from) = (Vec::new(), 0);
+            loop {
+                let piece = console.read(from);
+                read.extend(piece.bytes);
+                from = piece.next;
+                if piece.closed {
+                    return read;
+                }
+            }
+        });
+        assert!(read == text, "{} of {} bytes", read.len(), text.len());
     }
 
     #[test]
