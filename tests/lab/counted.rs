@@ -69,26 +69,34 @@ fn start(scheduled: bool) -> Host {
     Host::start_with(folder, "none".to_owned(), &text, words)
 }
 
-fn contract(index: usize) -> String {
+fn contract(index: usize, extra: bool) -> String {
     let (_, period, slice) = CONTRACTS[index];
-    format!("cpu = {{ period = \"{period}ms\", slice = \"{slice}ms\", extra = false }}\n")
+    format!("cpu = {{ period = \"{period}ms\", slice = \"{slice}ms\", extra = {extra} }}\n")
+}
+
+/// Boots a Linux tenant, with slack, because that takes less time; from then on without.
+fn boot(host: &Host, index: usize) -> Guest<'_> {
+    let name = CONTRACTS[index].0;
+    let machine = Machine { more: contract(index, true), memory: "192M", ..Machine::default() };
+    let guest = Guest::boot(host, name, &machine);
+    set(host, name, "cpu.extra=false");
+    guest
+}
+
+fn set(host: &Host, name: &str, change: &str) {
+    let set = host.ask(&["set", name, change]);
+    assert!(set.status.success(), "{}", moirai_tests::said(&set));
 }
 
 fn measure(report: &mut Report, scheduled: bool) {
     let host = start(scheduled);
-    let machine = |index| Machine {
-        more: contract(index),
-        memory: "192M",
-        words: "lpj=1000000".to_owned(),
-        ..Machine::default()
-    };
-    let mut first = Guest::boot(&host, CONTRACTS[0].0, &machine(0));
+    let mut first = boot(&host, 0);
     wake(report, &mut first, "alone");
-    let second = Guest::boot(&host, CONTRACTS[1].0, &machine(1));
+    let second = boot(&host, 1);
     second.start("/probe hog &");
     host.launch(&format!(
         "[[tenant]]\nname = \"libos\"\nimage = \"carnage\"\nmemory = \"16M\"\n{}",
-        contract(2)
+        contract(2, false)
     ));
     first.run("/probe hog & sleep 2");
     shares(report, &host);
@@ -192,8 +200,7 @@ fn shares(report: &mut Report, host: &Host) {
 /// The Linux tenants share what is left 2 to 1.
 fn slack(report: &mut Report, host: &Host) {
     for (name, extra) in [("first", "cpu.extra=2"), ("second", "cpu.extra=1")] {
-        let set = host.ask(&["set", name, extra]);
-        assert!(set.status.success(), "{}", moirai_tests::said(&set));
+        set(host, name, extra);
     }
     std::thread::sleep(Duration::from_secs(1));
     let before = look(host);

@@ -16,7 +16,7 @@ const SIZE: u64 = 64 << 20;
 fn fio(guest: &mut Guest<'_>) -> String {
     guest.mount_tools(2);
     guest.run(
-        "chroot /mnt fio --name=verify --filename=/dev/vda --rw=randwrite --bsrange=4k-128k \
+        "chroot /mnt /bin/fio --name=verify --filename=/dev/vda --rw=randwrite --bsrange=4k-128k \
          --ioengine=libaio --iodepth=16 --direct=1 --verify=crc32c --verify_fatal=1 \
          --randrepeat=0 --output-format=terse",
     );
@@ -155,7 +155,7 @@ fn ext4_survives_a_kill_in_mid_write() {
     let machine = Machine::default().with_volume("volume = \"raw\"\nformat = \"raw\"").with_tools();
     let mut guest = Guest::boot(&host, "writer", &machine);
     guest.mount_tools(2);
-    guest.run("chroot /mnt mke2fs -q -t ext4 /dev/vda");
+    guest.run("chroot /mnt /bin/mke2fs -q -t ext4 /dev/vda");
     guest.run("mkdir -p /data && mount /dev/vda /data");
     guest.start(
         "n=0; while true; do n=$((n+1)); dd if=/dev/urandom of=/data/$n bs=64k count=8 conv=fsync \

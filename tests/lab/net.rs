@@ -2,7 +2,7 @@
 
 use std::process::{Child, Command, Stdio};
 
-use moirai_tests::{Host, root};
+use moirai_tests::Host;
 use serde_json::Value;
 
 use super::guest::{Guest, Machine, program, tools};
@@ -73,7 +73,7 @@ fn host_and_guest_ping_each_other_over_pci() {
 
 /// Bytes that arrived, of an iperf3 run from inside the guest.
 fn iperf(guest: &mut Guest<'_>, words: &str) -> (f64, Value) {
-    let text = guest.run(&format!("chroot /mnt iperf3 -J -t 3 -c {HOST} {words}"));
+    let text = guest.run(&format!("chroot /mnt /bin/iperf3 -J -t 3 -c {HOST} {words}"));
     let report: Value =
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
     let sum = if words.contains("-u") { "sum" } else { "sum_received" };
@@ -109,18 +109,15 @@ fn a_large_file_arrives_as_it_was() {
     program(&["dd", "if=/dev/urandom", &format!("of={file}"), "bs=1M", "count=32", "status=none"]);
     let sum = program(&["md5sum", &file]);
     let sum = sum.split_whitespace().next().expect("a checksum");
-    let busybox = root().join("target/lab/packages/busybox/bin/busybox");
-    let busybox = busybox.to_string_lossy();
-    let serve = format!("{busybox} nc -l -p 5555 <{file}");
-    let server = Peer::start(&host, &["sh", "-c", &serve]);
-    let received =
-        guest.run(&format!("sleep 1; nc {HOST} 5555 </dev/null | tee /tmp/large | md5sum"));
+    let from = format!("OPEN:{file}");
+    let _server = Peer::start(&host, &["socat", "-u", &from, "TCP-LISTEN:5555,reuseaddr"]);
+    let socat = "sleep 1; chroot /mnt /bin/socat -u";
+    let received = guest.run(&format!("{socat} TCP:{HOST}:5555 - | tee /tmp/large | md5sum"));
     assert!(received.starts_with(sum), "to the guest: {received}, not {sum}");
-    drop(server);
 
-    let back = format!("{busybox} nc -l -p 5556 </dev/null >{file}.back");
-    let mut server = Peer::start(&host, &["sh", "-c", &back]);
-    guest.run(&format!("sleep 1; nc {HOST} 5556 </tmp/large"));
+    let to = format!("OPEN:{file}.back,creat,trunc");
+    let mut server = Peer::start(&host, &["socat", "-u", "TCP-LISTEN:5556,reuseaddr", &to]);
+    guest.run(&format!("{socat} - TCP:{HOST}:5556 </tmp/large"));
     let _ = server.0.wait();
     let received = program(&["md5sum", &format!("{file}.back")]);
     assert!(received.starts_with(sum), "from the guest: {received}, not {sum}");

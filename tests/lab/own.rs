@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 
-use moirai_tests::Host;
+use moirai_tests::{Host, wait_for};
 
 use super::guest::{Guest, Machine, PATIENCE, tools};
 
@@ -20,7 +20,7 @@ fn vsock_carries_bytes_both_ways() {
     guest.mount_tools(1);
 
     // A client of the host reaches a server in the guest.
-    guest.start("chroot /mnt socat VSOCK-LISTEN:1234,fork PIPE & sleep 2");
+    guest.start("chroot /mnt /bin/socat VSOCK-LISTEN:1234,fork PIPE & sleep 2");
     guest.run("true");
     let state = host.folder().join("state");
     let mut client = UnixStream::connect(state.join("linux.vsock")).expect("the vsock's socket");
@@ -49,11 +49,11 @@ fn vsock_carries_bytes_both_ways() {
         stream.read_exact(&mut word).unwrap();
         stream.write_all(&word).unwrap();
     });
-    let answer = guest.run("echo moirai | chroot /mnt socat -t 5 - VSOCK-CONNECT:2:99");
+    let answer = guest.run("echo moirai | chroot /mnt /bin/socat -t 5 - VSOCK-CONNECT:2:99");
     assert_eq!(answer, "moirai");
     answering.join().unwrap();
     // Nobody listens there.
-    assert_ne!(guest.try_run("echo x | chroot /mnt socat - VSOCK-CONNECT:2:100").0, 0);
+    assert_ne!(guest.try_run("echo x | chroot /mnt /bin/socat - VSOCK-CONNECT:2:100").0, 0);
 }
 
 #[test]
@@ -71,4 +71,38 @@ fn the_guest_has_entropy_from_the_host() {
         assert_eq!(sums.len(), 2);
         assert_ne!(sums[0], sums[1]);
     }
+}
+
+/// MiB of the guest's memory that exist on the host.
+fn resident_mib(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process");
+    let line = status.lines().find_map(|line| line.strip_prefix("RssShmem:"));
+    let kib = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
+    kib.expect("RssShmem") / 1024
+}
+
+#[test]
+fn the_balloon_takes_memory_and_gives_it_back() {
+    let host = Host::start();
+    let mut guest = Guest::boot(&host, "linux", &machine("balloon = true"));
+    // All of it has been touched, so all of it exists.
+    guest.run("mount -t tmpfs -o size=150m tmp /tmp; dd if=/dev/zero of=/tmp/a bs=1M count=140 2>/dev/null; rm /tmp/a");
+    let total = "free -m | awk '/Mem:/ {print $2}'";
+    let before: u64 = guest.run(total).parse().expect("MiB");
+    let set = |value: &str| {
+        let set = host.ask(&["set", "linux", value]);
+        assert!(set.status.success(), "{}", moirai_tests::said(&set));
+    };
+    set("memory=96M");
+    wait_for("the balloon is full", || {
+        guest.show()["balloon"]["actual_bytes"].as_u64() >= Some(150 << 20)
+    });
+    let small: u64 = guest.run(total).parse().expect("MiB");
+    assert!(before - small >= 150, "{before} MiB, then {small}");
+    let resident = resident_mib(guest.pid());
+    assert!(resident <= 110, "{resident} MiB still exist of a guest that is to keep 96");
+    set("memory=256M");
+    wait_for("the balloon is empty", || guest.show()["balloon"]["actual_bytes"] == 0);
+    assert_eq!(guest.run(total).parse::<u64>().expect("MiB"), before);
+    guest.run("dd if=/dev/zero of=/tmp/a bs=1M count=140 2>/dev/null");
 }
