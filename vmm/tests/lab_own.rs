@@ -180,7 +180,7 @@ fn all_devices(transport: Transport) {
     entropy(&mut linux);
     balloon(&mut linux);
     vsock(&mut linux);
-    linux.run("! dmesg | grep -iE 'virtio.*(fail|error|broken)|BUG|WARNING'");
+    linux.run("! dmesg | grep -E 'virtio.*(fail|error|broken)|BUG:|WARNING:'");
 }
 
 fn entropy(linux: &mut Linux) {
