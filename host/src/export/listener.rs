@@ -40,7 +40,7 @@ impl Listener {
         serve: impl Fn(UnixStream) -> bool + Send + 'static,
     ) -> io::Result<Self> {
         let end = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
-        let peer = Arc::new(AtomicU32::new(0));
+        let peer = Arc::new(AtomicU32::new(NOBODY));
         let visits = Visits {
             listener: socket.listener.try_clone()?,
             end: Arc::clone(&end),
@@ -84,7 +84,6 @@ struct Visits {
 
 impl Visits {
     fn receive_all(self) {
-        self.peer.store(NOBODY, Ordering::Relaxed);
         while self.wait(&self.listener, PollFlags::IN, None) {
             match self.listener.accept() {
                 Ok((stream, _)) => {
