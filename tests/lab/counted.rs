@@ -80,7 +80,14 @@ fn boot(host: &Host, index: usize) -> Guest<'_> {
     let machine = Machine { more: contract(index, true), memory: "192M", ..Machine::default() };
     let guest = Guest::boot(host, name, &machine);
     set(host, name, "cpu.extra=false");
+    progress(&format!("{name} has booted"));
     guest
+}
+
+/// So that a run that does not end shows where it stopped.
+fn progress(what: &str) {
+    let uptime = std::fs::read_to_string("/proc/uptime").unwrap_or_default();
+    println!("# {}: {what}", uptime.split_whitespace().next().unwrap_or_default());
 }
 
 fn set(host: &Host, name: &str, change: &str) {
@@ -89,7 +96,9 @@ fn set(host: &Host, name: &str, change: &str) {
 }
 
 fn measure(report: &mut Report, scheduled: bool) {
+    progress("begin");
     let host = start(scheduled);
+    progress("the host service runs");
     let mut first = boot(&host, 0);
     wake(report, &mut first, "alone");
     let second = boot(&host, 1);
@@ -114,6 +123,7 @@ fn measure(report: &mut Report, scheduled: bool) {
 /// Latencies of the periodic task.
 fn wake(report: &mut Report, guest: &mut Guest<'_>, phase: &str) {
     let text = guest.run(WAKE);
+    progress(phase);
     let late: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
     for key in ["p50", "p99", "max"] {
         report.figure(&format!("wake.{phase}.{key}_ns"), &late[key]);
