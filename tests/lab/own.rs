@@ -87,8 +87,8 @@ fn the_balloon_takes_memory_and_gives_it_back() {
     let mut guest = Guest::boot(&host, "linux", &machine("balloon = true"));
     // All of it has been touched, so all of it exists.
     guest.run("mount -t tmpfs -o size=150m tmp /tmp; dd if=/dev/zero of=/tmp/a bs=1M count=140 2>/dev/null; rm /tmp/a");
-    let total = "free -m | awk '/Mem:/ {print $2}'";
-    let before: u64 = guest.run(total).parse().expect("MiB");
+    let available = "free -m | awk '/Mem:/ {print $7}'";
+    let before: u64 = guest.run(available).parse().expect("MiB");
     let set = |value: &str| {
         let set = host.ask(&["set", "linux", value]);
         assert!(set.status.success(), "{}", moirai_tests::said(&set));
@@ -97,12 +97,13 @@ fn the_balloon_takes_memory_and_gives_it_back() {
     wait_for("the balloon is full", || {
         guest.show()["balloon"]["actual_bytes"].as_u64() >= Some(150 << 20)
     });
-    let small: u64 = guest.run(total).parse().expect("MiB");
-    assert!(before - small >= 150, "{before} MiB, then {small}");
+    let small: u64 = guest.run(available).parse().expect("MiB");
+    assert!(before - small >= 140, "{before} MiB, then {small}");
     let resident = resident_mib(guest.pid());
     assert!(resident <= 110, "{resident} MiB still exist of a guest that is to keep 96");
     set("memory=256M");
     wait_for("the balloon is empty", || guest.show()["balloon"]["actual_bytes"] == 0);
-    assert_eq!(guest.run(total).parse::<u64>().expect("MiB"), before);
+    let after: u64 = guest.run(available).parse().expect("MiB");
+    assert!(after + 10 >= before, "{before} MiB, in the end {after}");
     guest.run("dd if=/dev/zero of=/tmp/a bs=1M count=140 2>/dev/null");
 }
