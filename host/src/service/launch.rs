@@ -1,7 +1,7 @@
 //! From tables to running tenants: check, open, admit, attach, spawn.
 //!
 //! A batch is admitted as a whole or not at all. What a tenant takes is noted in its entry before it
-//! is taken, so that one path, [`supervisor::give_back`], undoes every half of it.
+//! is taken, so that one path, [`release::give_back`], undoes every half of it.
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
@@ -16,7 +16,8 @@ use moirai_vmm::launch::{
 
 use super::open::{Opened, open};
 use super::own::OwnDevices;
-use super::supervisor::{self, Supervisor};
+use super::release;
+use super::supervisor::Supervisor;
 use super::tenant::{Device, Tenant};
 use super::view::{End, TenantView};
 use super::{END_PATIENCE, Phase, Service, ServiceError, Shared, StateError, lock};
@@ -67,7 +68,7 @@ impl Service {
             if let Err(error) = start(&self.shared, tenant, opened) {
                 tracing::error!(tenant = tenant.name, %error, "cannot be started");
                 tenant.with(|live| live.end = Some(End::failed(error.to_string())));
-                supervisor::give_back(&self.shared, tenant);
+                release::give_back(&self.shared, tenant);
             }
         }
         for tenant in &tenants {

@@ -5,7 +5,7 @@
 //! | `life.rs` | the life of a tenant as a state machine; pure |
 //! | `launch.rs`, `open.rs` | from tables to running tenants |
 //! | `tenant.rs` | the entry of one tenant: what others may see and ask |
-//! | `supervisor.rs` | the thread of one tenant: carries out its life, gives everything back |
+//! | `supervisor.rs`, `release.rs` | the thread of one tenant: carries out its life, gives everything back |
 //! | `export.rs` | devices for foreign VMMs |
 //! | `change.rs` | other contracts for a running tenant |
 //! | `resources.rs`, `link.rs`, `netns.rs` | dispatchers, I/O domains, TAPs, namespaces |
@@ -34,6 +34,7 @@ mod netns;
 mod open;
 mod own;
 mod privilege;
+mod release;
 mod resources;
 mod state;
 mod stats;

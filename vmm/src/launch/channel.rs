@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
-use super::spec::{FromHost, ToHost};
+use super::messages::{FromHost, ToHost};
 
 /// Longest message.
 pub const MAX_MESSAGE_BYTES: usize = 16 << 10;

@@ -1,6 +1,6 @@
 //! How the host service starts a tenant process and talks to it (`docs/design/0001-seams.md`).
 //!
-//! [`spec`] holds the messages, [`channel`] carries them over a `SOCK_SEQPACKET` socket, [`spawn`]
+//! [`spec`] says what is launched, [`messages`] what is said, [`channel`] carries it over a `SOCK_SEQPACKET` socket, [`spawn`]
 //! starts the process. This is the whole seam between the host service and a tenant; it knows
 //! neither KVM nor virtio.
 //!
@@ -16,13 +16,12 @@
 pub mod channel;
 pub mod handover;
 pub mod kvm;
+pub mod messages;
 pub mod spawn;
 pub mod spec;
 
 pub use channel::{ChannelError, HostChannel, TenantChannel, pair};
 pub use kvm::{KvmError, open_kvm};
+pub use messages::{BalloonReport, ExitReason, FromHost, Stage, ToHost};
 pub use spawn::{CONTROL_FD, Child, Ended, SpawnError, spawn};
-pub use spec::{
-    BalloonReport, Boot, DeviceSpec, ExitReason, FromHost, LaunchFds, LaunchSpec, OwnDevice,
-    Sandbox, SpecError, Stage, ToHost, Transport,
-};
+pub use spec::{Boot, DeviceSpec, LaunchFds, LaunchSpec, OwnDevice, Sandbox, SpecError, Transport};

@@ -21,7 +21,8 @@ use rustix::process::{
 use thiserror::Error;
 
 use super::channel::{ChannelError, HostChannel, pair};
-use super::spec::{FromHost, LaunchFds, LaunchSpec, SpecError};
+use super::messages::FromHost;
+use super::spec::{LaunchFds, LaunchSpec, SpecError};
 
 /// Descriptor of the control socket in a tenant process.
 pub const CONTROL_FD: RawFd = 3;

@@ -1,0 +1,50 @@
+//! Gives back what a tenant held, however it ended.
+
+use super::life::Phase;
+use super::tenant::{Tenant, Vcpu};
+use super::{Shared, lock};
+
+/// Gives back what the process of a tenant holds, but for its promises.
+pub(super) fn give_back_devices(shared: &Shared, tenant: &Tenant) {
+    let (vcpus, devices, uid, vsock) = tenant.with(|live| {
+        let (vcpus, devices) = (std::mem::take(&mut live.vcpus), std::mem::take(&mut live.devices));
+        live.pid = None;
+        (vcpus, devices, live.uid.take(), live.vsock.take())
+    });
+    // Waits for its thread, so not under the lock.
+    drop(vsock);
+    tenant.set_keyboard(None);
+    for Vcpu { core, id } in vcpus {
+        let detached = shared.resources.dispatcher(core).map(|it| it.detach(id));
+        if let Some(Err(error)) = detached {
+            tracing::warn!(tenant = tenant.name, %error, "a vCPU was not given back");
+        }
+    }
+    for device in devices {
+        let detached = shared.resources.domain(&device.group).map(|it| it.detach(device.id));
+        if let Some(Err(error)) = detached {
+            tracing::warn!(tenant = tenant.name, %error, "a device was not given back");
+        }
+    }
+    if let Some(uid) = uid {
+        lock(&shared.uids).remove(&uid);
+    }
+    shared.state.forget_tenant(&tenant.name);
+}
+
+/// Gives back everything that the tenant holds; its process is gone or never was.
+pub(super) fn give_back(shared: &Shared, tenant: &Tenant) {
+    give_back_devices(shared, tenant);
+    tenant.console.close();
+    let (reason, ok) = tenant.with(|live| {
+        live.phase = Phase::Ended;
+        // Together with the phase, so that no change is admitted after the release.
+        lock(&shared.ledger).release(&tenant.name);
+        live.end.as_ref().map_or((String::new(), true), |end| (end.reason.clone(), end.ok))
+    });
+    if ok {
+        tracing::info!(tenant = tenant.name, reason, "ended");
+    } else {
+        tracing::error!(tenant = tenant.name, reason, "ended");
+    }
+}
