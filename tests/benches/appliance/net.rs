@@ -75,7 +75,8 @@ fn per_second(time: Duration, mut send: impl FnMut()) -> f64 {
 
 /// A TAP of the host's own in the namespace. It goes when it is closed.
 pub(crate) fn own_tap(netns: &str) -> Tap {
-    let tap = in_netns(netns, || Tap::open(TAP, Offload::None)).expect("the namespace").expect("a TAP");
+    let tap =
+        in_netns(netns, || Tap::open(TAP, Offload::None)).expect("the namespace").expect("a TAP");
     let mac = TAP_MAC.map(|byte| format!("{byte:02x}")).join(":");
     let address = format!("{}/24", TAP_ADDRESS.map(|byte| byte.to_string()).join("."));
     ip(netns, &["link", "set", TAP, "address", &mac, "up"]);
