@@ -167,7 +167,8 @@ tests() {
     exec 8> >(exec tee "$log")
     local tee=$!
     case $name in counted*) ;; *) ordinary "$name" >&8 || echo "test lab ... FAILED" >&8 ;; esac
-    case $name in '' | counted*) counted >&8 || echo "test counted ... FAILED" >&8 ;; esac
+    # Only by name: a busy nested guest is so slow under counting that this takes longer than all the rest.
+    case $name in counted*) counted >&8 || echo "test counted ... FAILED" >&8 ;; esac
     exec 8>&-
     wait "$tee" || true
     passed=$(grep -cE '^test .* \.\.\. ok' "$log" || true)

@@ -21,8 +21,9 @@ use super::{Shared, launch};
 use crate::config::model;
 use crate::dispatcher::{DispatcherError, GatePage, VcpuSpec};
 
-/// How long a VM may take to be built, apart from touching its memory.
-const START_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a VM may take to be built, apart from touching its memory: milliseconds, unless the host is
+/// very busy.
+const START_PATIENCE: Duration = Duration::from_secs(60);
 /// How long touching memory may take: some 50 us a page.
 const PREFAULT_PATIENCE_PER_MIB: Duration = Duration::from_millis(12);
 /// How long a VM may take to end when it was asked.
