@@ -34,12 +34,12 @@ suite() {
 }
 
 suite format 120 cargo fmt --all --check
-suite scheduler 600 cargo test --locked -p moirai-scheduler -p moirai-simulator
-suite parts 900 cargo test --locked -p moirai-abi -p moirai-devices -p moirai-vmm --features moirai-devices/mock
-suite host 1200 cargo test --locked -p moirai-host
-suite guest 600 env -C guest cargo test --locked --target x86_64-unknown-linux-gnu -p moirai-media -p moirai-libos
+suite scheduler 600 cargo test --no-fail-fast --locked -p moirai-scheduler -p moirai-simulator
+suite parts 900 cargo test --no-fail-fast --locked -p moirai-abi -p moirai-devices -p moirai-vmm --features moirai-devices/mock
+suite host 1200 cargo test --no-fail-fast --locked -p moirai-host
+suite guest 600 env -C guest cargo test --no-fail-fast --locked --target x86_64-unknown-linux-gnu -p moirai-media -p moirai-libos
 suite qemu 120 guest/tests/qemu.sh
-suite end-to-end 900 cargo test --locked -p moirai-tests -- --test-threads 1
+suite end-to-end 900 cargo test --no-fail-fast --locked -p moirai-tests -- --test-threads 1
 suite lab 1200 tests/lab/run.sh test
 
 echo "$passed passed, $failed failed"

@@ -158,7 +158,7 @@ fn volumes_that_cannot_be_used_are_refused_at_their_line() {
         ("missing", "does not exist"),
         ("directory", "neither a file nor a block device"),
         ("pipe", "neither a file nor a block device"),
-        ("tiny", "less than one sector"),
+        ("tiny", "has 100 bytes, less than 512"),
         ("taken", "in use by owner"),
         ("../../etc/shadow", "not below"),
     ] {

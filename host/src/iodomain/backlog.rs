@@ -15,6 +15,8 @@ pub(super) struct Backlog<T = TxPacket> {
     /// Whose packet is next. It stays next until it is taken: the scheduler knows its cost.
     next: usize,
     len: usize,
+    /// How far the lane that was served last has got.
+    clock: u64,
 }
 
 #[derive(Debug)]
@@ -38,7 +40,7 @@ impl WireBytes for TxPacket {
 impl<T: WireBytes> Backlog<T> {
     pub(super) fn new(pairs: u16) -> Self {
         let lane = |_| Lane { waiting: VecDeque::new(), served: 0 };
-        Self { lanes: (0..pairs).map(lane).collect(), next: 0, len: 0 }
+        Self { lanes: (0..pairs).map(lane).collect(), next: 0, len: 0, clock: 0 }
     }
 
     /// Adds a packet of the transmit queue of this pair.
@@ -47,8 +49,9 @@ impl<T: WireBytes> Backlog<T> {
         let place = usize::from(pair);
         let Some(lane) = self.lanes.get_mut(place) else { return };
         if lane.waiting.is_empty() {
-            // What it did not use while it had nothing to send is gone.
-            lane.served = lane.served.max(least.unwrap_or(0));
+            // What it did not use while it had nothing to send is gone, also if nobody has sent
+            // since.
+            lane.served = lane.served.max(least.unwrap_or(self.clock));
         }
         lane.waiting.push_back(packet);
         if self.len == 0 {
@@ -67,6 +70,7 @@ impl<T: WireBytes> Backlog<T> {
         let lane = self.lanes.get_mut(self.next)?;
         let packet = lane.waiting.pop_front()?;
         lane.served = lane.served.saturating_add(packet.unit.wire_bytes());
+        self.clock = lane.served;
         self.len -= 1;
         let least = self.busy().min_by_key(|(_, lane)| lane.served);
         self.next = least.map_or(0, |(place, _)| place);
@@ -134,6 +138,20 @@ mod tests {
         }
         let order: Vec<_> = std::iter::from_fn(|| backlog.pop_front()).map(|it| it.queue).collect();
         assert_eq!(order, [0, 1, 0, 1, 0, 1, 0, 1]);
+    }
+
+    #[test]
+    fn who_sends_first_after_a_pause_has_nothing_to_catch_up_either() {
+        let mut backlog = Backlog::new(2);
+        for _ in 0..3 {
+            backlog.push_back(0, packet(0, 1000));
+            backlog.pop_front();
+        }
+        for pair in [1, 0, 1, 0] {
+            backlog.push_back(pair, packet(pair, 1000));
+        }
+        let order: Vec<_> = std::iter::from_fn(|| backlog.pop_front()).map(|it| it.queue).collect();
+        assert_eq!(order, [1, 0, 0, 1]);
     }
 
     proptest! {
