@@ -101,7 +101,11 @@ impl Image {
             cluster_bytes,
             align: if direct { align } else { 0 },
             discards: header.version > 2,
-            reserved: [(0, cluster_bytes), (header.l1_offset, l1_end)],
+            // With a data file of its own the image holds nothing but tables, and the other file none.
+            reserved: match header.data_file {
+                Some(_) => [(0, 0); 2],
+                None => [(0, cluster_bytes), (header.l1_offset, l1_end)],
+            },
             _locks: locks,
         };
         let image = Self {
