@@ -41,7 +41,7 @@ suite guest 600 env -C guest cargo test --no-fail-fast --locked --target x86_64-
 suite qemu 120 guest/tests/qemu.sh
 suite end-to-end 900 cargo test --no-fail-fast --locked -p moirai-tests -- --test-threads 1
 # What takes longest in the lab is left to `make lab`; it says so.
-LAB_SKIP='debian:: boot::bzimage_mmio boot::pvh_pci eight_tenants ignores_its_power_button' \
+LAB_SKIP='debian:: fio_verifies boot::bzimage_mmio boot::pvh_pci eight_tenants ignores_its_power_button' \
     suite lab 900 tests/lab/run.sh test
 
 echo "$passed passed, $failed failed"
