@@ -11,16 +11,30 @@ declare -A need=(
     [iasl]=acpica-tools
     [qemu-img]=qemu-utils [xz]=xz-utils [lz4]=lz4
 )
-missing=()
-for tool in "${!need[@]}"; do
-    command -v "$tool" >/dev/null || missing+=("${need[$tool]}")
-done
+
+# look: which packages have tools that are not there.
+look() {
+    missing=()
+    for tool in "${!need[@]}"; do
+        command -v "$tool" >/dev/null || missing+=("${need[$tool]}")
+    done
+}
+
+look
 [ ${#missing[@]} -eq 0 ] && exit 0
-echo "installing: ${missing[*]}"
 if [ "$(id -u)" -ne 0 ]; then
     echo "cannot install packages without root; run: apt-get install ${missing[*]}" >&2
     exit 1
 fi
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -qq
-apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+# Twice, because apt removes what is in conflict with what it installs: Debian's QEMU takes away a
+# qemu-img of backports, whose place Debian's own has to take.
+for _ in 1 2; do
+    echo "installing: ${missing[*]}"
+    apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+    look
+    [ ${#missing[@]} -eq 0 ] && exit 0
+done
+echo "still missing after their installation: ${missing[*]}" >&2
+exit 1
