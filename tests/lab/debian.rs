@@ -1,19 +1,22 @@
 //! The Debian of `moirai image debian`: boots to a login on the console, lets its user in there and
 //! over the network, and goes off in order.
+//!
+//! Each test has a disk of the lab's machine with the image on it (`run.sh`), which forgets what was
+//! written, as a block device for a volume.
 
 use moirai_tests::{Host, root, said, wait_for};
 
 use super::guest::{Guest, program};
 
-fn logs_in(kernel: &str, transport: &str, vcpus: u32) {
+fn logs_in(disk: &str, kernel: &str, transport: &str, vcpus: u32) {
     let host = Host::start();
     let image = root().join("target/lab/debian/root");
     let image = image.to_string_lossy();
     let volume = host.folder().join("root");
-    program(&["cp", "--sparse=always", &image, &volume.to_string_lossy()]);
+    program(&["cp", "--archive", disk, &volume.to_string_lossy()]); // the device, not what is on it
     host.launch(&format!(
         "[[tenant]]\nname = \"debian\"\nkernel = \"{image}.{kernel}\"\ninitrd = \"{image}.initrd\"\n\
-         cmdline = \"root=/dev/vda console=ttyS0 quiet ip=10.77.0.2::10.77.0.1:255.255.255.0::eth0:off\"\n\
+         cmdline = \"root=/dev/vda console=ttyS0 quiet ip=10.77.0.2::10.77.0.1:255.255.255.0:::off\"\n\
          transport = \"{transport}\"\nvcpus = {vcpus}\nmemory = \"512M\"\n\
          [[tenant.disk]]\ndisk = \"disk\"\nvolume = \"root\"\n[[tenant.net]]\nlink = \"link\"\n"
     ));
@@ -56,10 +59,10 @@ fn logs_in(kernel: &str, transport: &str, vcpus: u32) {
 
 #[test]
 fn logs_in_with_four_vcpus_by_pvh_over_pci() {
-    logs_in("vmlinux", "pci", 4);
+    logs_in("/dev/vdb", "vmlinux", "pci", 4);
 }
 
 #[test]
 fn logs_in_with_one_vcpu_by_bzimage_over_mmio() {
-    logs_in("vmlinuz", "mmio", 1);
+    logs_in("/dev/vdc", "vmlinuz", "mmio", 1);
 }

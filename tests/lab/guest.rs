@@ -163,8 +163,9 @@ impl<'host> Guest<'host> {
     pub(crate) fn try_run(&mut self, command: &str) -> (i32, String) {
         self.commands += 1;
         let number = self.commands;
+        // In one line, because what is typed after it may be read by the command (sudo does that).
         // The quotes keep a console that echoes from answering itself.
-        self.start(&format!("{command}\necho \"[end \"\"{number} $?]\""));
+        self.start(&format!("{command}; echo \"[end \"\"{number} $?]\""));
         let output = self.expect(&format!("[end {number} "));
         let status = self.expect("]");
         (status.parse().expect("an exit status"), output.trim().replace('\r', ""))

@@ -53,15 +53,21 @@ machine() {
 # boot LIMIT COMMAND: runs a shell command in the machine; its status is that of the command, 125 if
 # the machine did not get that far.
 boot() {
+    local disks=() image
     prepare || return
     printf '%s\n' "$2" >"$run/command"
     pwd >"$run/folder"
     truncate -s 4G "$run/disk"
     mke2fs -q -t ext4 -O ^has_journal -E lazy_itable_init=1,nodiscard "$run/disk"
+    # /dev/vdb and so on: a copy of Debian for each test that boots it; what they write is forgotten.
+    for image in ${debians:-}; do
+        disks+=(-drive "file=$image,format=raw,if=virtio,snapshot=on,cache=unsafe,discard=unmap")
+    done
     machine "$1" serial "lab.share=$lab/share lab.run=$run" \
         -smp "${LAB_CPUS:-2}" -m "${LAB_MEMORY:-6G}" -initrd "$lab/machine/initramfs.cpio" \
         -chardev stdio,id=tty,signal=off -serial chardev:tty \
         -drive "file=$run/disk,format=raw,if=virtio,cache=unsafe,discard=unmap" \
+        "${disks[@]}" \
         -virtfs local,path=/,mount_tag=root,security_model=none,readonly=on,multidevs=remap \
         -virtfs "local,path=$lab/share,mount_tag=share,security_model=none,multidevs=remap"
     wait "${machines[-1]}" || true
@@ -89,6 +95,7 @@ program() {
 # debian: the image for the tests of that name, made by the `moirai` under test.
 debian() {
     local image=$lab/debian/root
+    debians="$image $image"
     if [ -e "$image" ] && [ -z "$(find "$root/host/src/image" -newer "$image" -print -quit)" ]; then
         return
     fi

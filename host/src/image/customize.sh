@@ -38,8 +38,9 @@ ExecStart=/usr/bin/ssh-keygen -A
 WantedBy=multi-user.target
 END
 
-# Network: by the kernel's `ip=`, else DHCP.
-cat >"$root/etc/systemd/network/90-wired.network" <<'END'
+# Network: by the kernel's `ip=`, else DHCP. systemd makes a 90-NAME or 91-default of the former; the
+# first that matches is taken.
+cat >"$root/etc/systemd/network/99-wired.network" <<'END'
 [Match]
 Type=ether
 [Network]
