@@ -59,9 +59,9 @@ fn reserved(host: &Host) -> Vec<(String, u64)> {
     let stats = host.stats();
     let resources = stats["resources"].as_array().cloned().unwrap();
     let entry = |resource: &serde_json::Value| {
-        (resource["name"].as_str().unwrap().to_owned(), resource["reserved"].as_f64().unwrap())
+        (resource["name"].as_str().unwrap().to_owned(), resource["reserved"].as_u64().unwrap())
     };
-    resources.iter().map(entry).map(|(name, reserved)| (name, (reserved * 1e6) as u64)).collect()
+    resources.iter().map(entry).collect()
 }
 
 fn open_files(pid: u32) -> usize {
