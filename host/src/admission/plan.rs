@@ -76,6 +76,15 @@ pub struct ResourceReport {
     pub reserved: u64,
 }
 
+impl TenantPlan {
+    /// The answer for `name`, who was given `refusals`.
+    #[must_use]
+    pub fn of(name: String, refusals: &[Refusal]) -> Self {
+        let admitted = refusals.is_empty();
+        Self { name, admitted, refusals: refusals.iter().map(Refusal::report).collect() }
+    }
+}
+
 impl ContractReport {
     /// Describes `contract`.
     #[must_use]
@@ -128,11 +137,7 @@ fn answer(config: &Config) -> (Plan, Ledger, Vec<Vec<Refusal>>) {
     let exported = config.exports.iter().map(|it| (it.key(), vec![Claim::of_export(it)]));
     for (name, claims) in asked.chain(exported) {
         let refused = ledger.admit(&name, &claims).err().unwrap_or_default();
-        tenants.push(TenantPlan {
-            name,
-            admitted: refused.is_empty(),
-            refusals: refused.iter().map(Refusal::report).collect(),
-        });
+        tenants.push(TenantPlan::of(name, &refused));
         refusals.push(refused);
     }
     let admitted = tenants.iter().all(|tenant| tenant.admitted);

@@ -14,7 +14,7 @@ use crate::service::ServiceError;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorKind {
-    /// There is no such tenant.
+    /// There is no such tenant or export.
     Unknown,
     /// The tenant does not run.
     NotRunning,

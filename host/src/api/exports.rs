@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use super::ErrorBody;
 use super::routes::{Body, Shared, call};
 use crate::config::export::ExportTable;
-use crate::service::ExportView;
+use crate::service::{Change, ExportView};
 
 /// Devices to export, as in a configuration file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -40,6 +40,27 @@ pub(super) async fn start(
     Body(exports): Body<Exports>,
 ) -> Result<Json<Vec<ExportView>>, ErrorBody> {
     call(service, move |service| service.export(&exports.export)).await.map(Json)
+}
+
+/// Change the contract of an export; the old one stays if admission refuses
+#[utoipa::path(
+    patch,
+    path = "/v1/exports/{name}",
+    params(("name" = String, Path, description = "name of the export")),
+    request_body = Change,
+    responses(
+        (status = 200, body = ExportView),
+        (status = 404, body = ErrorBody),
+        (status = 409, body = ErrorBody, description = "admission refused"),
+        (status = 422, body = ErrorBody, description = "the contract is not right"),
+    )
+)]
+pub(super) async fn change(
+    State(service): Shared,
+    Path(name): Path<String>,
+    Body(change): Body<Change>,
+) -> Result<Json<ExportView>, ErrorBody> {
+    call(service, move |service| service.change_export(&name, &change)).await.map(Json)
 }
 
 /// End an export

@@ -50,7 +50,7 @@ pub(super) fn router() -> OpenApiRouter<Arc<Service>> {
         .routes(routes!(show, change, stop))
         .routes(routes!(console::read, console::write))
         .routes(routes!(exports::list, exports::start))
-        .routes(routes!(exports::end))
+        .routes(routes!(exports::change, exports::end))
         .routes(routes!(ask_plan))
         .routes(routes!(host))
         .routes(routes!(stats))

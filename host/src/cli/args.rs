@@ -49,7 +49,7 @@ pub enum Command {
     List(ReportArgs),
     /// Show a tenant: state, contracts, what it got
     Show(NameArgs),
-    /// Change contracts of a running tenant
+    /// Change contracts of a running tenant or an export
     Set(SetArgs),
     /// Stop a tenant, or forget one that has ended
     Stop(StopArgs),
@@ -217,7 +217,7 @@ pub struct ConsoleArgs {
 /// Arguments of `moirai set`.
 #[derive(Debug, Args)]
 pub struct SetArgs {
-    /// Name of the tenant.
+    /// Name of the tenant, or `export/NAME`.
     pub name: String,
     /// `cpu.slice=4ms`, `cpu.period=20ms`, `disk.rate=30%`, `net.UPLINK.rate=8Mbit/s`,
     /// `cpu.extra=true`.

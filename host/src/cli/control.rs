@@ -7,9 +7,10 @@ use hyper::Method;
 use serde::Serialize;
 
 use super::args::{FileArgs, NameArgs, ReportArgs, SetArgs, StopArgs};
-use super::{Failure, Status, change, print, print_json, report};
+use super::{Failure, Status, change, export, print, print_json, report};
 use crate::api::{ErrorKind, Launch};
 use crate::client::{Client, ClientError};
+use crate::config::export::KEY_PREFIX;
 use crate::config::units::Size;
 use crate::config::{self, MAX_STOP_AFTER, Report};
 use crate::service::{Phase, TenantView};
@@ -44,6 +45,9 @@ pub(super) fn show(socket: &Path, args: &NameArgs) -> Result<Status, Failure> {
 
 pub(super) fn set(socket: &Path, args: &SetArgs) -> Result<Status, Failure> {
     let change = change::parse(&args.changes)?;
+    if let Some(name) = args.name.strip_prefix(KEY_PREFIX) {
+        return export::set(socket, name, &change, args.report);
+    }
     let tenant: TenantView =
         Client::new(socket)?.send(Method::PATCH, &path("tenants", &args.name)?, &change)?;
     show_one(&tenant, args.report.json)

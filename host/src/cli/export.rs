@@ -1,4 +1,4 @@
-//! `export`, `exports`, `unexport`: devices for VMMs that are not ours.
+//! `export`, `exports`, `unexport`, and `set` of an export: devices for VMMs that are not ours.
 
 use std::fmt;
 use std::path::Path;
@@ -7,11 +7,11 @@ use hyper::Method;
 use serde::Serialize;
 
 use super::args::{FileArgs, NameArgs, ReportArgs};
-use super::{Failure, Status, report};
+use super::{Failure, Status, print, print_json, report};
 use crate::api::{ErrorKind, Exports};
 use crate::client::{Client, ClientError};
 use crate::config::{self, Report};
-use crate::service::ExportView;
+use crate::service::{Change, ExportView};
 
 pub(super) fn start(socket: &Path, args: &FileArgs) -> Result<Status, Failure> {
     let (text, document) = config::read(&args.file).map_err(|bad| Failure::bad(&bad))?;
@@ -36,10 +36,22 @@ pub(super) fn list(socket: &Path, args: ReportArgs) -> Result<Status, Failure> {
 pub(super) fn end(socket: &Path, args: &NameArgs) -> Result<Status, Failure> {
     let path = super::control::path("exports", &args.name)?;
     let export: ExportView = Client::new(socket)?.send(Method::DELETE, &path, &())?;
-    if args.report.json {
-        return super::print_json(&export);
-    }
-    report(&List(std::slice::from_ref(&export)), false)
+    show_one(&export, args.report)
+}
+
+pub(super) fn set(
+    socket: &Path,
+    name: &str,
+    change: &Change,
+    args: ReportArgs,
+) -> Result<Status, Failure> {
+    let path = super::control::path("exports", name)?;
+    let export: ExportView = Client::new(socket)?.send(Method::PATCH, &path, change)?;
+    show_one(&export, args)
+}
+
+fn show_one(export: &ExportView, args: ReportArgs) -> Result<Status, Failure> {
+    if args.json { print_json(export) } else { print(List(std::slice::from_ref(export))) }
 }
 
 /// A list of exports, one on a line.

@@ -5,7 +5,7 @@
 //! | `args.rs` | all, as clap reads them |
 //! | `host.rs` | `host` |
 //! | `control.rs` | `launch`, `list`, `show`, `set`, `stop` |
-//! | `export.rs` | `export`, `exports`, `unexport` |
+//! | `export.rs` | `export`, `exports`, `unexport`, `set` of an export |
 //! | `change.rs` | the `KEY=VALUE` of `set` |
 //! | `console.rs` | `console` |
 //! | `top.rs`, `screen.rs` | `top` |
@@ -93,7 +93,7 @@ impl From<ClientError> for Failure {
             ClientError::NoService { .. } => Status::NoService,
             ClientError::Broken(_) => Status::Failed,
             ClientError::Refused(body) => match body.kind {
-                ErrorKind::Bad => Status::Bad,
+                ErrorKind::Bad | ErrorKind::Unknown => Status::Bad,
                 ErrorKind::Refused => Status::Refused,
                 _ => Status::Failed,
             },

@@ -18,6 +18,9 @@ use super::problem::Problem;
 use super::tenant::check_net;
 use super::volume_check;
 
+/// What the names of exports have before them where they stand beside those of tenants, which have no
+/// slash.
+pub const KEY_PREFIX: &str = "export/";
 /// Longest path of a unix socket on Linux; a zero byte follows.
 const MAX_SOCKET_BYTES: usize = 107;
 
@@ -66,11 +69,19 @@ pub enum ExportDevice {
     Net(Net),
 }
 
-impl Export {
-    /// Its name beside the names of tenants, which have no slash.
+impl ExportTable {
+    /// Its name beside the names of tenants.
     #[must_use]
     pub fn key(&self) -> String {
-        format!("export/{}", self.name)
+        format!("{KEY_PREFIX}{}", self.name)
+    }
+}
+
+impl Export {
+    /// Its name beside the names of tenants.
+    #[must_use]
+    pub fn key(&self) -> String {
+        self.table.key()
     }
 
     /// What it is promised.
@@ -131,7 +142,7 @@ fn check_one(
     at: &str,
     problems: &mut Problems,
 ) -> Option<Export> {
-    let owner = format!("export/{}", table.name);
+    let owner = table.key();
     let device = match (&table.disk, &table.net) {
         (Some(volume), None) => {
             let at = format!("{at}.disk");

@@ -1,29 +1,33 @@
-//! Other contracts for a running tenant: admission again, and the old ones stay if it refuses.
+//! Other contracts for a running tenant or an export: admission again, and the old ones stay if it
+//! refuses.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::export::ExportView;
 use super::life::Phase;
 use super::tenant::{Tenant, Vcpu};
 use super::view::TenantView;
 use super::{Service, ServiceError, lock};
 use crate::admission::plan::TenantPlan;
 use crate::admission::{Claim, Part};
-use crate::config::document::{ContractTable, TenantTable};
+use crate::config::document::{ContractTable, NetTable, TenantTable, VolumeTable};
+use crate::config::export::ExportTable;
 use crate::config::units::Size;
-use crate::config::{Problem, check_tenants};
+use crate::config::{Problem, check_exports, check_tenants};
+use crate::iodomain::{DeviceId, IoDomainError};
 
 /// What is to change. Keys that are not given stay as they are; a new slice replaces a rate and the
 /// other way round.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Change {
-    /// The contract on the core.
+    /// The contract on the core. Exports have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu: Option<ContractTable>,
-    /// Memory that the guest is to keep, by its balloon.
+    /// Memory that the guest is to keep, by its balloon. Exports have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<Size>,
     /// Contracts of volumes, by the name of the disk or by number, from 0.
@@ -39,43 +43,71 @@ impl Change {
     ///
     /// # Errors
     /// A key that names nothing.
-    fn apply(&self, old: &TenantTable) -> Result<TenantTable, Problem> {
+    fn of_tenant(&self, old: &TenantTable) -> Result<TenantTable, Problem> {
         let mut table = old.clone();
         if let Some(change) = self.cpu {
             table.cpu = Some(table.cpu.unwrap_or_default().changed(change));
         }
+        self.put_into(&old.name, &mut table.disk, &mut table.net)?;
+        Ok(table)
+    }
+
+    /// The table of an export with the change.
+    ///
+    /// # Errors
+    /// A key that names nothing: also those of core and memory, which are its VMM's.
+    fn of_export(&self, old: &ExportTable) -> Result<ExportTable, Problem> {
+        let asked = [("cpu", self.cpu.is_some()), ("memory", self.memory.is_some())];
+        if let Some((key, _)) = asked.into_iter().find(|(_, asked)| *asked) {
+            return Err(Problem {
+                path: key.to_owned(),
+                message: format!("{} has no {key}", old.key()),
+                help: "an export is a disk or a net; the rest of its guest is its VMM's".to_owned(),
+            });
+        }
+        let mut table = old.clone();
+        self.put_into(&old.key(), table.disk.as_mut_slice(), table.net.as_mut_slice())?;
+        Ok(table)
+    }
+
+    /// Puts the contracts of devices into the tables of `owner`.
+    fn put_into(
+        &self,
+        owner: &str,
+        volumes: &mut [VolumeTable],
+        nets: &mut [NetTable],
+    ) -> Result<(), Problem> {
         for (key, change) in &self.disk {
-            let place = find(&old.disk, key, |volume| &volume.disk);
-            let place = place.and_then(|index| table.disk.get_mut(index));
-            let volume = place.ok_or_else(|| unknown("disk", key))?;
+            let volume = find(volumes, key, |volume| &volume.disk);
+            let volume = volume.ok_or_else(|| unknown(owner, "disk", key))?;
             let ContractTable { period, slice, rate, deadline, extra } =
                 volume.contract().changed(*change);
             (volume.period, volume.slice, volume.rate) = (period, slice, rate);
             (volume.deadline, volume.extra) = (deadline, extra);
         }
         for (key, change) in &self.net {
-            let place = find(&old.net, key, |net| &net.link);
-            let place = place.and_then(|index| table.net.get_mut(index));
-            let net = place.ok_or_else(|| unknown("net", key))?;
+            let net = find(nets, key, |net| &net.link);
+            let net = net.ok_or_else(|| unknown(owner, "net", key))?;
             let ContractTable { period, slice, rate, deadline, extra } =
                 net.contract().changed(*change);
             (net.period, net.slice, net.rate) = (period, slice, rate);
             (net.deadline, net.extra) = (deadline, extra);
         }
-        Ok(table)
+        Ok(())
     }
 }
 
-fn find<T>(items: &[T], key: &str, name: impl Fn(&T) -> &String) -> Option<usize> {
+fn find<'a, T>(items: &'a mut [T], key: &str, name: impl Fn(&T) -> &String) -> Option<&'a mut T> {
     let by_number = key.parse().ok().filter(|index: &usize| *index < items.len());
-    by_number.or_else(|| items.iter().position(|item| name(item) == key))
+    let place = by_number.or_else(|| items.iter().position(|item| name(item) == key));
+    items.get_mut(place?)
 }
 
-fn unknown(kind: &str, key: &str) -> Problem {
+fn unknown(owner: &str, kind: &str, key: &str) -> Problem {
     Problem {
         path: format!("{kind}.{key}"),
-        message: format!("the tenant has no {kind} {key:?}"),
-        help: "name a disk or link of the tenant, or give the number of the device, from 0"
+        message: format!("{owner} has no {kind} {key:?}"),
+        help: "name a disk or link that it is on, or give the number of the device, from 0"
             .to_owned(),
     }
 }
@@ -104,6 +136,29 @@ impl Service {
         Ok(tenant.view(&self.shared.config))
     }
 
+    /// Gives an export another contract; whoever is connected stays, with what is in flight.
+    ///
+    /// # Errors
+    /// [`ServiceError::UnknownExport`], [`ServiceError::Bad`] and [`ServiceError::Refused`]; then
+    /// nothing has changed.
+    pub fn change_export(&self, name: &str, change: &Change) -> Result<ExportView, ServiceError> {
+        let unknown = || ServiceError::UnknownExport(name.to_owned());
+        // Locked to the end, so that neither an end nor another change comes between.
+        let mut exports = lock(&self.exports);
+        let export = exports.get_mut(name).ok_or_else(unknown)?;
+        let bad = |problem| ServiceError::Bad(vec![problem]);
+        let table = change.of_export(&export.spec.table).map_err(bad)?;
+        let specs = check_exports(&self.shared.config, std::slice::from_ref(&table));
+        let spec = specs.map_err(ServiceError::Bad)?.pop().ok_or_else(unknown)?;
+        let (old, new) = (Claim::of_export(&export.spec), Claim::of_export(&spec));
+        let claims = self.readmit(&spec.key(), &[old], vec![new])?;
+        export.spec = spec;
+        for claim in claims {
+            self.apply_to_device(&export.group, export.id, &claim)?;
+        }
+        Ok(self.export_view(export))
+    }
+
     /// Admits the change and enters it; returns the claims that differ from what was.
     fn admit_change(&self, tenant: &Tenant, change: &Change) -> Result<Vec<Claim>, ServiceError> {
         let name = tenant.name.clone();
@@ -112,37 +167,57 @@ impl Service {
                 return Err(ServiceError::NotRunning(name));
             }
             let bad = |problem| ServiceError::Bad(vec![problem]);
-            let table = change.apply(&live.spec.table).map_err(bad)?;
+            let table = change.of_tenant(&live.spec.table).map_err(bad)?;
             let specs = check_tenants(&self.shared.config, std::slice::from_ref(&table));
             let spec = specs.map_err(ServiceError::Bad)?.pop();
             let spec = spec.ok_or_else(|| ServiceError::Unknown(name.clone()))?;
             let (old, new) = (Claim::all_of(&live.spec), Claim::all_of(&spec));
-            let admitted = lock(&self.shared.ledger).admit(&name, &new);
-            admitted.map_err(|refusals| {
-                let refusals = refusals.iter().map(|refusal| refusal.report()).collect();
-                ServiceError::Refused(vec![TenantPlan { name, admitted: false, refusals }])
-            })?;
+            let claims = self.readmit(&name, &old, new)?;
             live.spec = spec;
-            Ok(new.into_iter().filter(|claim| !old.contains(claim)).collect())
+            Ok(claims)
         })
+    }
+
+    /// Enters `new` in place of what `name` holds, or refuses and leaves that; returns what of it is
+    /// not among `old`.
+    fn readmit(
+        &self,
+        name: &str,
+        old: &[Claim],
+        new: Vec<Claim>,
+    ) -> Result<Vec<Claim>, ServiceError> {
+        let admitted = lock(&self.shared.ledger).admit(name, &new);
+        admitted.map_err(|refusals| {
+            ServiceError::Refused(vec![TenantPlan::of(name.to_owned(), &refusals)])
+        })?;
+        Ok(new.into_iter().filter(|claim| !old.contains(claim)).collect())
     }
 
     /// Tells whoever keeps the contract.
     fn apply(&self, tenant: &Tenant, claim: &Claim) -> Result<(), ServiceError> {
         let gone = || ServiceError::NotRunning(tenant.name.clone());
-        let resources = &self.shared.resources;
         if let Part::Vcpu(number) = claim.part {
             let number = usize::try_from(number).unwrap_or(usize::MAX);
             let vcpu = tenant.with(|live| live.vcpus.get(number).copied());
             let Vcpu { core, id } = vcpu.ok_or_else(gone)?;
-            let dispatcher = resources.dispatcher(core).ok_or_else(gone)?;
+            let dispatcher = self.shared.resources.dispatcher(core).ok_or_else(gone)?;
             return Ok(dispatcher.change(id, claim.contract)?);
         }
         let device = tenant
             .with(|live| live.devices.iter().find(|device| device.part == claim.part).cloned());
         let device = device.ok_or_else(gone)?;
-        let domain = resources.domain(&device.group).ok_or_else(gone)?;
-        Ok(domain.change(device.id, claim.contract)?)
+        self.apply_to_device(&device.group, device.id, claim)
+    }
+
+    /// Tells the event loop that serves the device.
+    fn apply_to_device(
+        &self,
+        group: &str,
+        id: DeviceId,
+        claim: &Claim,
+    ) -> Result<(), ServiceError> {
+        let domain = self.shared.resources.domain(group).ok_or(IoDomainError::Gone)?;
+        Ok(domain.change(id, claim.contract)?)
     }
 }
 
@@ -164,7 +239,7 @@ mod tests {
 
     #[test]
     fn a_change_keeps_what_it_does_not_name() {
-        let new = change(r#"{"cpu": {"slice": "3ms"}}"#).apply(&table()).expect("applies");
+        let new = change(r#"{"cpu": {"slice": "3ms"}}"#).of_tenant(&table()).expect("applies");
         let cpu = new.cpu.expect("a contract");
         assert_eq!((cpu.period, cpu.slice), ("10ms".parse().ok(), "3ms".parse().ok()));
         assert_eq!(new.disk, table().disk);
@@ -174,7 +249,7 @@ mod tests {
     fn a_volume_is_found_by_disk_or_by_number() {
         for key in ["hdd", "1"] {
             let text = format!(r#"{{"disk": {{"{key}": {{"period": "1s", "rate": "5%"}}}}}}"#);
-            let new = change(&text).apply(&table()).expect("applies");
+            let new = change(&text).of_tenant(&table()).expect("applies");
             let rates: Vec<_> = new.disk.iter().map(|volume| volume.rate.is_some()).collect();
             assert_eq!(rates, [false, true]);
         }
@@ -182,7 +257,31 @@ mod tests {
 
     #[test]
     fn a_device_that_is_not_there_is_named() {
-        let problem = change(r#"{"net": {"0": {}}}"#).apply(&table()).expect_err("no interface");
-        assert!(problem.message.contains("no net \"0\""), "{}", problem.message);
+        let problem =
+            change(r#"{"net": {"0": {}}}"#).of_tenant(&table()).expect_err("no interface");
+        assert_eq!(problem.message, "a has no net \"0\"");
+    }
+
+    #[test]
+    fn an_export_has_its_one_device_and_nothing_else() {
+        let table: ExportTable = toml::from_str(
+            "name = \"db\"\nsocket = \"s\"\n[disk]\ndisk = \"ssd\"\nperiod = \"1s\"\nrate = \"5%\"\n",
+        )
+        .expect("a table");
+        for key in ["0", "ssd"] {
+            let new = change(&format!(r#"{{"disk": {{"{key}": {{"slice": "20ms"}}}}}}"#));
+            let disk = new.of_export(&table).expect("applies").disk.expect("a disk");
+            assert_eq!((disk.period, disk.slice), ("1s".parse().ok(), "20ms".parse().ok()));
+            assert_eq!(disk.rate, None, "a slice replaces the rate");
+        }
+        for (text, said) in [
+            (r#"{"disk": {"1": {}}}"#, "export/db has no disk \"1\""),
+            (r#"{"net": {"0": {}}}"#, "export/db has no net \"0\""),
+            (r#"{"cpu": {"slice": "1ms"}}"#, "export/db has no cpu"),
+            (r#"{"memory": "64M"}"#, "export/db has no memory"),
+        ] {
+            let problem = change(text).of_export(&table).expect_err(text);
+            assert_eq!(problem.message, said);
+        }
     }
 }

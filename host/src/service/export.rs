@@ -26,9 +26,9 @@ use crate::iodomain::{BlkSpec, DeviceId, IoDomainError, NetSpec, Peer};
 /// A running export.
 #[derive(Debug)]
 pub(super) struct Export {
-    spec: Spec,
-    group: String,
-    id: DeviceId,
+    pub(super) spec: Spec,
+    pub(super) group: String,
+    pub(super) id: DeviceId,
     /// The files of its volume, and whether it writes them.
     files: Vec<(FileId, bool)>,
     listener: Listener,
@@ -142,8 +142,7 @@ impl Service {
         let mut refused = Vec::new();
         for spec in specs {
             if let Err(refusals) = ledger.admit(&spec.key(), &[Claim::of_export(spec)]) {
-                let refusals = refusals.iter().map(|refusal| refusal.report()).collect();
-                refused.push(TenantPlan { name: spec.key(), admitted: false, refusals });
+                refused.push(TenantPlan::of(spec.key(), &refusals));
             }
         }
         drop(ledger);
@@ -191,7 +190,7 @@ impl Service {
         lock(&self.shared.ledger).release(&spec.key());
     }
 
-    fn export_view(&self, export: &Export) -> ExportView {
+    pub(super) fn export_view(&self, export: &Export) -> ExportView {
         let Export { spec, group, id, listener, .. } = export;
         let snapshot = self.shared.resources.domain(group).and_then(|it| it.snapshot().ok());
         let devices = snapshot.map(|snapshot| snapshot.devices).unwrap_or_default();

@@ -115,8 +115,7 @@ impl Service {
         let mut refused = Vec::new();
         for spec in specs {
             if let Err(refusals) = ledger.admit(&spec.name, &Claim::all_of(spec)) {
-                let refusals = refusals.iter().map(|refusal| refusal.report()).collect();
-                refused.push(TenantPlan { name: spec.name.clone(), admitted: false, refusals });
+                refused.push(TenantPlan::of(spec.name.clone(), &refusals));
             }
         }
         if refused.is_empty() {

@@ -7,7 +7,7 @@
 //! | `tenant.rs` | the entry of one tenant: what others may see and ask |
 //! | `supervisor.rs`, `release.rs` | the thread of one tenant: carries out its life, gives everything back |
 //! | `export.rs` | devices for foreign VMMs |
-//! | `change.rs` | other contracts for a running tenant |
+//! | `change.rs` | other contracts for a running tenant or an export |
 //! | `resources.rs`, `link.rs`, `netns.rs` | dispatchers, I/O domains, TAPs, namespaces |
 //! | `own.rs`, `vsock.rs` | the host's side of devices that a tenant process serves itself |
 //! | `console.rs` | output of a guest |

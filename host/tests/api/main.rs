@@ -1,10 +1,11 @@
 //! The API over a real unix socket: what it answers, and what a slow or hostile client may cost.
 //!
-//! The service has a core and nothing else, so no guest image is needed; real-time priority and KVM
+//! The service has a core and at most a disk, so no guest image is needed; real-time priority and KVM
 //! are: these tests run as root.
 
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
+mod exports;
 mod peer;
 
 use std::io::{Read, Write};
@@ -40,6 +41,11 @@ fn the_openapi_document_describes_every_path() {
             "/v1/tenants/{name}/console",
         ]
     );
+    for kind in ["tenants", "exports"] {
+        let change = &document["paths"][format!("/v1/{kind}/{{name}}")]["patch"];
+        let body = &change["requestBody"]["content"]["application/json"]["schema"]["$ref"];
+        assert_eq!(body, "#/components/schemas/Change", "{kind}: {change}");
+    }
 }
 
 #[test]

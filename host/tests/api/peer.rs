@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// One service at a time has the core's dispatcher to itself.
 static TURN: Mutex<()> = Mutex::new(());
 
-/// A host service with one core; ends with the value.
+/// A host service with one core and at most one disk; ends with the value.
 pub(crate) struct Host {
     // In the order in which they end.
     _runtime: Runtime,
@@ -29,9 +29,18 @@ pub(crate) struct Host {
 
 impl Host {
     pub(crate) fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// The same with a disk, `disk`: its folder.
+    pub(crate) fn with_disk() -> Self {
+        Self::start_with("[[disk]]\nname = \"disk\"\npath = \"FOLDER\"\n")
+    }
+
+    fn start_with(tables: &str) -> Self {
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let folder = tempfile::tempdir().unwrap();
-        let service = Service::start(configuration(&folder))
+        let service = Service::start(configuration(&folder, tables))
             .expect("KVM and real-time priority are needed: run as root");
         let service = Arc::new(service);
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -49,7 +58,11 @@ impl Host {
 
     /// What a second service with the same directory says.
     pub(crate) fn start_another(&self) -> String {
-        Service::start(configuration(&self.folder)).unwrap_err().to_string()
+        Service::start(configuration(&self.folder, "")).unwrap_err().to_string()
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     pub(crate) fn socket(&self) -> PathBuf {
@@ -77,18 +90,24 @@ impl Host {
     }
 
     pub(crate) fn post(&self, path: &str, body: &str) -> (u16, String) {
+        self.send("POST", path, body)
+    }
+
+    pub(crate) fn send(&self, method: &str, path: &str, body: &str) -> (u16, String) {
         let length = body.len();
         let head = format!(
-            "POST {path} HTTP/1.1\r\nHost: m\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n"
+            "{method} {path} HTTP/1.1\r\nHost: m\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n"
         );
         self.ask(format!("{head}{body}").as_bytes())
     }
 }
 
-fn configuration(folder: &TempDir) -> Config {
+/// `tables` come after the host's own; FOLDER is the folder.
+fn configuration(folder: &TempDir, tables: &str) -> Config {
     let core = std::thread::available_parallelism().unwrap().get() - 1;
     let path = folder.path().display();
-    let text = format!("[host]\ncores = [{core}]\nstate_dir = \"{path}/state\"\n");
+    let head = format!("[host]\ncores = [{core}]\nstate_dir = \"{path}/state\"\n");
+    let text = head + &tables.replace("FOLDER", &path.to_string());
     config::check(&config::parse("test", &text).unwrap()).unwrap()
 }
 
