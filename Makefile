@@ -5,7 +5,7 @@ export CARGO_TERM_PROGRESS_WHEN ?= never
 
 SECONDS_DEMO ?= 30
 
-.PHONY: all host images setup demo test lab bench lint prove docs clean
+.PHONY: all host images setup demo test lab bench lint prove mutants docs clean
 
 all: host images
 
@@ -44,6 +44,10 @@ lint:
 
 prove:
 	cargo run --release --locked -p moirai-simulator --bin prove
+
+# Breaks the scheduler in every way there is, to see whether its tests notice. Half an hour.
+mutants:
+	scheduler/mutants.sh
 
 docs:
 	cargo doc --workspace --no-deps --locked

@@ -82,6 +82,20 @@ impl Contract {
         Ok(Self { period, slice, deadline, extra })
     }
 
+    /// A contract that is at least as dense (`s/D`) and as short (`D`) as each of the two: what a client
+    /// may claim while one takes the place of the other.
+    pub(crate) fn tighter(self, other: Self) -> Self {
+        if other.slice == 0 || self == other {
+            return self;
+        }
+        if self.slice == 0 {
+            return other;
+        }
+        let deadline = self.deadline.min(other.deadline);
+        let slice = self.slice.max(other.slice).min(deadline);
+        Self { period: self.period.max(other.period), slice, deadline, extra: self.extra }
+    }
+
     /// Length of the period.
     #[must_use]
     pub const fn period(&self) -> Nanos {
@@ -133,3 +147,31 @@ impl core::fmt::Display for ContractError {
 }
 
 impl core::error::Error for ContractError {}
+
+#[cfg(test)]
+mod tests {
+    use super::{Contract, Weight};
+
+    fn contract(period: u64, slice: u64, deadline: u64) -> Contract {
+        Contract::new(period, slice, deadline, Weight::new(1)).unwrap()
+    }
+
+    #[test]
+    fn the_tighter_of_two_contracts_is_as_dense_and_as_short_as_each() {
+        let pairs = [
+            // Equally dense: the earlier deadline decides, whichever comes first.
+            ((20, 2, 20), (10, 1, 10), (20, 2, 10)),
+            ((10, 1, 10), (20, 2, 20), (20, 2, 10)),
+            // One denser, the other shorter.
+            ((40, 30, 40), (20, 1, 10), (40, 10, 10)),
+            ((10, 3, 10), (10, 3, 10), (10, 3, 10)),
+            // Who lives on slack claims nothing.
+            ((10, 0, 5), (10, 3, 10), (10, 3, 10)),
+            ((10, 3, 10), (10, 0, 5), (10, 3, 10)),
+        ];
+        for ((p1, s1, d1), (p2, s2, d2), (p, s, d)) in pairs {
+            let tighter = contract(p1, s1, d1).tighter(contract(p2, s2, d2));
+            assert_eq!(tighter, contract(p, s, d));
+        }
+    }
+}

@@ -130,12 +130,7 @@ impl<R: Rules> Reserve<R> {
 
     /// Tells the rules which contracts there are, promised and still in force.
     fn reckon(&mut self) {
-        let both = |budget: &Budget| {
-            let (new, old) = (budget.natural, budget.contract);
-            let denser = u128::from(old.slice()).saturating_mul(u128::from(new.deadline()))
-                > u128::from(new.slice()).saturating_mul(u128::from(old.deadline()));
-            if denser { old } else { new }
-        };
+        let both = |budget: &Budget| budget.natural.tighter(budget.contract);
         self.rules.reckon(&mut self.clients.iter().map(|(_, _, client)| both(&client.budget)));
     }
 

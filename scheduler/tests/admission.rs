@@ -43,6 +43,14 @@ fn an_early_deadline_is_refused_by_density_and_accepted_by_the_exact_test() {
     assert_eq!((violation.time, violation.demand, violation.supply), (14 * MS, 16 * MS, 14 * MS));
 }
 
+/// Demand equals supply at 6 and at 10: the search for a violation has to go on from there.
+#[test]
+fn a_set_that_needs_all_there_is_at_some_deadline_fits() {
+    let set = [contract(20, 4, 10), contract(40, 6, 6)];
+    assert!(!density_fits(WHOLE_PPM, &set));
+    assert_eq!(check(&plain(WHOLE_PPM), &set), Ok(()));
+}
+
 #[test]
 fn a_unit_that_cannot_be_preempted_counts_against_the_first_deadline() {
     let resource = |blocking| Resource { blocking, ..plain(WHOLE_PPM) };
@@ -82,6 +90,13 @@ fn a_refusal_names_what_is_left_and_the_nearest_contract() {
 }
 
 #[test]
+fn one_nanosecond_too_many_is_offered_back_as_one_less() {
+    let admitted = [contract(10_000, 9_000, 10_000)];
+    let refusal = admit(&plain(WHOLE_PPM), &admitted, &contract(10_000, 1_001, 10_000));
+    assert_eq!(refusal.unwrap_err().nearest, Some(contract(10_000, 1_000, 10_000)));
+}
+
+#[test]
 fn where_no_slice_fits_a_later_deadline_or_a_longer_period_is_offered() {
     let blocked = Resource { blocking: 5 * MS, ..plain(WHOLE_PPM) };
     let refusal = admit(&blocked, &[], &contract(20 * MS, 2 * MS, 4 * MS)).unwrap_err();
@@ -91,6 +106,19 @@ fn where_no_slice_fits_a_later_deadline_or_a_longer_period_is_offered() {
     let full = [contract(10 * MS, 10 * MS, 10 * MS)];
     let refusal = admit(&plain(WHOLE_PPM), &full, &contract(MS, 1, MS)).unwrap_err();
     assert_eq!((refusal.nearest, refusal.available_ppm), (None, 0));
+}
+
+/// So little is asked for that less is no offer: the period grows, and the deadline with it only if it
+/// is the period.
+#[test]
+fn a_longer_period_keeps_a_deadline_that_was_asked_for() {
+    let admitted = [contract(10 * MS, 7 * MS, 10 * MS)];
+    let nearest = |period, slice, deadline| {
+        let refusal = admit(&plain(WHOLE_PPM), &admitted, &contract(period, slice, deadline));
+        refusal.unwrap_err().nearest
+    };
+    assert_eq!(nearest(1_000, 500, 600), Some(contract(1_667, 500, 600)));
+    assert_eq!(nearest(1_000, 500, 1_000), Some(contract(1_667, 500, 1_667)));
 }
 
 #[test]
@@ -109,6 +137,8 @@ fn the_demand_curve_steps_at_every_deadline() {
     let steps: Vec<_> = curve.iter().map(|point| (point.time, point.demand)).collect();
     assert_eq!(steps, [(5, 2), (15, 7), (25, 9), (30, 12)]);
     assert_eq!(curve[1].supply, 7);
+    let set = Set::new(&plain(500_000), [contract(10, 2, 5)]);
+    assert_eq!((set.curve(100, 0).len(), set.curve(100, 3).len()), (0, 3));
 }
 
 #[test]
@@ -162,6 +192,15 @@ fn d_order_with_sorting_accepts_what_frozen_priorities_refuse() {
     assert_eq!(late, "a message could take 7 ns, longer than its deadline");
     assert_eq!(sorted.release(0), Some(short));
     assert_eq!(sorted.release(7), None);
+    assert_eq!(sorted.release(2), None, "there are two");
+}
+
+#[test]
+fn a_message_may_take_all_the_time_to_its_deadline_and_not_more() {
+    let channel = |message, deadline| Channel { message, packet: 1, interval: 30, deadline };
+    assert_eq!(DOrder::new(Order::Frozen, 0).admit(channel(10, 10)), Ok(0));
+    let longer = DOrder::new(Order::Frozen, 0).admit(channel(11, 10));
+    assert_eq!(longer, Err(ChannelRefusal::Malformed));
 }
 
 #[test]

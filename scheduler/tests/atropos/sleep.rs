@@ -1,0 +1,147 @@
+//! Clients that sleep: what they are left with when they wake, and what it costs nobody else.
+
+use moirai_scheduler::Service::Guaranteed;
+use moirai_scheduler::{Atropos, Contract, Policy};
+
+use super::{A, B, MS, contract, left_at, picked, policy, ranks, wake, with_extra};
+
+#[test]
+fn a_long_sleep_repays_debt_as_waiting_would() {
+    let mut policy = policy(&[(A, contract(10, 3, 10))]);
+    wake(&mut policy, A, 0);
+    policy.charge(A, Guaranteed, 10 * MS, 10 * MS);
+    policy.block(A, 10 * MS);
+    wake(&mut policy, A, 35);
+    assert_eq!(picked(&mut policy, 35), Some((A, Guaranteed, 37)));
+}
+
+#[test]
+fn a_client_that_wakes_after_its_deadline_waits_for_its_refill() {
+    let mut policy = policy(&[(A, contract(10, 2, 4))]);
+    wake(&mut policy, A, 0);
+    policy.block(A, MS);
+    wake(&mut policy, A, 5);
+    assert_eq!(picked(&mut policy, 5), None);
+    assert_eq!(policy.timeout(5 * MS), Some(10 * MS));
+    assert_eq!(picked(&mut policy, 10), Some((A, Guaranteed, 12)));
+}
+
+#[test]
+fn a_client_that_wakes_late_is_left_with_what_its_bandwidth_can_still_use() {
+    let mut policy = policy(&[(A, contract(10, 5, 10))]);
+    wake(&mut policy, A, 0);
+    policy.block(A, 0);
+    wake(&mut policy, A, 6);
+    assert_eq!(picked(&mut policy, 6), Some((A, Guaranteed, 8)));
+}
+
+#[test]
+fn a_short_sleep_costs_no_more_than_its_length() {
+    let mut policy = policy(&[(A, contract(100, 30, 100))]);
+    wake(&mut policy, A, 0);
+    policy.block(A, 70 * MS);
+    wake(&mut policy, A, 71);
+    // Bandwidth alone would leave 8.7 of 30.
+    assert_eq!(picked(&mut policy, 71), Some((A, Guaranteed, 100)));
+    policy.charge(A, Guaranteed, 29 * MS, 100 * MS);
+    assert_eq!(policy.account(A).unwrap().misses, 0);
+}
+
+#[test]
+fn a_client_whose_unit_is_in_service_is_not_asleep() {
+    let mut policy = policy(&[(A, contract(100, 30, 100))]);
+    wake(&mut policy, A, 0);
+    policy.block(A, 60 * MS);
+    policy.charge(A, Guaranteed, 5 * MS, 75 * MS);
+    policy.charge(A, Guaranteed, 5 * MS, 80 * MS);
+    wake(&mut policy, A, 80);
+    assert_eq!(policy.pick(80 * MS).unwrap().until, 100 * MS);
+}
+
+#[test]
+fn ranks_release_slices_to_sleepers_at_fixed_boundaries() {
+    let mut policy = policy(&[(A, contract(10, 4, 10)), (B, contract(20, 8, 20))]);
+    assert_eq!(ranks(&mut policy, 0), [(A, 10, 4), (B, 20, 8)]);
+    assert_eq!(ranks(&mut policy, 5), [(A, 10, 2), (B, 20, 6)], "what a wake-up would leave");
+    assert_eq!(policy.timeout(5 * MS), Some(10 * MS));
+    assert_eq!(ranks(&mut policy, 12), [(A, 20, 3), (B, 20, 3)]);
+    wake(&mut policy, A, 12);
+    assert_eq!(policy.timeout(12 * MS), Some(20 * MS), "ends of budgets are in the ranks");
+    policy.charge(A, Guaranteed, 4 * MS, 16 * MS);
+    assert_eq!(policy.timeout(16 * MS), Some(20 * MS));
+    assert_eq!(ranks(&mut policy, 20).len(), 2);
+    assert_eq!(policy.account(A).unwrap().stall_loss, 0);
+}
+
+#[test]
+fn a_late_sleeper_in_a_set_that_only_the_exact_test_admits_loses_its_sleep() {
+    let mut dense = policy(&[(A, contract(20, 4, 10)), (B, contract(40, 6, 6))]);
+    assert_eq!(left_at(&mut dense, 3), 1, "bandwidth would leave 2.8 and make B late");
+    let mut full = policy(&[(A, contract(20, 4, 10)), (B, contract(40, 6, 10))]);
+    assert_eq!(left_at(&mut full, 5), 2, "this set passes by density");
+}
+
+#[test]
+fn the_fair_rest_is_given_only_where_blocking_fits_too() {
+    let left = |blocking: u64, also: Option<Contract>| {
+        let mut policy = Atropos::new(2);
+        policy.add(A, contract(100, 30, 100), 0).unwrap();
+        if let Some(also) = also {
+            policy.add(B, also, 0).unwrap();
+        }
+        policy.set_blocking(blocking * MS);
+        left_at(&mut policy, 50)
+    };
+    assert_eq!(left(0, None), 15);
+    assert_eq!(left(35, None), 15);
+    assert_eq!(left(36, None), 0, "0.3 + 2 * 0.36 is more than the whole");
+    assert_eq!(left(35, Some(with_extra(1, 0, 1))), 15, "who has no slice does not count");
+    assert_eq!(left(20, Some(contract(50, 5, 50))), 0, "0.4 + 3 * 0.4");
+}
+
+#[test]
+fn a_sleep_with_blocking_costs_one_unit_more_than_its_length() {
+    let mut policy = policy(&[(A, contract(100, 30, 100)), (B, contract(100, 60, 100))]);
+    policy.set_blocking(5 * MS);
+    wake(&mut policy, A, 0);
+    policy.block(A, 10 * MS);
+    wake(&mut policy, A, 12);
+    assert_eq!(policy.state(A).unwrap().left, 23_000_000);
+    policy.block(A, 20 * MS);
+    wake(&mut policy, A, 20);
+    assert_eq!(policy.state(A).unwrap().left, 23_000_000, "nobody got in");
+}
+
+#[test]
+fn a_rest_that_one_unit_may_outlast_cannot_be_missed() {
+    let misses = |blocking: u64, slept: u64, rival: Contract| {
+        let mut policy = policy(&[(A, contract(100, 30, 100)), (B, rival)]);
+        policy.set_blocking(blocking * MS);
+        wake(&mut policy, A, 0);
+        policy.block(A, (40 - slept) * MS);
+        wake(&mut policy, A, 40);
+        // Somebody else has the resource until 105.
+        policy.pick(105 * MS);
+        policy.charge(A, Guaranteed, MS, 110 * MS);
+        policy.account(A).unwrap().misses
+    };
+    let (short, long) = (contract(50, 5, 50), contract(70, 5, 70));
+    assert_eq!(misses(5, 10, short), 1, "60 ms are left, the shortest deadline is 50");
+    assert_eq!(misses(5, 10, long), 0, "the shortest deadline is 70");
+    assert_eq!(misses(5, 0, long), 1, "it did not sleep");
+    assert_eq!(misses(0, 10, long), 1, "nothing blocks");
+    let dense = contract(50, 40, 50);
+    assert_eq!(misses(5, 10, dense), 0, "no promise for a sleeper in a dense set with blocking");
+}
+
+#[test]
+fn many_naps_with_blocking_cost_one_unit_in_all() {
+    let mut policy = policy(&[(A, contract(100, 60, 80)), (B, contract(100, 40, 80))]);
+    policy.set_blocking(5 * MS);
+    wake(&mut policy, A, 0);
+    for nap in 1..=5 {
+        policy.block(A, (nap * 2 - 1) * MS);
+        wake(&mut policy, A, nap * 2);
+    }
+    assert_eq!(policy.state(A).unwrap().left, 45_000_000, "60 - 10 - 5");
+}
