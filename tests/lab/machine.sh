@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Builds the lab's machine in target/lab from Debian packages; what is there already stays.
 #
+#   qemu/              the emulator, see qemu.sh
 #   debs/, packages/   the packages as downloaded and unpacked; nothing gets installed
 #   machine/           vmlinux, initramfs.cpio: the machine that runs the tests
 #   guest/             vmlinux, bzImage, initramfs.cpio: an unmodified cloud kernel for tenants
@@ -11,6 +12,8 @@ lab=$root/target/lab
 mkdir -p "$lab"
 exec 9>"$lab/.lock"
 flock 9 # several labs may start at once
+mkdir -p qemu
+"$here/qemu.sh"
 cd "$lab"
 
 # The real packages behind Debian's names for "the newest kernel".

@@ -43,7 +43,8 @@ prepare() {
 machine() {
     local limit=$1 name=$2 words=$3 bound="setpriv --pdeathsig KILL"
     shift 3
-    $bound timeout -s KILL --foreground "$limit" $bound qemu-system-x86_64 \
+    $bound timeout -s KILL --foreground "$limit" $bound "$lab/qemu/qemu-system-x86_64" \
+        -L /usr/share/seabios -L /usr/share/qemu \
         -machine q35,accel=tcg -cpu max -nodefaults -no-user-config -no-reboot -display none \
         -kernel "$lab/machine/vmlinux" -append "console=ttyS0 quiet panic=-1 tsc=reliable $words" \
         -serial "file:$run/$name.log" "$@" <&0 &
