@@ -28,6 +28,8 @@ use serde_json::Value;
 /// Name, period, slice (ms) of the contracts: 30, 20 and 10 per cent.
 const CONTRACTS: [(&str, u64, u64); 3] = [("first", 10, 3), ("second", 20, 4), ("libos", 10, 1)];
 const SECONDS: usize = 4;
+/// What a period may lack because the one before overran: the dispatcher's grain and its own round.
+const GRAIN_NS: u64 = 150_000;
 /// Releases of the periodic task; its period shares no divisor with the contracts'.
 const WAKE: &str = "/probe wake 7001 400";
 
@@ -117,6 +119,12 @@ fn measure(report: &mut Report, scheduled: bool) {
         slack(report, &host);
     }
     let gap = host.report("libos", "report")["longest_gap_us"].clone();
+    // p + D - 2s + B + e, with a grain for e.
+    let bound_us = (10 + 10 - 2) * 1000 + GRAIN_NS / 1000;
+    report.promise(
+        "no_blackout_is_longer_than_its_bound",
+        gap.as_u64().is_some_and(|gap| gap <= bound_us),
+    );
     report.figure("libos.longest_gap_us", gap);
 }
 
@@ -148,6 +156,7 @@ fn look(host: &Host) -> Look {
         now: stats["now_ns"].as_u64().expect("a time"),
         tallies: CONTRACTS.map(|(name, ..)| read(name)),
         overhead: stats["cores"][0]["overhead_ns"].as_u64().unwrap_or_default(),
+        rounds: stats["cores"][0]["decisions"].as_u64().unwrap_or_default(),
         idle: idle_ns(),
     }
 }
@@ -156,6 +165,8 @@ struct Look {
     now: u64,
     tallies: [Tally; 3],
     overhead: u64,
+    /// Decisions of the dispatcher.
+    rounds: u64,
     idle: u64,
 }
 
@@ -178,13 +189,27 @@ fn ppm(part: u64, whole: u64) -> u64 {
     u64::try_from(u128::from(part) * 1_000_000 / u128::from(whole.max(1))).expect("a share")
 }
 
+/// What each got in every second, and the least in any period.
+///
+/// A look cuts a period in two. By then a tenant may have all of its slice or nothing of it, which is up to
+/// `s - s*s/p` more or less than its part of that period; so two looks allow twice that, and no more.
+/// What a single period got is `least_slice_ns`; it counts from the last change of the contract.
 fn shares(report: &mut Report, host: &Host) {
+    for (name, _, slice) in CONTRACTS {
+        // Any change makes the least slice count anew.
+        set(host, name, &format!("cpu.slice={}us", slice * 1000 - 1));
+        set(host, name, &format!("cpu.slice={slice}ms"));
+    }
     let mut looks = vec![look(host)];
     for _ in 0..SECONDS {
         std::thread::sleep(Duration::from_secs(1));
         looks.push(look(host));
     }
-    let (mut kept, mut missed) = (true, 0);
+    let (first, last) = (&looks[0], &looks[SECONDS]);
+    let elapsed = last.now - first.now;
+    report.figure("shares.overhead_ppm", ppm(last.overhead - first.overhead, elapsed));
+    report.figure("shares.rounds", last.rounds - first.rounds);
+    let (mut kept, mut whole, mut missed) = (true, true, 0);
     for (index, (name, period, slice)) in CONTRACTS.into_iter().enumerate() {
         for (second, pair) in looks.windows(2).enumerate() {
             let [before, after] = pair else { unreachable!("windows of two") };
@@ -192,19 +217,20 @@ fn shares(report: &mut Report, host: &Host) {
             let got = b.guaranteed + b.extra - a.guaranteed - a.extra;
             let elapsed = after.now - before.now;
             report.figure(&format!("{name}.second{second}.share_ppm"), ppm(got, elapsed));
-            // The looks cut two periods into parts: a slice more or less.
             let owed = elapsed * slice / period;
-            kept &= got.abs_diff(owed) <= slice * 1_000_000 + owed / 1000;
+            kept &= got.abs_diff(owed) <= 2 * (slice * 1_000_000 * (period - slice) / period);
         }
         let (first, last) = (&looks[0], &looks[SECONDS]);
         let (a, b) = (&first.tallies[index], &last.tallies[index]);
         missed += b.misses - a.misses;
         report.figure(&format!("{name}.misses"), b.misses - a.misses);
         report.figure(&format!("{name}.least_slice_ns"), b.least);
+        whole &= b.least + GRAIN_NS >= slice * 1_000_000;
         report.figure(&format!("{name}.slice_ns"), slice * 1_000_000);
     }
     report.promise("contracts_are_delivered_in_every_second", kept);
     report.promise("no_period_misses_its_slice", missed == 0);
+    report.promise("every_period_brings_the_slice_but_for_a_grain", whole);
 }
 
 /// The Linux tenants share what is left 2 to 1.
@@ -226,6 +252,7 @@ fn slack(report: &mut Report, host: &Host) {
     let jain = (x + y) * (x + y) * 1_000_000 / (2 * (x * x + y * y)).max(1);
     report.figure("slack.jain_ppm", jain);
     report.figure("slack.idle_ppm", ppm(after.idle - before.idle, elapsed));
+    report.figure("slack.rounds", after.rounds - before.rounds);
     report.figure("slack.overhead_ppm", ppm(after.overhead - before.overhead, elapsed));
     report.promise("slack_is_shared_by_weight", jain >= 999_000);
     report.promise("no_time_is_left_while_somebody_wants_it", after.idle == before.idle);

@@ -154,7 +154,7 @@ counted() {
         local policy=moirai
         [ $name != control ] || policy=control
         machine "${LAB_TIMEOUT:-1200}" $name "nokaslr random.trust_cpu=off lab.counted=$policy" \
-            -icount shift=2,sleep=off -rtc base=2026-01-01,clock=vm -seed 1 -smp 1 -m 2G \
+            -icount shift=2,sleep=off -rtc base=2026-01-01,clock=vm -seed ${LAB_SEED:-1} -smp 1 -m 2G \
             -initrd "$run/counted.cpio" -serial "file:$run/$name.out" </dev/null
     done
     wait "${machines[@]: -3}" || true

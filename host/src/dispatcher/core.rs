@@ -10,7 +10,9 @@
 
 use moirai_scheduler::{ClientId, Contract, Head, Nanos, Policy, PolicyError, Rank, Service};
 
-use super::kernel::{Class, CpuTime, Threads};
+use super::judge::{Tally, Watch, judge_late, judge_served, report_sleep};
+use super::kernel::{Class, CpuTime, Threads, nice};
+use super::slack::{LEAD, Share};
 use super::{StallLog, VcpuId, VcpuSnapshot};
 
 /// Priority of the vCPU that is first in EDF order. The dispatcher itself stands above.
@@ -23,48 +25,35 @@ const LAST_PRIORITY: i32 = 2;
 /// overrun in that time is carried as debt.
 const GRAIN_FIRST: Nanos = 20_000;
 const GRAIN_OTHERS: Nanos = 100_000;
+/// The same for those that sleep, and for those that wait behind one that has not let go of the core since
+/// the last round, and so will hardly do it now: a rest of some microseconds must not cost a round every
+/// 100 us.
+const GRAIN_BEHIND: Nanos = 500_000;
 
 /// A vCPU that is owed time but asleep is looked at this often in every deadline.
 const LOOKS_PER_DEADLINE: Nanos = 4;
 
-/// A shortfall below this is the measuring error of a period, no miss.
-const TOLERANCE: Nanos = 50_000;
-
-/// What was observed of one vCPU, period by period.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Tally {
-    pub(super) misses: u64,
-    pub(super) misses_in_stall: u64,
-    pub(super) least_slice: Option<Nanos>,
-}
-
-/// The period that is being observed.
-#[derive(Clone, Copy, Debug)]
-struct Watch {
-    begin: Nanos,
-    refills: u64,
-    time: CpuTime,
-    judged: bool,
-}
-
-struct Vcpu<T> {
-    id: VcpuId,
-    tenant: String,
-    contract: Contract,
-    thread: T,
-    class: Option<Class>,
-    time: CpuTime,
+/// A vCPU, and what the rounds saw of it.
+pub(super) struct Vcpu<T> {
+    pub(super) id: VcpuId,
+    pub(super) tenant: String,
+    pub(super) contract: Contract,
+    pub(super) thread: T,
+    pub(super) class: Option<Class>,
+    pub(super) time: CpuTime,
     /// What it used since the round before, and how long it waited for the core.
-    used: Nanos,
-    waited: Nanos,
-    asleep: bool,
+    pub(super) used: Nanos,
+    pub(super) waited: Nanos,
+    pub(super) asleep: bool,
     /// The last round that saw that it had run.
-    ran_at: Nanos,
-    rank: Option<Rank>,
-    watch: Watch,
-    tally: Tally,
+    pub(super) ran_at: Nanos,
+    pub(super) rank: Option<Rank>,
+    pub(super) share: Share,
+    pub(super) wants_slack: bool,
+    pub(super) watch: Watch,
+    pub(super) tally: Tally,
     /// The thread has ended; its tenant is being cleaned up.
-    gone: bool,
+    pub(super) gone: bool,
 }
 
 /// When the next round is due: the earlier of the two.
@@ -85,6 +74,10 @@ pub(super) struct Core<T> {
     stalls: StallLog,
     next_id: u32,
     last: Nanos,
+    /// Between the last round and the one before.
+    interval: Nanos,
+    /// Somebody yields; look again after so much time.
+    lead: Option<Nanos>,
     pub(super) rounds: u64,
 }
 
@@ -98,6 +91,8 @@ impl<T: Threads> Core<T> {
             stalls,
             next_id: 0,
             last: 0,
+            interval: 0,
+            lead: None,
             rounds: 0,
         }
     }
@@ -127,6 +122,8 @@ impl<T: Threads> Core<T> {
             asleep: false,
             ran_at: now,
             rank: None,
+            share: Share::default(),
+            wants_slack: false,
             watch,
             tally: Tally::default(),
             gone: false,
@@ -145,6 +142,7 @@ impl<T: Threads> Core<T> {
             vcpu.contract = contract;
             // The period under way mixes two contracts; judge from the next one on.
             vcpu.watch.judged = true;
+            vcpu.tally.least_slice = None;
         }
         Ok(())
     }
@@ -170,6 +168,7 @@ impl<T: Threads> Core<T> {
     /// One round at `now`; says when the next one is due.
     pub(super) fn round(&mut self, now: Nanos) -> Due {
         self.rounds += 1;
+        self.interval = now.saturating_sub(self.last);
         self.measure(now);
         self.report_wakes(now);
         self.charge(now);
@@ -187,8 +186,10 @@ impl<T: Threads> Core<T> {
                 let (refills, time) = (account.refills, vcpu.time);
                 let judged = vcpu.asleep;
                 vcpu.watch = Watch { begin: now, refills, time, judged };
+                vcpu.share.begin_period();
             }
         }
+        self.share_slack();
         self.apply();
         self.due(now)
     }
@@ -231,6 +232,34 @@ impl<T: Threads> Core<T> {
             let owed = vcpu.rank.is_some() || vcpu.contract.extra().is_none() && self.scheduling;
             let service = if owed { Service::Guaranteed } else { Service::Extra };
             self.policy.charge(ClientId(vcpu.id.0), service, vcpu.used, now);
+            if let (Service::Extra, Some(weight)) = (service, vcpu.contract.extra()) {
+                vcpu.share.book(vcpu.used, weight);
+            }
+        }
+    }
+
+    /// Finds out who has had more than its share of the slack, and when to look again.
+    fn share_slack(&mut self) {
+        self.lead = None;
+        let sharers = |vcpu: &&mut Vcpu<T>| !vcpu.gone && vcpu.contract.extra().is_some();
+        if !self.scheduling || self.vcpus.iter_mut().filter(sharers).count() < 2 {
+            return;
+        }
+        let mut floor = None;
+        for vcpu in self.vcpus.iter_mut().filter(sharers) {
+            vcpu.wants_slack = wants_slack(vcpu);
+            if vcpu.wants_slack {
+                let own = vcpu.share.virtual_time();
+                floor = Some(floor.map_or(own, |least: Nanos| least.min(own)));
+            }
+        }
+        let Some(floor) = floor else { return };
+        for vcpu in self.vcpus.iter_mut().filter(sharers) {
+            vcpu.share.settle(vcpu.wants_slack, floor);
+            if vcpu.share.yields() {
+                let lead = vcpu.share.lead(floor).max(LEAD);
+                self.lead = Some(self.lead.map_or(lead, |least| least.min(lead)));
+            }
         }
     }
 
@@ -247,8 +276,13 @@ impl<T: Threads> Core<T> {
     /// somebody who is owed time before.
     fn apply(&mut self) {
         for vcpu in self.vcpus.iter_mut().filter(|vcpu| !vcpu.gone && vcpu.rank.is_none()) {
-            let open = vcpu.contract.extra().is_some() || !self.scheduling;
-            set_class(vcpu, if open { Class::Fair } else { Class::Gated });
+            let class = match vcpu.contract.extra() {
+                _ if !self.scheduling => Class::Fair(0),
+                Some(_) if vcpu.share.yields() => Class::Gated,
+                Some(weight) => Class::Fair(nice(weight)),
+                None => Class::Gated,
+            };
+            set_class(vcpu, class);
         }
         for (place, rank) in self.order.iter().enumerate() {
             let vcpu = self.vcpus.iter_mut().find(|vcpu| vcpu.id.0 == rank.client.0);
@@ -260,9 +294,20 @@ impl<T: Threads> Core<T> {
 
     fn due(&self, now: Nanos) -> Due {
         let mut at = self.policy.timeout(now);
-        let mut after = None;
-        for (place, rank) in self.order.iter().enumerate() {
-            let grain = if place == 0 { GRAIN_FIRST } else { GRAIN_OTHERS };
+        let mut after = self.lead;
+        let mut others = None;
+        for rank in &self.order {
+            let vcpu = self.vcpus.iter().find(|vcpu| vcpu.id.0 == rank.client.0);
+            let Some(vcpu) = vcpu.filter(|vcpu| !vcpu.gone) else { continue };
+            let grain = match others {
+                _ if vcpu.asleep => GRAIN_BEHIND,
+                Some(others) => others,
+                None => {
+                    let held = vcpu.used > 0 && vcpu.used >= self.interval / 8 * 7;
+                    others = Some(if held { GRAIN_BEHIND } else { GRAIN_OTHERS });
+                    GRAIN_FIRST
+                }
+            };
             let budget = rank.budget.max(grain);
             after = Some(after.map_or(budget, |least: Nanos| least.min(budget)));
         }
@@ -289,54 +334,15 @@ fn set_class<T: Threads>(vcpu: &mut Vcpu<T>, class: Class) {
     }
 }
 
-/// Tells the policy that a vCPU sleeps.
-fn report_sleep<T: Threads>(vcpu: &mut Vcpu<T>, policy: &mut dyn Policy, now: Nanos) {
-    if vcpu.asleep || vcpu.rank.is_none() || vcpu.used > 0 {
-        return;
+/// Whether a vCPU would take slack now, or will when its slice is used up.
+fn wants_slack<T: Threads>(vcpu: &mut Vcpu<T>) -> bool {
+    if vcpu.rank.is_some() {
+        return !vcpu.asleep && vcpu.share.wanted();
     }
-    if vcpu.thread.is_runnable().is_ok_and(|runnable| !runnable) {
-        vcpu.asleep = true;
-        // It slept in this period: whatever it does not get of its slice is its own doing.
-        vcpu.watch.judged = true;
-        policy.block(ClientId(vcpu.id.0), now);
+    // Nobody sees whether one that stands at its gate would.
+    let wants = vcpu.share.yields() || vcpu.used > 0 || vcpu.thread.is_runnable().unwrap_or(false);
+    if wants {
+        vcpu.share.note_wanted();
     }
-}
-
-/// At the deadline of a period: did a vCPU that wanted its slice all the time miss some of it?
-fn judge_late<T: Threads>(vcpu: &mut Vcpu<T>, stalls: &StallLog, now: Nanos) {
-    let Some(rank) = vcpu.rank.filter(|rank| !vcpu.watch.judged && now >= rank.deadline) else {
-        return;
-    };
-    vcpu.watch.judged = true;
-    let run = vcpu.time.run.saturating_sub(vcpu.watch.time.run);
-    if rank.budget.saturating_sub(vcpu.used) <= TOLERANCE {
-        return note_least(&mut vcpu.tally, run);
-    }
-    let wait = vcpu.time.wait.saturating_sub(vcpu.watch.time.wait);
-    let slept = now.saturating_sub(vcpu.watch.begin).saturating_sub(run + wait);
-    // A wait that has not ended yet is in no account. It began at some time after it last ran.
-    let waiting = vcpu.used == 0 && vcpu.thread.is_runnable().unwrap_or(false);
-    let since = vcpu.ran_at.max(vcpu.watch.begin);
-    let pending = if waiting { now.saturating_sub(since) } else { 0 };
-    if slept > pending.saturating_add(TOLERANCE) {
-        return;
-    }
-    note_least(&mut vcpu.tally, run);
-    if stalls.overlaps(vcpu.watch.begin, now) {
-        vcpu.tally.misses_in_stall += 1;
-    } else {
-        vcpu.tally.misses += 1;
-    }
-}
-
-/// A vCPU that is no longer owed anything in this period got what it was promised.
-fn judge_served<T>(vcpu: &mut Vcpu<T>) {
-    if vcpu.rank.is_none() && !vcpu.watch.judged && vcpu.contract.slice() > 0 {
-        vcpu.watch.judged = true;
-        note_least(&mut vcpu.tally, vcpu.time.run.saturating_sub(vcpu.watch.time.run));
-    }
-}
-
-fn note_least(tally: &mut Tally, run: Nanos) {
-    tally.least_slice = Some(tally.least_slice.map_or(run, |least| least.min(run)));
+    wants
 }

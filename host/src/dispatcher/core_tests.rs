@@ -49,7 +49,7 @@ impl Machine {
         let runnable = |thread: &SimThread| (thread.wants)(now) && thread.class != Class::Gated;
         let rank = |thread: &SimThread| match thread.class {
             Class::Guaranteed(priority) => priority,
-            Class::Fair | Class::Gated => 0,
+            Class::Fair(_) | Class::Gated => 0,
         };
         let best = self.threads.iter().filter(|thread| runnable(thread)).map(rank).max();
         let count = self.threads.len();
@@ -106,7 +106,7 @@ impl Bench {
 
     fn add(&mut self, contract: Contract, wants: Wants) -> VcpuId {
         let place = self.machine.borrow().threads.len();
-        let thread = SimThread { wants, class: Class::Fair, time: CpuTime::default() };
+        let thread = SimThread { wants, class: Class::Fair(0), time: CpuTime::default() };
         self.machine.borrow_mut().threads.push(thread);
         let handle = Handle { machine: Rc::clone(&self.machine), place };
         let now = self.machine.borrow().now;
@@ -264,4 +264,77 @@ fn a_vcpu_that_was_released_is_forgotten_with_its_account() {
     assert!(per_mille(last.guaranteed_ns, 100 * MS).abs_diff(200) <= 20);
     assert!(bench.core.detach(id, now).is_err());
     assert!(bench.core.snapshot().is_empty());
+}
+
+fn weighted(weight: u32) -> Contract {
+    Contract::new(10 * MS, 0, 10 * MS, Weight::new(weight)).unwrap()
+}
+
+#[test]
+fn a_weight_in_the_slack_is_a_place_in_the_fair_class() {
+    let mut bench = Bench::new(true);
+    let ids = [1, 3].map(|weight| bench.add(weighted(weight), always));
+    let classes = |bench: &mut Bench| {
+        bench.run(0);
+        bench.machine.borrow().threads.iter().map(|thread| thread.class).collect::<Vec<_>>()
+    };
+    assert_eq!(classes(&mut bench), [Class::Fair(0), Class::Fair(-5)]);
+    let now = bench.machine.borrow().now;
+    bench.core.change(ids[0], weighted(2), now).unwrap();
+    assert_eq!(classes(&mut bench), [Class::Fair(-3), Class::Fair(-5)]);
+}
+
+/// The fair class of this machine gives all the same, whatever their nice levels.
+#[test]
+fn slack_is_shared_by_weight_where_the_kernel_forgets_who_was_behind() {
+    let mut bench = Bench::new(true);
+    let ids = [1, 3].map(|weight| bench.add(weighted(weight), always));
+    let busy = bench.add(contract(10, 2_000, false), always);
+    bench.run(1_000 * MS);
+    let [light, heavy] = ids.map(|id| bench.of(id).extra_ns / MS);
+    assert!(heavy.abs_diff(3 * light) <= 12, "{light} : {heavy} ms");
+    assert!(light + heavy >= 760, "{light} + {heavy} ms of 800");
+    assert_eq!(bench.of(busy).misses, 0);
+}
+
+/// One that sleeps half of the time leaves the slack to the other and does not want it back.
+#[test]
+fn slack_that_was_slept_away_is_nobodys_debt() {
+    fn second_half(now: Nanos) -> bool {
+        now >= 500 * MS
+    }
+    let mut bench = Bench::new(true);
+    let late = bench.add(weighted(1), second_half);
+    let early = bench.add(weighted(1), always);
+    bench.add(contract(10, 2_000, false), always);
+    bench.run(1_000 * MS);
+    let [late, early] = [late, early].map(|id| bench.of(id).extra_ns / MS);
+    assert!(late.abs_diff(200) <= 15 && early.abs_diff(600) <= 15, "{late}, {early} ms");
+}
+
+#[test]
+fn the_least_slice_is_that_of_the_contract_in_force() {
+    let mut bench = Bench::new(true);
+    let slice = |slice| Contract::new(10 * MS, slice, 10 * MS, None).unwrap();
+    let id = bench.add(slice(2 * MS), always);
+    bench.run(50 * MS);
+    assert!(bench.of(id).least_slice_ns.unwrap() < 3 * MS);
+    bench.core.change(id, slice(4 * MS), bench.machine.borrow().now).unwrap();
+    assert_eq!(bench.of(id).least_slice_ns, None);
+    bench.run(50 * MS);
+    assert!(bench.of(id).least_slice_ns.unwrap() > 3 * MS);
+}
+
+/// Each slice ends in a round, each period begins with one; what waits behind a busy one adds a few.
+#[test]
+fn what_waits_behind_a_busy_one_costs_few_rounds() {
+    let mut bench = Bench::new(true);
+    for (period, slice) in [(10, 3_000), (20, 4_000), (10, 1_030)] {
+        bench.add(contract(period, slice, false), always);
+    }
+    bench.run(100 * MS);
+    let before = bench.core.rounds;
+    bench.run(1_000 * MS);
+    let rounds = bench.core.rounds - before;
+    assert!(rounds <= 1_000, "{rounds} rounds for 250 slices");
 }

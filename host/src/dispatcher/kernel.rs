@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use moirai_scheduler::Nanos;
+use moirai_scheduler::{Nanos, Weight};
 
 use super::GateWord;
 
@@ -17,9 +17,10 @@ use super::GateWord;
 pub(super) enum Class {
     /// Owed time: SCHED_FIFO at this priority; higher goes first.
     Guaranteed(i32),
-    /// On slack: the kernel's fair class.
-    Fair,
-    /// Stopped at its gate until its next slice, in the fair class should it ignore the gate.
+    /// On slack: the kernel's fair class at this nice level.
+    Fair(i32),
+    /// Stopped at its gate, in the fair class should it ignore the gate: until its next slice, or until
+    /// others have caught up in the slack.
     Gated,
 }
 
@@ -50,6 +51,7 @@ pub(super) struct LinuxThread {
     schedstat: File,
     stat: File,
     gate: GateWord,
+    nice: i32,
 }
 
 impl LinuxThread {
@@ -65,9 +67,20 @@ impl LinuxThread {
             schedstat: File::open(format!("{task}/schedstat"))?,
             stat: File::open(format!("{task}/stat"))?,
             gate,
+            nice: 0,
         };
         pin(tid, core)?;
         Ok(thread)
+    }
+
+    fn set_nice(&mut self, nice: i32) -> io::Result<()> {
+        if nice != self.nice {
+            let who = libc::id_t::try_from(self.tid).map_err(io::Error::other)?;
+            // SAFETY: setpriority has no memory preconditions; on Linux it is about one thread.
+            check(i64::from(unsafe { libc::setpriority(libc::PRIO_PROCESS, who, nice) }))?;
+            self.nice = nice;
+        }
+        Ok(())
     }
 
     fn signal(&self) -> io::Result<()> {
@@ -99,7 +112,8 @@ impl Threads for LinuxThread {
                 set_scheduler(self.tid, libc::SCHED_FIFO, priority)?;
                 self.gate.open();
             }
-            Class::Fair => {
+            Class::Fair(nice) => {
+                self.set_nice(nice)?;
                 self.gate.open();
                 set_scheduler(self.tid, libc::SCHED_OTHER, 0)?;
             }
@@ -117,8 +131,18 @@ impl Drop for LinuxThread {
     fn drop(&mut self) {
         // Whoever was dispatched must not stay frozen or real-time once nobody looks after it.
         let _ = set_scheduler(self.tid, libc::SCHED_OTHER, 0);
+        let _ = self.set_nice(0);
         self.gate.open();
     }
+}
+
+/// The nice level whose part of the fair class comes nearest to a weight. Level 0 stands for weight 1,
+/// and each level below it for 1.25 times as much, down to -20 (weight 87).
+pub(super) fn nice(weight: Weight) -> i32 {
+    let square = u128::from(weight.get().min(100)).pow(2);
+    // The middle between the levels n - 1 and n is 1.25^(n - 1/2): compared in squares.
+    let reaches = |level: u32| square * 4u128.pow(2 * level - 1) >= 5u128.pow(2 * level - 1);
+    (1..=20).take_while(|&level| reaches(level)).fold(0, |nice, _| nice - 1)
 }
 
 /// `schedstat` is "run wait slices", the first two in nanoseconds.
@@ -186,6 +210,12 @@ mod tests {
     }
 
     #[test]
+    fn weights_become_the_nearest_nice_levels() {
+        let levels = [1, 2, 3, 4, 5, 10, 87, 1000, u32::MAX].map(|w| nice(Weight::new(w).unwrap()));
+        assert_eq!(levels, [0, -3, -5, -6, -7, -10, -20, -20, -20]);
+    }
+
+    #[test]
     fn a_thread_reads_its_own_accounts() {
         let (page, _fd) = super::super::GatePage::create().unwrap();
         let pid = rustix::process::getpid().as_raw_nonzero().get();
@@ -195,6 +225,7 @@ mod tests {
             schedstat: File::open("/proc/self/schedstat").unwrap(),
             stat: File::open("/proc/thread-self/stat").unwrap(),
             gate: page.word(0).unwrap(),
+            nice: 0,
         };
         assert!(thread.cpu_time().unwrap().run > 0);
         assert!(thread.is_runnable().unwrap());

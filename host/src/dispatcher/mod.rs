@@ -10,6 +10,8 @@
 //! | file | what it holds |
 //! | --- | --- |
 //! | `core.rs` | one round of the dispatcher: charge, decide, apply; no thread, no clock |
+//! | `judge.rs` | who sleeps, and whether a period brought its slice |
+//! | `slack.rs` | who has had more than its share of the slack |
 //! | `kernel.rs` | what it asks of the kernel: CPU times, classes, gates |
 //! | `gate.rs` | the page through which a vCPU is stopped |
 //! | `thread.rs` | the thread: commands, timer, lateness |
@@ -23,7 +25,9 @@ mod core;
 #[cfg(test)]
 mod core_tests;
 mod gate;
+mod judge;
 mod kernel;
+mod slack;
 mod stall;
 mod thread;
 
@@ -139,7 +143,8 @@ pub struct VcpuSnapshot {
     pub stall_loss_ns: Nanos,
     /// Slices released.
     pub refills: u64,
-    /// The least CPU time it got in any period in which it was runnable throughout.
+    /// The least CPU time it got in any period of its present contract in which it was runnable
+    /// throughout.
     pub least_slice_ns: Option<Nanos>,
 }
 
@@ -170,7 +175,7 @@ pub struct Percentiles {
 }
 
 impl VcpuSnapshot {
-    fn new(id: VcpuId, tenant: &str, account: Account, tally: core::Tally) -> Self {
+    fn new(id: VcpuId, tenant: &str, account: Account, tally: judge::Tally) -> Self {
         Self {
             id: id.0,
             tenant: tenant.to_owned(),

@@ -1,0 +1,131 @@
+//! Who has had more than its share of the slack.
+//!
+//! The fair class shares a core by weight among threads that stay in it. Ours leave it for every slice, and up
+//! to Linux 6.5 a thread that comes back has lost what it was behind the others: what it gets is then a
+//! matter of ticks (two busy Linux tenants with weights 2 and 1 got 53 : 47 in the lab). So the dispatcher
+//! keeps the virtual times of start-time fair queueing itself and stops whoever is too far ahead at its
+//! gate, until the others have caught up. (SCHED_IDLE would be kinder, but a thread in it is preempted by
+//! others at the tick only, and a tick is longer than most of the slack between two slices.)
+//!
+//! 1. Slack of `c` advances the virtual time of a vCPU of weight `w` by `c/w`.
+//! 2. The floor is the least virtual time among those that want slack: now, or again as soon as their
+//!    slices are used up, as it was in the period before.
+//! 3. Who does not is lifted to the floor: sleeping saves nothing up.
+//! 4. Who is [`LEAD`] beyond the floor yields, at its gate, until it is not beyond it any more. More than twice that
+//!    is forgiven: it came from a time without rounds, in which the fair class shared by itself.
+
+use moirai_scheduler::{Nanos, Weight};
+
+/// How far one vCPU may be ahead of another, in nanoseconds of slack at weight 1.
+pub(super) const LEAD: Nanos = 3_000_000;
+
+/// One vCPU's part of the slack.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Share {
+    virtual_time: Nanos,
+    /// It wanted slack in this period, in the one before.
+    wanted: (bool, bool),
+    yields: bool,
+}
+
+impl Share {
+    /// Books slack that it was given.
+    pub(super) fn book(&mut self, used: Nanos, weight: Weight) {
+        let advance = used / Nanos::from(weight.get());
+        self.virtual_time = self.virtual_time.saturating_add(advance);
+    }
+
+    /// It is not owed time now, and wants to run all the same.
+    pub(super) fn note_wanted(&mut self) {
+        self.wanted.0 = true;
+    }
+
+    /// A period begins.
+    pub(super) fn begin_period(&mut self) {
+        self.wanted = (false, self.wanted.0);
+    }
+
+    /// Whether it wanted slack in this period or the one before.
+    pub(super) fn wanted(self) -> bool {
+        self.wanted.0 || self.wanted.1
+    }
+
+    /// Its virtual time, which counts for the floor if it wants slack.
+    pub(super) fn virtual_time(self) -> Nanos {
+        self.virtual_time
+    }
+
+    /// Applies the rules 3 and 4 to one that wants slack or does not.
+    pub(super) fn settle(&mut self, wants: bool, floor: Nanos) {
+        let most = if wants { floor.saturating_add(2 * LEAD) } else { Nanos::MAX };
+        self.virtual_time = self.virtual_time.clamp(floor, most);
+        let bound = if self.yields { 0 } else { LEAD };
+        self.yields = self.lead(floor) > bound;
+    }
+
+    /// How far it is ahead of the floor.
+    pub(super) fn lead(self, floor: Nanos) -> Nanos {
+        self.virtual_time.saturating_sub(floor)
+    }
+
+    /// Whether it has to wait until others have caught up.
+    pub(super) fn yields(self) -> bool {
+        self.yields
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{LEAD, Share};
+    use moirai_scheduler::Weight;
+
+    fn share(used: u64, weight: u32) -> Share {
+        let mut share = Share::default();
+        share.book(used, Weight::new(weight).unwrap());
+        share
+    }
+
+    #[test]
+    fn twice_the_slack_at_twice_the_weight_is_no_lead() {
+        assert_eq!(share(10 * LEAD, 2).lead(share(5 * LEAD, 1).virtual_time()), 0);
+    }
+
+    #[test]
+    fn whoever_is_ahead_yields_until_the_others_have_caught_up() {
+        let mut ahead = share(LEAD, 1);
+        let yields = |share: &mut Share, floor| {
+            share.settle(true, floor);
+            share.yields()
+        };
+        assert!(!yields(&mut ahead, 0), "as far as it may");
+        ahead.book(1, Weight::MIN);
+        assert!(yields(&mut ahead, 0) && yields(&mut ahead, LEAD));
+        assert!(!yields(&mut ahead, LEAD + 1) && !yields(&mut ahead, 1));
+    }
+
+    #[test]
+    fn sleeping_saves_nothing_up() {
+        let mut sleeper = share(0, 1);
+        sleeper.settle(false, 10 * LEAD);
+        assert_eq!(sleeper.virtual_time(), 10 * LEAD);
+    }
+
+    #[test]
+    fn a_wish_counts_until_a_whole_period_has_passed_without() {
+        let mut share = share(1, 1);
+        assert!(!share.wanted());
+        share.note_wanted();
+        assert!(share.wanted());
+        share.begin_period();
+        assert!(share.wanted());
+        share.begin_period();
+        assert!(!share.wanted());
+    }
+
+    #[test]
+    fn a_lead_from_a_time_without_rounds_is_forgiven() {
+        let mut ahead = share(1_000 * LEAD, 1);
+        ahead.settle(true, 0);
+        assert_eq!((ahead.lead(0), ahead.yields()), (2 * LEAD, true));
+    }
+}
