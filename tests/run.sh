@@ -41,8 +41,10 @@ suite guest 600 env -C guest cargo test --no-fail-fast --locked --target x86_64-
 suite qemu 120 guest/tests/qemu.sh
 suite end-to-end 900 cargo test --no-fail-fast --locked -p moirai-tests -- --test-threads 1
 # What takes longest in the lab is left to `make lab`; it says so.
-LAB_SKIP='debian:: fio_verifies boot::bzimage_mmio boot::pvh_pci eight_tenants ignores_its_power_button' \
-    suite lab 900 tests/lab/run.sh test
+LAB_SKIP='debian::logs_in_with_one fio_verifies_a_raw_volume_over_pci fio_verifies_a_qcow2 fio_verifies_a_stripe
+    boot::bzimage_mmio boot::pvh_pci eight_tenants ignores_its_power_button' \
+    suite lab 1500 tests/lab/run.sh test
+suite counted 600 tests/lab/run.sh test counted
 
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]

@@ -74,8 +74,6 @@ pub(super) struct Core<T> {
     stalls: StallLog,
     next_id: u32,
     last: Nanos,
-    /// Between the last round and the one before.
-    interval: Nanos,
     /// Somebody yields; look again after so much time.
     lead: Option<Nanos>,
     pub(super) rounds: u64,
@@ -91,7 +89,6 @@ impl<T: Threads> Core<T> {
             stalls,
             next_id: 0,
             last: 0,
-            interval: 0,
             lead: None,
             rounds: 0,
         }
@@ -168,7 +165,6 @@ impl<T: Threads> Core<T> {
     /// One round at `now`; says when the next one is due.
     pub(super) fn round(&mut self, now: Nanos) -> Due {
         self.rounds += 1;
-        self.interval = now.saturating_sub(self.last);
         self.measure(now);
         self.report_wakes(now);
         self.charge(now);
@@ -303,7 +299,9 @@ impl<T: Threads> Core<T> {
                 _ if vcpu.asleep => GRAIN_BEHIND,
                 Some(others) => others,
                 None => {
-                    let held = vcpu.used > 0 && vcpu.used >= self.interval / 8 * 7;
+                    let let_go =
+                        self.vcpus.iter().any(|other| other.used > 0 && other.id != vcpu.id);
+                    let held = vcpu.used > 0 && !let_go;
                     others = Some(if held { GRAIN_BEHIND } else { GRAIN_OTHERS });
                     GRAIN_FIRST
                 }
