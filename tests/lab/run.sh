@@ -5,6 +5,7 @@
 #                              "N passed, M failed"
 #   run.sh shell               an interactive root shell in it
 #   run.sh cmd 'COMMAND'       runs one command in it: its output and its exit status are ours
+#   run.sh debian              builds the image of Debian, if it is not there
 #   run.sh bench [ROUNDS]      the same guest under Moirai and QEMU: ratios
 #
 # In it, / is this machine's own file system, read-only; target/lab/share is writable; /tmp, /run and
@@ -202,6 +203,7 @@ case ${1:-} in
         command="$(environment); exec '$here/bench.sh' ${2:-3}"
         boot "${LAB_TIMEOUT:-3600}" "$command" </dev/null
         ;;
+    debian) debian ;;
     shell)
         echo "lab: the machine takes some seconds; 'exit' ends it" >&2
         if [ -t 0 ]; then saved=$(stty -g) && stty raw -echo; fi

@@ -27,14 +27,26 @@ pub(crate) struct Qemu {
     commands: u32,
 }
 
-/// Kernel and initial RAM disk, built once.
-fn guest() -> (PathBuf, PathBuf) {
+/// What a guest boots.
+pub(crate) struct Software {
+    /// Kernel.
+    pub kernel: PathBuf,
+    /// Initial RAM disk.
+    pub initrd: PathBuf,
+    /// Further words for the kernel.
+    pub words: String,
+}
+
+/// The small guest of the lab, built once.
+fn small() -> Software {
     let script = moirai_tests::root().join("tests/export/guest.sh");
     let output = Command::new(script).stderr(Stdio::inherit()).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     let mut paths = text.split_whitespace().map(PathBuf::from);
     let both = paths.next().zip(paths.next());
-    both.expect("tests/export/guest.sh builds a guest (it needs apt-get, fio and iperf3)")
+    let (kernel, initrd) =
+        both.expect("tests/export/guest.sh builds a guest (it needs apt-get, fio and iperf3)");
+    Software { kernel, initrd, words: String::new() }
 }
 
 impl Qemu {
@@ -45,9 +57,13 @@ impl Qemu {
         qemu
     }
 
-    /// Begins to boot the guest.
+    /// Begins to boot the small guest.
     pub(crate) fn begin(devices: &[Device<'_>]) -> Self {
-        let (kernel, initrd) = guest();
+        Self::begin_with(&small(), devices)
+    }
+
+    /// Begins to boot a guest.
+    pub(crate) fn begin_with(software: &Software, devices: &[Device<'_>]) -> Self {
         let mut words: Vec<String> = [
             "-M q35,accel=tcg,memory-backend=memory -cpu max -smp 1 -m 384M",
             "-object memory-backend-memfd,id=memory,size=384M,share=on",
@@ -59,7 +75,7 @@ impl Qemu {
         .collect();
         // A machine that stands still for a while makes the kernel doubt its timer.
         let mut kernel_words =
-            "console=ttyS0 quiet panic=-1 tsc=reliable no_timer_check".to_owned();
+            format!("console=ttyS0 quiet panic=-1 tsc=reliable no_timer_check {}", software.words);
         for (index, device) in devices.iter().enumerate() {
             let (socket, device) = match device {
                 Device::Disk(socket) => (
@@ -84,9 +100,9 @@ impl Qemu {
             .args(["--pdeathsig", "KILL", "qemu-system-x86_64"])
             .args(words)
             .arg("-kernel")
-            .arg(kernel)
+            .arg(&software.kernel)
             .arg("-initrd")
-            .arg(initrd)
+            .arg(&software.initrd)
             .args(["-append", &kernel_words])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -136,8 +152,18 @@ impl Qemu {
         self.finish()
     }
 
+    /// Types a line.
+    pub(crate) fn enter(&mut self, line: &str) {
+        self.keyboard.write_all(format!("{line}\n").as_bytes()).unwrap();
+    }
+
+    /// Waits until the VMM has ended by itself.
+    pub(crate) fn wait_for_end(mut self) {
+        moirai_tests::wait_for("QEMU has ended", || self.child.try_wait().unwrap().is_some());
+    }
+
     /// Waits until the console says `text`; all that it said since the last wait.
-    fn wait_for(&mut self, text: &str) -> String {
+    pub(crate) fn wait_for(&mut self, text: &str) -> String {
         let begin = Instant::now();
         loop {
             let console = self.console.lock().unwrap();
