@@ -93,6 +93,16 @@ impl Mux {
         opened
     }
 
+    /// Nobody is there any more who could open sockets: streams that wait for one are refused.
+    pub fn refuse_opening(&mut self) {
+        let waits = |connection: &Connection| connection.stream().is_none();
+        let waiting = self.connections.iter().filter(|(_, connection)| waits(connection));
+        let ids: Vec<Id> = waiting.map(|(id, _)| *id).collect();
+        for id in ids {
+            self.opened(id, None);
+        }
+    }
+
     /// The socket of a stream has become readable or writable, or `hung_up`.
     pub fn socket_changed(&mut self, id: Id, hung_up: bool) {
         let Some(connection) = self.connections.get_mut(&id) else { return };

@@ -40,8 +40,10 @@ impl Vsock {
                 Err(ChannelError::Malformed(error)) => {
                     eprintln!("moirai-tenant: vsock: the host cannot be understood: {error}");
                 }
-                // Nothing more now, or no host any more, which the main thread finds out by itself.
-                Err(_) => return,
+                Err(ChannelError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // No host any more, which the main thread finds out by itself. What was asked of it will
+                // not be answered.
+                Err(_) => return self.mux.refuse_opening(),
             }
         }
     }

@@ -137,6 +137,14 @@ fn a_reset_hangs_up_and_without_a_driver_nobody_is_let_in() {
 }
 
 #[test]
+fn a_host_that_goes_refuses_what_it_had_not_answered() {
+    let (mut guest, host) = guest();
+    send(&mut guest, Op::Request, (80, 1000), 0, &[]);
+    drop(host);
+    assert_eq!(receive(&mut guest).0.op, Some(Op::Reset));
+}
+
+#[test]
 fn a_host_that_is_gone_refuses_everything() {
     let (mut guest, host) = guest();
     drop(host);
