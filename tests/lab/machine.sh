@@ -12,7 +12,6 @@ lab=$root/target/lab
 mkdir -p "$lab"
 exec 9>"$lab/.lock"
 flock 9 # several labs may start at once
-mkdir -p qemu
 "$here/qemu.sh"
 cd "$lab"
 

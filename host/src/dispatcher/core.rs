@@ -238,7 +238,7 @@ impl<T: Threads> Core<T> {
     fn share_slack(&mut self) {
         self.lead = None;
         let sharers = |vcpu: &&mut Vcpu<T>| !vcpu.gone && vcpu.contract.extra().is_some();
-        if !self.scheduling || self.vcpus.iter_mut().filter(sharers).count() < 2 {
+        if !self.scheduling {
             return;
         }
         let mut floor = None;

@@ -144,6 +144,10 @@ fn always(_: Nanos) -> bool {
     true
 }
 
+fn never(_: Nanos) -> bool {
+    false
+}
+
 /// A share in parts per thousand.
 fn per_mille(service: Nanos, elapsed: Nanos) -> Nanos {
     service * 1_000 / elapsed
@@ -295,6 +299,21 @@ fn slack_is_shared_by_weight_where_the_kernel_forgets_who_was_behind() {
     assert!(heavy.abs_diff(3 * light) <= 12, "{light} : {heavy} ms");
     assert!(light + heavy >= 760, "{light} + {heavy} ms of 800");
     assert_eq!(bench.of(busy).misses, 0);
+}
+
+/// Whoever yields when the other leaves has nobody to wait for any more.
+#[test]
+fn who_stays_alone_with_the_slack_has_all_of_it() {
+    let mut bench = Bench::new(true);
+    let [light, heavy] = [1, 100].map(|weight| bench.add(weighted(weight), always));
+    bench.run(100 * MS);
+    assert_eq!(bench.machine.borrow().threads[0].class, Class::Gated, "it yields");
+    let now = bench.machine.borrow().now;
+    bench.core.detach(heavy, now).unwrap();
+    bench.machine.borrow_mut().threads[1].wants = never;
+    let before = bench.of(light).extra_ns;
+    bench.run(100 * MS);
+    assert!(bench.of(light).extra_ns - before >= 95 * MS);
 }
 
 /// One that sleeps half of the time leaves the slack to the other and does not want it back.
