@@ -10,6 +10,7 @@
 #
 # In it, / is this machine's own file system, read-only; target/lab/share is writable; /tmp, /run and
 # /var/tmp (an ext4 disk) are its own. LAB_CPUS (2), LAB_MEMORY (6G), LAB_TIMEOUT (seconds) change it;
+# LAB_SEED (1) gives the counted machines other random numbers;
 # LAB_SKIP leaves out the tests whose names contain one of its words.
 # MOIRAI_BINARY, MOIRAI_TENANT, MOIRAI_IMAGES: what is tested, if not what `make` has built.
 # LAB_PROGRAMS: folder of the test programs, if cargo is not to build them.
