@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # `make mutants`: breaks the scheduler in every way that cargo-mutants knows, one at a time, and runs its
 # tests. A mutant that they do not notice has to be in mutants.txt, with the reason why it cannot be
-# noticed; one that is noticed must not be in there. Takes half an hour on one core.
+# noticed; one that is in there and noticed is named. Takes half an hour on one core.
 #
 # usage: mutants.sh [FURTHER ARGUMENTS OF cargo mutants]    --file 'scheduler/src/heap.rs', say
 set -euo pipefail

@@ -14,7 +14,9 @@ program=$lab/qemu/qemu-system-x86_64
 log=$lab/qemu/build.log work=$lab/qemu/work
 rm -rf "$work"
 mkdir -p "$work/lists/partial"
-trap 'rm -rf "$work"' EXIT
+job=''
+trap '[ -z "$job" ] || kill -KILL -- "-$job" 2>/dev/null; rm -rf "$work"' EXIT
+trap 'exit 130' INT TERM HUP
 echo "lab: building QEMU with a correction, some three minutes (log: $log)"
 
 # What the build needs: packages with a tool, packages with a library.
@@ -62,6 +64,8 @@ build() {
     strip -o "$program.new" qemu-system-x86_64
     mv "$program.new" "$program"
 }
-# Not as the condition of an `if`: there `set -e` would not hold.
+# Not as the condition of an `if`: there `set -e` would not hold. A process group, so that it can be ended.
+set -m
 (cd "$work" && build) >"$log" 2>&1 &
-wait $! || { tail -n 20 "$log" >&2; exit 1; }
+job=$!
+wait "$job" || { tail -n 20 "$log" >&2; exit 1; }
