@@ -91,7 +91,7 @@ if stale machine/initramfs.cpio "$here/machine.sh" "$here/init"; then
     tree machine/tree "$here/init"
     # shellcheck disable=SC2086
     modules kernel machine/tree irqbypass kvm ccp kvm-amd $VIRTIO \
-        netfs 9pnet fscache 9p 9pnet_virtio virtio_blk virtio_net failover net_failover \
+        netfs 9pnet fscache 9p 9pnet_virtio virtio_blk failover net_failover virtio_net \
         crc16 mbcache jbd2 crc32c_generic ext4 tun veth llc stp bridge dummy vsock
     pack machine/tree machine/initramfs.cpio
 fi

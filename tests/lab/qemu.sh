@@ -15,7 +15,8 @@ log=$lab/qemu/build.log work=$lab/qemu/work
 rm -rf "$work"
 mkdir -p "$work/lists/partial"
 job=''
-trap '[ -z "$job" ] || kill -KILL -- "-$job" 2>/dev/null; rm -rf "$work"' EXIT
+# What fails in here would be the status of the script: the job has ended already if all went well.
+trap '[ -z "$job" ] || kill -KILL -- "-$job" 2>/dev/null || true; rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM HUP
 echo "lab: building QEMU with a correction, some three minutes (log: $log)"
 

@@ -49,7 +49,7 @@ machine() {
         -L /usr/share/seabios -L /usr/share/qemu \
         -machine q35,accel=tcg -cpu max -nodefaults -no-user-config -no-reboot -display none \
         -kernel "$lab/machine/vmlinux" -append "console=ttyS0 quiet panic=-1 tsc=reliable $words" \
-        -serial "file:$run/$name.log" "$@" <&0 &
+        -monitor "unix:$run/$name.monitor,server=on,wait=off" -serial "file:$run/$name.log" "$@" <&0 &
     machines+=($!)
 }
 

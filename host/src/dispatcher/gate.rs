@@ -47,7 +47,8 @@ impl GatePage {
     /// How many gates a page holds.
     pub const WORDS: usize = PAGE_BYTES / size_of::<AtomicU32>();
 
-    /// Makes a page with all gates open. The descriptor goes to the tenant process.
+    /// Makes a page with all gates closed: no vCPU runs before its dispatcher lets it. The descriptor
+    /// goes to the tenant process.
     ///
     /// # Errors
     /// What the kernel says when memory or descriptors are short.
@@ -72,11 +73,8 @@ impl GatePage {
         }?;
         let base = NonNull::new(base.cast::<AtomicU32>())
             .ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))?;
-        let page = Self { mapping: Arc::new(Mapping { base }) };
-        for index in 0..Self::WORDS {
-            page.atomic(index).store(OPEN, Ordering::Release);
-        }
-        Ok((page, fd))
+        // A new page is zero, and zero is closed.
+        Ok((Self { mapping: Arc::new(Mapping { base }) }, fd))
     }
 
     /// The gate of vCPU `index`, `None` beyond the page.
@@ -129,14 +127,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_new_page_has_all_gates_open_and_each_word_is_its_own() {
+    fn a_new_page_has_all_gates_closed_and_each_word_is_its_own() {
         let (page, _fd) = GatePage::create().unwrap();
         let (first, last) = (page.word(0).unwrap(), page.word(GatePage::WORDS - 1).unwrap());
-        first.close();
-        assert!(!first.is_open());
-        assert!(last.is_open());
+        assert!(!first.is_open() && !last.is_open());
         first.open();
         assert!(first.is_open());
+        assert!(!last.is_open());
+        first.close();
+        assert!(!first.is_open());
         assert!(page.word(GatePage::WORDS).is_none());
     }
 
