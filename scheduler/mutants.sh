@@ -27,6 +27,7 @@ explained_but_caught=$(comm -12 <(names "$out/caught.txt" "$out/timeout.txt") <(
 count() { wc -l <"$out/$1.txt"; }
 echo "mutants: $(count caught) caught, $(count timeout) ended by the time limit," \
     "$(count unviable) that do not compile, $(count missed) survivors"
+[ $(($(count caught) + $(count timeout) + $(count missed))) -gt 0 ] || { echo "no mutant was run"; exit 1; }
 [ -z "$explained_but_caught" ] || printf 'caught, yet in %s:\n%s\n' "$explained" "$explained_but_caught"
 if [ -n "$unexplained" ]; then
     printf 'not noticed by any test:\n%s\n' "$unexplained"

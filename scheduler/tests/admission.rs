@@ -210,3 +210,11 @@ fn an_overload_that_shows_late_is_shown_where_it_shows() {
     let violation = check(&plain(WHOLE_PPM), &[third, third, rest]).unwrap_err();
     assert!(violation.time > 1_000 * MS && violation.demand > violation.supply, "{violation:?}");
 }
+
+#[test]
+fn a_deadline_at_which_all_there_is_suffices_is_not_shown_as_an_overload() {
+    // At 12 ms, 24 ms and 48 ms demand and supply are equal, although 110% are asked for.
+    let (ten, twelve) = (contract(10 * MS, 6 * MS, 10 * MS), contract(12 * MS, 6 * MS, 12 * MS));
+    let violation = check(&plain(WHOLE_PPM), &[ten, twelve]).unwrap_err();
+    assert!(violation.demand > violation.supply, "{violation:?}");
+}

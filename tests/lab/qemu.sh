@@ -41,7 +41,7 @@ build() {
     # The sources beside the packages that this machine knows of, without changing its lists.
     apt-get indextargets --format 'deb-src $(REPO_URI) $(CODENAME) $(COMPONENT)' 'Identifier: Packages' |
         sort -u >sources.list
-    local apt=(apt-get -qq -o "Dir::Etc::sourcelist=$work/sources.list" -o Dir::Etc::sourceparts=-
+    local apt=(apt-get -qq -o Acquire::Retries=3 -o "Dir::Etc::sourcelist=$work/sources.list" -o Dir::Etc::sourceparts=-
         -o "Dir::State::lists=$work/lists" -o APT::Sandbox::User=root)
     "${apt[@]}" update
     "${apt[@]}" source --download-only qemu

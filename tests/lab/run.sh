@@ -40,16 +40,37 @@ prepare() {
     mkdir -p "$run"
 }
 
+# watch MACHINE: ends a machine that stands still - nothing in it has run for two minutes - and says
+# what its processors are at.
+watch() {
+    local begin=$SECONDS beat
+    cd "$run"
+    while setpriv --pdeathsig KILL sleep 5 && kill -0 "$1" 2>/dev/null; do
+        if beat=$(stat -c %Y beat 2>/dev/null); then
+            [ $(($(date +%s) - beat)) -gt 120 ] || continue
+        else
+            [ $((SECONDS - begin)) -gt 240 ] || continue
+        fi
+        {
+            echo "lab: THE MACHINE STANDS STILL; its processors:"
+            echo "info registers -a" | socat -T 5 - unix:serial.monitor 2>&1 | grep -E '^CPU|RIP='
+        } >>serial.log
+        kill -KILL "$1"
+        return
+    done
+}
+
 # machine LIMIT NAME WORDS ARGUMENTS...: a machine in the background that dies with its time limit,
 # and that with this script, however it ends. Its kernel's messages go to $run/NAME.log.
 machine() {
     local limit=$1 name=$2 words=$3 bound="setpriv --pdeathsig KILL"
     shift 3
-    $bound timeout -s KILL --foreground "$limit" $bound "$lab/qemu/qemu-system-x86_64" \
+    # In its own folder: the path of a socket must be short.
+    $bound env -C "$run" timeout -s KILL --foreground "$limit" $bound "$lab/qemu/qemu-system-x86_64" \
         -L /usr/share/seabios -L /usr/share/qemu \
         -machine q35,accel=tcg -cpu max -nodefaults -no-user-config -no-reboot -display none \
         -kernel "$lab/machine/vmlinux" -append "console=ttyS0 quiet panic=-1 tsc=reliable $words" \
-        -monitor "unix:$run/$name.monitor,server=on,wait=off" -serial "file:$run/$name.log" "$@" <&0 &
+        -monitor "unix:$name.monitor,server=on,wait=off" -serial "file:$run/$name.log" "$@" <&0 &
     machines+=($!)
 }
 
@@ -58,7 +79,8 @@ machine() {
 boot() {
     local disks=() image
     prepare || return
-    printf '%s\n' "$2" >"$run/command"
+    rm -f "$run"/{status,beat,begun,serial.log}
+    printf 'while :; do echo >%q; sleep 5; done &\n%s\n' "$run/beat" "$2" >"$run/command"
     pwd >"$run/folder"
     truncate -s 4G "$run/disk"
     mke2fs -q -t ext4 -O ^has_journal -E lazy_itable_init=1,nodiscard "$run/disk"
@@ -73,7 +95,11 @@ boot() {
         "${disks[@]}" \
         -virtfs local,path=/,mount_tag=root,security_model=none,readonly=on,multidevs=remap \
         -virtfs "local,path=$lab/share,mount_tag=share,security_model=none,multidevs=remap"
-    wait "${machines[-1]}" || true
+    local machine=${machines[-1]}
+    watch "$machine" &
+    machines+=($!)
+    wait "$machine" || true
+    { kill -KILL "${machines[-1]}" && wait "${machines[-1]}"; } 2>/dev/null || true
     if [ ! -s "$run/status" ]; then
         echo "lab: the machine ended before the command did; the end of its serial log:" >&2
         tail -n 40 "$run/serial.log" >&2
@@ -120,17 +146,24 @@ warm() {
     printf 'cat %q %q %q/* >/dev/null 2>&1' "$MOIRAI_BINARY" "$MOIRAI_TENANT" "$lab/guest"
 }
 
-# ordinary [NAME]: the tests of main.rs, all in one machine.
+# ordinary [NAME]: the tests of main.rs, one after the other in one machine - or in several: a machine
+# that does not come to its end has failed the test that it was at, and another one does the rest.
 ordinary() {
-    local path status=0
+    local path status skip=() left word command
     path=$(program lab) || return
-    local skip=()
     for word in ${LAB_SKIP:-}; do skip+=(--skip "$word"); done
     [ ${#skip[@]} -eq 0 ] || echo "lab: LEFT OUT HERE, run by \`make lab\`: $LAB_SKIP"
-    "$path" --list "${skip[@]}" "$@" | grep -q '^debian::' && { debian || return; }
-    boot "${LAB_TIMEOUT:-1200}" "$(environment); $(warm); '$path' --test-threads 1 --color never ${skip[*]} ${1:+"'$1'"}" </dev/null ||
-        status=$?
-    [ "$status" -eq 0 ] || [ "$status" -eq 101 ] || return "$status" # 101: it names what failed
+    mapfile -t left < <("$path" --list --format terse "${skip[@]}" "$@" | sed -n 's/: test$//p')
+    case ${left[*]} in *debian::*) debian || return ;; esac
+    while [ ${#left[@]} -gt 0 ]; do
+        status=0
+        command="$(environment); $(warm); '$here/each.sh' 300 '$path' '$run/begun' ${left[*]}"
+        boot "${LAB_TIMEOUT:-1200}" "$command" </dev/null || status=$?
+        [ "$status" -eq 125 ] || return "$([ "$status" -eq 101 ] && echo 0 || echo "$status")"
+        [ -s "$run/begun" ] || return "$status"
+        echo "... FAILED with its machine"
+        left=("${left[@]:$(wc -l <"$run/begun")}")
+    done
 }
 
 # counted: two machines whose clocks count instructions, with everything in their memory, do the same;
