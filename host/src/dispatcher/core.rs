@@ -45,6 +45,8 @@ pub(super) struct Vcpu<T> {
     pub(super) used: Nanos,
     pub(super) waited: Nanos,
     pub(super) asleep: bool,
+    /// It was seen runnable and has not run since.
+    pub(super) waits: bool,
     /// The last round that saw that it had run.
     pub(super) ran_at: Nanos,
     pub(super) rank: Option<Rank>,
@@ -117,6 +119,7 @@ impl<T: Threads> Core<T> {
             used: 0,
             waited: 0,
             asleep: false,
+            waits: false,
             ran_at: now,
             rank: None,
             share: Share::default(),
@@ -203,7 +206,7 @@ impl<T: Threads> Core<T> {
             vcpu.waited = time.wait.saturating_sub(vcpu.time.wait);
             vcpu.time = time;
             if vcpu.used > 0 {
-                vcpu.ran_at = now;
+                (vcpu.ran_at, vcpu.waits) = (now, false);
             }
         }
     }
@@ -332,13 +335,22 @@ fn set_class<T: Threads>(vcpu: &mut Vcpu<T>, class: Class) {
     }
 }
 
+/// Whether a vCPU runs or waits for the core. One that waits is asked once: nobody falls asleep without
+/// having run, and to read a thread's state costs more than all the rest of a round.
+pub(super) fn is_runnable<T: Threads>(vcpu: &mut Vcpu<T>) -> std::io::Result<bool> {
+    if !vcpu.waits {
+        vcpu.waits = vcpu.thread.is_runnable()?;
+    }
+    Ok(vcpu.waits)
+}
+
 /// Whether a vCPU would take slack now, or will when its slice is used up.
 fn wants_slack<T: Threads>(vcpu: &mut Vcpu<T>) -> bool {
     if vcpu.rank.is_some() {
         return !vcpu.asleep && vcpu.share.wanted();
     }
     // Nobody sees whether one that stands at its gate would.
-    let wants = vcpu.share.yields() || vcpu.used > 0 || vcpu.thread.is_runnable().unwrap_or(false);
+    let wants = vcpu.share.yields() || vcpu.used > 0 || is_runnable(vcpu).unwrap_or(false);
     if wants {
         vcpu.share.note_wanted();
     }

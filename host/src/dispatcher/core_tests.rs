@@ -24,6 +24,8 @@ struct SimThread {
     wants: Wants,
     class: Class,
     time: CpuTime,
+    /// How long it had run when it was last seen runnable.
+    seen: Option<Nanos>,
 }
 
 #[derive(Default)]
@@ -81,8 +83,13 @@ impl Threads for Handle {
     }
 
     fn is_runnable(&mut self) -> io::Result<bool> {
-        let machine = self.machine.borrow();
-        Ok((machine.threads[self.place].wants)(machine.now))
+        let machine = &mut *self.machine.borrow_mut();
+        let thread = &mut machine.threads[self.place];
+        let runnable = (thread.wants)(machine.now);
+        let run = runnable.then_some(thread.time.run);
+        assert!(run.is_none() || run != thread.seen, "it waits since it was asked last");
+        thread.seen = run;
+        Ok(runnable)
     }
 
     fn set_class(&mut self, class: Class) -> io::Result<()> {
@@ -106,7 +113,8 @@ impl Bench {
 
     fn add(&mut self, contract: Contract, wants: Wants) -> VcpuId {
         let place = self.machine.borrow().threads.len();
-        let thread = SimThread { wants, class: Class::Fair(0), time: CpuTime::default() };
+        let thread =
+            SimThread { wants, class: Class::Fair(0), time: CpuTime::default(), seen: None };
         self.machine.borrow_mut().threads.push(thread);
         let handle = Handle { machine: Rc::clone(&self.machine), place };
         let now = self.machine.borrow().now;

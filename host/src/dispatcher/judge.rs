@@ -6,7 +6,7 @@
 use moirai_scheduler::{ClientId, Nanos, Policy};
 
 use super::StallLog;
-use super::core::Vcpu;
+use super::core::{Vcpu, is_runnable};
 use super::kernel::{CpuTime, Threads};
 
 /// A shortfall below this is the measuring error of a period, no miss.
@@ -34,7 +34,7 @@ pub(super) fn report_sleep<T: Threads>(vcpu: &mut Vcpu<T>, policy: &mut dyn Poli
     if vcpu.asleep || vcpu.rank.is_none() || vcpu.used > 0 {
         return;
     }
-    if vcpu.thread.is_runnable().is_ok_and(|runnable| !runnable) {
+    if is_runnable(vcpu).is_ok_and(|runnable| !runnable) {
         vcpu.asleep = true;
         // It slept in this period: whatever it does not get of its slice is its own doing.
         vcpu.watch.judged = true;
@@ -55,7 +55,7 @@ pub(super) fn judge_late<T: Threads>(vcpu: &mut Vcpu<T>, stalls: &StallLog, now:
     let wait = vcpu.time.wait.saturating_sub(vcpu.watch.time.wait);
     let slept = now.saturating_sub(vcpu.watch.begin).saturating_sub(run + wait);
     // A wait that has not ended yet is in no account. It began at some time after it last ran.
-    let waiting = vcpu.used == 0 && vcpu.thread.is_runnable().unwrap_or(false);
+    let waiting = vcpu.used == 0 && is_runnable(vcpu).unwrap_or(false);
     let since = vcpu.ran_at.max(vcpu.watch.begin);
     let pending = if waiting { now.saturating_sub(since) } else { 0 };
     if slept > pending.saturating_add(TOLERANCE) {
