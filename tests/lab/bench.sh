@@ -8,7 +8,7 @@ rounds=${1:-3}
 lab=$(cd "$(dirname "$0")/../.." && pwd)/target/lab
 work=$(mktemp -d /var/tmp/bench.XXXXXX)
 netns=lab-bench
-words="console=ttyS0 quiet panic=-1 lab.ip=10.77.0.2/24 lab.bench"
+debian=$lab/debian/root # its image is /dev/vdb
 children=()
 clean() {
     local child
@@ -21,13 +21,34 @@ trap clean EXIT
 truncate -s 256M "$work/volume"
 dd if=/dev/urandom of="$work/volume" bs=1M conv=notrunc status=none count=256
 cp "$lab/guest/tools.img" "$work/tools"
+cp --sparse=always /dev/vdb "$work/pristine"
+# What would be read slowly the first time.
+cat "$(command -v qemu-system-x86_64)" $(ldd "$(command -v qemu-system-x86_64)" | grep -oE '/[^ ]+') \
+    /usr/share/qemu/*.{bin,rom} /usr/share/seabios/* "$debian".{vmlinux,initrd} >/dev/null 2>&1 || true
+
+# guest KIND: what is booted from now on. `small` measures its devices and powers off; `debian` is only
+# waited for.
+guest() {
+    kind=$1 words="console=ttyS0 quiet panic=-1"
+    if [ "$kind" = small ]; then
+        kernel=$lab/guest/vmlinux initrd=$lab/guest/initramfs.cpio
+        words="$words lab.ip=10.77.0.2/24 lab.bench" ready='guest: ready'
+        volume=volume memory=256M
+    else
+        kernel=$debian.vmlinux initrd=$debian.initrd
+        words="$words root=/dev/vda ip=10.77.0.2::10.77.0.1:255.255.255.0:::off" ready='debian login:'
+        volume=root memory=512M
+        cp --sparse=always "$work/pristine" "$work/root" # each boot finds a file system that was not used
+        sync
+    fi
+}
 
 # until_ready CONSOLE: waits for the guest.
 until_ready() {
-    local tries
-    for ((tries = 0; tries < 6000; tries++)); do
-        grep -q 'guest: ready' "$1" 2>/dev/null && return
-        sleep 0.01
+    local begin=$SECONDS
+    while [ $((SECONDS - begin)) -lt 180 ]; do
+        grep -q "$ready" "$1" 2>/dev/null && return
+        sleep 0.02
     done
     echo "bench: the guest does not get ready:" >&2
     tail "$1" >&2
@@ -40,7 +61,12 @@ rss() { awk '/^Rss(Anon|File)/ {sum += $2} END {print sum}' "/proc/$1/status"; }
 # measure NAME PID CONSOLE BEGIN: what the guest says and what is seen of its process.
 measure() {
     until_ready "$3"
-    echo "$1 boot_ms $((($(now) - $4) / 1000000))" >>"$work/results"
+    local took=$((($(now) - $4) / 1000000))
+    if [ "$kind" = debian ]; then
+        echo "$1 login_ms $took" >>"$work/results"
+        return
+    fi
+    echo "$1 boot_ms $took" >>"$work/results"
     echo "$1 vmm_kib $(rss "$2")" >>"$work/results"
     local tries
     for ((tries = 0; tries < 1200; tries++)); do
@@ -73,14 +99,14 @@ END
     cat >"$folder/guest.toml" <<END
 [[tenant]]
 name = "guest"
-kernel = "$lab/guest/vmlinux"
-initrd = "$lab/guest/initramfs.cpio"
+kernel = "$kernel"
+initrd = "$initrd"
 cmdline = "$words"
-memory = "256M"
+memory = "$memory"
 transport = "$1"
 [[tenant.disk]]
 disk = "disk"
-volume = "volume"
+volume = "$volume"
 [[tenant.disk]]
 disk = "disk"
 volume = "tools"
@@ -120,11 +146,11 @@ qemu() {
     : >"$work/console"
     begin=$(now)
     ip netns exec $netns qemu-system-x86_64 -M "$1,accel=kvm,memory-backend=ram" -cpu host \
-        -object memory-backend-memfd,id=ram,size=256M,share=on -m 256M \
+        -object memory-backend-memfd,id=ram,size=$memory,share=on -m $memory \
         -nodefaults -no-user-config -no-reboot -display none -serial "file:$work/console" \
-        -kernel "$lab/guest/vmlinux" -initrd "$lab/guest/initramfs.cpio" -append "$words" \
+        -kernel "$kernel" -initrd "$initrd" -append "$words" \
         -global virtio-mmio.force-legacy=false \
-        -drive "id=volume,file=$work/volume,format=raw,if=none,cache=none,aio=native" \
+        -drive "id=volume,file=$work/$volume,format=raw,if=none,cache=none,aio=native" \
         -device "virtio-blk-$2,drive=volume" \
         -drive "id=tools,file=$work/tools,format=raw,if=none,readonly=on" \
         -device "virtio-blk-$2,drive=tools" \
@@ -140,18 +166,21 @@ qemu() {
 }
 
 : >"$work/results"
-for ((round = 0; round < rounds; round++)); do
-    moirai mmio
-    qemu microvm device
-    qemu q35 pci
-    moirai pci
+for ((round = 1; round <= rounds; round++)); do
+    for what in small debian; do
+        echo "bench: round $round of $rounds, $what" >&2
+        guest $what && moirai mmio
+        guest $what && qemu microvm device
+        guest $what && qemu q35 pci
+        guest $what && moirai pci
+    done
 done
 
 # Ratios pair by pair, Moirai by QEMU; the median of the pairs.
 median() { sort -g | awk '{v[NR] = $1} END {print v[int((NR + 1) / 2)]}'; }
 column() { awk -v who="$1" -v what="$2" '$1 == who && $2 == what {print $3}' "$work/results"; }
 printf '%-22s %12s %12s %8s %12s %12s %8s\n' 'medians' mmio microvm ratio pci q35 ratio
-for what in boot_ms vmm_kib read_4k_alone_us ping_ms read_4k_deep_iops write_4k_deep_iops \
+for what in boot_ms login_ms vmm_kib read_4k_alone_us ping_ms read_4k_deep_iops write_4k_deep_iops \
     read_128k_kb_s tcp_out_kbit_s tcp_in_kbit_s; do
     printf '%-22s' "$what"
     for pair in moirai-mmio:qemu-microvm moirai-pci:qemu-q35; do

@@ -234,7 +234,8 @@ case ${1:-} in
         boot "${LAB_TIMEOUT:-300}" "$2"
         ;;
     bench)
-        command="$(environment); exec '$here/bench.sh' ${2:-3}"
+        debian
+        command="$(environment); $(warm); exec '$here/bench.sh' ${2:-3}"
         boot "${LAB_TIMEOUT:-3600}" "$command" </dev/null
         ;;
     debian) debian ;;

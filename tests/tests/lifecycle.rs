@@ -45,6 +45,16 @@ fn a_change_that_does_not_fit_is_refused_and_the_old_contract_stays() {
 }
 
 #[test]
+fn a_change_of_which_one_part_cannot_be_made_changes_nothing() {
+    let host = Host::start();
+    host.launch(&carnage("worker", "period = \"10ms\", slice = \"2ms\""));
+    let refused = host.ask(&["set", "worker", "cpu.slice=3ms", "memory=8M"]);
+    assert_eq!(refused.status.code(), Some(2), "{}", said(&refused));
+    assert!(said(&refused).contains("no balloon"), "{}", said(&refused));
+    assert_eq!(host.json(&["show", "worker"])["cpu"]["slice_ns"], 2_000_000);
+}
+
+#[test]
 fn a_tenant_that_does_not_fit_is_not_started() {
     let host = Host::start();
     host.launch(&carnage("one", "period = \"10ms\", slice = \"6ms\""));

@@ -120,18 +120,21 @@ impl Service {
     /// [`ServiceError::Refused`]; then nothing has changed.
     pub fn change(&self, name: &str, change: &Change) -> Result<TenantView, ServiceError> {
         let tenant = self.find(name)?;
-        let claims = self.admit_change(&tenant, change)?;
-        for claim in claims {
-            self.apply(&tenant, &claim)?;
-        }
-        if let Some(Size(bytes)) = change.memory
-            && !tenant.keep_memory(bytes)
-        {
+        // To the end: what the ledger has and what is kept must change in the same order.
+        let _alone = lock(&tenant.changing);
+        if change.memory.is_some() && !tenant.has_balloon() {
             return Err(ServiceError::Bad(vec![Problem {
                 path: "memory".to_owned(),
                 message: "the tenant has no balloon".to_owned(),
                 help: "launch it with balloon = true".to_owned(),
             }]));
+        }
+        let claims = self.admit_change(&tenant, change)?;
+        for claim in claims {
+            self.apply(&tenant, &claim)?;
+        }
+        if let Some(Size(bytes)) = change.memory {
+            tenant.keep_memory(bytes);
         }
         Ok(tenant.view(&self.shared.config))
     }

@@ -111,18 +111,14 @@ impl Balloon {
 
 impl Tenant {
     /// Whether the guest has a balloon.
-    fn has_balloon(&self) -> bool {
+    pub(super) fn has_balloon(&self) -> bool {
         self.with(|live| live.spec.own_devices.contains(&OwnDevice::Balloon))
     }
 
-    /// Wants the guest to keep no more than `bytes` of its memory; false if it has no balloon.
-    pub(super) fn keep_memory(&self, bytes: u64) -> bool {
-        let has = self.has_balloon();
-        if has {
-            self.with(|live| live.balloon.target_bytes = live.spec.memory.saturating_sub(bytes));
-            self.ask_balloon();
-        }
-        has
+    /// Wants the guest to keep no more than `bytes` of its memory, if it has a balloon.
+    pub(super) fn keep_memory(&self, bytes: u64) {
+        self.with(|live| live.balloon.target_bytes = live.spec.memory.saturating_sub(bytes));
+        self.ask_balloon();
     }
 
     /// Asks how full the balloon is and waits a moment for the answer.

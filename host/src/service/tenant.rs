@@ -29,6 +29,8 @@ pub(super) struct Tenant {
     pub(super) console: Arc<Console>,
     /// Wakes the supervisor.
     pub(super) doorbell: OwnedFd,
+    /// Held while its contracts change.
+    pub(super) changing: Mutex<()>,
     live: Mutex<Live>,
     changed: Condvar,
     /// The host's end of the console, for typing.
@@ -103,6 +105,7 @@ impl Tenant {
             console: Arc::new(Console::new(&name)),
             name,
             doorbell,
+            changing: Mutex::new(()),
             live: Mutex::new(live),
             changed: Condvar::new(),
             keyboard: Mutex::new(None),
