@@ -92,6 +92,7 @@ depth = 32
 [[link]]
 name = "link"
 rate = "40Gbit/s"
+offload = "segmentation"
 tap = "moirai0"
 netns = "$netns"
 address = "10.77.0.1/24"

@@ -24,8 +24,10 @@ if [ -e "$here/key" ]; then
     install -m 600 "$here/key" "$root/home/$USER/.ssh/authorized_keys"
     chroot "$root" chown -R "$USER:$USER" "/home/$USER/.ssh"
 fi
-# Host keys would be the same in every copy.
+# Host keys would be the same in every copy. No RSA: to find its primes takes a tenant with a small slice
+# minutes.
 rm -f "$root"/etc/ssh/ssh_host_*_key*
+echo 'HostKey /etc/ssh/ssh_host_ed25519_key' >"$root/etc/ssh/sshd_config.d/host-key.conf"
 cat >"$root/etc/systemd/system/ssh-keys.service" <<'END'
 [Unit]
 Description=SSH host keys of this machine
@@ -33,7 +35,7 @@ Before=ssh.service
 ConditionPathExists=!/etc/ssh/ssh_host_ed25519_key
 [Service]
 Type=oneshot
-ExecStart=/usr/bin/ssh-keygen -A
+ExecStart=/usr/bin/ssh-keygen -q -t ed25519 -N '' -f /etc/ssh/ssh_host_ed25519_key
 [Install]
 WantedBy=multi-user.target
 END
@@ -49,6 +51,8 @@ END
 chroot "$root" systemctl --quiet enable systemd-networkd systemd-network-generator ssh-keys \
     serial-getty@ttyS0
 chroot "$root" systemctl --quiet disable systemd-networkd-wait-online
+# Looks for file systems on LVM, of which there are none, and takes seconds of a small slice for it.
+chroot "$root" systemctl --quiet disable e2scrub_reap.service e2scrub_all.timer
 
 # Out of it: the kernel, its RAM disk, the file system. A bind mount shows the root without what is
 # mounted on it.
