@@ -125,7 +125,7 @@ END
     children+=("$server")
     begin=$(now)
     "$MOIRAI_BINARY" launch "$folder/guest.toml" >/dev/null
-    "$MOIRAI_BINARY" console guest >"$work/console" &
+    "$MOIRAI_BINARY" console guest >"$work/console" 2>/dev/null &
     children+=($!)
     pid=$("$MOIRAI_BINARY" show guest --json | sed -n 's/.*"pid":\([0-9]*\).*/\1/p')
     measure "moirai-$1" "$pid" "$work/console" "$begin"

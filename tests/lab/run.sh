@@ -45,6 +45,7 @@ prepare() {
 watch() {
     local beat last='' same=0
     cd "$run"
+    mkdir -p "$lab/logs"
     while setpriv --pdeathsig KILL sleep 5 && kill -0 "$1" 2>/dev/null; do
         beat=$(stat -c %y beat 2>/dev/null || true)
         [ "$beat" = "$last" ] && same=$((same + 1)) || same=0
@@ -54,8 +55,8 @@ watch() {
         for _ in 1 2 3 4 5; do
             printf '%s\n' "info registers -a" "cpu 0" "x/100gx \$rsp" "cpu 1" "x/100gx \$rsp"
             sleep 0.2
-        done | socat -T 5 - unix:serial.monitor >"$lab/logs/standstill" 2>&1
-        grep -aE '^CPU#|RIP=' "$lab/logs/standstill" >>serial.log
+        done | socat -T 5 - unix:serial.monitor >"$lab/logs/standstill" 2>&1 || true
+        grep -aE '^CPU#|RIP=' "$lab/logs/standstill" >>serial.log || true
         kill -KILL "$1"
         return
     done
