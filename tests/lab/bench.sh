@@ -2,9 +2,9 @@
 # Runs in the lab (`run.sh bench`): the same guest under Moirai and under QEMU with KVM, in turn, and
 # the ratios of each pair. Only ratios mean anything here: see docs/lab.md.
 #
-# usage: bench.sh [ROUNDS]
+# usage: bench.sh [ROUNDS] [small|debian]     both guests, if none is named
 set -euo pipefail
-rounds=${1:-3}
+rounds=${1:-3} kinds=${2:-small debian}
 lab=$(cd "$(dirname "$0")/../.." && pwd)/target/lab
 work=$(mktemp -d /var/tmp/bench.XXXXXX)
 netns=lab-bench
@@ -76,9 +76,9 @@ measure() {
     tr -d '\r' <"$3" | sed -n "s/^bench /$1 /p" >>"$work/results"
 }
 
-# moirai TRANSPORT
+# moirai TRANSPORT [KEY]: KEY is set in the tenant's table.
 moirai() {
-    local begin pid folder=$work/host
+    local who=moirai-$1${2:+-$2} begin pid folder=$work/host
     mkdir -p "$folder"
     cat >"$folder/host.toml" <<END
 [host]
@@ -105,6 +105,7 @@ initrd = "$initrd"
 cmdline = "$words"
 memory = "$memory"
 transport = "$1"
+${2:+$2 = true}
 [[tenant.disk]]
 disk = "disk"
 volume = "$volume"
@@ -128,7 +129,7 @@ END
     "$MOIRAI_BINARY" console guest >"$work/console" 2>/dev/null &
     children+=($!)
     pid=$("$MOIRAI_BINARY" show guest --json | sed -n 's/.*"pid":\([0-9]*\).*/\1/p')
-    measure "moirai-$1" "$pid" "$work/console" "$begin"
+    measure "$who" "$pid" "$work/console" "$begin"
     kill "$server"
     kill "$host"
     wait "$host" || true
@@ -168,28 +169,32 @@ qemu() {
 
 : >"$work/results"
 for ((round = 1; round <= rounds; round++)); do
-    for what in small debian; do
+    for what in $kinds; do
         echo "bench: round $round of $rounds, $what" >&2
         guest $what && moirai mmio
         guest $what && qemu microvm device
         guest $what && qemu q35 pci
         guest $what && moirai pci
+        [ "$what" = debian ] || { guest $what && moirai pci prefault; }
     done
 done
 
-# Ratios pair by pair, Moirai by QEMU; the median of the pairs.
-median() { sort -g | awk '{v[NR] = $1} END {print v[int((NR + 1) / 2)]}'; }
+# Medians, and the ratio of every pair, Moirai by QEMU: how far these lie apart is the noise.
 column() { awk -v who="$1" -v what="$2" '$1 == who && $2 == what {print $3}' "$work/results"; }
-printf '%-22s %12s %12s %8s %12s %12s %8s\n' 'medians' mmio microvm ratio pci q35 ratio
+value() { column "$1" "$2" | sort -g | awk '{v[NR] = $1} END {print NR ? v[int((NR + 1) / 2)] : "nan"}'; }
+ratios() {
+    paste <(column "$1" "$3") <(column "$2" "$3") |
+        awk 'NF == 2 && $2 > 0 {printf "%s%.2f", n++ ? "/" : "", $1 / $2}'
+}
+row='%-20s %10s %10s %-15s %10s %10s %-15s %13s %s\n'
+# shellcheck disable=SC2059
+printf "$row" '' mmio microvm ratios pci q35 ratios 'pci, prefault' 'ratios to q35'
 for what in boot_ms login_ms vmm_kib read_4k_alone_us ping_ms read_4k_deep_iops write_4k_deep_iops \
     read_128k_kb_s tcp_out_kbit_s tcp_in_kbit_s; do
-    printf '%-22s' "$what"
-    for pair in moirai-mmio:qemu-microvm moirai-pci:qemu-q35; do
-        ours=${pair%:*} theirs=${pair#*:}
-        ratio=$(paste <(column "$ours" $what) <(column "$theirs" $what) |
-            awk 'NF == 2 && $2 > 0 {print $1 / $2}' | median)
-        printf ' %12s %12s %8.2f' "$(column "$ours" $what | median)" \
-            "$(column "$theirs" $what | median)" "${ratio:-0}"
-    done
-    echo
+    [ -n "$(column qemu-q35 $what)" ] || continue
+    # shellcheck disable=SC2059
+    printf "$row" $what \
+        "$(value moirai-mmio $what)" "$(value qemu-microvm $what)" "$(ratios moirai-mmio qemu-microvm $what)" \
+        "$(value moirai-pci $what)" "$(value qemu-q35 $what)" "$(ratios moirai-pci qemu-q35 $what)" \
+        "$(value moirai-pci-prefault $what)" "$(ratios moirai-pci-prefault qemu-q35 $what)"
 done

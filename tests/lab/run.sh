@@ -6,7 +6,8 @@
 #   run.sh shell               an interactive root shell in it
 #   run.sh cmd 'COMMAND'       runs one command in it: its output and its exit status are ours
 #   run.sh debian              builds the image of Debian, if it is not there
-#   run.sh bench [ROUNDS]      the same guest under Moirai and QEMU: ratios
+#   run.sh bench [ROUNDS] [small|debian]
+#                              the same guests under Moirai and QEMU: ratios
 #
 # In it, / is this machine's own file system, read-only; target/lab/share is writable; /tmp, /run and
 # /var/tmp (an ext4 disk) are its own. LAB_CPUS (2), LAB_MEMORY (6G), LAB_TIMEOUT (seconds) change it;
@@ -246,7 +247,7 @@ case ${1:-} in
         ;;
     bench)
         debian
-        command="$(environment); $(warm); exec '$here/bench.sh' ${2:-3}"
+        command="$(environment); $(warm); exec '$here/bench.sh' ${2:-3} ${3:-}"
         boot "${LAB_TIMEOUT:-3600}" "$command" </dev/null
         ;;
     debian) debian ;;
