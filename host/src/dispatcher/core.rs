@@ -336,7 +336,7 @@ fn set_class<T: Threads>(vcpu: &mut Vcpu<T>, class: Class) {
 }
 
 /// Whether a vCPU runs or waits for the core. One that waits is asked once: nobody falls asleep without
-/// having run, and to read a thread's state costs more than all the rest of a round.
+/// having run, and the kernel writes some fifty numbers to answer.
 pub(super) fn is_runnable<T: Threads>(vcpu: &mut Vcpu<T>) -> std::io::Result<bool> {
     if !vcpu.waits {
         vcpu.waits = vcpu.thread.is_runnable()?;
