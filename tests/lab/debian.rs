@@ -4,9 +4,9 @@
 //! Each test has a disk of the lab's machine with the image on it (`run.sh`), which forgets what was
 //! written, as a block device for a volume.
 
-use moirai_tests::{Host, root, said, wait_for};
+use moirai_tests::{Host, program, root, said, wait_for};
 
-use super::guest::{Guest, program};
+use super::guest::Guest;
 
 fn logs_in(disk: &str, kernel: &str, transport: &str, vcpus: u32) {
     let host = Host::start();

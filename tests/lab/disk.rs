@@ -4,9 +4,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use moirai_tests::{Host, kill, lives, wait_for};
+use moirai_tests::{Host, kill, lives, program, wait_for};
 
-use super::guest::{Guest, Machine, program, tools, volume};
+use super::guest::{Guest, Machine, tools, volume};
 
 /// Bytes of a volume under test.
 const SIZE: u64 = 64 << 20;

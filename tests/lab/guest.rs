@@ -264,14 +264,3 @@ pub(crate) fn volume(host: &Host, name: &str, bytes: u64) -> PathBuf {
     file.set_len(bytes).expect("the volume");
     path
 }
-
-/// Runs a program of the lab's machine; it has to succeed.
-pub(crate) fn program(words: &[&str]) -> String {
-    let output = Command::new(words[0])
-        .args(&words[1..])
-        .stdin(Stdio::null())
-        .output()
-        .unwrap_or_else(|error| panic!("{}: {error}", words[0]));
-    assert!(output.status.success(), "{words:?}:\n{}", said(&output));
-    said(&output)
-}

@@ -2,10 +2,10 @@
 
 use std::process::{Child, Command, Stdio};
 
-use moirai_tests::Host;
+use moirai_tests::{Host, program};
 use serde_json::Value;
 
-use super::guest::{Guest, Machine, program, tools};
+use super::guest::{Guest, Machine, tools};
 
 const HOST: &str = "10.77.0.1";
 const GUEST: &str = "10.77.0.2";

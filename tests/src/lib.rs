@@ -290,6 +290,20 @@ pub fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
+/// Runs a program of the machine, which has to succeed; everything it wrote.
+///
+/// # Panics
+/// If it cannot be run or fails.
+pub fn program(words: &[&str]) -> String {
+    let output = Command::new(words[0])
+        .args(&words[1..])
+        .stdin(Stdio::null())
+        .output()
+        .unwrap_or_else(|error| panic!("{}: {error}", words[0]));
+    assert!(output.status.success(), "{words:?}:\n{}", said(&output));
+    said(&output)
+}
+
 /// Everything a program wrote.
 #[must_use]
 pub fn said(output: &Output) -> String {

@@ -1,20 +1,13 @@
 //! Debian whose root is our volume and whose network card is our port, under QEMU without KVM.
 
 use std::path::Path;
-use std::process::Command;
 
-use moirai_tests::{Host, root, said};
+use moirai_tests::{Host, program, root};
 
 use super::qemu::{Device, Qemu, Software};
 use super::{disk, export, port, socket};
 
 const MAC: &str = "52:54:00:00:00:01";
-
-/// Runs a program that has to succeed.
-fn program(words: &[&str]) {
-    let output = Command::new(words[0]).args(&words[1..]).output().unwrap();
-    assert!(output.status.success(), "{words:?}: {}", said(&output));
-}
 
 /// The image of `moirai image debian` that the lab has, built if need be.
 fn image() -> String {
