@@ -41,6 +41,7 @@ bench: setup host images
 lint:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo clippy --locked -p moirai-tests --test lab --test counted --bin lab-probe -- -D warnings # "all" leaves them out
 
 prove:
 	cargo run --release --locked -p moirai-simulator --bin prove

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use moirai_tests::{Host, moirai_binary, root, said, wait_for};
+use moirai_tests::{Host, moirai_binary, root, wait_for};
 
 /// Boot takes about 6 s in the lab, with eight at once a minute, on a busy machine far more.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(240);

@@ -51,8 +51,13 @@ END
 chroot "$root" systemctl --quiet enable systemd-networkd systemd-network-generator ssh-keys \
     serial-getty@ttyS0
 chroot "$root" systemctl --quiet disable systemd-networkd-wait-online
-# Looks for file systems on LVM, of which there are none, and takes seconds of a small slice for it.
-chroot "$root" systemctl --quiet disable e2scrub_reap.service e2scrub_all.timer
+# What a tenant has no use for and what takes seconds of a small slice at each boot: file systems on
+# LVM, a partition table to repair (and drivers of device mapper and loop devices for it), crash logs
+# in EFI variables, a graphics card, a terminal on it, the control of FUSE mounts. Their drivers are
+# still loaded when somebody opens their devices.
+chroot "$root" systemctl --quiet disable e2scrub_reap.service e2scrub_all.timer getty@tty1.service
+chroot "$root" systemctl --quiet mask systemd-repart.service systemd-pstore.service \
+    modprobe@drm.service sys-fs-fuse-connections.mount
 
 # Out of it: the kernel, its RAM disk, the file system. A bind mount shows the root without what is
 # mounted on it.
