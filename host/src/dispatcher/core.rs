@@ -10,9 +10,10 @@
 
 use moirai_scheduler::{ClientId, Contract, Head, Nanos, Policy, PolicyError, Rank, Service};
 
-use super::judge::{Tally, Watch, judge_late, judge_served, report_sleep};
-use super::kernel::{Class, CpuTime, Threads, nice};
-use super::slack::{LEAD, Share};
+use super::judge::{Watch, judge_late, judge_served, report_sleep};
+use super::kernel::{Class, Threads, nice};
+use super::slack::LEAD;
+use super::vcpu::Vcpu;
 use super::{StallLog, VcpuId, VcpuSnapshot};
 
 /// Priority of the vCPU that is first in EDF order. The dispatcher itself stands above.
@@ -32,31 +33,6 @@ const GRAIN_BEHIND: Nanos = 500_000;
 
 /// A vCPU that is owed time but asleep is looked at this often in every deadline.
 const LOOKS_PER_DEADLINE: Nanos = 4;
-
-/// A vCPU, and what the rounds saw of it.
-pub(super) struct Vcpu<T> {
-    pub(super) id: VcpuId,
-    pub(super) tenant: String,
-    pub(super) contract: Contract,
-    pub(super) thread: T,
-    pub(super) class: Option<Class>,
-    pub(super) time: CpuTime,
-    /// What it used since the round before, and how long it waited for the core.
-    pub(super) used: Nanos,
-    pub(super) waited: Nanos,
-    pub(super) asleep: bool,
-    /// It was seen runnable and has not run since.
-    pub(super) waits: bool,
-    /// The last round that saw that it had run.
-    pub(super) ran_at: Nanos,
-    pub(super) rank: Option<Rank>,
-    pub(super) share: Share,
-    pub(super) wants_slack: bool,
-    pub(super) watch: Watch,
-    pub(super) tally: Tally,
-    /// The thread has ended; its tenant is being cleaned up.
-    pub(super) gone: bool,
-}
 
 /// When the next round is due: the earlier of the two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,26 +84,7 @@ impl<T: Threads> Core<T> {
         self.policy.wake(ClientId(id.0), Head::default(), now);
         self.next_id = self.next_id.wrapping_add(1);
         let time = thread.cpu_time().unwrap_or_default();
-        let watch = Watch { begin: now, refills: 0, time, judged: true };
-        self.vcpus.push(Vcpu {
-            id,
-            tenant,
-            contract,
-            thread,
-            class: None,
-            time,
-            used: 0,
-            waited: 0,
-            asleep: false,
-            waits: false,
-            ran_at: now,
-            rank: None,
-            share: Share::default(),
-            wants_slack: false,
-            watch,
-            tally: Tally::default(),
-            gone: false,
-        });
+        self.vcpus.push(Vcpu::new(id, tenant, contract, thread, time, now));
         Ok(id)
     }
 
@@ -193,9 +150,14 @@ impl<T: Threads> Core<T> {
         self.due(now)
     }
 
-    /// Reads the CPU times. A thread that has none any more is gone.
+    /// Reads the CPU times. A thread that has none any more is gone. Whoever stands at its gate is left there
+    /// until its next slice: one that has slipped through pays then.
     fn measure(&mut self, now: Nanos) {
         for vcpu in self.vcpus.iter_mut().filter(|vcpu| !vcpu.gone) {
+            if now < vcpu.stands_until {
+                (vcpu.used, vcpu.waited) = (0, 0);
+                continue;
+            }
             let Ok(time) = vcpu.thread.cpu_time() else {
                 vcpu.gone = true;
                 (vcpu.used, vcpu.waited) = (0, 0);
@@ -205,8 +167,12 @@ impl<T: Threads> Core<T> {
             vcpu.used = time.run.saturating_sub(vcpu.time.run);
             vcpu.waited = time.wait.saturating_sub(vcpu.time.wait);
             vcpu.time = time;
+            vcpu.way.ran(vcpu.used);
             if vcpu.used > 0 {
                 (vcpu.ran_at, vcpu.waits) = (now, false);
+            } else if vcpu.ends_at_gate() && vcpu.class == Some(Class::Gated) {
+                let state = self.policy.state(ClientId(vcpu.id.0));
+                vcpu.stands_until = state.map_or(0, |state| state.refill);
             }
         }
     }
@@ -246,7 +212,7 @@ impl<T: Threads> Core<T> {
         }
         let mut floor = None;
         for vcpu in self.vcpus.iter_mut().filter(sharers) {
-            vcpu.wants_slack = wants_slack(vcpu);
+            vcpu.wants_slack = vcpu.asks_for_slack();
             if vcpu.wants_slack {
                 let own = vcpu.share.virtual_time();
                 floor = Some(floor.map_or(own, |least: Nanos| least.min(own)));
@@ -274,19 +240,25 @@ impl<T: Threads> Core<T> {
     /// Brings the kernel's classes in line: first down, then up, so that nobody stands above
     /// somebody who is owed time before.
     fn apply(&mut self) {
-        for vcpu in self.vcpus.iter_mut().filter(|vcpu| !vcpu.gone && vcpu.rank.is_none()) {
+        for vcpu in self.vcpus.iter_mut().filter(|vcpu| !vcpu.gone && !vcpu.may_run()) {
             let class = match vcpu.contract.extra() {
                 _ if !self.scheduling => Class::Fair(0),
                 Some(_) if vcpu.share.yields() => Class::Gated,
                 Some(weight) => Class::Fair(nice(weight)),
                 None => Class::Gated,
             };
-            set_class(vcpu, class);
+            if class == Class::Gated && vcpu.ends_at_gate() && vcpu.class != Some(class) {
+                let state = self.policy.state(ClientId(vcpu.id.0));
+                vcpu.way.close(state.map_or(0, |state| state.left));
+            }
+            vcpu.set_class(class);
         }
         for (place, rank) in self.order.iter().enumerate() {
             let vcpu = self.vcpus.iter_mut().find(|vcpu| vcpu.id.0 == rank.client.0);
-            if let Some(vcpu) = vcpu.filter(|vcpu| !vcpu.gone) {
-                set_class(vcpu, Class::Guaranteed(priority(place)));
+            if let Some(vcpu) = vcpu.filter(|vcpu| !vcpu.gone && vcpu.may_run()) {
+                vcpu.way.open();
+                vcpu.stands_until = 0;
+                vcpu.set_class(Class::Guaranteed(priority(place)));
             }
         }
     }
@@ -297,7 +269,7 @@ impl<T: Threads> Core<T> {
         let mut others = None;
         for rank in &self.order {
             let vcpu = self.vcpus.iter().find(|vcpu| vcpu.id.0 == rank.client.0);
-            let Some(vcpu) = vcpu.filter(|vcpu| !vcpu.gone) else { continue };
+            let Some(vcpu) = vcpu.filter(|vcpu| !vcpu.gone && vcpu.may_run()) else { continue };
             let grain = match others {
                 _ if vcpu.asleep => GRAIN_BEHIND,
                 Some(others) => others,
@@ -309,10 +281,10 @@ impl<T: Threads> Core<T> {
                     GRAIN_FIRST
                 }
             };
-            let budget = rank.budget.max(grain);
+            let budget = rank.budget.saturating_sub(vcpu.lead()).max(grain);
             after = Some(after.map_or(budget, |least: Nanos| least.min(budget)));
         }
-        for vcpu in self.vcpus.iter().filter(|vcpu| vcpu.rank.is_some() && vcpu.used == 0) {
+        for vcpu in self.vcpus.iter().filter(|vcpu| vcpu.may_run() && vcpu.used == 0) {
             let look = now + (vcpu.contract.deadline() / LOOKS_PER_DEADLINE).max(GRAIN_OTHERS);
             at = Some(at.map_or(look, |earliest| earliest.min(look)));
         }
@@ -323,36 +295,4 @@ impl<T: Threads> Core<T> {
 fn priority(place: usize) -> i32 {
     let place = i32::try_from(place).unwrap_or(i32::MAX);
     FIRST_PRIORITY.saturating_sub(place).max(LAST_PRIORITY)
-}
-
-fn set_class<T: Threads>(vcpu: &mut Vcpu<T>, class: Class) {
-    if vcpu.class == Some(class) {
-        return;
-    }
-    match vcpu.thread.set_class(class) {
-        Ok(()) => vcpu.class = Some(class),
-        Err(_) => vcpu.gone = true,
-    }
-}
-
-/// Whether a vCPU runs or waits for the core. One that waits is asked once: nobody falls asleep without
-/// having run, and the kernel writes some fifty numbers to answer.
-pub(super) fn is_runnable<T: Threads>(vcpu: &mut Vcpu<T>) -> std::io::Result<bool> {
-    if !vcpu.waits {
-        vcpu.waits = vcpu.thread.is_runnable()?;
-    }
-    Ok(vcpu.waits)
-}
-
-/// Whether a vCPU would take slack now, or will when its slice is used up.
-fn wants_slack<T: Threads>(vcpu: &mut Vcpu<T>) -> bool {
-    if vcpu.rank.is_some() {
-        return !vcpu.asleep && vcpu.share.wanted();
-    }
-    // Nobody sees whether one that stands at its gate would.
-    let wants = vcpu.share.yields() || vcpu.used > 0 || is_runnable(vcpu).unwrap_or(false);
-    if wants {
-        vcpu.share.note_wanted();
-    }
-    wants
 }

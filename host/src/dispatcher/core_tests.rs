@@ -9,6 +9,7 @@ use moirai_scheduler::{Contract, Nanos, Weight, policy_by_name};
 
 use super::core::Core;
 use super::kernel::{Class, CpuTime, Threads};
+use super::slack::LEAD;
 use super::{StallLog, VcpuId, VcpuSnapshot};
 
 const MS: Nanos = 1_000_000;
@@ -16,6 +17,8 @@ const MS: Nanos = 1_000_000;
 const ROUND_COST: Nanos = 15_000;
 /// The grain of the simulated kernel.
 const STEP: Nanos = 5_000;
+/// How long a thread still runs when its gate is closed.
+const WAY: Nanos = 20_000;
 
 /// When a thread wants to run, by the virtual time.
 type Wants = fn(Nanos) -> bool;
@@ -23,6 +26,8 @@ type Wants = fn(Nanos) -> bool;
 struct SimThread {
     wants: Wants,
     class: Class,
+    /// What is left of its way to the gate.
+    way: Nanos,
     time: CpuTime,
     /// How long it had run when it was last seen runnable.
     seen: Option<Nanos>,
@@ -36,11 +41,18 @@ struct Machine {
     idle: Nanos,
 }
 
+impl SimThread {
+    fn is_runnable(&self, now: Nanos) -> bool {
+        (self.class == Class::Gated && self.way > 0)
+            || (self.class != Class::Gated && (self.wants)(now))
+    }
+}
+
 impl Machine {
     /// The dispatcher runs; everybody else who could waits.
     fn dispatch(&mut self) {
         let now = self.now;
-        for thread in self.threads.iter_mut().filter(|thread| (thread.wants)(now)) {
+        for thread in self.threads.iter_mut().filter(|thread| thread.is_runnable(now)) {
             thread.time.wait += ROUND_COST;
         }
         self.now += ROUND_COST;
@@ -48,7 +60,7 @@ impl Machine {
 
     fn step(&mut self) {
         let now = self.now;
-        let runnable = |thread: &SimThread| (thread.wants)(now) && thread.class != Class::Gated;
+        let runnable = |thread: &SimThread| thread.is_runnable(now);
         let rank = |thread: &SimThread| match thread.class {
             Class::Guaranteed(priority) => priority,
             Class::Fair(_) | Class::Gated => 0,
@@ -64,7 +76,8 @@ impl Machine {
         for (place, thread) in self.threads.iter_mut().enumerate() {
             if Some(place) == first {
                 thread.time.run += STEP;
-            } else if (thread.wants)(now) {
+                thread.way = thread.way.saturating_sub(STEP);
+            } else if thread.is_runnable(now) {
                 thread.time.wait += STEP;
             }
         }
@@ -85,7 +98,7 @@ impl Threads for Handle {
     fn is_runnable(&mut self) -> io::Result<bool> {
         let machine = &mut *self.machine.borrow_mut();
         let thread = &mut machine.threads[self.place];
-        let runnable = (thread.wants)(machine.now);
+        let runnable = thread.is_runnable(machine.now);
         let run = runnable.then_some(thread.time.run);
         assert!(run.is_none() || run != thread.seen, "it waits since it was asked last");
         thread.seen = run;
@@ -93,7 +106,8 @@ impl Threads for Handle {
     }
 
     fn set_class(&mut self, class: Class) -> io::Result<()> {
-        self.machine.borrow_mut().threads[self.place].class = class;
+        let thread = &mut self.machine.borrow_mut().threads[self.place];
+        (thread.class, thread.way) = (class, if class == Class::Gated { WAY } else { 0 });
         Ok(())
     }
 }
@@ -113,8 +127,8 @@ impl Bench {
 
     fn add(&mut self, contract: Contract, wants: Wants) -> VcpuId {
         let place = self.machine.borrow().threads.len();
-        let thread =
-            SimThread { wants, class: Class::Fair(0), time: CpuTime::default(), seen: None };
+        let (class, time) = (Class::Fair(0), CpuTime::default());
+        let thread = SimThread { wants, class, way: 0, time, seen: None };
         self.machine.borrow_mut().threads.push(thread);
         let handle = Handle { machine: Rc::clone(&self.machine), place };
         let now = self.machine.borrow().now;
@@ -302,10 +316,14 @@ fn slack_is_shared_by_weight_where_the_kernel_forgets_who_was_behind() {
     let mut bench = Bench::new(true);
     let ids = [1, 3].map(|weight| bench.add(weighted(weight), always));
     let busy = bench.add(contract(10, 2_000, false), always);
-    bench.run(1_000 * MS);
-    let [light, heavy] = ids.map(|id| bench.of(id).extra_ns / MS);
-    assert!(heavy.abs_diff(3 * light) <= 12, "{light} : {heavy} ms");
-    assert!(light + heavy >= 760, "{light} + {heavy} ms of 800");
+    // One is ahead by LEAD, and by what this machine gives it until the next round, however long they run.
+    let bound = 3 * (LEAD / MS + 3);
+    for second in 1..=4 {
+        bench.run(1_000 * MS);
+        let [light, heavy] = ids.map(|id| bench.of(id).extra_ns / MS);
+        assert!(heavy.abs_diff(3 * light) <= bound, "{light} : {heavy} ms");
+        assert!(light + heavy >= second * 790, "{light} + {heavy} ms of {second} times 800");
+    }
     assert_eq!(bench.of(busy).misses, 0);
 }
 
@@ -352,6 +370,26 @@ fn the_least_slice_is_that_of_the_contract_in_force() {
     assert!(bench.of(id).least_slice_ns.unwrap() > 3 * MS);
 }
 
+/// The way to the gate is part of the slice that it ends, and not of the next one.
+#[test]
+fn no_slice_is_cut_for_what_the_one_before_took_on_its_way_to_the_gate() {
+    let mut bench = Bench::new(true);
+    let slices = [(10, 3_000), (20, 4_000), (10, 1_030)];
+    let ids = slices.map(|(period, slice)| bench.add(contract(period, slice, false), always));
+    bench.run(200 * MS);
+    for (id, (period, slice)) in ids.into_iter().zip(slices) {
+        // Judges anew, now that it knows the way.
+        let now = bench.machine.borrow().now;
+        bench.core.change(id, contract(period, slice, false), now).unwrap();
+    }
+    bench.run(1_000 * MS);
+    for (id, (_, slice)) in ids.into_iter().zip(slices) {
+        let least = bench.of(id).least_slice_ns.unwrap();
+        assert!(least + 2 * STEP >= slice * 1_000, "{least} ns of {slice} us");
+        assert_eq!(bench.of(id).misses, 0);
+    }
+}
+
 /// Each slice ends in a round, each period begins with one; what waits behind a busy one adds a few.
 #[test]
 fn what_waits_behind_a_busy_one_costs_few_rounds() {
@@ -363,5 +401,5 @@ fn what_waits_behind_a_busy_one_costs_few_rounds() {
     let before = bench.core.rounds;
     bench.run(1_000 * MS);
     let rounds = bench.core.rounds - before;
-    assert!(rounds <= 1_000, "{rounds} rounds for 250 slices");
+    assert!(rounds <= 700, "{rounds} rounds for 250 slices");
 }

@@ -6,8 +6,8 @@
 use moirai_scheduler::{ClientId, Nanos, Policy};
 
 use super::StallLog;
-use super::core::{Vcpu, is_runnable};
 use super::kernel::{CpuTime, Threads};
+use super::vcpu::Vcpu;
 
 /// A shortfall below this is the measuring error of a period, no miss.
 const TOLERANCE: Nanos = 50_000;
@@ -31,10 +31,10 @@ pub(super) struct Watch {
 
 /// Tells the policy that a vCPU sleeps.
 pub(super) fn report_sleep<T: Threads>(vcpu: &mut Vcpu<T>, policy: &mut dyn Policy, now: Nanos) {
-    if vcpu.asleep || vcpu.rank.is_none() || vcpu.used > 0 {
+    if vcpu.asleep || !vcpu.may_run() || vcpu.used > 0 {
         return;
     }
-    if is_runnable(vcpu).is_ok_and(|runnable| !runnable) {
+    if vcpu.is_runnable().is_ok_and(|runnable| !runnable) {
         vcpu.asleep = true;
         // It slept in this period: whatever it does not get of its slice is its own doing.
         vcpu.watch.judged = true;
@@ -55,7 +55,7 @@ pub(super) fn judge_late<T: Threads>(vcpu: &mut Vcpu<T>, stalls: &StallLog, now:
     let wait = vcpu.time.wait.saturating_sub(vcpu.watch.time.wait);
     let slept = now.saturating_sub(vcpu.watch.begin).saturating_sub(run + wait);
     // A wait that has not ended yet is in no account. It began at some time after it last ran.
-    let waiting = vcpu.used == 0 && is_runnable(vcpu).unwrap_or(false);
+    let waiting = vcpu.used == 0 && vcpu.is_runnable().unwrap_or(false);
     let since = vcpu.ran_at.max(vcpu.watch.begin);
     let pending = if waiting { now.saturating_sub(since) } else { 0 };
     if slept > pending.saturating_add(TOLERANCE) {

@@ -51,6 +51,8 @@ pub(super) struct LinuxThread {
     schedstat: File,
     stat: File,
     gate: GateWord,
+    /// The gate may be closed: by us, or because it never was opened.
+    gated: bool,
     nice: i32,
 }
 
@@ -67,6 +69,7 @@ impl LinuxThread {
             schedstat: File::open(format!("{task}/schedstat"))?,
             stat: File::open(format!("{task}/stat"))?,
             gate,
+            gated: true,
             nice: 0,
         };
         pin(tid, core)?;
@@ -81,6 +84,14 @@ impl LinuxThread {
             self.nice = nice;
         }
         Ok(())
+    }
+
+    /// A tenant can close its own gate, too, but to its own loss only.
+    fn open(&mut self) {
+        if self.gated {
+            self.gate.open();
+            self.gated = false;
+        }
     }
 
     fn signal(&self) -> io::Result<()> {
@@ -110,16 +121,17 @@ impl Threads for LinuxThread {
         match class {
             Class::Guaranteed(priority) => {
                 set_scheduler(self.tid, libc::SCHED_FIFO, priority)?;
-                self.gate.open();
+                self.open();
             }
             Class::Fair(nice) => {
                 self.set_nice(nice)?;
-                self.gate.open();
+                self.open();
                 set_scheduler(self.tid, libc::SCHED_OTHER, 0)?;
             }
             Class::Gated => {
                 set_scheduler(self.tid, libc::SCHED_OTHER, 0)?;
                 self.gate.close();
+                self.gated = true;
                 self.signal()?;
             }
         }
@@ -225,6 +237,7 @@ mod tests {
             schedstat: File::open("/proc/self/schedstat").unwrap(),
             stat: File::open("/proc/thread-self/stat").unwrap(),
             gate: page.word(0).unwrap(),
+            gated: true,
             nice: 0,
         };
         assert!(thread.cpu_time().unwrap().run > 0);

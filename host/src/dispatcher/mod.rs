@@ -10,8 +10,10 @@
 //! | file | what it holds |
 //! | --- | --- |
 //! | `core.rs` | one round of the dispatcher: charge, decide, apply; no thread, no clock |
+//! | `vcpu.rs` | a vCPU and what the rounds saw of it |
 //! | `judge.rs` | who sleeps, and whether a period brought its slice |
 //! | `slack.rs` | who has had more than its share of the slack |
+//! | `way.rs` | how long before the end of a slice its gate is closed |
 //! | `kernel.rs` | what it asks of the kernel: CPU times, classes, gates |
 //! | `gate.rs` | the page through which a vCPU is stopped |
 //! | `thread.rs` | the thread: commands, timer, lateness |
@@ -30,6 +32,8 @@ mod kernel;
 mod slack;
 mod stall;
 mod thread;
+mod vcpu;
+mod way;
 
 pub(crate) use kernel::{now, own_cpu_time, pin, set_scheduler};
 
