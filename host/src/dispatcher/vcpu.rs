@@ -78,9 +78,9 @@ impl<T> Vcpu<T> {
         if self.ends_at_gate() { self.way.lead(self.contract.slice()) } else { 0 }
     }
 
-    /// It is owed more than it takes to stop it.
+    /// It is owed more than it takes to stop it. What is left to a sleeper is only known when it wakes.
     pub(super) fn may_run(&self) -> bool {
-        self.rank.is_some_and(|rank| rank.budget > self.lead())
+        self.rank.is_some_and(|rank| self.asleep || rank.budget > self.lead())
     }
 }
 
