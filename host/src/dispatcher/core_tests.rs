@@ -1,116 +1,19 @@
-//! The dispatcher's rounds on a machine in virtual time: one core, a kernel that runs the highest
-//! real-time priority first and shares the rest fairly, threads that burn or sleep.
+//! The dispatcher's rounds on a machine in virtual time (`machine.rs`).
+
+mod machine;
 
 use std::cell::RefCell;
-use std::io;
 use std::rc::Rc;
 
 use moirai_scheduler::{Contract, Nanos, Weight, policy_by_name};
 
 use super::core::Core;
-use super::kernel::{Class, CpuTime, Threads};
+use super::kernel::{Class, CpuTime};
 use super::slack::LEAD;
 use super::{StallLog, VcpuId, VcpuSnapshot};
+use machine::{Handle, Machine, ROUND_COST, STEP, SimThread, Wants};
 
 const MS: Nanos = 1_000_000;
-/// What a round costs on the machine.
-const ROUND_COST: Nanos = 15_000;
-/// The grain of the simulated kernel.
-const STEP: Nanos = 5_000;
-/// How long a thread still runs when its gate is closed.
-const WAY: Nanos = 20_000;
-
-/// When a thread wants to run, by the virtual time.
-type Wants = fn(Nanos) -> bool;
-
-struct SimThread {
-    wants: Wants,
-    class: Class,
-    /// What is left of its way to the gate.
-    way: Nanos,
-    time: CpuTime,
-    /// How long it had run when it was last seen runnable.
-    seen: Option<Nanos>,
-}
-
-#[derive(Default)]
-struct Machine {
-    now: Nanos,
-    threads: Vec<SimThread>,
-    turn: usize,
-    idle: Nanos,
-}
-
-impl SimThread {
-    fn is_runnable(&self, now: Nanos) -> bool {
-        (self.class == Class::Gated && self.way > 0)
-            || (self.class != Class::Gated && (self.wants)(now))
-    }
-}
-
-impl Machine {
-    /// The dispatcher runs; everybody else who could waits.
-    fn dispatch(&mut self) {
-        let now = self.now;
-        for thread in self.threads.iter_mut().filter(|thread| thread.is_runnable(now)) {
-            thread.time.wait += ROUND_COST;
-        }
-        self.now += ROUND_COST;
-    }
-
-    fn step(&mut self) {
-        let now = self.now;
-        let runnable = |thread: &SimThread| thread.is_runnable(now);
-        let rank = |thread: &SimThread| match thread.class {
-            Class::Guaranteed(priority) => priority,
-            Class::Fair(_) | Class::Gated => 0,
-        };
-        let best = self.threads.iter().filter(|thread| runnable(thread)).map(rank).max();
-        let count = self.threads.len();
-        let first = (0..count).map(|n| (self.turn + n) % count).find(|&n| {
-            let thread = &self.threads[n];
-            runnable(thread) && Some(rank(thread)) == best
-        });
-        self.turn = first.map_or(self.turn, |first| first + 1);
-        self.idle += if first.is_none() { STEP } else { 0 };
-        for (place, thread) in self.threads.iter_mut().enumerate() {
-            if Some(place) == first {
-                thread.time.run += STEP;
-                thread.way = thread.way.saturating_sub(STEP);
-            } else if thread.is_runnable(now) {
-                thread.time.wait += STEP;
-            }
-        }
-        self.now += STEP;
-    }
-}
-
-struct Handle {
-    machine: Rc<RefCell<Machine>>,
-    place: usize,
-}
-
-impl Threads for Handle {
-    fn cpu_time(&mut self) -> io::Result<CpuTime> {
-        Ok(self.machine.borrow().threads[self.place].time)
-    }
-
-    fn is_runnable(&mut self) -> io::Result<bool> {
-        let machine = &mut *self.machine.borrow_mut();
-        let thread = &mut machine.threads[self.place];
-        let runnable = thread.is_runnable(machine.now);
-        let run = runnable.then_some(thread.time.run);
-        assert!(run.is_none() || run != thread.seen, "it waits since it was asked last");
-        thread.seen = run;
-        Ok(runnable)
-    }
-
-    fn set_class(&mut self, class: Class) -> io::Result<()> {
-        let thread = &mut self.machine.borrow_mut().threads[self.place];
-        (thread.class, thread.way) = (class, if class == Class::Gated { WAY } else { 0 });
-        Ok(())
-    }
-}
 
 struct Bench {
     machine: Rc<RefCell<Machine>>,

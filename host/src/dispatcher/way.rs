@@ -9,7 +9,7 @@
 use moirai_scheduler::Nanos;
 
 /// No way is taken to be longer, whatever a tenant does on it. Less than what counts as a miss.
-pub(super) const LONGEST: Nanos = 50_000;
+const LONGEST: Nanos = 50_000;
 
 /// What is known of the way of one vCPU to its gate.
 #[derive(Clone, Copy, Debug, Default)]
