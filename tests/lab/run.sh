@@ -150,8 +150,8 @@ warm() {
 }
 
 # ordinary [NAME]: the tests of main.rs, one after the other in one machine - or in several: if one does not
-# come to its end, it has failed the test that it was at, and another one does the rest. Once in some twenty
-# runs a machine stands still, with guests of QEMU, too (docs/lab.md); then the test is begun once more.
+# come to its end, it has failed the test that it was at, and another one does the rest. Machines used to stand
+# still once in a while (docs/lab.md); should one do so again, its test is begun once more.
 ordinary() {
     local path status skip=() left word command at stood=''
     path=$(program lab) || return
