@@ -9,7 +9,8 @@ use moirai_tests::{Host, program, root, said, wait_for};
 use super::guest::Guest;
 
 fn logs_in(disk: &str, kernel: &str, transport: &str, vcpus: u32) {
-    let host = Host::start();
+    // Both cores of the lab's machine: four vCPUs that wait for one another on one core boot half as fast.
+    let host = Host::start_on(&[0, 1]);
     let image = root().join("target/lab/debian/root");
     let image = image.to_string_lossy();
     let volume = host.folder().join("root");
@@ -17,7 +18,7 @@ fn logs_in(disk: &str, kernel: &str, transport: &str, vcpus: u32) {
     host.launch(&format!(
         "[[tenant]]\nname = \"debian\"\nkernel = \"{image}.{kernel}\"\ninitrd = \"{image}.initrd\"\n\
          cmdline = \"root=/dev/vda console=ttyS0 quiet ip=10.77.0.2::10.77.0.1:255.255.255.0:::off\"\n\
-         transport = \"{transport}\"\nvcpus = {vcpus}\nmemory = \"512M\"\n\
+         transport = \"{transport}\"\nvcpus = {vcpus}\ncores = [0, 1]\nmemory = \"512M\"\n\
          [[tenant.disk]]\ndisk = \"disk\"\nvolume = \"root\"\n[[tenant.net]]\nlink = \"link\"\n"
     ));
     let mut guest = Guest::attach(&host, "debian");

@@ -57,6 +57,31 @@ pub fn core() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get) - 1
 }
 
+/// One disk, which is the folder, and one link into the network namespace.
+fn configuration(folder: &Path, netns: &str, cores: &[usize]) -> String {
+    let path = folder.display();
+    format!(
+        r#"
+[host]
+cores = {cores:?}
+socket = "{path}/host.sock"
+state_dir = "{path}/state"
+
+[[disk]]
+name = "disk"
+path = "{path}"
+depth = 4
+
+[[link]]
+name = "link"
+rate = "100Mbit/s"
+tap = "moirai0"
+netns = "{netns}"
+address = "10.77.0.1/24"
+"#
+    )
+}
+
 /// A running host service; ends with the value and leaves nothing behind.
 #[derive(Debug)]
 pub struct Host {
@@ -73,11 +98,21 @@ impl Host {
     /// If it does not start.
     #[must_use]
     pub fn start() -> Self {
+        Self::start_on(&[core()])
+    }
+
+    /// The same, whose tenants run on these cores.
+    ///
+    /// # Panics
+    /// If it does not start.
+    #[must_use]
+    pub fn start_on(cores: &[usize]) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let netns = format!("moirai-t{}-{number}", std::process::id());
         let folder = tempfile::tempdir_in("/var/tmp").expect("a folder");
-        Self::start_in(folder, netns, &[])
+        let text = configuration(folder.path(), &netns, cores);
+        Self::start_with(folder, netns, &text, &[])
     }
 
     /// The same, with further words for `moirai host`, in a folder that exists already.
@@ -86,28 +121,7 @@ impl Host {
     /// If it does not start.
     #[must_use]
     pub fn start_in(folder: TempDir, netns: String, words: &[&str]) -> Self {
-        let path = folder.path().display();
-        let text = format!(
-            r#"
-[host]
-cores = [{core}]
-socket = "{path}/host.sock"
-state_dir = "{path}/state"
-
-[[disk]]
-name = "disk"
-path = "{path}"
-depth = 4
-
-[[link]]
-name = "link"
-rate = "100Mbit/s"
-tap = "moirai0"
-netns = "{netns}"
-address = "10.77.0.1/24"
-"#,
-            core = core()
-        );
+        let text = configuration(folder.path(), &netns, &[core()]);
         Self::start_with(folder, netns, &text, words)
     }
 
