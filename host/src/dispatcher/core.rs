@@ -1,20 +1,18 @@
 //! One round of the dispatcher: charge what was used, ask the policy who is owed time, tell the
 //! kernel. No thread and no clock in here: time is an argument, the kernel is behind [`Threads`].
 //!
-//! What this file adds to the policy's rules is *observation*. The kernel does not say when a
-//! vCPU halts or wakes; a round sees only how long it ran and how long it waited for the core. So a
-//! vCPU that is owed time, used none of it since the last round and is not runnable now is reported
-//! to the policy as asleep; one that ran again is reported as awake since it did. The policy's
-//! wake-up rule then cuts its slice to what it could have used anyway, and it cannot save it up to
-//! crowd others out at the end of its period.
+//! What a round sees of the vCPUs is in `core/observe.rs`.
 
-use moirai_scheduler::{ClientId, Contract, Head, Nanos, Policy, PolicyError, Rank, Service};
+mod observe;
 
-use super::judge::{Watch, judge_late, judge_served, report_sleep};
+use moirai_scheduler::{ClientId, Contract, Head, Nanos, Policy, PolicyError, Rank};
+
+use super::judge::{Watch, judge_late, judge_served};
 use super::kernel::{Class, Threads, nice};
 use super::slack::LEAD;
 use super::vcpu::Vcpu;
 use super::{StallLog, VcpuId, VcpuSnapshot};
+use observe::Turn;
 
 /// Priority of the vCPU that is first in EDF order. The dispatcher itself stands above.
 pub(super) const FIRST_PRIORITY: i32 = 90;
@@ -47,6 +45,8 @@ pub(super) struct Due {
 pub(super) struct Core<T> {
     policy: Box<dyn Policy>,
     vcpus: Vec<Vcpu<T>>,
+    /// Who woke and who fell asleep since the last round; empty between rounds.
+    turns: Vec<Turn>,
     order: Vec<Rank>,
     scheduling: bool,
     stalls: StallLog,
@@ -62,6 +62,7 @@ impl<T: Threads> Core<T> {
         Self {
             policy,
             vcpus: Vec::new(),
+            turns: Vec::new(),
             order: Vec::new(),
             scheduling,
             stalls,
@@ -126,10 +127,9 @@ impl<T: Threads> Core<T> {
     pub(super) fn round(&mut self, now: Nanos) -> Due {
         self.rounds += 1;
         self.measure(now);
-        self.report_wakes(now);
+        self.report(now);
         self.charge(now);
         for vcpu in self.vcpus.iter_mut().filter(|vcpu| !vcpu.gone) {
-            report_sleep(vcpu, self.policy.as_mut(), now);
             judge_late(vcpu, &self.stalls, now);
         }
         self.last = now;
@@ -148,59 +148,6 @@ impl<T: Threads> Core<T> {
         self.share_slack();
         self.apply();
         self.due(now)
-    }
-
-    /// Reads the CPU times. A thread that has none any more is gone. Whoever stands at its gate is left there
-    /// until its next slice: one that has slipped through pays then.
-    fn measure(&mut self, now: Nanos) {
-        for vcpu in self.vcpus.iter_mut().filter(|vcpu| !vcpu.gone) {
-            if now < vcpu.stands_until {
-                (vcpu.used, vcpu.waited) = (0, 0);
-                continue;
-            }
-            let Ok(time) = vcpu.thread.cpu_time() else {
-                vcpu.gone = true;
-                (vcpu.used, vcpu.waited) = (0, 0);
-                self.policy.block(ClientId(vcpu.id.0), now);
-                continue;
-            };
-            vcpu.used = time.run.saturating_sub(vcpu.time.run);
-            vcpu.waited = time.wait.saturating_sub(vcpu.time.wait);
-            vcpu.time = time;
-            vcpu.way.ran(vcpu.used);
-            if vcpu.used > 0 {
-                (vcpu.ran_at, vcpu.waits) = (now, false);
-            } else if vcpu.ends_at_gate() && vcpu.class == Some(Class::Gated) {
-                let state = self.policy.state(ClientId(vcpu.id.0));
-                vcpu.stands_until = state.map_or(0, |state| state.refill);
-            }
-        }
-    }
-
-    /// Who slept and has run since woke before it ran and before it waited to run. In the order of
-    /// these times, as the policy's time does not go back.
-    fn report_wakes(&mut self, now: Nanos) {
-        loop {
-            let woken = self.vcpus.iter_mut().filter(|vcpu| vcpu.asleep && vcpu.used > 0);
-            let first = woken.max_by_key(|vcpu| vcpu.used + vcpu.waited);
-            let Some(vcpu) = first else { break };
-            vcpu.asleep = false;
-            let at = now.saturating_sub(vcpu.used + vcpu.waited).max(self.last);
-            self.policy.wake(ClientId(vcpu.id.0), Head::default(), at);
-        }
-    }
-
-    /// Books what was used since the last round.
-    fn charge(&mut self, now: Nanos) {
-        for vcpu in self.vcpus.iter_mut().filter(|vcpu| vcpu.used > 0) {
-            // Who has no part in the slack pays for what it took on its way to the gate.
-            let owed = vcpu.rank.is_some() || vcpu.contract.extra().is_none() && self.scheduling;
-            let service = if owed { Service::Guaranteed } else { Service::Extra };
-            self.policy.charge(ClientId(vcpu.id.0), service, vcpu.used, now);
-            if let (Service::Extra, Some(weight)) = (service, vcpu.contract.extra()) {
-                vcpu.share.book(vcpu.used, weight);
-            }
-        }
     }
 
     /// Finds out who has had more than its share of the slack, and when to look again.

@@ -145,7 +145,9 @@ fn a_vcpu_that_works_a_little_all_the_time_misses_nothing_on_a_core_of_its_own()
     let id = bench.add(contract(10, 3_000, false), often);
     bench.run(1_000 * MS);
     assert_eq!(bench.of(id).misses, 0);
-    assert!(per_mille(bench.of(id).guaranteed_ns, 1_000 * MS).abs_diff(150) <= 5);
+    // Of the last 150 us of each period it had slept before, the wake-up rule leaves it 30%.
+    let share = per_mille(bench.of(id).guaranteed_ns, 1_000 * MS);
+    assert!(share.abs_diff(150 - 10) <= 5, "{share}");
 }
 
 #[test]

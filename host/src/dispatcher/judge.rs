@@ -1,9 +1,9 @@
-//! What a round observes of one vCPU: that it sleeps, and whether a period brought its slice.
+//! Whether a period brought a vCPU its slice.
 //!
 //! A miss is judged from the kernel's accounts alone: the slice was wanted for the whole period, and more
 //! of it than the measuring error is left at the deadline.
 
-use moirai_scheduler::{ClientId, Nanos, Policy};
+use moirai_scheduler::Nanos;
 
 use super::StallLog;
 use super::kernel::{CpuTime, Threads};
@@ -27,19 +27,6 @@ pub(super) struct Watch {
     pub(super) refills: u64,
     pub(super) time: CpuTime,
     pub(super) judged: bool,
-}
-
-/// Tells the policy that a vCPU sleeps.
-pub(super) fn report_sleep<T: Threads>(vcpu: &mut Vcpu<T>, policy: &mut dyn Policy, now: Nanos) {
-    if vcpu.asleep || !vcpu.may_run() || vcpu.used > 0 {
-        return;
-    }
-    if vcpu.is_runnable().is_ok_and(|runnable| !runnable) {
-        vcpu.asleep = true;
-        // It slept in this period: whatever it does not get of its slice is its own doing.
-        vcpu.watch.judged = true;
-        policy.block(ClientId(vcpu.id.0), now);
-    }
 }
 
 /// At the deadline of a period: did a vCPU that wanted its slice all the time miss some of it?

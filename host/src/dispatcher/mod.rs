@@ -11,7 +11,8 @@
 //! | --- | --- |
 //! | `core.rs` | one round of the dispatcher: charge, decide, apply; no thread, no clock |
 //! | `vcpu.rs` | a vCPU and what the rounds saw of it |
-//! | `judge.rs` | who sleeps, and whether a period brought its slice |
+//! | `core/observe.rs` | who ran, who woke, who fell asleep since the last round |
+//! | `judge.rs` | whether a period brought its slice |
 //! | `slack.rs` | who has had more than its share of the slack |
 //! | `way.rs` | how long before the end of a slice its gate is closed |
 //! | `kernel.rs` | what it asks of the kernel: CPU times, classes, gates |

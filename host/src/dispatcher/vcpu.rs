@@ -19,6 +19,8 @@ pub(super) struct Vcpu<T> {
     /// What it used since the round before, and how long it waited for the core.
     pub(super) used: Nanos,
     pub(super) waited: Nanos,
+    /// What of that the policy does not know yet.
+    pub(super) unbooked: Nanos,
     pub(super) asleep: bool,
     /// It was seen runnable and has not run since.
     pub(super) waits: bool,
@@ -54,6 +56,7 @@ impl<T> Vcpu<T> {
             time,
             used: 0,
             waited: 0,
+            unbooked: 0,
             asleep: false,
             waits: false,
             ran_at: now,

@@ -1,5 +1,5 @@
-//! A machine in virtual time: one core, a kernel that runs the highest real-time priority first and
-//! shares the rest fairly, threads that burn or sleep and take their time on the way to their gates.
+//! A machine in virtual time: one core, a kernel that runs the highest real-time priority first and shares
+//! the rest fairly, threads that burn or sleep and take their time on the way to their gates and back.
 
 use std::cell::RefCell;
 use std::io;
@@ -13,7 +13,7 @@ use crate::dispatcher::kernel::{Class, CpuTime, Threads};
 pub(super) const ROUND_COST: Nanos = 15_000;
 /// The grain of the simulated kernel.
 pub(super) const STEP: Nanos = 5_000;
-/// How long a thread still runs when its gate is closed.
+/// How long a thread still runs when its gate is closed, and when it is opened.
 const WAY: Nanos = 20_000;
 
 /// When a thread wants to run, by the virtual time.
@@ -22,7 +22,7 @@ pub(super) type Wants = fn(Nanos) -> bool;
 pub(super) struct SimThread {
     pub(super) wants: Wants,
     pub(super) class: Class,
-    /// What is left of its way to the gate.
+    /// What is left of its way to the gate, or back from it.
     pub(super) way: Nanos,
     pub(super) time: CpuTime,
     /// How long it had run when it was last seen runnable.
@@ -39,8 +39,7 @@ pub(super) struct Machine {
 
 impl SimThread {
     fn is_runnable(&self, now: Nanos) -> bool {
-        (self.class == Class::Gated && self.way > 0)
-            || (self.class != Class::Gated && (self.wants)(now))
+        self.way > 0 || (self.class != Class::Gated && (self.wants)(now))
     }
 }
 
@@ -103,7 +102,10 @@ impl Threads for Handle {
 
     fn set_class(&mut self, class: Class) -> io::Result<()> {
         let thread = &mut self.machine.borrow_mut().threads[self.place];
-        (thread.class, thread.way) = (class, if class == Class::Gated { WAY } else { 0 });
+        if (class == Class::Gated) != (thread.class == Class::Gated) {
+            thread.way = WAY;
+        }
+        thread.class = class;
         Ok(())
     }
 }
