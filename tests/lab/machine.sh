@@ -12,7 +12,7 @@ lab=$root/target/lab
 mkdir -p "$lab"
 exec 9>"$lab/.lock"
 flock 9 # several labs may start at once
-"$here/qemu.sh"
+setpriv --pdeathsig TERM "$here/qemu.sh"
 cd "$lab"
 
 # The real packages behind Debian's names for "the newest kernel".

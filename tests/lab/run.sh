@@ -31,10 +31,12 @@ clean() {
 trap clean EXIT
 trap 'exit 130' INT TERM HUP
 
-# prepare: builds what is stale, clears away what machines left that were killed with their scripts.
+# prepare: builds what is stale, clears away what machines left that were killed with their scripts. The build
+# is told to end when this script does, however that ends; it would not hear of it as a child that is waited for.
 prepare() {
     local left
-    "$here/machine.sh" >&2 || return 125
+    setpriv --pdeathsig TERM "$here/machine.sh" </dev/null >&2 &
+    wait $! || return 125
     for left in "$lab"/share/run.*; do
         [ ! -d "$left" ] || kill -0 "${left##*.}" 2>/dev/null || rm -rf "$left"
     done
