@@ -42,7 +42,7 @@ put() {
     mv "$2.new" "$2"
 }
 
-# What is wrong in the emulation of AMD-V and of several processors, up to QEMU 10.
+# What is wrong in the emulation of AMD-V and of several processors in QEMU 7.2.
 correct() {
     local svm=target/i386/tcg/sysemu/svm_helper.c
     # VMRUN injects an event by exception_index and leaves it set. If the CPU loop is left before anything else

@@ -56,13 +56,12 @@ impl<T: Threads> Core<T> {
     /// Tells the policy who woke and who fell asleep since the last round.
     pub(super) fn report(&mut self, now: Nanos) {
         let turns = &mut self.turns;
-        turns.clear();
         for (place, vcpu) in self.vcpus.iter_mut().enumerate().filter(|(_, vcpu)| !vcpu.gone) {
             let busy = vcpu.used + vcpu.waited;
             let slept = now.saturating_sub(self.last).saturating_sub(busy);
             let sleeps = falls_asleep(vcpu, slept);
             if vcpu.asleep && vcpu.used > 0 {
-                let at = now.saturating_sub(busy + if sleeps { slept } else { 0 }).max(self.last);
+                let at = if sleeps { 0 } else { now.saturating_sub(busy) }.max(self.last);
                 turns.push(Turn { at, place, awake: true });
             }
             if sleeps {
