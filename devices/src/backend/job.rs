@@ -1,7 +1,8 @@
 //! A request on its way through a volume: its parts, how far each has got, what it needs meanwhile.
 //!
 //! A request becomes as many *parts* as there are places that it goes to: one for a raw file, one for
-//! each file of a stripe set, one for each extent of an image. Each part is at most one operation of
+//! each file of a stripe set, one for each extent of an image; and several of each where they would be
+//! long (`cut`). Each part is at most one operation of
 //! the ring at a time. The owner decides how many parts may be begun, because each of them is a
 //! request to the disk and has to fit its depth.
 
@@ -10,7 +11,9 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::Step;
+use super::cut::Cuts;
 use super::qcow2::{Bell, Pass};
+use super::volume::range_of;
 use crate::blk::{Op, Outcome, Request};
 use crate::memory::Buffers;
 
@@ -94,9 +97,15 @@ pub struct Job {
     /// The request; take it out to complete it when the job is done.
     pub request: Request,
     /// `None` until the volume has said where the request goes.
-    pub(super) parts: Option<SmallVec<[Part; 1]>>,
+    parts: Option<SmallVec<[Part; 1]>>,
     /// How many parts may be begun.
     allowed: usize,
+    /// All parts before this one are over.
+    over: usize,
+    /// How one of those failed, if one did.
+    failed: Option<Outcome>,
+    /// How long its parts may be.
+    cuts: Cuts,
     /// Its turn among the requests of an image.
     pub(super) pass: Pass,
 }
@@ -104,12 +113,14 @@ pub struct Job {
 impl Job {
     /// A request that was not started. All of its parts are begun at once.
     pub fn new(request: Request) -> Self {
-        Self { request, parts: None, allowed: MAX_PARTS, pass: Pass::None }
+        Self { allowed: MAX_PARTS, ..Self::paced(request, Cuts::NONE) }
     }
 
-    /// A request of which one part is begun, and another one after each [`Job::allow`].
-    pub fn paced(request: Request) -> Self {
-        Self { request, parts: None, allowed: 1, pass: Pass::None }
+    /// A request of which one part is begun, and another one after each [`Job::allow`]; no part that
+    /// goes to a file is longer than `cuts` says.
+    pub fn paced(request: Request, cuts: Cuts) -> Self {
+        let (over, failed, pass) = (0, None, Pass::None);
+        Self { request, parts: None, allowed: 1, over, failed, cuts, pass }
     }
 
     /// One more part may be begun, by the next `submit`.
@@ -119,14 +130,22 @@ impl Job {
 
     /// Whether there are parts that may not be begun yet.
     pub fn wants_more(&self) -> bool {
-        let parts = self.parts.as_deref().unwrap_or_default();
-        parts.iter().skip(self.allowed).any(|part| part.state == State::Waiting)
+        self.next().is_some()
     }
 
-    /// Parts that were begun and have not ended.
-    pub fn in_flight(&self) -> usize {
-        let parts = self.parts.as_deref().unwrap_or_default();
-        parts.iter().filter(|part| part.state == State::InFlight).count()
+    /// The part that the next [`Job::allow`] is about: what it does, to how many bytes.
+    pub fn next(&self) -> Option<(Op, u64)> {
+        // Those that may not be begun all wait, or all have been given up.
+        let part = self.parts.as_deref()?.get(self.allowed)?;
+        let (_, len_bytes) = range_of(part.op, part.buffers.len_bytes());
+        (part.state == State::Waiting).then_some((part.op, len_bytes))
+    }
+
+    /// Whether the part that was allowed as the `number`th, from zero, has ended, or will never
+    /// begin.
+    pub fn is_over(&self, number: usize) -> bool {
+        let Some(parts) = &self.parts else { return false };
+        parts.get(number).is_none_or(|part| matches!(part.state, State::Done(_)))
     }
 
     /// The device of this job is gone: nothing more of it is begun. With the token of an operation
@@ -141,17 +160,35 @@ impl Job {
         self.standing()
     }
 
+    /// Whether the volume has said where the request goes.
+    pub(super) fn is_planned(&self) -> bool {
+        self.parts.is_some()
+    }
+
+    /// The request goes to these places, after all that was done for it is over.
+    pub(super) fn plan(&mut self, parts: SmallVec<[Part; 1]>) {
+        let parts = self.cuts.apply(parts);
+        debug_assert!(parts.len() <= MAX_PARTS, "{} parts", parts.len());
+        (self.parts, self.over, self.failed) = (Some(parts), 0, None);
+    }
+
+    /// The part of this number, and what it is a part of.
+    pub(super) fn part(&mut self, number: usize) -> (&Request, Option<&mut Part>) {
+        let parts = self.parts.as_deref_mut().unwrap_or_default();
+        (&self.request, parts.get_mut(number))
+    }
+
     /// The parts that may be begun now, with their numbers.
     pub(super) fn startable(&mut self) -> impl Iterator<Item = (usize, &mut Part)> {
-        let allowed = self.allowed;
+        let (over, allowed) = (self.over, self.allowed);
         let parts = self.parts.as_deref_mut().unwrap_or_default();
-        let parts = parts.iter_mut().enumerate().take(allowed);
+        let parts = parts.iter_mut().enumerate().take(allowed).skip(over);
         parts.filter(|(_, part)| part.state == State::Waiting)
     }
 
     /// No part that was not begun will be.
     pub(super) fn give_up(&mut self, outcome: Outcome) {
-        for part in self.parts.get_or_insert_default().iter_mut() {
+        for part in self.parts.get_or_insert_default().iter_mut().skip(self.over) {
             if part.state == State::Waiting {
                 part.state = State::Done(outcome);
             }
@@ -159,24 +196,28 @@ impl Job {
     }
 
     /// Where the whole request stands. It has failed if any part has.
-    pub(super) fn standing(&self) -> Step {
-        let mut outcome = Outcome::Ok;
-        for part in self.parts.as_deref().unwrap_or_default() {
-            match part.state {
-                State::Waiting | State::InFlight => return Step::Pending,
-                State::Done(Outcome::Ok) => {}
-                State::Done(bad) => outcome = bad,
+    pub(super) fn standing(&mut self) -> Step {
+        let parts = self.parts.as_deref().unwrap_or_default();
+        while let Some(Part { state: State::Done(outcome), .. }) = parts.get(self.over) {
+            self.over += 1;
+            if *outcome != Outcome::Ok {
+                self.failed = Some(*outcome);
             }
         }
-        Step::Done(outcome)
+        if self.over < parts.len() {
+            return Step::Pending;
+        }
+        Step::Done(self.failed.unwrap_or(Outcome::Ok))
     }
 
     /// How a part failed, if one did.
     pub(super) fn failure(&self) -> Option<Outcome> {
         let parts = self.parts.as_deref().unwrap_or_default();
-        parts.iter().find_map(|part| match part.state {
+        let begun = parts.iter().take(self.allowed).skip(self.over);
+        let failed = begun.into_iter().find_map(|part| match part.state {
             State::Done(Outcome::Ok) | State::Waiting | State::InFlight => None,
             State::Done(bad) => Some(bad),
-        })
+        });
+        failed.or(self.failed)
     }
 }

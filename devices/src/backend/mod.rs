@@ -5,6 +5,7 @@
 //! take their places in tests.
 
 pub mod bounce;
+mod cut;
 mod error;
 pub mod faulty;
 mod file;
@@ -25,6 +26,7 @@ use std::io;
 
 use crate::blk::Outcome;
 use crate::net::tx::TxPacket;
+pub use cut::Cuts;
 pub use error::VolumeError;
 pub use file::FileId;
 pub use job::Job;

@@ -11,7 +11,7 @@ use smallvec::smallvec;
 
 use super::error::VolumeError;
 use super::file::{DiskFile, FileId, open_path};
-use super::job::{MAX_PARTS, Part, Place, State, part_of, part_token};
+use super::job::{Part, Place, State, part_of, part_token};
 use super::qcow2::{Image, Worker};
 use super::stripe::Stripes;
 use super::uring::{Ring, RingFull};
@@ -218,8 +218,7 @@ impl Volume {
             Shape::Striped(stripes) => stripes.split(request),
             Shape::Image(image) => image.plan(request, &mut job.pass)?,
         };
-        debug_assert!(parts.len() <= MAX_PARTS, "{} parts", parts.len());
-        job.parts = Some(parts);
+        job.plan(parts);
         Ok(())
     }
 
@@ -234,7 +233,7 @@ impl Volume {
 
 impl Storage for Volume {
     fn submit(&mut self, ring: &mut Ring, token: u64, job: &mut Job) -> Result<Step, RingFull> {
-        if job.parts.is_none() {
+        if !job.is_planned() {
             self.plan(job)?;
         }
         for (number, part) in job.startable() {
@@ -259,17 +258,17 @@ impl Storage for Volume {
         result: io::Result<u32>,
     ) -> Result<Step, RingFull> {
         let number = part_of(token);
-        let parts = job.parts.as_deref_mut().unwrap_or_default();
-        let Some(part) = parts.get_mut(number) else { return Ok(self.standing(job)) };
+        let (request, part) = job.part(number);
+        let Some(part) = part else { return Ok(self.standing(job)) };
         let went = match (&part.place, &mut self.shape) {
             (Place::File(place), _) => match self.files.get(*place) {
                 Some(file) => file.completed(ring, token, part, result, &mut self.counters),
                 None => Ok(()),
             },
             (Place::Worker(_), Shape::Image(image)) => {
-                if let Some(parts) = image.answered(&job.request, part, &mut self.counters) {
+                if let Some(parts) = image.answered(request, part, &mut self.counters) {
                     // The worker has said where the data is; the rest is done here.
-                    job.parts = Some(parts);
+                    job.plan(parts);
                     return self.submit(ring, token, job);
                 }
                 Ok(())

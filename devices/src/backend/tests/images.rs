@@ -182,6 +182,7 @@ proptest! {
         ]),
         backed in any::<bool>(),
         deeds in deeds(6 << 11, 120),
+        cut in 1_u64..40,
     ) {
         let Some(shop) = Shop::new() else { return Ok(()) };
         let mut model = shop.film("base.raw", 5);
@@ -196,7 +197,7 @@ proptest! {
         let v3 = options != "compat=0.10";
         let deeds: Vec<_> =
             deeds.into_iter().filter(|deed| v3 || !matches!(deed.0, Action::Discard)).collect();
-        let model = Many::new(&open.volume, model).run(&mut open.volume, &deeds);
+        let model = Many::new(&open.volume, model).cut(cut * 4096).run(&mut open.volume, &deeds);
         prop_assert!(open.read() == model, "we read something else");
         open.close();
         shop.qemu_img(&["check", "-q", "image"]);

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use vm_memory::{Bytes, GuestAddress};
 
 use super::*;
-use crate::backend::Volume;
+use crate::backend::{Cuts, Volume};
 use crate::blk::Outcome;
 
 /// Requests at a time.
@@ -57,6 +57,8 @@ pub(super) struct Many {
     /// Sectors that were discarded and not yet read.
     unknown: Vec<(u64, u64)>,
     learning: bool,
+    /// How long the parts of its requests may be.
+    cuts: Cuts,
 }
 
 impl Many {
@@ -72,7 +74,14 @@ impl Many {
             model,
             unknown: Vec::new(),
             learning: false,
+            cuts: Cuts::NONE,
         }
+    }
+
+    /// From now on no part of a request is longer than this.
+    pub(super) fn cut(mut self, bytes: u64) -> Self {
+        self.cuts = Cuts { read: bytes, write: bytes, discard: bytes, write_zeroes: bytes };
+        self
     }
 
     /// Does all of it; requests that touch the same sectors one after the other. Every read is
@@ -152,7 +161,7 @@ impl Many {
         let Next::Request(request) = next else {
             panic!("{deed:?}: {next:?}, {:?}", self.guest.frontend.last_refusal())
         };
-        self.jobs[slot] = Some((Job::paced(request), deed));
+        self.jobs[slot] = Some((Job::paced(request, self.cuts), deed));
         self.step(volume, slot, None);
     }
 

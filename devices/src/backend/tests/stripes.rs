@@ -29,12 +29,13 @@ proptest! {
     fn many_requests_at_a_time_leave_the_files_as_a_plain_model_says(
         count in 2_usize..5,
         deeds in deeds(ROWS * 2 * UNIT / 512, 60),
+        cut in 1_u64..40,
     ) {
         let (_directory, paths) = files(count);
         let mut volume = Volume::open_striped(&paths, UNIT, false).unwrap();
         let size = usize::try_from(volume.size_bytes()).unwrap();
         prop_assert_eq!(size as u64, UNIT * ROWS * count as u64);
-        let model = Many::new(&volume, vec![0; size]).run(&mut volume, &deeds);
+        let model = Many::new(&volume, vec![0; size]).cut(cut * 4096).run(&mut volume, &deeds);
         let files: Vec<_> = paths.iter().map(|path| std::fs::read(path).unwrap()).collect();
         let unit = usize::try_from(UNIT).unwrap();
         for (number, expected) in model.chunks(unit).enumerate() {

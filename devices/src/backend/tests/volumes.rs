@@ -4,11 +4,13 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use proptest::prelude::*;
 use tempfile::TempDir;
 
+use super::many::{Many, deeds};
 use super::*;
 use crate::backend::faulty::{Fault, Faulty};
-use crate::backend::{Volume, VolumeError};
+use crate::backend::{Cuts, Volume, VolumeError};
 
 const IN: u32 = 0;
 const OUT: u32 = 1;
@@ -42,6 +44,52 @@ fn open(path: &Path) -> Volume {
 
 fn guest_of(volume: &Volume) -> Guest {
     Guest::new(volume.disk(1, 256))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..Default::default() })]
+    #[test]
+    fn requests_that_are_cut_leave_the_file_as_a_plain_model_says(
+        deeds in deeds(2048, 60),
+        cut in 1_u64..40,
+    ) {
+        let (_directory, path) = film(1 << 20);
+        let mut volume = open(&path);
+        let model = Many::new(&volume, pattern(1 << 20)).cut(cut * 4096).run(&mut volume, &deeds);
+        prop_assert!(std::fs::read(&path).unwrap() == model);
+    }
+}
+
+#[test]
+fn a_request_that_is_cut_has_as_many_parts_and_no_byte_of_it_is_copied() {
+    let (_directory, path) = film(1 << 20);
+    let mut volume = open(&path);
+    let mut guest = guest_of(&volume);
+    guest.mem.write_obj(IN, GuestAddress(0x4000)).unwrap();
+    guest.mem.write_obj(0_u64, GuestAddress(0x4008)).unwrap();
+    guest.driver.post(&[readable(0x4000, 16), writable(DATA, 1 << 20), writable(0x4100, 1)]);
+    let next = guest.frontend.next_request(&guest.mem, &mut guest.queue).unwrap();
+    let Next::Request(request) = next else { panic!("no request") };
+    let mut job = Job::paced(request, Cuts { read: 256 << 10, ..Cuts::NONE });
+    let mut step = volume.submit(&mut guest.ring, 0, &mut job).unwrap();
+    let mut sizes = Vec::new();
+    while step == Step::Pending {
+        if let Some((_, bytes)) = job.next() {
+            sizes.push(bytes);
+            job.allow();
+            step = volume.submit(&mut guest.ring, 0, &mut job).unwrap();
+        }
+        let completion = wait(&mut guest.ring);
+        step = volume
+            .completed(&mut guest.ring, completion.token, &mut job, completion.result)
+            .unwrap();
+    }
+    assert!((0..4).all(|part| job.is_over(part)));
+    assert_eq!(sizes, [256 << 10; 3], "and the one that was allowed at first");
+    assert!(guest.bytes(DATA, 1 << 20) == pattern(1 << 20));
+    if volume.is_direct() {
+        assert_eq!(volume.counters.direct_bytes, 1 << 20);
+    }
 }
 
 #[test]
