@@ -17,7 +17,10 @@
 //! 3. **Pick** the runnable client with the earliest `d` (ties: lower id) until it has used `r` or
 //!    the next refill of anybody; else the slack client with the least weighted virtual time.
 //! 4. **Charge**: guaranteed service lowers `r`, below zero if the unit was longer (debt); slack
-//!    service only advances the virtual time.
+//!    service only advances the virtual time. A unit for a device pays its estimate when it is
+//!    handed out, and is settled when it is back (`budget/units.rs`): so a slice is overdrawn by one
+//!    unit at most, however deep the device is. A client whose last units are inside keeps its place
+//!    until it is known what they cost.
 //!
 //! Why two bounds. The first is sound only if the set would pass by density,
 //! `sum s_i/D_i + (n+1)*B/min D_i <= 1`: exact admission takes denser sets, and in those a sleeper
@@ -28,8 +31,9 @@
 //! two requests loses that moment, not its slice (flaw F2). Proof in docs/design/0002.
 //!
 //! With [`Policy::ranks`] slices are released to sleepers too, at fixed period boundaries, and a
-//! sleeper is ranked with what rule 1 would leave it. A unit in service keeps its client from
-//! counting as asleep: sleep begins at `block` or at the last charge, whichever is later.
+//! sleeper is ranked with what rule 1 would leave it. A unit in the device keeps its client from
+//! counting as asleep: sleep begins at `block` or when its last unit is back, whichever is later. If it wakes
+//! before that, `B` is taken off all the same where another client's unit was handed out in between.
 //!
 //! For owners of a resource with a deep queue: while the device is full there is nothing to pick,
 //! so a [`Policy::timeout`] that has passed means nothing until a unit ends.
@@ -37,7 +41,7 @@
 use crate::budget::{Budget, signed};
 use crate::contract::{Contract, Nanos};
 use crate::policy::{
-    Account, ClientId, ClientState, Head, Pick, Policy, PolicyError, Rank, Service,
+    Account, ClientId, ClientState, Head, Miss, Pick, Policy, PolicyError, Rank, Service, Ticket,
 };
 use crate::reserve::{Reserve, Rules};
 
@@ -63,8 +67,11 @@ impl Rules for Revised {
             budget.forfeit();
         } else if budget.left > 0 {
             let until = budget.deadline.saturating_sub(now);
-            let slept = now.saturating_sub(budget.asleep_since.max(budget.released));
-            let blocking = if slept == 0 { 0 } else { self.blocking };
+            let since = budget.asleep_since.max(budget.released);
+            // While units of its own are inside it does not sleep, but others may have got in.
+            let slept = if budget.in_flight > 0 { 0 } else { now.saturating_sub(since) };
+            let alone = slept == 0 && !budget.intruded;
+            let blocking = if alone { 0 } else { self.blocking };
             let passed = now.saturating_sub(budget.released);
             let burned = |amount: i64, time: Nanos| {
                 amount.saturating_sub(signed(time.saturating_add(blocking)))
@@ -72,9 +79,8 @@ impl Rules for Revised {
             let kept = burned(budget.left, slept).max(burned(budget.granted, passed));
             let fair = if self.sparse { fair_rest(budget.contract, until) } else { 0 };
             // With blocking, a short rest of a period is no promise: one unit may outlast it.
-            let promised =
-                slept == 0 || self.blocking == 0 || self.sparse && until >= self.shortest;
-            budget.cut(fair.max(kept), promised);
+            let promised = alone || self.blocking == 0 || self.sparse && until >= self.shortest;
+            budget.cut(fair.max(kept), promised, now);
         }
     }
 
@@ -100,6 +106,10 @@ impl Rules for Revised {
 
     fn set_blocking(&mut self, blocking: Nanos) {
         self.blocking = blocking;
+    }
+
+    fn charges_at_hand_out(&self) -> bool {
+        true
     }
 }
 

@@ -2,11 +2,15 @@
 //!
 //! Owns deadline, next refill and what is left of the slice of *one* client, and its account. The
 //! rules that change them differ between policies (`atropos`, `nemesis`, ...) and stand there; here
-//! is what they share: how a slice is released, how service is booked, when a deadline was missed.
-//! [`crate::reserve`] keeps many budgets in order.
+//! is what they share: how a slice is released, how service is booked. Whether deadlines were kept is
+//! judged by [`Promise`]; units in a device are in `budget/units.rs`. [`crate::reserve`] keeps many
+//! budgets in order.
+
+mod units;
 
 use crate::contract::{Contract, Nanos};
 use crate::policy::{Account, Service};
+use crate::promise::Promise;
 
 /// A client without work that the resource waits for.
 #[derive(Clone, Copy, Debug)]
@@ -42,11 +46,18 @@ pub(crate) struct Budget {
     /// While it has none: until when it keeps its place all the same (laxity), and since when the
     /// resource waits for it.
     pub(crate) held: Option<Held>,
-    /// Whether the current slice can no longer be missed: it was given, missed, or given up.
-    judged: bool,
-    /// A slice that was not used up when the next one was released: its deadline and the rest.
-    /// Service that is still being given may show that it was not late.
-    doubt: Option<(Nanos, i64)>,
+    /// Units that were handed to the device and are not back.
+    pub(crate) in_flight: u32,
+    /// What those among them were charged that can still give something back to this slice.
+    reserved: Nanos,
+    /// Somebody's unit was handed out between the sleep and the wake-up.
+    pub(crate) intruded: bool,
+    /// How often a wake-up has cut a slice, now and when the slice was released.
+    cuts: u64,
+    cuts_at_release: u64,
+    /// All service is charged before a slice is released.
+    pub(crate) exact: bool,
+    pub(crate) promise: Promise,
     pub(crate) account: Account,
 }
 
@@ -69,8 +80,13 @@ impl Budget {
             awake: false,
             asleep_since: now,
             held: None,
-            judged: true,
-            doubt: None,
+            in_flight: 0,
+            reserved: 0,
+            intruded: false,
+            cuts: 0,
+            cuts_at_release: 0,
+            exact: false,
+            promise: Promise::default(),
             account: Account::default(),
         }
     }
@@ -78,6 +94,12 @@ impl Budget {
     /// Whether the client is owed service now.
     pub(crate) fn runnable(&self) -> bool {
         (self.awake || self.held.is_some()) && self.left > 0
+    }
+
+    /// Whether the rest of the slice is in the device, and some of it may come back: the client keeps its
+    /// place until then, or others would be served in between, once for each of its last units.
+    pub(crate) fn settling(&self) -> bool {
+        self.awake && self.left <= 0 && self.left.saturating_add(signed(self.reserved)) > 0
     }
 
     /// Whether no slice was released yet.
@@ -99,9 +121,8 @@ impl Budget {
     /// Releases a slice at `start`. `skipped` whole periods before it passed without a release;
     /// each would have repaid a slice of debt, none is made up for.
     pub(crate) fn release(&mut self, start: Nanos, skipped: u64) {
-        if self.awake && !self.judged && self.left > 0 {
-            self.settle_doubt(false);
-            self.doubt = Some((self.deadline, self.left));
+        if self.awake {
+            self.promise.supersede(self.left, self.deadline, self.exact);
         }
         if let Some(next) = self.next.take() {
             self.contract = next;
@@ -117,12 +138,13 @@ impl Budget {
         }
         // Within i64: between a debt that was an i64 and a slice of at most an hour.
         self.left = i64::try_from(left).unwrap_or(i64::MIN);
-        self.granted = self.left;
-        self.judged = self.left <= 0;
+        (self.granted, self.reserved) = (self.left, 0);
+        self.cuts_at_release = self.cuts;
         self.released = start;
         self.deadline = self.deadline.max(start.saturating_add(self.contract.deadline()));
         self.refill = start.saturating_add(self.contract.period());
         self.account.refills = self.account.refills.saturating_add(1);
+        self.promise.make(self.account.refills, start);
     }
 
     /// Releases the slice whose time has come by `now`, at the last period boundary that passed.
@@ -149,21 +171,15 @@ impl Budget {
         *account = account.saturating_add(cost);
     }
 
-    /// Takes `cost` out of the slice and judges deadlines that have passed by `now`.
+    /// Takes `cost`, served until `now`, out of the slice and judges deadlines that have passed.
     pub(crate) fn spend(&mut self, cost: Nanos, now: Nanos) {
-        // What was given before an instant, if service went on without a break until `now`.
-        let before = |deadline: Nanos| signed(cost.saturating_sub(now.saturating_sub(deadline)));
-        if let Some((deadline, left)) = self.doubt {
-            self.settle_doubt(before(deadline) >= left);
-        }
-        if self.awake && !self.judged && now > self.deadline {
-            self.judged = true;
-            if before(self.deadline) < self.left {
-                self.account.misses = self.account.misses.saturating_add(1);
-            }
-        }
+        self.promise.served(self.awake, cost, self.left, self.deadline, now);
         self.left = self.left.saturating_sub(signed(cost));
-        self.judged |= self.left <= 0;
+    }
+
+    /// Judges the deadline, if it has passed. All service must have been charged.
+    pub(crate) fn judge(&mut self, now: Nanos) {
+        self.promise.judge(self.awake, self.left, self.deadline, now);
     }
 
     /// Releases a slice at a wake-up at or after the refill. Periods slept through repaid debt.
@@ -176,21 +192,28 @@ impl Budget {
             self.left = self.left.saturating_add(repaid).min(0);
         }
         // Whatever was left before the sleep was given up, not missed.
-        self.judged = true;
+        self.promise.void();
         self.release(now, 0);
     }
 
-    /// Lowers the rest of the slice to `left`; a client that slept cannot ask for more. It still has
-    /// the promise for this rest, or not.
-    pub(crate) fn cut(&mut self, left: i64, promised: bool) {
-        self.left = self.left.min(left);
-        self.judged = !promised || self.left <= 0;
+    /// Lowers the rest of the slice to `left`; a client that slept cannot ask for more. What is left is
+    /// promised from `now` on, or not.
+    pub(crate) fn cut(&mut self, left: i64, promised: bool, now: Nanos) {
+        if left < self.left {
+            (self.left, self.reserved) = (left, 0);
+            self.cuts = self.cuts.saturating_add(1);
+        }
+        match promised {
+            true => self.promise.make(self.account.refills, now),
+            false => self.promise.void(),
+        }
     }
 
     /// Gives up what is left of the slice; debt stays.
     pub(crate) fn forfeit(&mut self) {
-        self.left = self.left.min(0);
-        self.judged = true;
+        (self.left, self.reserved) = (self.left.min(0), 0);
+        self.cuts = self.cuts.saturating_add(1);
+        self.promise.void();
     }
 
     /// Ends the waiting for a client, which pays for it.
@@ -200,11 +223,5 @@ impl Budget {
             self.left = self.left.saturating_sub(signed(now.saturating_sub(since)));
         }
         Some(held)
-    }
-
-    fn settle_doubt(&mut self, kept: bool) {
-        if self.doubt.take().is_some() && !kept {
-            self.account.misses = self.account.misses.saturating_add(1);
-        }
     }
 }

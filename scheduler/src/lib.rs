@@ -15,6 +15,7 @@ pub mod admission;
 pub mod atropos;
 mod budget;
 pub mod contract;
+pub mod device;
 pub mod drr;
 pub mod edf_channel;
 pub mod fifo;
@@ -22,6 +23,7 @@ mod heap;
 mod names;
 pub mod nemesis;
 pub mod policy;
+mod promise;
 mod reserve;
 mod slack;
 mod table;
@@ -36,7 +38,8 @@ pub use fifo::Fifo;
 pub use names::{POLICIES, UnknownPolicy, policy_by_name};
 pub use nemesis::Nemesis;
 pub use policy::{
-    Account, ClientId, ClientState, Head, Mode, Pick, Policy, PolicyError, Rank, Service,
+    Account, ClientId, ClientState, Head, Miss, Mode, Pick, Policy, PolicyError, Rank, Service,
+    Ticket,
 };
 pub use reserve::SLACK_QUANTUM;
 pub use usd::Usd;

@@ -14,7 +14,7 @@
 use crate::budget::Budget;
 use crate::contract::{Contract, Nanos};
 use crate::policy::{
-    Account, ClientId, ClientState, Head, Pick, Policy, PolicyError, Rank, Service,
+    Account, ClientId, ClientState, Head, Miss, Pick, Policy, PolicyError, Rank, Service, Ticket,
 };
 use crate::reserve::{Reserve, Rules};
 

@@ -9,7 +9,8 @@
 //! | [`Policy::wake`] | a client has work, or the head of its queue is another unit now |
 //! | [`Policy::block`] | a client has no more work |
 //! | [`Policy::pick`] | the resource is free: once per unit of work |
-//! | [`Policy::charge`] | service was given, as often as the owner can measure |
+//! | [`Policy::charge`] | preemptible: service was given, as often as the owner can measure |
+//! | [`Policy::hand_out`], [`Policy::complete`] | whole units: the picked one went to the device, came back |
 //! | [`Policy::timeout`] | to learn when to ask again |
 //!
 //! Time never goes backwards for a policy: a `now` that lies before the latest one seen counts as
@@ -56,6 +57,39 @@ pub struct Pick {
     pub round: u64,
 }
 
+/// A unit in the device: what [`Policy::hand_out`] gives and [`Policy::complete`] takes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct Ticket {
+    /// Whose unit.
+    pub client: ClientId,
+    /// Which account pays.
+    pub service: Service,
+    /// What it was reckoned to cost, in nanoseconds.
+    pub estimate: Nanos,
+    /// By when it is promised to be done; `None`: it is not.
+    pub due: Option<Nanos>,
+    /// The slice it was handed out of, by number, and since when that is promised.
+    pub(crate) slice: u64,
+    pub(crate) since: Nanos,
+    /// How often slices had been cut.
+    pub(crate) cuts: u64,
+}
+
+/// A promise that was not kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Miss {
+    /// Whose.
+    pub client: ClientId,
+    /// Since when it was promised: a wake-up or a refill.
+    pub since: Nanos,
+    /// By when.
+    pub deadline: Nanos,
+    /// By how much it was late at least: what of the slice was not begun by then, or how long after it the
+    /// unit came back. In nanoseconds.
+    pub late: Nanos,
+}
+
 /// What a client got so far. `guaranteed + extra` is all that was charged to it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Account {
@@ -63,7 +97,8 @@ pub struct Account {
     pub guaranteed: Nanos,
     /// Service taken from the slack.
     pub extra: Nanos,
-    /// Periods in which the client wanted its slice all the time and did not get it by its deadline.
+    /// Slices that were promised, wanted until their deadline, and not given by then; on a device with
+    /// units also those of which one came back late.
     pub misses: u64,
     /// Guaranteed service lost because whole periods passed without a decision (a host stall).
     pub stall_loss: Nanos,
@@ -87,6 +122,9 @@ pub struct Rank {
 pub enum Mode {
     /// Has work and is owed service.
     Running,
+    /// Has work, and the rest of its budget is in the device: keeps its place, and nobody after it is
+    /// served, until it is known what its units cost.
+    Settling,
     /// Has work, but no budget: waits for its refill, or for slack.
     Waiting,
     /// Has no work.
@@ -104,6 +142,8 @@ pub struct ClientState {
     pub refill: Nanos,
     /// `r`: what is left of the slice, in nanoseconds; negative: debt.
     pub left: i64,
+    /// Whether what is left is promised by the deadline: it is not where a wake-up came too late for it.
+    pub promised: bool,
 }
 
 /// Why a policy refuses a call. A refused call changes nothing.
@@ -170,6 +210,32 @@ pub trait Policy: Send {
     /// for a ranked client (see [`Policy::ranks`]) it is `Guaranteed` while it was ranked, else
     /// `Extra`. No effect for an unknown client: a unit may end after its client was removed.
     fn charge(&mut self, id: ClientId, service: Service, cost: Nanos, now: Nanos);
+
+    /// The unit that was picked goes to the device, where it will cost about `estimate` nanoseconds. Its
+    /// slice pays now. Follow with [`Policy::wake`] or [`Policy::block`], and with
+    /// [`Policy::complete`] when it comes back. Policies that charge afterwards do nothing here.
+    fn hand_out(&mut self, pick: &Pick, estimate: Nanos, now: Nanos) -> Ticket {
+        let Pick { client, service, .. } = *pick;
+        Ticket { client, service, estimate, due: None, slice: 0, since: now, cuts: 0 }
+    }
+
+    /// A unit came back at `now` and has cost `cost` nanoseconds of service. What it was charged too much
+    /// or too little is settled; if it is late, that is a miss. No effect for an unknown client.
+    fn complete(&mut self, ticket: Ticket, cost: Nanos, now: Nanos) {
+        self.charge(ticket.client, ticket.service, cost, now);
+    }
+
+    /// Visits the misses since the last call, each once, in the order in which they were found; of more than a few
+    /// hundred the oldest are forgotten (not so in [`Account::misses`]).
+    fn take_misses(&mut self, visit: &mut dyn FnMut(Miss)) {
+        let _ = visit;
+    }
+
+    /// Brings [`Account::misses`] up to `now` for clients that nothing has happened to since their
+    /// deadline: before a report. Walks over all clients.
+    fn judge(&mut self, now: Nanos) {
+        let _ = now;
+    }
 
     /// When the owner must call `pick` (or `ranks`) again even if nothing happens. `None`: never.
     /// The ends of budgets are not in it: `pick` gives one in `until`, `ranks` in each `budget`,

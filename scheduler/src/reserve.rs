@@ -11,20 +11,26 @@
 //!
 //! *How* it changes is a [`Rules`]: one small type per policy (`atropos`, `nemesis`, ...).
 
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use crate::budget::{Budget, Held};
 use crate::contract::{Contract, Nanos};
 use crate::heap::Heap;
 use crate::policy::{
-    Account, ClientId, ClientState, Head, Mode, Pick, Policy, PolicyError, Rank, Service,
+    Account, ClientId, ClientState, Head, Miss, Mode, Pick, Policy, PolicyError, Rank, Service,
+    Ticket,
 };
+use crate::promise::Found;
 use crate::slack::{Slack, Virtual};
 use crate::table::Table;
 
 /// The longest slack service between two picks of a preemptible resource, in nanoseconds. It
 /// bounds how unfair slack can be (invariant 8).
 pub const SLACK_QUANTUM: Nanos = 1_000_000;
+
+/// How many misses wait to be taken; the oldest are forgotten.
+const MISSES_MAX: usize = 256;
 
 /// How a policy changes the budget of one client.
 pub(crate) trait Rules: Send {
@@ -51,6 +57,11 @@ pub(crate) trait Rules: Send {
         0
     }
 
+    /// Whether units are paid for when the device gets them, not when they are back.
+    fn charges_at_hand_out(&self) -> bool {
+        false
+    }
+
     /// What a sleeper would be left with if it woke at `now`.
     fn asleep_left(&self, budget: &Budget, now: Nanos) -> i64 {
         let mut woken = budget.clone();
@@ -64,6 +75,8 @@ struct Client {
     id: ClientId,
     budget: Budget,
     virtual_time: Virtual,
+    /// Units that others had handed out, and it itself, when it last fell asleep.
+    hand_outs_seen: u64,
 }
 
 /// A policy that keeps contracts by the rules `R`.
@@ -80,6 +93,9 @@ pub(crate) struct Reserve<R> {
     ranks: Vec<Rank>,
     /// Slices are released to sleepers too, at fixed boundaries; from the first call of `ranks` on.
     periodic: bool,
+    /// Units that were handed out so far.
+    hand_outs: u64,
+    misses: VecDeque<Miss>,
     now: Nanos,
     round: u64,
 }
@@ -94,6 +110,8 @@ impl<R: Rules> Reserve<R> {
             slack: Slack::new(),
             ranks: Vec::new(),
             periodic: false,
+            hand_outs: 0,
+            misses: VecDeque::new(),
             now: 0,
             round: 0,
         }
@@ -107,9 +125,11 @@ impl<R: Rules> Reserve<R> {
 
     /// Moves a client to where its state says that it belongs.
     fn place(&mut self, slot: usize) {
-        let Some(Client { id, budget, virtual_time }) = self.clients.get(slot) else { return };
+        self.collect(slot);
+        let Some(Client { id, budget, virtual_time, .. }) = self.clients.get(slot) else { return };
         let contract = budget.contract;
-        if budget.runnable() {
+        let owed = budget.runnable() || budget.settling();
+        if owed {
             self.ready.set(slot, (budget.deadline, *id));
         } else {
             self.ready.remove(slot);
@@ -121,10 +141,25 @@ impl<R: Rules> Reserve<R> {
         } else {
             self.refills.remove(slot);
         }
-        if budget.awake && !budget.runnable() && contract.extra().is_some() {
+        if budget.awake && !owed && contract.extra().is_some() {
             self.slack.set(slot, *id, *virtual_time);
         } else {
             self.slack.remove(slot);
+        }
+    }
+
+    /// Counts what was found of a client's promises.
+    fn collect(&mut self, slot: usize) {
+        let Some(Client { id, budget, .. }) = self.clients.get_mut(slot) else { return };
+        if !budget.promise.has_found() {
+            return;
+        }
+        for Found { since, deadline, late } in budget.promise.take() {
+            budget.account.misses = budget.account.misses.saturating_add(1);
+            if self.misses.len() >= MISSES_MAX {
+                self.misses.pop_front();
+            }
+            self.misses.push_back(Miss { client: *id, since, deadline, late });
         }
     }
 
@@ -140,6 +175,7 @@ impl<R: Rules> Reserve<R> {
             && refill <= now
         {
             if let Some(client) = self.clients.get_mut(slot) {
+                client.budget.exact = self.hand_outs > 0;
                 self.rules.refill(&mut client.budget, now);
             }
             self.place(slot);
@@ -154,7 +190,9 @@ impl<R: Rules> Reserve<R> {
 impl<R: Rules> Policy for Reserve<R> {
     fn add(&mut self, id: ClientId, contract: Contract, now: Nanos) -> Result<(), PolicyError> {
         let now = self.clock(now);
-        let client = Client { id, budget: Budget::new(contract, now), virtual_time: 0 };
+        let budget = Budget::new(contract, now);
+        let client = Client { id, budget, virtual_time: 0, hand_outs_seen: 0 };
+        self.misses.reserve(MISSES_MAX.saturating_sub(self.misses.len()));
         let slot = self.clients.add(id, client)?;
         let slots = self.clients.slots();
         self.ready.grow(slots);
@@ -197,6 +235,7 @@ impl<R: Rules> Policy for Reserve<R> {
             return;
         }
         client.budget.awake = true;
+        client.budget.intruded = self.hand_outs != client.hand_outs_seen;
         let held = client.budget.unhold(now).is_some();
         client.virtual_time = self.slack.resume(client.virtual_time);
         if client.budget.contract.slice() > 0 && !held {
@@ -211,8 +250,10 @@ impl<R: Rules> Policy for Reserve<R> {
         let Some(slot) = self.clients.slot(id) else { return };
         let Some(client) = self.clients.get_mut(slot) else { return };
         if client.budget.awake {
+            client.budget.judge(now);
             client.budget.awake = false;
             client.budget.asleep_since = now;
+            client.hand_outs_seen = self.hand_outs;
             if self.rules.laxity() > 0 && client.budget.left > 0 {
                 let until = now.saturating_add(self.rules.laxity());
                 client.budget.held = Some(Held { until, since: None });
@@ -239,6 +280,9 @@ impl<R: Rules> Policy for Reserve<R> {
                 self.place(slot);
                 continue;
             }
+            if budget.settling() {
+                return None;
+            }
             let left = budget.left;
             let until = now.saturating_add_signed(left).min(next);
             return Some(Pick { client: id, service: Service::Guaranteed, until, round });
@@ -261,6 +305,56 @@ impl<R: Rules> Policy for Reserve<R> {
             _ => {}
         }
         self.place(slot);
+    }
+
+    fn hand_out(&mut self, pick: &Pick, estimate: Nanos, now: Nanos) -> Ticket {
+        let now = self.clock(now);
+        let Pick { client: id, service, .. } = *pick;
+        let unknown =
+            Ticket { client: id, service, estimate, due: None, slice: 0, since: now, cuts: 0 };
+        if !self.rules.charges_at_hand_out() {
+            return unknown;
+        }
+        self.hand_outs = self.hand_outs.wrapping_add(1);
+        let Some(slot) = self.clients.slot(id) else { return unknown };
+        let Some(client) = self.clients.get_mut(slot) else { return unknown };
+        let ticket = client.budget.hand_out(id, service, estimate, now);
+        if let (Service::Extra, Some(weight)) = (service, client.budget.contract.extra()) {
+            client.virtual_time = Slack::after(client.virtual_time, estimate, weight);
+        }
+        self.place(slot);
+        ticket
+    }
+
+    fn complete(&mut self, ticket: Ticket, cost: Nanos, now: Nanos) {
+        let Ticket { client: id, service, estimate, .. } = ticket;
+        if !self.rules.charges_at_hand_out() {
+            return self.charge(id, service, cost, now);
+        }
+        let now = self.clock(now);
+        let Some(slot) = self.clients.slot(id) else { return };
+        let Some(Client { budget, virtual_time, .. }) = self.clients.get_mut(slot) else { return };
+        budget.book(service, cost, now);
+        budget.settle(&ticket, cost, now);
+        if let (Service::Extra, Some(weight)) = (service, budget.contract.extra()) {
+            *virtual_time = Slack::settle(*virtual_time, estimate, cost, weight);
+        }
+        self.place(slot);
+    }
+
+    fn take_misses(&mut self, visit: &mut dyn FnMut(Miss)) {
+        self.misses.drain(..).for_each(visit);
+    }
+
+    fn judge(&mut self, now: Nanos) {
+        let now = self.clock(now);
+        for slot in 0..self.clients.slots() {
+            if let Some(client) = self.clients.get_mut(slot) {
+                client.budget.promise.resolve();
+                client.budget.judge(now);
+            }
+            self.collect(slot);
+        }
     }
 
     fn timeout(&self, _now: Nanos) -> Option<Nanos> {
@@ -305,11 +399,13 @@ impl<R: Rules> Policy for Reserve<R> {
         let Client { budget, .. } = self.clients.get(self.clients.slot(id)?)?;
         let mode = match budget.awake {
             true if budget.left > 0 => Mode::Running,
+            true if budget.settling() => Mode::Settling,
             true => Mode::Waiting,
             false => Mode::Idle,
         };
         let &Budget { deadline, refill, left, .. } = budget;
-        Some(ClientState { mode, deadline, refill, left })
+        let promised = budget.promise.is_open();
+        Some(ClientState { mode, deadline, refill, left, promised })
     }
 }
 
@@ -337,6 +433,18 @@ macro_rules! delegate_policy {
             }
             fn charge(&mut self, id: ClientId, service: Service, cost: Nanos, now: Nanos) {
                 self.0.charge(id, service, cost, now);
+            }
+            fn hand_out(&mut self, pick: &Pick, estimate: Nanos, now: Nanos) -> Ticket {
+                self.0.hand_out(pick, estimate, now)
+            }
+            fn complete(&mut self, ticket: Ticket, cost: Nanos, now: Nanos) {
+                self.0.complete(ticket, cost, now);
+            }
+            fn take_misses(&mut self, visit: &mut dyn FnMut(Miss)) {
+                self.0.take_misses(visit);
+            }
+            fn judge(&mut self, now: Nanos) {
+                self.0.judge(now);
             }
             fn timeout(&self, now: Nanos) -> Option<Nanos> {
                 self.0.timeout(now)

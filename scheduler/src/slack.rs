@@ -44,6 +44,13 @@ impl Slack {
         own.saturating_add(cost.checked_div(u128::from(weight.get())).unwrap_or(cost))
     }
 
+    /// The virtual time when a unit that had advanced it by `estimate` has cost `cost`.
+    pub(crate) fn settle(own: Virtual, estimate: Nanos, cost: Nanos, weight: Weight) -> Virtual {
+        let reckoned = Self::after(0, estimate, weight);
+        let (own, actual) = (own.saturating_sub(reckoned), Self::after(0, cost, weight));
+        own.saturating_add(actual)
+    }
+
     /// Queues a client at its virtual time, or moves it there.
     pub(crate) fn set(&mut self, slot: usize, id: ClientId, own: Virtual) {
         self.queue.set(slot, (own, id));

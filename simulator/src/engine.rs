@@ -7,7 +7,9 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use moirai_scheduler::{ClientId, Head, Nanos, Policy, Service, UnknownPolicy, policy_by_name};
+use moirai_scheduler::{
+    ClientId, Head, Nanos, Policy, Service, Ticket, UnknownPolicy, policy_by_name,
+};
 
 use crate::meter::Meter;
 use crate::random::Random;
@@ -47,6 +49,14 @@ pub(crate) struct Client {
     pub(crate) awake: bool,
     pub(crate) in_flight: u32,
     weight: Option<u32>,
+    promised: bool,
+}
+
+impl Client {
+    /// Whether its contract has a slice.
+    pub(crate) fn is_promised(&self) -> bool {
+        self.promised
+    }
 }
 
 /// One resource in virtual time.
@@ -137,6 +147,24 @@ impl Engine<'_> {
 
     /// Books service from `start` until now.
     pub(crate) fn serve(&mut self, index: usize, service: Service, start: Nanos) {
+        self.note_service(index, service, start);
+        let id = self.clients[index].id;
+        self.policy.charge(id, service, self.now - start, self.now);
+    }
+
+    /// Books the service of a unit, from `start` until now.
+    pub(crate) fn serve_unit(
+        &mut self,
+        index: usize,
+        service: Service,
+        ticket: Ticket,
+        start: Nanos,
+    ) {
+        self.note_service(index, service, start);
+        self.policy.complete(ticket, self.now - start, self.now);
+    }
+
+    fn note_service(&mut self, index: usize, service: Service, start: Nanos) {
         let client = &mut self.clients[index];
         let end = self.now.min(self.end);
         client.meter.served(service, start.min(end), end);
@@ -154,7 +182,6 @@ impl Engine<'_> {
                 _ => self.segments.push(Segment { resource, tenant, start, end, guaranteed }),
             }
         }
-        self.policy.charge(client.id, service, self.now - start, self.now);
     }
 
     /// The client that a policy named. A policy may only name clients that it has.
@@ -233,6 +260,7 @@ pub fn run_policy(
             Kind::Cpu => cpu::run(&mut engine),
             Kind::Disk | Kind::Link => units::run(&mut engine),
         }
+        engine.policy.judge(duration);
         let part = engine.report();
         report.decisions += part.decisions;
         report.idle_ns += part.idle_ns;
@@ -300,6 +328,7 @@ fn prepare<'a>(
                 awake: false,
                 in_flight: 0,
                 weight: used.contract.extra().map(std::num::NonZeroU32::get),
+                promised: used.contract.slice() > 0,
             });
         }
     }

@@ -14,10 +14,12 @@
 //! | [`report`] | the result, as JSON |
 //! | [`gantt`], [`trace`] | the result, as SVG and for Perfetto |
 //! | [`world`], [`proof`], [`supply`] | random worlds, and the invariants checked on every decision |
+//! | `judge` | what a user would call a miss |
 
 mod cpu;
 mod engine;
 pub mod gantt;
+mod judge;
 pub mod load;
 mod meter;
 pub mod proof;

@@ -4,17 +4,20 @@
 //! own of what each client was given and when. Invariants 9 and 11 concern whole runs; they, and
 //! the deadlines of admitted sets, are checked in [`crate::world`].
 
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use moirai_scheduler::{
-    Account, ClientId, ClientState, Contract, Head, Mode, Nanos, Pick, Policy, PolicyError, Service,
+    Account, ClientId, ClientState, Contract, Head, Miss, Mode, Nanos, Pick, Policy, PolicyError,
+    Service, Ticket,
 };
 use serde::{Deserialize, Serialize};
 
+use crate::judge::Judge;
 use crate::supply::Supply;
 
-/// What is checked: the invariants by number, and as 12 that admitted sets miss no deadline.
-pub const INVARIANTS: [&str; 12] = [
+/// What is checked: the invariants by number, as 12 that admitted sets miss no deadline, and beyond.
+pub const INVARIANTS: [&str; COUNT] = [
     "one state; d never decreases; one refill a period",
     "-e <= r <= s",
     "the pick is the earliest deadline; no slack meanwhile",
@@ -27,13 +30,19 @@ pub const INVARIANTS: [&str; 12] = [
     "timeouts are never late",
     "guaranteed + slack + overhead + idle = elapsed",
     "admitted sets miss no deadline",
+    "the counter of misses is what a judge sees",
+    "admitted periodic jobs are on time",
+    "who slept through a refill has its slice by wake + D",
 ];
+
+/// How many invariants there are.
+pub const COUNT: usize = 15;
 
 /// Numbers of the invariants, counted from 1, that a policy claims.
 #[must_use]
 pub fn claims(policy: &str) -> &'static [usize] {
     match policy {
-        "atropos" => &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12],
+        "atropos" => &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15],
         "nemesis" => &[1, 2, 3, 5, 7, 8, 10, 11],
         "xen" => &[1, 3, 5, 7, 8, 10, 11],
         "usd" => &[1, 5, 11],
@@ -48,11 +57,11 @@ pub struct Tally {
     /// Decisions taken.
     pub decisions: u64,
     /// Checks of invariant `i + 1`.
-    pub checks: [u64; 12],
+    pub checks: [u64; COUNT],
     /// How many of them failed.
-    pub violations: [u64; 12],
-    /// What failed first.
-    pub first: Option<String>,
+    pub violations: [u64; COUNT],
+    /// What failed first, for each invariant that did.
+    pub first: BTreeMap<usize, String>,
 }
 
 impl Tally {
@@ -61,19 +70,19 @@ impl Tally {
         self.checks[number - 1] += 1;
         if !holds {
             self.violations[number - 1] += 1;
-            self.first.get_or_insert_with(|| format!("invariant {number}: {}", what()));
+            self.first.entry(number).or_insert_with(what);
         }
     }
 
     /// Adds what was counted elsewhere.
     pub fn merge(&mut self, other: &Self) {
         self.decisions += other.decisions;
-        for i in 0..12 {
+        for i in 0..COUNT {
             self.checks[i] += other.checks[i];
             self.violations[i] += other.violations[i];
         }
-        if self.first.is_none() {
-            self.first.clone_from(&other.first);
+        for (number, what) in &other.first {
+            self.first.entry(*number).or_insert_with(|| what.clone());
         }
     }
 
@@ -109,6 +118,10 @@ struct Record {
     asleep_since: Nanos,
     last: Option<(ClientState, u64)>,
     supply: Supply,
+    judge: Judge,
+    /// Units inside, each with the number of wake-ups before it.
+    inside: VecDeque<u64>,
+    wakes: u64,
 }
 
 /// `x_i*w_j - x_j*w_i` of two clients since both are awake: now, least, most.
@@ -156,8 +169,10 @@ impl Checked {
         let (id, awake, last, contract) = (*id, *awake, *last, *contract);
         let state = self.policy.state(id)?;
         let refills = self.policy.account(id).unwrap_or_default().refills;
+        let settling = !self.records[index].inside.is_empty() && state.mode == Mode::Settling;
         let mode = match awake {
             true if state.left > 0 => Mode::Running,
+            true if settling => Mode::Settling,
             true => Mode::Waiting,
             false => Mode::Idle,
         };
@@ -175,7 +190,30 @@ impl Checked {
         let within = state.left <= slice && state.left >= least;
         self.check(2, within, || format!("{id:?} r = {}", state.left));
         self.records[index].last = Some((state, refills));
+        if awake {
+            self.records[index].judge.after(state, refills, false, self.now);
+        }
         Some(state)
+    }
+
+    /// Lets the judge look at deadlines that have passed, before a call that may change something.
+    fn judge_client(&mut self, id: ClientId) -> Option<usize> {
+        let index = self.find(id)?;
+        let record = &mut self.records[index];
+        record.judge.before(record.awake, self.now);
+        Some(index)
+    }
+
+    fn judge_all(&mut self) {
+        for record in &mut self.records {
+            record.judge.before(record.awake, self.now);
+        }
+    }
+
+    fn observe_all(&mut self) {
+        for index in 0..self.records.len() {
+            self.observe(index);
+        }
     }
 
     /// Invariant 3 as the CPU dispatcher sees it: all that are owed time, earliest deadline first.
@@ -199,7 +237,7 @@ impl Checked {
 
     /// Invariants 3, 7 and 10.
     fn check_pick(&mut self, pick: Option<Pick>) {
-        let mut earliest: Option<(Nanos, ClientId)> = None;
+        let mut earliest: Option<(Nanos, ClientId, bool)> = None;
         let mut refill = Nanos::MAX;
         let mut wants_slack = false;
         for index in 0..self.records.len() {
@@ -208,23 +246,27 @@ impl Checked {
             let (id, awake, slice) = (*id, *awake, contract.slice());
             wants_slack |= awake && contract.extra().is_some();
             let Some(state) = state else { continue };
-            if state.mode == Mode::Running {
-                let own = (state.deadline, id);
+            if matches!(state.mode, Mode::Running | Mode::Settling) {
+                let own = (state.deadline, id, state.mode == Mode::Settling);
                 earliest = Some(earliest.map_or(own, |other| other.min(own)));
             }
             if awake && slice > 0 {
                 refill = refill.min(state.refill);
             }
         }
-        let due = earliest.map(|(_, id)| id);
+        let due = earliest.map(|(_, id, _)| id);
+        let settling = earliest.is_some_and(|(_, _, settling)| settling);
         let Some(pick) = pick else {
+            if settling {
+                return;
+            }
             self.check(7, due.is_none() && !wants_slack, || format!("idle beside {due:?}"));
             let timeout = self.policy.timeout(self.now).unwrap_or(Nanos::MAX);
             self.check(10, timeout <= refill, || format!("timeout {timeout} after {refill}"));
             return;
         };
         let right = match pick.service {
-            Service::Guaranteed => due == Some(pick.client),
+            Service::Guaranteed => due == Some(pick.client) && !settling,
             Service::Extra => due.is_none(),
         };
         self.check(3, right, || format!("{pick:?} instead of {due:?}"));
@@ -259,6 +301,57 @@ impl Checked {
         }
     }
 
+    /// Invariants 5, 6 and 8, after service of `cost` until now; `recent`: it was begun since its client
+    /// woke, so that it counts for the comparison with others.
+    fn check_service(
+        &mut self,
+        id: ClientId,
+        service: Service,
+        cost: Nanos,
+        before: Option<ClientState>,
+        recent: bool,
+    ) {
+        let now = self.now;
+        let Some(index) = self.find(id) else { return };
+        let after = self.observe(index);
+        let awake = self.records[index].awake;
+        if !awake {
+            let record = &mut self.records[index];
+            record.asleep_since = record.asleep_since.max(now);
+        }
+        if service == Service::Extra {
+            let same = before.map(|b| (b.left, b.deadline)) == after.map(|a| (a.left, a.deadline));
+            self.check(5, same, || format!("{before:?} -> {after:?}"));
+            if awake && recent {
+                self.share(index, cost);
+            }
+        } else {
+            let kept = self.records[index].supply.served(now - cost, now);
+            if awake && self.limits.admitted {
+                self.check(6, kept, || format!("{id:?} served until {now} for {cost}"));
+            }
+        }
+    }
+
+    /// Invariant 15, and the judge hears of a wake-up.
+    fn note_wake(&mut self, index: usize, before: Option<ClientState>) {
+        let Record { id, contract, .. } = &self.records[index];
+        let (id, contract, now) = (*id, *contract, self.now);
+        let Some(after) = self.policy.state(id) else { return };
+        let refills = self.policy.account(id).unwrap_or_default().refills;
+        self.records[index].judge.after(after, refills, true, now);
+        // On a ranked core slices are still released to sleepers, at boundaries (0004).
+        let sporadic = contract.slice() > 0 && !self.limits.ranked;
+        let Some(before) = before.filter(|it| sporadic && now >= it.refill) else {
+            return;
+        };
+        let slice = i64::try_from(contract.slice()).unwrap_or(i64::MAX);
+        let whole = after.deadline == now.saturating_add(contract.deadline())
+            && after.left >= (slice + before.left.min(0)).min(slice)
+            && (after.promised || after.left <= 0);
+        self.check(15, whole, || format!("{id:?} {before:?} -> {after:?}"));
+    }
+
     /// Comparisons with a client start anew.
     fn forget_leads(&mut self, index: usize) {
         for other in 0..self.records.len() {
@@ -287,7 +380,10 @@ impl Policy for Checked {
         self.policy.set_blocking(self.limits.blocking);
         let supply = Supply::new(contract, self.limits.blocking + self.limits.overrun);
         let (awake, asleep_since, last) = (false, now, None);
-        self.records.push(Record { id, contract, awake, asleep_since, last, supply });
+        let (judge, inside, wakes) = (Judge::default(), VecDeque::new(), 0);
+        let record =
+            Record { id, contract, awake, asleep_since, last, supply, judge, inside, wakes };
+        self.records.push(record);
         let clients = self.records.len();
         self.leads.push(Vec::new());
         self.leads.iter_mut().for_each(|row| row.resize(clients, (0, 0, 0)));
@@ -304,22 +400,27 @@ impl Policy for Checked {
 
     fn wake(&mut self, id: ClientId, head: Head, now: Nanos) {
         self.now = now;
+        self.judge_all();
         let before = self.policy.state(id);
         self.policy.wake(id, head, now);
         let Some(index) = self.find(id) else { return };
         if self.records[index].awake {
-            return;
+            return self.observe_all();
         }
         self.records[index].awake = true;
+        self.records[index].wakes += 1;
         self.forget_leads(index);
         self.records[index].supply.wakes(now);
+        self.note_wake(index, before);
         let after = self.observe(index);
+        self.observe_all();
         if let (Some(before), Some(after)) = (before, after) {
             let Record { contract, asleep_since, .. } = &self.records[index];
             let (s, d) = (i128::from(contract.slice()), i128::from(contract.deadline()));
             let slept = i128::from(now.saturating_sub(*asleep_since));
             let until = i128::from(after.deadline.saturating_sub(now));
             let r = i128::from(after.left.max(0));
+            let slept = if self.records[index].inside.is_empty() { slept } else { 0 };
             let holds = r * d <= until * s || r <= i128::from(before.left) - slept;
             self.check(4, holds, || format!("{before:?} -> {after:?} after a sleep of {slept}"));
         }
@@ -327,12 +428,22 @@ impl Policy for Checked {
 
     fn block(&mut self, id: ClientId, now: Nanos) {
         self.now = now;
+        self.judge_all();
         self.policy.block(id, now);
         let Some(index) = self.find(id) else { return };
         if !self.records[index].awake {
             return;
         }
+        // A slice that was released in this call belongs to one that was still awake.
+        if let Some(state) = self.policy.state(id) {
+            let slices = self.policy.account(id).unwrap_or_default().refills;
+            let judge = &mut self.records[index].judge;
+            judge.after(state, slices, false, now);
+            judge.before(true, now);
+        }
         self.records[index].awake = false;
+        self.observe_all();
+        self.records[index].judge.sleeps();
         self.records[index].asleep_since = now;
         let kept = self.records[index].supply.sleeps(now);
         if self.limits.admitted {
@@ -343,6 +454,7 @@ impl Policy for Checked {
 
     fn pick(&mut self, now: Nanos) -> Option<Pick> {
         self.now = now;
+        self.judge_all();
         self.tally.decisions += 1;
         if self.limits.ranked {
             self.check_ranks();
@@ -354,26 +466,56 @@ impl Policy for Checked {
 
     fn charge(&mut self, id: ClientId, service: Service, cost: Nanos, now: Nanos) {
         self.now = now;
+        if let Some(index) = self.find(id)
+            && service == Service::Guaranteed
+        {
+            self.records[index].judge.served(now - cost, now);
+        }
+        self.judge_client(id);
         let before = self.policy.state(id);
         self.policy.charge(id, service, cost, now);
-        let Some(index) = self.find(id) else { return };
-        let after = self.observe(index);
-        let awake = self.records[index].awake;
-        if !awake {
-            let record = &mut self.records[index];
-            record.asleep_since = record.asleep_since.max(now);
+        self.check_service(id, service, cost, before, true);
+    }
+
+    fn hand_out(&mut self, pick: &Pick, estimate: Nanos, now: Nanos) -> Ticket {
+        self.now = now;
+        let index = self.judge_client(pick.client);
+        if let Some(index) = index {
+            self.records[index].judge.handed_out(pick.service, now);
+            let wakes = self.records[index].wakes;
+            self.records[index].inside.push_back(wakes);
         }
-        if service == Service::Extra {
-            let same = before.map(|b| (b.left, b.deadline)) == after.map(|a| (a.left, a.deadline));
-            self.check(5, same, || format!("{before:?} -> {after:?}"));
-            if awake {
-                self.share(index, cost);
-            }
-        } else {
-            let kept = self.records[index].supply.served(now - cost, now);
-            if awake && self.limits.admitted {
-                self.check(6, kept, || format!("{id:?} served until {now} for {cost}"));
-            }
+        let ticket = self.policy.hand_out(pick, estimate, now);
+        index.and_then(|index| self.observe(index));
+        ticket
+    }
+
+    fn complete(&mut self, ticket: Ticket, cost: Nanos, now: Nanos) {
+        self.now = now;
+        let mut recent = true;
+        if let Some(index) = self.judge_client(ticket.client) {
+            let record = &mut self.records[index];
+            record.judge.returned(now);
+            recent = record.inside.pop_front() == Some(record.wakes);
+        }
+        let before = self.policy.state(ticket.client);
+        self.policy.complete(ticket, cost, now);
+        self.check_service(ticket.client, ticket.service, cost, before, recent);
+    }
+
+    fn take_misses(&mut self, visit: &mut dyn FnMut(Miss)) {
+        self.policy.take_misses(visit);
+    }
+
+    fn judge(&mut self, now: Nanos) {
+        self.now = now;
+        self.judge_all();
+        self.policy.judge(now);
+        for index in 0..self.records.len() {
+            let Record { id, judge, .. } = &self.records[index];
+            let (id, seen) = (*id, judge.misses);
+            let counted = self.policy.account(id).unwrap_or_default().misses;
+            self.check(13, counted == seen, || format!("{id:?}: {counted} counted, {seen} seen"));
         }
     }
 

@@ -1,8 +1,9 @@
-//! A disk or a link: whole units, up to `depth` of them handed out, served one after the other.
+//! A disk or a link: whole units, as many inside as the window lets in, served one after the other.
 
 use std::collections::VecDeque;
 
-use moirai_scheduler::{Nanos, Service};
+use moirai_scheduler::device::{CostModel, Kind, Window};
+use moirai_scheduler::{Nanos, Pick, Service, Ticket};
 
 use crate::engine::Engine;
 use crate::source::Job;
@@ -12,12 +13,57 @@ struct Unit {
     client: usize,
     service: Service,
     job: Job,
+    ticket: Ticket,
+}
+
+/// A device: what is inside, and what its owner knows about it.
+struct Device {
+    inside: VecDeque<Unit>,
+    window: Window,
+    unit: Nanos,
+    /// Units of a link say what they cost and are right; those of a disk are known by experience, each
+    /// client's by its own: nobody can spoil the estimates of others.
+    models: Vec<CostModel>,
+    /// Somebody is promised service.
+    contracts: bool,
+}
+
+impl Device {
+    /// What a unit of a client is reckoned to cost. A disk does not believe that it is less than announced
+    /// or than such units have cost.
+    fn estimate(&self, client: usize, job: &Job, now: Nanos) -> Nanos {
+        match self.models.get(client) {
+            Some(model) => {
+                let learned = model.estimate(Kind::Read, job.announced, now);
+                learned.max(job.announced.min(self.unit))
+            }
+            None => job.left,
+        }
+    }
+
+    /// The first unit is over.
+    fn pop(&mut self, cost: Nanos, now: Nanos) -> Option<Unit> {
+        let unit = self.inside.pop_front()?;
+        self.window.end(unit.ticket.estimate);
+        if let Some(model) = self.models.get_mut(unit.client) {
+            model.learn(Kind::Read, unit.job.announced, cost, now);
+        }
+        Some(unit)
+    }
 }
 
 /// Runs the device until the end.
 pub(crate) fn run(engine: &mut Engine<'_>) {
     let depth = usize::try_from(engine.resource.depth.max(1)).unwrap_or(usize::MAX);
-    let mut device: VecDeque<Unit> = VecDeque::new();
+    let clients = engine.clients.len();
+    let disk = engine.resource.kind == crate::Kind::Disk;
+    let mut device = Device {
+        inside: VecDeque::new(),
+        window: Window::new(depth, engine.resource.unit),
+        unit: engine.resource.unit,
+        models: if disk { vec![CostModel::new(engine.resource.unit); clients] } else { Vec::new() },
+        contracts: engine.clients.iter().any(|client| client.is_promised()),
+    };
     // The first unit of the device is in service since then.
     let mut since: Nanos = 0;
     loop {
@@ -26,36 +72,55 @@ pub(crate) fn run(engine: &mut Engine<'_>) {
         if engine.now >= engine.end {
             return;
         }
-        while device.len() < depth {
-            engine.decisions += 1;
-            let Some(pick) = engine.policy.pick(engine.now) else { break };
-            let client = engine.index_of(pick.client);
-            let Some(job) = engine.clients[client].source.pop(engine.now) else {
-                panic!("the policy picked a client without work: {:?}", pick.client);
-            };
-            if device.is_empty() {
-                since = engine.now;
-            }
-            device.push_back(Unit { client, service: pick.service, job });
-            engine.clients[client].in_flight += 1;
-            engine.settle(client);
-        }
+        let waits = fill(engine, &mut device, &mut since);
         let start = engine.now;
-        let Some(first) = device.front() else {
+        let Some(first) = device.inside.front() else {
             engine.rest(engine.end, true);
             engine.idle += engine.now.min(engine.end) - start;
             continue;
         };
         let done = since.saturating_add(first.job.left);
-        engine.rest(done.max(start + 1), device.len() < depth);
+        engine.rest(done.max(start + 1), !waits);
         if engine.now < done {
             continue;
         }
-        if let Some(Unit { client, service, job }) = device.pop_front() {
-            engine.serve(client, service, since);
+        let cost = engine.now - since;
+        if let Some(Unit { client, service, job, ticket }) = device.pop(cost, engine.now) {
+            engine.serve_unit(client, service, ticket, since);
             engine.clients[client].in_flight -= 1;
             since = engine.now;
             engine.finished(client, job.due);
         }
     }
+}
+
+/// Hands out units as long as the window has room. Whether there is nothing to ask before a unit is back.
+fn fill(engine: &mut Engine<'_>, device: &mut Device, since: &mut Nanos) -> bool {
+    while !device.window.is_full() {
+        engine.decisions += 1;
+        let Some(pick) = engine.policy.pick(engine.now) else { return false };
+        let client = engine.index_of(pick.client);
+        let Some(job) = engine.clients[client].source.head(engine.now).copied() else {
+            panic!("the policy picked a client without work: {:?}", pick.client);
+        };
+        let estimate = device.estimate(client, &job, engine.now);
+        if !device.window.fits(pick.service, estimate, device.contracts) {
+            return true;
+        }
+        let _ = engine.clients[client].source.pop(engine.now);
+        if device.inside.is_empty() {
+            *since = engine.now;
+        }
+        begin(engine, device, pick, job, estimate);
+        engine.clients[client].in_flight += 1;
+        engine.settle(client);
+    }
+    true
+}
+
+fn begin(engine: &mut Engine<'_>, device: &mut Device, pick: Pick, job: Job, estimate: Nanos) {
+    let client = engine.index_of(pick.client);
+    let ticket = engine.policy.hand_out(&pick, estimate, engine.now);
+    device.window.begin(estimate);
+    device.inside.push_back(Unit { client, service: pick.service, job, ticket });
 }

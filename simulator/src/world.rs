@@ -16,6 +16,9 @@ use crate::{Resource, Scenario, Tenant, Use, run_policy};
 
 const MS: Nanos = 1_000_000;
 
+/// How many kinds of loads there are in worlds.
+const LOADS: u64 = 13;
+
 /// One client of a random world, in numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientSpec {
@@ -61,7 +64,7 @@ impl Spec {
         Self {
             kind,
             unit_us: u16::try_from(within(20, 1_000)).unwrap_or(20),
-            depth: narrow(within(1, 3)),
+            depth: 1 << within(0, 5),
             overload: within(0, 5) == 0,
             stalls: within(0, 7) == 0,
             clients: (0..clients)
@@ -70,7 +73,7 @@ impl Spec {
                     slice: u16::try_from(within(0, 700)).unwrap_or(0),
                     deadline: u16::try_from(within(300, 1_300).min(1_000)).unwrap_or(1_000),
                     weight: narrow(within(0, 9)),
-                    load: narrow(within(0, 9)),
+                    load: narrow(within(0, LOADS - 1)),
                     seed: within(0, u64::MAX - 1),
                 })
                 .collect(),
@@ -98,8 +101,10 @@ impl World {
         let (resource, overrun) = match spec.kind {
             0 | 3 => (Resource::cpu("it", "atropos"), 0),
             1 => {
+                // Charged when they are handed out, and inside within one unit's time: at any depth, one
+                // unit blocks and one is overdrawn.
                 let depth = u32::from(spec.depth.max(1));
-                (Resource::disk("it", "atropos", unit, depth), unit * Nanos::from(depth))
+                (Resource::disk("it", "atropos", unit, depth), unit)
             }
             _ => (Resource::link("it", "atropos", unit), unit),
         };
@@ -131,7 +136,9 @@ impl World {
                 tenants.push(Tenant { name: "stall".into(), uses });
             }
         }
-        let quantum = if overrun == 0 { SLACK_QUANTUM } else { overrun };
+        // What is inside the device when two clients begin to be compared was charged before, and is served
+        // after that: one unit's time more.
+        let quantum = if overrun == 0 { SLACK_QUANTUM } else { 2 * overrun };
         let ranked = spec.kind == 3;
         let admitted = !spec.stalls && check(&capacity, &contracts).is_ok();
         let mut scenario = Scenario::new(vec![resource], tenants);
@@ -183,6 +190,7 @@ impl World {
                     let misses = usage(tenant).misses;
                     tally.check(12, misses == 0, || format!("{misses} of {}", tenant.name));
                 }
+                self.check_jobs(&mut tally, report);
             }
         }
         if claims.contains(&9) && self.limits.admitted {
@@ -218,6 +226,23 @@ impl World {
         let in_service = self.limits.overrun;
         let holds = sum <= duration && duration - sum <= in_service;
         tally.check(11, holds, || format!("{sum} of {duration}"));
+    }
+
+    /// Invariant 14: jobs that ask for no more than their slice, no more often than once a period, are on
+    /// time, whenever they come.
+    fn check_jobs(&self, tally: &mut Tally, report: &Report) {
+        for (tenant, report) in self.scenario.tenants.iter().zip(&report.tenants) {
+            let Use { contract, load, .. } = &tenant.uses[0];
+            if let Load::Periodic { period, work, .. } = load
+                && !self.limits.ranked
+                && period.0 >= contract.period()
+                && work.0 <= contract.slice()
+            {
+                let late = usage(report).max_lateness_ns;
+                tally
+                    .check(14, late == 0, || format!("a job of {} is {late} ns late", tenant.name));
+            }
+        }
     }
 
     /// Invariant 9: after every period of the victim it has the same in both runs.
@@ -261,7 +286,7 @@ fn load(client: &ClientSpec, contract: &Contract) -> Load {
     let period = contract.period();
     let slice = contract.slice().max(period / 10);
     let mut near = |time: Nanos| Time(random.within(time / 4, time.saturating_mul(3) / 2).max(1));
-    match client.load % 10 {
+    match u64::from(client.load) % LOADS {
         0 => Load::default(),
         1 => {
             let work = Time(contract.slice().max(1));
@@ -274,6 +299,15 @@ fn load(client: &ClientSpec, contract: &Contract) -> Load {
         6 => Load::LatencyThief { work: None, pause: Some(near(contract.deadline())) },
         7 => Load::BlockBeforeCharge { work: Some(near(slice / 2)) },
         8 => Load::Inflate { announced: None, unit: None },
-        _ => Load::SmallPackets { unit: Some(Time(50_000)) },
+        9 => Load::SmallPackets { unit: Some(Time(50_000)) },
+        // Sleepers in all phases, also such as drift through everybody else's.
+        10 | 11 => {
+            let work = Time(random.within(1, contract.slice().max(1)));
+            let apart = Time(period + random.within(0, period));
+            let phase = Time(random.within(0, period));
+            Load::Periodic { period: apart, work, phase, unit: None }
+        }
+        // A napper.
+        _ => Load::Single { work: Time(10_000), think: Time(10_000) },
     }
 }

@@ -116,7 +116,8 @@ fn batch(policy: &str, first: u64, jobs: u64) -> Tally {
         let mut sum = Tally::default();
         for world in (0..BATCH).map(|i| start.wrapping_add(i)) {
             let mut tally = World::new(&Spec::random(world)).run(policy, WORLD_NS, world);
-            tally.first = tally.first.map(|what| format!("world {world}: {what}"));
+            let named = |what: &mut String| *what = format!("world {world}: {what}");
+            tally.first.values_mut().for_each(named);
             sum.merge(&tally);
         }
         sum
@@ -172,8 +173,8 @@ fn table(state: &State) {
         "{} under {} decisions in {} worlds",
         state.policy, state.tally.decisions, state.next_world
     );
-    if let Some(first) = &state.tally.first {
-        println!("first violation: {first}");
+    for (number, first) in &state.tally.first {
+        println!("first violation of {number}: {first}");
     }
 }
 

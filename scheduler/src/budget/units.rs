@@ -1,0 +1,62 @@
+//! Units of one client in a device: its slice pays when they are handed out and is settled when they
+//! are back.
+//!
+//! 1. A unit is paid for by the slice that it was handed out of, with its estimate.
+//! 2. What it has cost more than that is taken from the present slice.
+//! 3. What it has cost less goes back to its slice. If that is over, it repays what the present slice
+//!    lacks because of it, and no more: a slice never becomes longer than the contract says. If the slice was
+//!    cut by a wake-up since, nothing goes back: the cut was all that could be used without making others
+//!    late.
+
+use super::{Budget, signed};
+use crate::contract::Nanos;
+use crate::policy::{ClientId, Service, Ticket};
+
+impl Budget {
+    /// A unit goes to the device.
+    pub(crate) fn hand_out(
+        &mut self,
+        client: ClientId,
+        service: Service,
+        estimate: Nanos,
+        now: Nanos,
+    ) -> Ticket {
+        self.judge(now);
+        self.in_flight = self.in_flight.saturating_add(1);
+        let mut due = None;
+        if service == Service::Guaranteed && self.contract.slice() > 0 {
+            due = self.promise.due(self.deadline);
+            self.left = self.left.saturating_sub(signed(estimate));
+            self.reserved = self.reserved.saturating_add(estimate);
+        }
+        let (slice, since) = (self.account.refills, self.promise.since());
+        Ticket { client, service, estimate, due, slice, since, cuts: self.cuts }
+    }
+
+    /// A unit is back and has cost `cost`.
+    pub(crate) fn settle(&mut self, ticket: &Ticket, cost: Nanos, now: Nanos) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        if ticket.service == Service::Extra || self.contract.slice() == 0 {
+            return;
+        }
+        self.judge(now);
+        self.promise.returned(ticket, now);
+        let own = ticket.slice == self.account.refills && ticket.cuts == self.cuts;
+        if own {
+            self.reserved = self.reserved.saturating_sub(ticket.estimate);
+        }
+        let Some(back) = ticket.estimate.checked_sub(cost) else {
+            let more = cost.saturating_sub(ticket.estimate);
+            self.left = self.left.saturating_sub(signed(more));
+            return;
+        };
+        if own {
+            self.left = self.left.saturating_add(signed(back));
+        } else if ticket.slice < self.account.refills && self.cuts == self.cuts_at_release {
+            let lacks = signed(self.contract.slice()).saturating_sub(self.granted).max(0);
+            let back = signed(back).min(lacks);
+            self.left = self.left.saturating_add(back);
+            self.granted = self.granted.saturating_add(back);
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! What a unit will cost, learned from what such units have cost.
+//!
+//! Units are sorted into *classes*: kind and power of two of the size. A class is learned from units
+//! that had the device to themselves, because what a unit among others costs cannot be seen.
+//!
+//! 1. The estimate is the mean plus [`DEVIATIONS`] mean deviations (as a retransmission timer is set;
+//!    Jacobson 1988), at most the largest unit.
+//! 2. A class that was never measured, or not within [`STALE`], counts as the largest unit. So its next
+//!    unit goes to the device alone ([`super::Window`]), and is a measure again.
+//! 3. The *weight* is the mean: in what proportion units that share the device pay for it.
+
+use crate::contract::Nanos;
+
+/// How many mean deviations an estimate lies above the mean.
+const DEVIATIONS: u64 = 4;
+/// A measure is believed for this long, in nanoseconds.
+const STALE: Nanos = 10_000_000_000;
+
+/// Size classes: up to 2^9 bytes, then one for each power of two, the last one open.
+const SMALLEST: u32 = 9;
+const SIZES: usize = 20;
+const KINDS: usize = 5;
+
+/// What is known of a class before it was measured: a fixed part and one for each byte.
+const PRIOR_FIXED: Nanos = 50_000;
+const PRIOR_BYTES_PER_NS: u64 = 1;
+
+/// What a unit does to a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Reads.
+    Read,
+    /// Writes.
+    Write,
+    /// Makes durable what was written before.
+    Flush,
+    /// Gives a range up.
+    Discard,
+    /// Writes zeroes without data.
+    WriteZeroes,
+}
+
+impl Kind {
+    /// All kinds.
+    pub const ALL: [Self; KINDS] =
+        [Self::Read, Self::Write, Self::Flush, Self::Discard, Self::WriteZeroes];
+
+    const fn place(self) -> usize {
+        match self {
+            Self::Read => 0,
+            Self::Write => 1,
+            Self::Flush => 2,
+            Self::Discard => 3,
+            Self::WriteZeroes => 4,
+        }
+    }
+}
+
+/// One class: mean and mean deviation in eighths of a nanosecond.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Class {
+    mean: u64,
+    deviation: u64,
+    measured_at: Option<Nanos>,
+}
+
+/// The costs of the units of one device.
+#[derive(Clone, Debug)]
+pub struct CostModel {
+    unit_max: Nanos,
+    classes: [[Class; SIZES]; KINDS],
+}
+
+impl CostModel {
+    /// Nothing is known; the largest unit costs `unit_max` nanoseconds.
+    #[must_use]
+    pub const fn new(unit_max: Nanos) -> Self {
+        let class = Class { mean: 0, deviation: 0, measured_at: None };
+        Self { unit_max, classes: [[class; SIZES]; KINDS] }
+    }
+
+    /// What a unit of this kind and size is reckoned to cost at most, in nanoseconds.
+    #[must_use]
+    pub fn estimate(&self, kind: Kind, bytes: u64, now: Nanos) -> Nanos {
+        match self.class(kind, bytes) {
+            Some(class) if class.is_fresh(now) => class.upper().min(self.unit_max),
+            _ => self.unit_max,
+        }
+    }
+
+    /// What it costs in the mean, in nanoseconds; never zero.
+    #[must_use]
+    pub fn weight(&self, kind: Kind, bytes: u64) -> Nanos {
+        let prior = PRIOR_FIXED.saturating_add(bytes / PRIOR_BYTES_PER_NS);
+        let class = self.class(kind, bytes).filter(|class| class.measured_at.is_some());
+        class.map_or(prior, |class| class.mean / 8).max(1)
+    }
+
+    /// A unit that had the device to itself has cost so much. The owner leaves out those during which the
+    /// machine stood still.
+    pub fn learn(&mut self, kind: Kind, bytes: u64, cost: Nanos, now: Nanos) {
+        let class = self.classes.get_mut(kind.place()).and_then(|it| it.get_mut(size_class(bytes)));
+        if let Some(class) = class {
+            class.learn(cost, now);
+        }
+    }
+
+    /// The most bytes, a power of two of at least `least`, of which a unit of this kind costs at most
+    /// `limit` nanoseconds by what is known; `None` if not even `least` does. Classes that were not
+    /// measured are taken to cost in proportion to the largest measured one below them; where
+    /// nothing was measured, what the prior says.
+    #[must_use]
+    pub fn bytes_within(&self, kind: Kind, limit: Nanos, least: u64, most: u64) -> Option<u64> {
+        let mut best = None;
+        let mut below: Option<(u64, Nanos)> = None;
+        let mut bytes = least.max(1).next_power_of_two();
+        while bytes <= most {
+            let class = self.class(kind, bytes).filter(|class| class.measured_at.is_some());
+            let cost = match (class, below) {
+                (Some(class), _) => class.upper(),
+                (None, Some((known, cost))) => {
+                    cost.saturating_mul(bytes.checked_div(known).unwrap_or(1))
+                }
+                (None, None) => PRIOR_FIXED.saturating_add(bytes / PRIOR_BYTES_PER_NS),
+            };
+            if cost > limit {
+                break;
+            }
+            if class.is_some() {
+                below = Some((bytes, cost));
+            }
+            best = Some(bytes);
+            bytes = bytes.saturating_mul(2);
+        }
+        best
+    }
+
+    fn class(&self, kind: Kind, bytes: u64) -> Option<&Class> {
+        self.classes.get(kind.place())?.get(size_class(bytes))
+    }
+}
+
+impl Class {
+    fn is_fresh(&self, now: Nanos) -> bool {
+        self.measured_at.is_some_and(|at| now.saturating_sub(at) <= STALE)
+    }
+
+    fn upper(&self) -> Nanos {
+        self.mean.saturating_add(self.deviation.saturating_mul(DEVIATIONS)) / 8
+    }
+
+    /// Means that move by an eighth, deviations by a quarter, of what is new. The first measure is taken
+    /// as it is, with an eighth of it as deviation: the estimate is then half above it.
+    fn learn(&mut self, cost: Nanos, now: Nanos) {
+        let cost = cost.saturating_mul(8);
+        if self.is_fresh(now) {
+            let error = cost.abs_diff(self.mean);
+            let step = error / 8;
+            self.mean = match cost > self.mean {
+                true => self.mean.saturating_add(step),
+                false => self.mean.saturating_sub(step),
+            };
+            let kept = self.deviation.saturating_sub(self.deviation / 4);
+            self.deviation = kept.saturating_add(error / 4);
+        } else {
+            (self.mean, self.deviation) = (cost, cost / 8);
+        }
+        self.measured_at = Some(now);
+    }
+}
+
+/// The class of a size: the power of two that is not below it.
+fn size_class(bytes: u64) -> usize {
+    let power = bytes.max(1).checked_next_power_of_two().map_or(u64::BITS, u64::trailing_zeros);
+    let place = usize::try_from(power.saturating_sub(SMALLEST)).unwrap_or(usize::MAX);
+    place.min(SIZES.saturating_sub(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KIB: u64 = 1024;
+    const MS: Nanos = 1_000_000;
+
+    #[test]
+    fn a_class_that_is_not_known_costs_the_largest_unit_and_a_stale_one_again() {
+        let mut model = CostModel::new(MS);
+        assert_eq!(model.estimate(Kind::Read, 4 * KIB, 0), MS);
+        model.learn(Kind::Read, 4 * KIB, 72_000, 5);
+        assert_eq!(model.estimate(Kind::Read, 4 * KIB, 5), 72_000 + 36_000);
+        assert_eq!(model.estimate(Kind::Read, 3 * KIB, STALE), 108_000, "the same class");
+        assert_eq!(model.estimate(Kind::Write, 4 * KIB, 5), MS);
+        assert_eq!(model.estimate(Kind::Read, 4 * KIB, STALE + 6), MS);
+        assert_eq!(model.weight(Kind::Read, 4 * KIB), 72_000, "proportions are still believed");
+    }
+
+    #[test]
+    fn an_estimate_follows_what_is_measured_and_stays_above_most_of_it() {
+        let mut model = CostModel::new(MS);
+        let costs = [70_000, 75_000, 90_000, 68_000, 72_000, 110_000, 71_000, 74_000];
+        for (now, cost) in (0..).zip(costs.iter().cycle().take(800)) {
+            model.learn(Kind::Read, 4 * KIB, *cost, now);
+        }
+        let estimate = model.estimate(Kind::Read, 4 * KIB, 800);
+        assert!((110_000..160_000).contains(&estimate), "{estimate}");
+        let weight = model.weight(Kind::Read, 4 * KIB);
+        assert!((70_000..90_000).contains(&weight), "{weight}");
+    }
+
+    #[test]
+    fn no_estimate_is_longer_than_the_largest_unit_or_overflows() {
+        let mut model = CostModel::new(MS);
+        for now in 0..5 {
+            model.learn(Kind::Flush, u64::MAX, Nanos::MAX, now);
+        }
+        assert_eq!(model.estimate(Kind::Flush, u64::MAX, 5), MS);
+    }
+
+    #[test]
+    fn what_fits_into_a_limit_is_known_by_measure_and_guessed_beyond_it() {
+        let mut model = CostModel::new(MS);
+        let within =
+            |model: &CostModel, limit| model.bytes_within(Kind::Read, limit, 4 * KIB, 4096 * KIB);
+        assert_eq!(within(&model, 400_000), Some(256 * KIB), "50 us and 1 ns a byte");
+        model.learn(Kind::Read, 64 * KIB, 500_000, 0);
+        assert_eq!(within(&model, 600_000), Some(32 * KIB), "64 KiB cost 500 and 250 us more");
+        assert_eq!(within(&model, 2 * MS), Some(128 * KIB), "twice as much for twice the bytes");
+        model.learn(Kind::Read, 4 * KIB, 5 * MS, 0);
+        assert_eq!(within(&model, MS), None);
+    }
+}
