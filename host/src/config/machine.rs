@@ -37,7 +37,8 @@ pub struct TenantTable {
     /// Guest memory. Default 64M, for kernels 512M.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<Size>,
-    /// Touch all memory at the start, so that no page fault costs time later. Default false.
+    /// Touch all memory at the start, so that no page fault costs time later. Default: whether a disk
+    /// or a link guarantees it something.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prefault: Option<bool>,
     /// Number of virtual CPUs; each gets an equal share of the contract of `[tenant.cpu]`. Default 1.

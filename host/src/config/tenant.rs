@@ -64,6 +64,13 @@ fn check_one(
         })
         .collect();
     let loads = table.load.unwrap_or_default().resolve(&format!("{at}.load"), problems);
+    let volumes = volumes.into_iter().collect::<Option<Vec<_>>>()?;
+    let nets = nets.into_iter().collect::<Option<Vec<_>>>()?;
+    // A page that is not there when a device wants it is brought by a worker of the kernel, for
+    // whose time there is no contract.
+    let mut contracts =
+        volumes.iter().map(|it| it.contract).chain(nets.iter().map(|it| it.contract));
+    let promised = contracts.any(|contract| contract.slice() > 0);
     Some(Tenant {
         name: table.name.clone(),
         image: machine.image?,
@@ -71,15 +78,15 @@ fn check_one(
         initrd: table.initrd.clone(),
         args: machine.args,
         memory: machine.memory,
-        prefault: table.prefault.unwrap_or(false),
+        prefault: table.prefault.unwrap_or(promised),
         cores: machine.cores,
         cpu: cpu?,
         transport: machine.transport,
         own_devices: machine.own_devices,
         restart: table.restart.unwrap_or(table.kernel.is_some()),
         stop_after: machine.stop_after,
-        volumes: volumes.into_iter().collect::<Option<_>>()?,
-        nets: nets.into_iter().collect::<Option<_>>()?,
+        volumes,
+        nets,
         loads,
         table: table.clone(),
     })
