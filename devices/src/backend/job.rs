@@ -106,6 +106,8 @@ pub struct Job {
     failed: Option<Outcome>,
     /// How long its parts may be.
     cuts: Cuts,
+    /// It had to do with the worker of an image, or waited for other requests of its volume.
+    detoured: bool,
     /// Its turn among the requests of an image.
     pub(super) pass: Pass,
 }
@@ -120,7 +122,8 @@ impl Job {
     /// goes to a file is longer than `cuts` says.
     pub fn paced(request: Request, cuts: Cuts) -> Self {
         let (over, failed, pass) = (0, None, Pass::None);
-        Self { request, parts: None, allowed: 1, over, failed, cuts, pass }
+        let detoured = false;
+        Self { request, parts: None, allowed: 1, over, failed, cuts, detoured, pass }
     }
 
     /// One more part may be begun, by the next `submit`.
@@ -148,6 +151,12 @@ impl Job {
         parts.get(number).is_none_or(|part| matches!(part.state, State::Done(_)))
     }
 
+    /// Whether it did more than operations on files: how long its parts took says little about the
+    /// disk.
+    pub fn is_detoured(&self) -> bool {
+        self.detoured
+    }
+
     /// The device of this job is gone: nothing more of it is begun. With the token of an operation
     /// that came back, that one has ended.
     pub fn orphan(&mut self, token: Option<u64>) -> Step {
@@ -165,8 +174,14 @@ impl Job {
         self.parts.is_some()
     }
 
+    /// It waits for other requests of its volume.
+    pub(super) fn detour(&mut self) {
+        self.detoured = true;
+    }
+
     /// The request goes to these places, after all that was done for it is over.
     pub(super) fn plan(&mut self, parts: SmallVec<[Part; 1]>) {
+        self.detoured |= parts.iter().any(|part| matches!(part.place, Place::Worker(_)));
         let parts = self.cuts.apply(parts);
         debug_assert!(parts.len() <= MAX_PARTS, "{} parts", parts.len());
         (self.parts, self.over, self.failed) = (Some(parts), 0, None);

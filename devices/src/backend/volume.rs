@@ -197,6 +197,11 @@ impl Volume {
         }
     }
 
+    /// Whether its requests are nothing but operations on its files.
+    pub fn is_plain(&self) -> bool {
+        !matches!(self.shape, Shape::Image(_))
+    }
+
     fn all_discard(&self) -> bool {
         self.files.iter().all(DiskFile::discards)
     }
@@ -216,7 +221,13 @@ impl Volume {
                 smallvec![Part::new(Place::File(0), request.op, request.buffers.clone())]
             }
             Shape::Striped(stripes) => stripes.split(request),
-            Shape::Image(image) => image.plan(request, &mut job.pass)?,
+            Shape::Image(image) => match image.plan(request, &mut job.pass) {
+                Ok(parts) => parts,
+                Err(full) => {
+                    job.detour();
+                    return Err(full);
+                }
+            },
         };
         job.plan(parts);
         Ok(())

@@ -13,4 +13,4 @@ pub use explain::{Due, Explanation};
 pub(crate) use ledger::per_second;
 pub use ledger::{Claim, Ledger, Part, Refusal};
 pub use resource::ResourceId;
-pub(crate) use resource::all as resources;
+pub(crate) use resource::{all as resources, not_preemptible};

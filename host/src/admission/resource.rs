@@ -49,23 +49,24 @@ fn core_resource(host: &Host, profile: Profile) -> Resource {
     Resource { capacity_ppm: host.cpu_capacity_ppm, blocking: 0, overhead }
 }
 
-/// A disk has `depth` requests at a time and takes none of them back.
+/// A disk takes nothing back. Whatever its depth, its window holds at most one largest unit of time,
+/// and a slice pays for a unit when the disk gets it: so both terms are one unit.
 fn disk_resource(disk: &Disk, profile: Profile) -> Resource {
-    let blocking = disk.max_unit.saturating_mul(u64::from(disk.depth));
-    not_preemptible(blocking, disk.max_unit, profile)
+    not_preemptible(disk.max_unit, profile)
 }
 
 /// A link sends one packet at a time; one that is cut into segments as a whole.
 fn link_resource(link: &Link, profile: Profile) -> Resource {
     let packet = link.largest_packet_time();
-    not_preemptible(packet, packet, profile)
+    not_preemptible(packet, profile)
 }
 
-fn not_preemptible(blocking: u64, overrun: u64, profile: Profile) -> Resource {
-    let (blocking, overrun) = match profile {
-        Profile::None => (0, 0),
-        Profile::Default => (blocking, overrun),
+/// A resource that serves whole units, of which the largest takes `unit` nanoseconds.
+pub(crate) fn not_preemptible(unit: u64, profile: Profile) -> Resource {
+    let unit = match profile {
+        Profile::None => 0,
+        Profile::Default => unit,
     };
-    let overhead = Overhead { overrun, ..Overhead::NONE };
-    Resource { capacity_ppm: WHOLE_PPM, blocking, overhead }
+    let overhead = Overhead { overrun: unit, ..Overhead::NONE };
+    Resource { capacity_ppm: WHOLE_PPM, blocking: unit, overhead }
 }

@@ -51,6 +51,6 @@ fn load(loads: &Loads, id: ResourceId) -> Load {
 pub(super) fn blocking(resource: &Resource) -> u64 {
     match resource.kind {
         Kind::Cpu => 0,
-        Kind::Disk | Kind::Link => resource.unit.saturating_mul(u64::from(resource.depth)),
+        Kind::Disk | Kind::Link => resource.unit,
     }
 }

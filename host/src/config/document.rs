@@ -155,7 +155,7 @@ pub struct DiskTable {
     pub path: PathBuf,
     /// How many requests the device gets at a time. Default 4.
     pub depth: Option<u32>,
-    /// The longest time one request takes; with `depth` it is the blocking term of admission.
+    /// The longest time one request takes: the blocking term of admission. Longer requests are cut.
     /// Default 1 ms.
     pub max_unit: Option<Time>,
     /// What the disk delivers when it is busy all the time; needed for contracts in bytes per

@@ -155,6 +155,8 @@ pub struct Volume {
     pub serial: String,
     /// Contract on the disk.
     pub contract: Contract,
+    /// If it was written in bytes per second: what the disk was said to deliver, in bytes per second.
+    pub bandwidth: Option<u64>,
 }
 
 /// What a volume is made of.

@@ -10,7 +10,7 @@ use super::contract::{Scope, resolve};
 use super::document::{FormatName, StripeTable, VolumeTable};
 use super::model::{Config, Disk, Volume, VolumeKind};
 use super::tenant::unknown;
-use super::units::Size;
+use super::units::{Rate, Size};
 
 const DEFAULT_UNIT_BYTES: u64 = 64 << 10;
 /// Most request queues.
@@ -43,7 +43,8 @@ pub(super) fn check(
     let contract = problems.note(contract)?;
     let (path, kind) = files?;
     let readonly = table.readonly.unwrap_or(false);
-    Some(Volume { disk: index, path, kind, readonly, queues, serial, contract })
+    let bandwidth = disk.bandwidth.filter(|_| matches!(table.rate, Some(Rate::Bytes(_))));
+    Some(Volume { disk: index, path, kind, readonly, queues, serial, contract, bandwidth })
 }
 
 fn files(

@@ -1,20 +1,34 @@
-//! Whose misses were the machine's: a slice that was missed while the machine stood still is counted
-//! apart from one that was missed while it ran.
+//! Whose misses were the machine's: a promise that was broken while the machine stood still is counted
+//! apart from one that was broken while it ran.
 //!
-//! The schedulers count misses; they know no stalls. Every few milliseconds the loop compares their
-//! counts with what it has seen before and, if there is a new one, looks into the log of stalls and
-//! into its own list of *hiccups*: times in which its timer was late, although nothing of Moirai
-//! stands above it on its core. A link of 100 Mbit/s sends a packet in 0.1 ms; a hiccup of one
-//! millisecond is no stall, but enough to make the rest of a slice miss its deadline.
+//! The schedulers report misses; they know no stalls. Every few milliseconds the loop takes their new
+//! ones and holds each against the *outages* of the machine: the log of stalls, and its own list of
+//! *hiccups*, times in which its timer was late although nothing of Moirai stands above it on its
+//! core. A link of 100 Mbit/s sends a packet in 0.1 ms; a hiccup of one millisecond is no stall, but
+//! enough to make a packet late.
+//!
+//! An outage excuses only what it can have caused:
+//!
+//! 1. In an outage of length `h` the resource does not serve, so afterwards it is `h` behind. It
+//!    catches up with what the contracts of the *others* leave: it takes `h / (1 - U)` until no trace
+//!    of the outage is left, and nobody is later than that because of it.
+//! 2. So a miss is excused if it is late by at most the sum of `h / (1 - U)` over the outages of
+//!    which there was a trace between its promise and its end.
+//!
+//! `1 - U` counts as at least [`LEAST_SPARE_PPM`], so that a hiccup on a resource that is promised to
+//! the last nanosecond does not excuse everything that comes after it.
 
 use std::collections::VecDeque;
 
-use moirai_scheduler::{Account, Nanos};
+use moirai_scheduler::admission::{WHOLE_PPM, reserved_ppm};
+use moirai_scheduler::{Account, ClientId, Miss, Nanos};
 
+use super::DeviceId;
 use super::device::{Body, Device};
 use super::disk::Disk;
 use super::event_loop::EventLoop;
 use super::link::Link;
+use super::snapshot::Excuse;
 
 /// How often misses are attributed.
 pub(super) const INTERVAL: Nanos = 10_000_000;
@@ -23,10 +37,15 @@ pub(super) const INTERVAL: Nanos = 10_000_000;
 const HICCUP: Nanos = 250_000;
 /// How many hiccups are remembered.
 const REMEMBERED: usize = 256;
+/// What the others leave of a resource, in parts per million, is taken to be at least this.
+const LEAST_SPARE_PPM: u32 = 50_000;
+
+/// A time in which the machine did not run: begin and end.
+type Outage = (Nanos, Nanos);
 
 /// Times in which the loop's own timer was late.
 #[derive(Debug, Default)]
-pub(super) struct Hiccups(VecDeque<(Nanos, Nanos)>);
+pub(super) struct Hiccups(VecDeque<Outage>);
 
 impl Hiccups {
     /// A timer planned for `planned` came at `woke`.
@@ -40,9 +59,41 @@ impl Hiccups {
         self.0.push_back((planned, woke));
     }
 
-    fn overlap(&self, begin: Nanos, end: Nanos) -> bool {
-        self.0.iter().any(|&(planned, woke)| planned < end && begin < woke)
+    /// Whether one of them ended after `begin`. They are noted in the order of their ends.
+    pub(super) fn since(&self, begin: Nanos) -> bool {
+        self.0.back().is_some_and(|&(_, woke)| begin < woke)
     }
+}
+
+/// How much of its lateness the outages excuse, if it is all: their length, in nanoseconds.
+/// `spare_ppm` is what the contracts of the others leave of the resource.
+fn excuse(miss: &Miss, outages: &[Outage], spare_ppm: u32) -> Option<Nanos> {
+    let spare = u128::from(spare_ppm.clamp(LEAST_SPARE_PPM, WHOLE_PPM));
+    let recovery = |length: Nanos| {
+        let time = u128::from(length) * u128::from(WHOLE_PPM) / spare;
+        Nanos::try_from(time).unwrap_or(Nanos::MAX)
+    };
+    let end = miss.deadline.saturating_add(miss.late);
+    let traced = outages.iter().filter(|(begin, over)| {
+        let trace = over.saturating_add(recovery(over.saturating_sub(*begin)));
+        *begin < end && miss.since < trace
+    });
+    let length = traced.fold(0, |sum: Nanos, (begin, over)| sum.saturating_add(over - begin));
+    (length > 0 && miss.late <= recovery(length)).then_some(length)
+}
+
+/// The same outages in order, those that overlap made one.
+fn union(mut outages: Vec<Outage>) -> Vec<Outage> {
+    outages.retain(|(begin, end)| begin < end);
+    outages.sort_unstable();
+    let mut merged: Vec<Outage> = Vec::new();
+    for (begin, end) in outages {
+        match merged.last_mut() {
+            Some((_, last)) if begin <= *last => *last = end.max(*last),
+            _ => merged.push((begin, end)),
+        }
+    }
+    merged
 }
 
 impl EventLoop {
@@ -51,20 +102,48 @@ impl EventLoop {
         if now.saturating_sub(self.audited_at) < INTERVAL {
             return;
         }
-        for device in self.devices.values_mut() {
-            let misses = account(&self.disks, &self.links, device).misses;
-            let new = misses.saturating_sub(device.usage.misses_seen);
-            if new == 0 {
-                continue;
-            }
-            device.usage.misses_seen = misses;
-            // The slice was released at most one period before it was missed.
-            let begin = self.audited_at.saturating_sub(device.contract.period());
-            if self.hiccups.overlap(begin, now) || self.stalls.overlaps(begin, now) {
-                device.usage.misses_in_stall += new;
-            }
-        }
         self.audited_at = now;
+        let mut misses = Vec::new();
+        self.disks.iter_mut().for_each(|disk| disk.policy().take_misses(&mut |it| misses.push(it)));
+        self.links.iter_mut().for_each(|link| link.policy().take_misses(&mut |it| misses.push(it)));
+        if misses.is_empty() {
+            return;
+        }
+        let stalls = self.stalls.all().into_iter().map(|stall| (stall.begin, stall.end));
+        let outages = union(stalls.chain(self.hiccups.0.iter().copied()).collect());
+        for miss in misses {
+            self.attribute(&miss, &outages, now);
+        }
+    }
+
+    fn attribute(&mut self, miss: &Miss, outages: &[Outage], now: Nanos) {
+        let ClientId(number) = miss.client;
+        let id = DeviceId(number);
+        let Some(place) = self.devices.get(&id).map(|device| resource(&device.body)) else {
+            return;
+        };
+        let others = self.devices.values().filter(|it| it.id != id && resource(&it.body) == place);
+        let others: Vec<_> = others.map(|device| device.contract).collect();
+        let spare_ppm = WHOLE_PPM.saturating_sub(reserved_ppm(&others));
+        let Some(device) = self.devices.get_mut(&id) else { return };
+        match excuse(miss, outages, spare_ppm) {
+            Some(hiccup_ns) => {
+                device.record.excuse(Excuse {
+                    at_ns: miss.deadline,
+                    late_ns: miss.late,
+                    hiccup_ns,
+                });
+            }
+            None => device.record.miss(miss.late, now),
+        }
+    }
+}
+
+/// Which resource a device uses: a number that differs between disks and links.
+pub(super) fn resource(body: &Body) -> (bool, usize) {
+    match body {
+        Body::Blk(blk) => (true, blk.disk),
+        Body::Net(net) => (false, net.link),
     }
 }
 
@@ -78,19 +157,5 @@ pub(super) fn account(disks: &[Disk], links: &[Link], device: &Device) -> Accoun
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_late_timer_is_a_hiccup_and_the_list_stays_short() {
-        let mut hiccups = Hiccups::default();
-        hiccups.note(1_000_000, 1_000_000 + HICCUP);
-        assert!(!hiccups.overlap(0, u64::MAX));
-        for n in 1..=1_000 {
-            hiccups.note(n * 10_000_000, n * 10_000_000 + HICCUP + 1);
-        }
-        assert_eq!(hiccups.0.len(), REMEMBERED);
-        assert!(hiccups.overlap(10_000_000_000, 10_000_000_001));
-        assert!(!hiccups.overlap(9_995_000_000, 10_000_000_000), "before the timer was due");
-    }
-}
+#[path = "audit_tests.rs"]
+mod tests;

@@ -1,12 +1,14 @@
 //! What the rest of the host service asks of the loop: attach, change, detach, snapshot.
 
+use std::collections::BTreeMap;
+
 use moirai_devices::blk;
 use moirai_devices::net::MacAddr;
 use moirai_devices::net::{self, Card};
 use moirai_devices::vhost::Session;
 use moirai_scheduler::{Account, ClientId, Contract, Nanos, Policy};
 
-use super::audit::account;
+use super::audit::{account, resource};
 use super::background::background;
 use super::backlog::Backlog;
 use super::device::{Blk, Body, Device, Net};
@@ -61,6 +63,7 @@ impl EventLoop {
         let body = Body::Blk(Blk {
             disk: place,
             volume: spec.volume,
+            bandwidth: spec.bandwidth,
             frontends,
             waiting: std::collections::VecDeque::new(),
             unfinished: std::collections::VecDeque::new(),
@@ -95,6 +98,7 @@ impl EventLoop {
     fn enlist(&mut self, device: Device) {
         let id = device.id;
         self.devices.insert(id, device);
+        self.count_promised();
         self.watch_session(id);
     }
 
@@ -109,6 +113,7 @@ impl EventLoop {
         if let Some(device) = self.devices.get_mut(&id) {
             device.contract = contract;
         }
+        self.count_promised();
         Ok(())
     }
 
@@ -117,7 +122,9 @@ impl EventLoop {
             self.policy_of(id)?.remove(ClientId(id.0), now).map_err(IoDomainError::Policy)?;
         self.unwatch(id);
         self.abandon_unfinished(id, now);
-        if let Some(device) = self.devices.remove(&id) {
+        let device = self.devices.remove(&id);
+        self.count_promised();
+        if let Some(device) = device {
             if let Body::Net(net) = &device.body
                 && let Some(link) = self.links.get_mut(net.link)
             {
@@ -127,6 +134,14 @@ impl EventLoop {
             background("unmap", self.core, move || drop(device));
         }
         Ok(account)
+    }
+
+    /// Tells the disks how many contracts promise something.
+    fn count_promised(&mut self) {
+        for (place, disk) in self.disks.iter_mut().enumerate() {
+            let here = self.devices.values().filter(|it| resource(&it.body) == (true, place));
+            disk.set_promised(here.filter(|device| device.contract.slice() > 0).count());
+        }
     }
 
     fn policy_of(&mut self, id: DeviceId) -> Result<&mut dyn Policy, IoDomainError> {
@@ -140,12 +155,19 @@ impl EventLoop {
 
     fn snapshot(&mut self, now: Nanos) -> DomainSnapshot {
         self.audited_at = self.audited_at.min(now.saturating_sub(super::audit::INTERVAL));
+        self.disks.iter_mut().for_each(|disk| disk.policy().judge(now));
+        self.links.iter_mut().for_each(|link| link.policy().judge(now));
         self.audit(now);
-        let disks = self.disks.iter().map(|disk| DiskSnapshot {
+        let verdicts: BTreeMap<_, _> = self.verdicts(now).into_iter().collect();
+        let disks = self.disks.iter_mut().map(|disk| DiskSnapshot {
             name: disk.name.clone(),
             busy_ns: disk.busy(),
             in_flight: disk.in_flight(),
+            max_unit_ns: disk.gauge.declared(),
+            measured_unit_ns: disk.gauge.measured(now),
+            kinds: disk.gauge.report(now),
         });
+        let disks = disks.collect();
         let links = self.links.iter().map(|link| LinkSnapshot {
             name: link.name.clone(),
             busy_ns: link.busy(),
@@ -158,9 +180,16 @@ impl EventLoop {
             cpu_ns: own_cpu_time(),
             polled_ns: self.polled_ns,
             sleeps: self.sleeps,
-            disks: disks.collect(),
+            disks,
             links: links.collect(),
-            devices: self.devices.values().map(|device| self.device_snapshot(device)).collect(),
+            devices: self
+                .devices
+                .values()
+                .map(|device| DeviceSnapshot {
+                    not_kept: verdicts.get(&device.id).cloned(),
+                    ..self.device_snapshot(device)
+                })
+                .collect(),
         }
     }
 
@@ -188,8 +217,9 @@ impl EventLoop {
             resource,
             guaranteed_ns: account.guaranteed,
             extra_ns: account.extra,
-            misses: account.misses.saturating_sub(device.usage.misses_in_stall),
-            misses_in_stall: device.usage.misses_in_stall,
+            misses: account.misses.saturating_sub(device.record.excused()),
+            misses_in_stall: device.record.excused(),
+            excused: device.record.excuses(),
             stall_loss_ns: account.stall_loss,
             queued: device.queued(),
             queued_max: device.usage.queued_max,

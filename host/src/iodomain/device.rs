@@ -15,6 +15,7 @@ use moirai_scheduler::{Contract, Head, Nanos};
 
 use super::backlog::Backlog;
 use super::populate::{Presence, Report};
+use super::record::Record;
 use super::{DeviceId, Peer};
 
 /// How many chains are taken off one ring at a time, so that no tenant holds up the loop.
@@ -56,6 +57,8 @@ pub(super) struct Device {
     /// Whether its peers come and go.
     pub(super) exported: bool,
     pub(super) usage: Usage,
+    /// How well its contract was kept.
+    pub(super) record: Record,
 }
 
 /// What a device has cost and what it got, apart from its account with the scheduler.
@@ -67,9 +70,6 @@ pub(super) struct Usage {
     pub(super) queued_max: usize,
     pub(super) io_cpu: Nanos,
     pub(super) received: u64,
-    /// Misses that were attributed, and how many of them to the machine.
-    pub(super) misses_seen: u64,
-    pub(super) misses_in_stall: u64,
 }
 
 /// What kind of device it is.
@@ -83,6 +83,9 @@ pub(super) struct Blk {
     /// Place of its disk in the domain.
     pub(super) disk: usize,
     pub(super) volume: Volume,
+    /// Of a contract that was written as a rate: the bandwidth by which it became a slice, in bytes
+    /// per second.
+    pub(super) bandwidth: Option<u64>,
     pub(super) frontends: Vec<blk::Frontend>,
     pub(super) waiting: VecDeque<Waiting<blk::Request>>,
     /// Requests in the disk of which only some parts were begun, by their numbers there; the rest goes
@@ -134,6 +137,7 @@ impl Device {
             next_peer: None,
             exported: false,
             usage: Usage::default(),
+            record: Record::default(),
         }
     }
 
@@ -319,7 +323,7 @@ impl Blk {
                 }
                 blk::Op::Flush | blk::Op::Discard(_) | blk::Op::WriteZeroes(_) => 0,
             };
-            // The cost of a disk request is not known before it was served.
+            // What it may cost is for the disk's window to know, not for its policy.
             Head { cost: 0, arrival: first.arrival, position }
         })
     }

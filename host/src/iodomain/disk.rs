@@ -1,55 +1,148 @@
-//! Whose request goes to a disk next. Owns the policy and the meter of one disk; the requests
-//! themselves stay with their devices.
+//! Whose unit goes to a disk next, when it goes, and what it has cost. Owns the policy of one disk and all
+//! that is known about its units; the requests themselves stay with their devices.
+//!
+//! The policy says whose unit is next, the window whether the disk takes it now. A unit is paid for
+//! by its estimate when it goes and by its share of the disk's time when it is back.
 
-use moirai_scheduler::{Account, ClientId, Contract, Head, Nanos, Policy, PolicyError};
+use moirai_devices::backend::Cuts;
+use moirai_scheduler::device::{CostModel, Kind, Window};
+use moirai_scheduler::{
+    Account, ClientId, Contract, Head, Mode, Nanos, Pick, Policy, PolicyError, Ticket,
+};
 
-use super::DeviceId;
-use super::meter::{Meter, Payer};
+use super::cutter::Cutter;
+use super::gauge::Gauge;
+use super::meter::{Meter, UnitId};
+use super::work::Work;
+use super::{DeviceId, DiskSpec};
+
+/// A unit in the disk.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Unit {
+    id: UnitId,
+    ticket: Ticket,
+    work: Work,
+    /// What the window was told.
+    estimate: Nanos,
+}
+
+impl Unit {
+    /// Bytes that it reads or writes.
+    pub(super) fn payload_bytes(&self) -> u64 {
+        if matches!(self.work.kind, Kind::Read | Kind::Write) { self.work.bytes } else { 0 }
+    }
+}
 
 /// One disk and the clients that share it.
 pub(super) struct Disk {
     pub(super) name: String,
-    depth: usize,
     policy: Box<dyn Policy>,
+    /// Whether the policy knows contracts; one that does not needs nothing done for them.
+    keeps: bool,
+    /// Devices with a guarantee.
+    promised: usize,
+    window: Window,
+    model: CostModel,
     meter: Meter,
+    cutter: Cutter,
+    pub(super) gauge: Gauge,
+}
+
+/// How a unit was served, as far as that decides what is to be learned from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Circumstances {
+    /// It did nothing but operations on a file.
+    pub(super) plain: bool,
+    /// The machine ran all the time.
+    pub(super) undisturbed: bool,
 }
 
 impl Disk {
-    pub(super) fn new(name: String, depth: usize, policy: Box<dyn Policy>) -> Self {
-        let depth = depth.max(1);
-        Self { name, depth, policy, meter: Meter::with_depth(depth) }
+    pub(super) fn new(spec: DiskSpec, mut policy: Box<dyn Policy>) -> Self {
+        let depth = spec.depth.max(1);
+        policy.set_blocking(spec.blocking);
+        Self {
+            keeps: spec.policy != "fifo",
+            name: spec.name,
+            policy,
+            promised: 0,
+            window: Window::new(depth, spec.max_unit),
+            model: CostModel::new(spec.max_unit),
+            meter: Meter::with_depth(depth),
+            cutter: Cutter::new(spec.max_unit),
+            gauge: Gauge::new(spec.max_unit, spec.blocking > 0),
+        }
     }
 
     pub(super) fn policy(&mut self) -> &mut dyn Policy {
         self.policy.as_mut()
     }
 
-    /// Charges the time up to `now` to whoever is in the disk.
-    pub(super) fn settle(&mut self, now: Nanos) {
-        let policy = &mut self.policy;
-        self.meter.settle(now, &mut |payer, cost| {
-            policy.charge(payer.client, payer.service, cost, now);
-        });
+    /// So many of its devices have a guarantee now.
+    pub(super) fn set_promised(&mut self, promised: usize) {
+        self.promised = promised;
     }
 
-    /// Chooses whose request is next, if the disk takes another one. Settle first; follow with
-    /// [`Disk::begin`] or [`Disk::head`].
-    pub(super) fn pick(&mut self, now: Nanos) -> Option<Payer> {
-        if self.meter.in_flight() >= self.depth {
-            return None;
+    /// Somebody is promised time, and the policy keeps promises.
+    fn has_contracts(&self) -> bool {
+        self.keeps && self.promised > 0
+    }
+
+    /// How long the parts of a request may be from now on.
+    pub(super) fn cuts(&self) -> Cuts {
+        if self.has_contracts() { self.cutter.cuts() } else { Cuts::NONE }
+    }
+
+    /// Chooses whose unit is next, if the disk could take one. Ask [`Disk::takes`], then follow with
+    /// [`Disk::begin`] and [`Disk::head`].
+    pub(super) fn pick(&mut self, now: Nanos) -> Option<Pick> {
+        if self.window.is_full() { None } else { self.policy.pick(now) }
+    }
+
+    /// Whether the unit that was picked goes to the disk now; else it waits until another one is
+    /// back, or the policy picks somebody else.
+    pub(super) fn takes(&self, pick: &Pick, work: Work, now: Nanos) -> bool {
+        if !self.has_contracts() {
+            return true;
         }
-        let pick = self.policy.pick(now)?;
-        Some(Payer { client: pick.client, service: pick.service })
+        self.window.fits(pick.service, self.estimate(work, now), true)
     }
 
-    /// A request goes to the disk.
-    pub(super) fn begin(&mut self, payer: Payer) {
-        self.meter.begin(payer);
+    fn estimate(&self, work: Work, now: Nanos) -> Nanos {
+        let estimate = self.model.estimate(work.kind, work.bytes, now);
+        if work.plain {
+            return estimate;
+        }
+        // What is not known need not go alone: a thread may have to look at tables first, and
+        // nobody shall wait for that.
+        estimate.min(self.model.weight(work.kind, work.bytes).saturating_mul(2))
     }
 
-    /// A request came back. Settle first.
-    pub(super) fn end(&mut self, payer: Payer) {
-        self.meter.end(payer);
+    /// The unit that was picked goes to the disk.
+    pub(super) fn begin(&mut self, pick: &Pick, work: Work, now: Nanos) -> Unit {
+        let estimate = self.estimate(work, now);
+        let ticket = self.policy.hand_out(pick, estimate, now);
+        self.window.begin(estimate);
+        let id = self.meter.begin(self.model.weight(work.kind, work.bytes), now);
+        Unit { id, ticket, work, estimate }
+    }
+
+    /// A unit came back. `how` is asked once, with the time at which the unit began.
+    pub(super) fn end(&mut self, unit: Unit, now: Nanos, how: impl FnOnce(Nanos) -> Circumstances) {
+        let Unit { id, ticket, work, estimate } = unit;
+        let Some(ended) = self.meter.end(id, now) else { return };
+        self.window.end(estimate);
+        self.policy.complete(ticket, ended.share, now);
+        let how = how(ended.begun);
+        if !how.undisturbed {
+            self.gauge.leave_out(work.kind);
+        } else if how.plain && self.has_contracts() {
+            self.gauge.note(work.kind, ended.share, now);
+            self.cutter.note(work, ended.share);
+        }
+        if how.undisturbed && how.plain && ended.alone {
+            self.model.learn(work.kind, work.bytes, ended.share, now);
+        }
     }
 
     /// A device's first waiting request is this one now, or there is none.
@@ -59,7 +152,13 @@ impl Disk {
 
     /// When to pick again although nothing happens.
     pub(super) fn timeout(&self, now: Nanos) -> Option<Nanos> {
-        if self.meter.in_flight() < self.depth { self.policy.timeout(now) } else { None }
+        if self.window.is_full() { None } else { self.policy.timeout(now) }
+    }
+
+    /// Whether the device has used its slice up and wants more.
+    pub(super) fn is_exhausted(&self, device: DeviceId) -> bool {
+        let state = self.policy.state(ClientId(device.0));
+        state.is_some_and(|state| state.mode == Mode::Waiting)
     }
 
     pub(super) fn account(&self, device: DeviceId) -> Account {
@@ -92,3 +191,7 @@ pub(super) fn admit(
 ) -> Result<(), PolicyError> {
     policy.add(ClientId(device.0), contract, now)
 }
+
+#[cfg(test)]
+#[path = "disk_tests.rs"]
+mod tests;

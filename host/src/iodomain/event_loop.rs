@@ -88,6 +88,8 @@ impl EventLoop {
     /// One pass over everything; true if there was something to do.
     fn turn(&mut self, now: Nanos) -> bool {
         let mut busy = false;
+        // Before anything that moves the schedulers' clocks beyond the ends of packets.
+        self.links.iter_mut().for_each(|link| link.settle(now));
         while let Some(completion) = self.ring.next_completion() {
             busy = true;
             self.complete(completion, now);

@@ -197,7 +197,7 @@ fn resources(
     };
     let disks = disks.into_iter().map(|disk| {
         let policy = policy(&disk.name, &disk.policy)?;
-        Ok(Disk::new(disk.name, disk.depth, policy))
+        Ok(Disk::new(disk, policy))
     });
     let links = links.into_iter().map(|link| {
         let policy = policy(&link.name, &link.policy)?;

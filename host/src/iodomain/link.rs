@@ -1,11 +1,13 @@
 //! Whose packet goes to a link next. Owns the policy, the pacer and the TAP of one link; the packets
 //! themselves stay in their guests' memory.
 
+use std::collections::VecDeque;
+
 use moirai_devices::backend::Link as _;
 use moirai_devices::backend::tap::Tap;
 use moirai_devices::net::tx::TxPacket;
 use moirai_devices::net::{MacAddr, wire};
-use moirai_scheduler::{Account, ClientId, Head, Nanos, Pick, Policy};
+use moirai_scheduler::{Account, ClientId, Head, Nanos, Pick, Policy, Ticket};
 
 use super::DeviceId;
 use super::disk::announce;
@@ -20,6 +22,8 @@ pub(super) struct Link {
     pub(super) mtu: u16,
     policy: Box<dyn Policy>,
     pacer: Pacer,
+    /// What was sent and has not left the wire: whose, its time there, its end.
+    on_wire: VecDeque<(Ticket, Nanos, Nanos)>,
     tap: Tap,
     addresses: Vec<(MacAddr, DeviceId)>,
     pub(super) buffer: Vec<u8>,
@@ -47,6 +51,7 @@ impl Link {
             mtu,
             policy,
             pacer,
+            on_wire: VecDeque::new(),
             tap,
             addresses: Vec::new(),
             buffer: vec![0; RECEIVE_BYTES],
@@ -67,10 +72,22 @@ impl Link {
 
     /// Chooses whose packet is next, if the wire is free.
     pub(super) fn pick(&mut self, now: Nanos) -> Option<Pick> {
+        self.settle(now);
         if self.pacer.is_free(now) { self.policy.pick(now) } else { None }
     }
 
-    /// Sends the packet that was picked and charges its time on the wire.
+    /// Tells the scheduler about the packets that have left the wire by `now`, as of when they left.
+    pub(super) fn settle(&mut self, now: Nanos) {
+        while let Some(&(ticket, wire_time, end)) = self.on_wire.front()
+            && end <= now
+        {
+            self.on_wire.pop_front();
+            self.policy.complete(ticket, wire_time, end);
+        }
+    }
+
+    /// Sends the packet that was picked. Its slice pays for its time on the wire now; whether it was
+    /// late shows when it has left.
     pub(super) fn send(&mut self, pick: Pick, packet: &TxPacket, now: Nanos) {
         let wire_time = self.pacer.wire_time(packet.wire_bytes());
         match self.tap.send(packet) {
@@ -79,7 +96,8 @@ impl Link {
             Ok(false) | Err(_) => self.refused += 1,
         }
         self.pacer.send(now, wire_time);
-        self.policy.charge(pick.client, pick.service, wire_time, now);
+        let ticket = self.policy.hand_out(&pick, wire_time, now);
+        self.on_wire.push_back((ticket, wire_time, self.pacer.free_at()));
     }
 
     /// Takes the next packet that came in into `buffer`; its length.

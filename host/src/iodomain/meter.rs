@@ -1,116 +1,114 @@
-//! What disk requests cost: the time of the disk, shared by the requests that were in it.
+//! What disk requests cost: the time of the disk, shared by the units that were in it.
 //!
-//! A disk with several requests in flight serves them at the same time; which one it worked on at a
-//! moment cannot be seen. So every nanosecond in which the disk was busy is charged once, in equal
-//! parts to the requests in flight: the charges add up to the busy time, whatever the depth, and a
-//! tenant that keeps the disk full pays for it.
+//! A disk with several units inside serves them at the same time; which one it worked on at a moment
+//! cannot be seen. So every nanosecond in which the disk was busy is charged once, to those inside in
+//! proportion to what each of them costs when it is alone (its *weight*, from the disk's model): the
+//! charges add up to the busy time, whatever the depth, a tenant that keeps the disk full pays for
+//! it, and a small read pays for a small read, whatever large ones are beside it.
+//!
+//! Two other rules divide the same time, and both err where units of different sizes meet (the test
+//! `beside_large_units_a_small_one_is_charged_about_what_it_costs_alone` prints all three): *equal
+//! parts* charge a read of 4 KiB as much per nanosecond as the read of 1 MiB beside it, and *the time
+//! since the previous completion* charges whoever ends first for what the disk did for those that
+//! have not ended.
 
-use moirai_scheduler::{ClientId, Nanos, Service};
+use moirai_scheduler::Nanos;
 
-/// Who pays for a request in flight.
+/// Names a unit in the disk. Never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Payer {
-    pub(super) client: ClientId,
-    pub(super) service: Service,
+pub(super) struct UnitId(u64);
+
+/// A unit that came back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ended {
+    /// Its share of the busy time.
+    pub(super) share: Nanos,
+    /// When it went to the disk.
+    pub(super) begun: Nanos,
+    /// Nothing else was in the disk from its begin to its end.
+    pub(super) alone: bool,
 }
 
-/// The requests in flight on one disk, and the time up to which they have been charged.
+#[derive(Debug)]
+struct Unit {
+    id: UnitId,
+    weight: Nanos,
+    share: Nanos,
+    begun: Nanos,
+    alone: bool,
+}
+
+/// The units inside one disk, and the time up to which it has been divided among them.
 #[derive(Debug, Default)]
 pub(super) struct Meter {
-    payers: Vec<Payer>,
-    charged_to: Nanos,
-    /// Nanoseconds that did not divide evenly; charged with the next step.
+    units: Vec<Unit>,
+    next: u64,
+    settled: Nanos,
+    /// Nanoseconds that did not divide evenly; divided with the next step.
     remainder: Nanos,
     busy: Nanos,
 }
 
 impl Meter {
     pub(super) fn with_depth(depth: usize) -> Self {
-        Self { payers: Vec::with_capacity(depth), ..Self::default() }
+        Self { units: Vec::with_capacity(depth), ..Self::default() }
     }
 
-    /// Requests in flight.
+    /// Units inside.
     pub(super) fn in_flight(&self) -> usize {
-        self.payers.len()
+        self.units.len()
     }
 
-    /// Time in which at least one request was in flight.
+    /// Time in which at least one unit was inside.
     pub(super) fn busy(&self) -> Nanos {
         self.busy
     }
 
-    /// Charges the time up to `now`.
-    pub(super) fn settle(&mut self, now: Nanos, charge: &mut dyn FnMut(Payer, Nanos)) {
-        let elapsed = now.saturating_sub(self.charged_to);
-        self.charged_to = self.charged_to.max(now);
-        let sharers = self.payers.len() as u64;
-        if sharers == 0 {
+    /// A unit goes to the disk.
+    pub(super) fn begin(&mut self, weight: Nanos, now: Nanos) -> UnitId {
+        self.settle(now);
+        let alone = self.units.is_empty();
+        self.units.iter_mut().for_each(|unit| unit.alone = false);
+        let id = UnitId(self.next);
+        self.next = self.next.wrapping_add(1);
+        let (weight, begun) = (weight.max(1), self.settled);
+        self.units.push(Unit { id, weight, share: 0, begun, alone });
+        id
+    }
+
+    /// A unit came back. `None` if it is not inside.
+    pub(super) fn end(&mut self, id: UnitId, now: Nanos) -> Option<Ended> {
+        self.settle(now);
+        let place = self.units.iter().position(|unit| unit.id == id)?;
+        let mut unit = self.units.swap_remove(place);
+        if self.units.is_empty() {
+            unit.share += std::mem::take(&mut self.remainder);
+        }
+        Some(Ended { share: unit.share, begun: unit.begun, alone: unit.alone })
+    }
+
+    /// Divides the time up to `now`.
+    fn settle(&mut self, now: Nanos) {
+        let elapsed = now.saturating_sub(self.settled);
+        self.settled = self.settled.max(now);
+        if self.units.is_empty() || elapsed == 0 {
             return;
         }
         self.busy += elapsed;
         let due = elapsed + self.remainder;
-        self.remainder = due % sharers;
-        for payer in &self.payers {
-            charge(*payer, due / sharers);
+        let total: u128 = self.units.iter().map(|unit| u128::from(unit.weight)).sum();
+        let mut rest = due;
+        for unit in &mut self.units {
+            let share = u128::from(due) * u128::from(unit.weight) / total;
+            // Not more than `due`.
+            let share = Nanos::try_from(share).unwrap_or(0);
+            unit.share += share;
+            rest -= share;
         }
-    }
-
-    /// A request goes to the disk. Settle first.
-    pub(super) fn begin(&mut self, payer: Payer) {
-        self.payers.push(payer);
-    }
-
-    /// A request came back. Settle first.
-    pub(super) fn end(&mut self, payer: Payer) {
-        if let Some(place) = self.payers.iter().position(|other| *other == payer) {
-            self.payers.swap_remove(place);
-        }
+        self.remainder = rest;
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn payer(id: u32) -> Payer {
-        Payer { client: ClientId(id), service: Service::Guaranteed }
-    }
-
-    #[test]
-    fn requests_that_overlap_share_the_time_and_an_idle_disk_costs_nobody() {
-        let mut meter = Meter::with_depth(2);
-        let mut paid = [0u64; 2];
-        let mut charge = |payer: Payer, cost| paid[payer.client.0 as usize] += cost;
-        meter.settle(1_000, &mut charge);
-        meter.begin(payer(0));
-        meter.settle(1_100, &mut charge);
-        meter.begin(payer(1));
-        meter.settle(1_300, &mut charge);
-        meter.end(payer(0));
-        meter.settle(1_350, &mut charge);
-        meter.end(payer(1));
-        meter.settle(9_000, &mut charge);
-        assert_eq!(paid, [200, 150]);
-        assert_eq!((meter.busy(), meter.in_flight()), (350, 0));
-    }
-
-    proptest! {
-        #[test]
-        fn charges_add_up_to_the_busy_time(steps in prop::collection::vec((0u64..1_000, 0u32..4), 1..200)) {
-            let mut meter = Meter::default();
-            let (mut now, mut paid) = (0, 0);
-            let mut inside = [false; 4];
-            for (pause, id) in steps {
-                now += pause;
-                meter.settle(now, &mut |_, cost| paid += cost);
-                let present = &mut inside[id as usize];
-                if *present { meter.end(payer(id)) } else { meter.begin(payer(id)) }
-                *present = !*present;
-            }
-            prop_assert!(paid <= meter.busy());
-            // What is not charged yet is the remainder of one division.
-            prop_assert!(meter.busy() - paid < 4);
-        }
-    }
-}
+#[path = "meter_tests.rs"]
+mod tests;

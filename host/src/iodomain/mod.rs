@@ -12,10 +12,13 @@
 //! | `peers.rs` | what the vhost-user peers say, whom the loop listens to |
 //! | `commands.rs` | attach, change, detach, snapshot |
 //! | `device.rs` | one tenant's device: vhost-user session, frontend, requests taken off its ring |
-//! | `disk.rs` | whose request goes to a disk; `meter.rs`: what it has cost |
+//! | `disk.rs` | whose request goes to a disk, and when; `work.rs`: what it asks of it; `meter.rs`: what it has cost |
+//! | `cutter.rs` | how long the parts of requests may be |
+//! | `gauge.rs`, `maxima.rs` | how long the units of a disk really take |
 //! | `link.rs` | whose packet goes to a link; `pacer.rs`: when the link is free; `backlog.rs`: which of a device's packets is next |
 //! | `populate.rs`, `background.rs` | guest memory made present, and unmapped, off the loop |
-//! | `audit.rs` | whose misses were the machine's |
+//! | `audit.rs` | whose misses were the machine's; `record.rs`: what was kept and what was not |
+//! | `verdict.rs` | why a contract is not kept |
 //! | `handle.rs` | what the rest of the host service holds |
 //!
 //! Neighbours: the service attaches and detaches devices; `moirai_devices` parses and does I/O;
@@ -27,19 +30,25 @@ mod audit;
 mod background;
 mod backlog;
 mod commands;
+mod cutter;
 mod device;
 mod disk;
 mod event_loop;
+mod gauge;
 mod handle;
 mod link;
+mod maxima;
 mod meter;
 mod pacer;
 mod peers;
 mod populate;
+mod record;
 mod requests;
 mod serve;
 mod snapshot;
 mod token;
+mod verdict;
+mod work;
 
 use std::io;
 use std::os::unix::net::UnixStream;
@@ -51,7 +60,9 @@ use moirai_scheduler::{Contract, Nanos, PolicyError};
 use crate::dispatcher::StallLog;
 
 pub use handle::IoDomain;
-pub use snapshot::{DeviceSnapshot, DiskSnapshot, DomainSnapshot, LinkSnapshot};
+pub use snapshot::{
+    DeviceSnapshot, DiskSnapshot, DomainSnapshot, Excuse, KindSnapshot, LinkSnapshot,
+};
 
 /// Names a device to its I/O domain. Never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -81,6 +92,11 @@ pub struct DiskSpec {
     pub name: String,
     /// Requests handed to the device at one time, at least 1.
     pub depth: usize,
+    /// The longest time of one request, as declared, in nanoseconds. Longer ones are cut, where somebody
+    /// is promised time.
+    pub max_unit: Nanos,
+    /// What admission counts as blocking, in nanoseconds: `max_unit`, or zero on an ideal machine.
+    pub blocking: Nanos,
     /// Name of the policy.
     pub policy: String,
 }
@@ -113,6 +129,9 @@ pub struct BlkSpec {
     pub queues: u16,
     /// What the tenant is promised of the disk's time.
     pub contract: Contract,
+    /// If the contract was written as a rate: the bandwidth of the disk by which it became a slice, in
+    /// bytes per second.
+    pub bandwidth: Option<u64>,
     /// The backend's end of the vhost-user connection.
     pub socket: UnixStream,
 }

@@ -1,97 +1,135 @@
 //! Serving disks: requests go from their devices to the disk, in the order of its scheduler, and back.
 //!
 //! What the scheduler decides about is a *part*: a request of a stripe set or of an image may go to
-//! several places at once, and each of these operations takes its place in the disk's depth and pays
-//! its share of the time. So a request of many parts is begun part by part, whenever its device is
-//! chosen.
-
-use std::collections::VecDeque;
+//! several places at once, and a long one is cut; each of these operations takes its place in the
+//! disk's window and pays its share of the time. So a request of many parts is begun part by part,
+//! whenever its device is chosen.
 
 use moirai_devices::backend::{Job, Step, Storage as _};
-use moirai_devices::blk::{Outcome, Request};
-use moirai_scheduler::Nanos;
+use moirai_devices::blk::Outcome;
+use moirai_scheduler::{Nanos, Pick};
 
 use super::DeviceId;
 use super::device::{Blk, Body, Device, Waiting};
+use super::disk::{Circumstances, Unit};
 use super::event_loop::EventLoop;
-use super::meter::Payer;
 use super::populate::OFFLOAD_BYTES;
 use super::token::Token;
+use super::work::Work;
 use crate::dispatcher::now;
+
+/// No stall is shorter.
+const STALL: Nanos = 5_000_000;
 
 /// A disk request in flight.
 pub(super) struct InFlight {
     device: DeviceId,
     disk: usize,
     queue: u16,
-    /// Who pays for its parts in the disk, one each; the first one also while it waits there for other
+    /// Its parts in the disk, by their number; the first one also while it waits there for other
     /// requests of its volume.
-    payers: VecDeque<Payer>,
+    units: Vec<(usize, Unit)>,
+    /// Parts that were allowed so far.
+    begun: usize,
     arrival: Nanos,
     job: Job,
     /// Whether it is among its device's unfinished requests.
     listed: bool,
 }
 
-/// What of a device is next.
-enum Next {
-    Request(Waiting<Request>),
-    Part(u32),
+/// A request or part whose device was picked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    /// It went to the disk.
+    Begun,
+    /// There was none.
+    Nothing,
+    /// The disk takes it later.
+    Waits,
 }
 
 impl EventLoop {
     /// Gives requests to a disk as long as it takes them and somebody may be served.
     pub(super) fn serve_disk(&mut self, place: usize) -> bool {
         let mut served = false;
-        let Some(disk) = self.disks.get_mut(place) else { return false };
         let mut now = now();
-        disk.settle(now);
-        while let Some(payer) = self.disks.get_mut(place).and_then(|disk| disk.pick(now)) {
-            served |= self.begin(place, payer, now);
+        while let Some(pick) = self.disks.get_mut(place).and_then(|disk| disk.pick(now)) {
+            match self.begin(place, &pick, now) {
+                Turn::Waits => break,
+                turn => served |= turn == Turn::Begun,
+            }
             let begin = now;
             now = crate::dispatcher::now();
-            self.book_cpu(DeviceId(payer.client.0), now.saturating_sub(begin));
+            self.book_cpu(DeviceId(pick.client.0), now.saturating_sub(begin));
         }
         served
     }
 
-    /// Begins a request of the device that was chosen, or one more part of one.
-    fn begin(&mut self, place: usize, payer: Payer, now: Nanos) -> bool {
-        let id = DeviceId(payer.client.0);
-        let next = self.blk(id).and_then(|blk| {
-            let part = blk.unfinished.pop_front().map(|part| Next::Part(part.unit));
-            part.or_else(|| {
-                let request = blk.waiting.pop_front()?;
-                blk.in_flight += 1;
-                Some(Next::Request(request))
-            })
-        });
+    /// Begins a request of the device that was picked, or one more part of one.
+    fn begin(&mut self, place: usize, pick: &Pick, now: Nanos) -> Turn {
+        let id = DeviceId(pick.client.0);
+        let Some(work) = self.next_work(id, place) else {
+            self.forget_unfinished(id);
+            self.announce_head(id, now);
+            return Turn::Nothing;
+        };
+        let Some(disk) = self.disks.get_mut(place) else { return Turn::Waits };
+        if !disk.takes(pick, work, now) {
+            return Turn::Waits;
+        }
+        let cuts = disk.cuts();
+        let unit = disk.begin(pick, work, now);
+        let next = self.blk(id).and_then(|blk| blk.unfinished.pop_front());
         let slot = match next {
-            None => None,
-            Some(Next::Part(slot)) => self.allow(slot, payer),
-            Some(Next::Request(Waiting { unit, queue, arrival })) => {
-                let payers = VecDeque::from([payer]);
-                let job = Job::paced(unit);
-                let disk = place;
-                let listed = false;
-                self.place(InFlight { device: id, disk, queue, payers, arrival, job, listed })
-            }
+            Some(part) => self.allow(part.unit, unit),
+            None => self.blk(id).and_then(|blk| blk.waiting.pop_front()).and_then(|request| {
+                let Waiting { unit: request, queue, arrival } = request;
+                if let Some(blk) = self.blk(id) {
+                    blk.in_flight += 1;
+                }
+                let (units, begun, listed) = (vec![(0, unit)], 1, false);
+                let job = Job::paced(request, cuts);
+                let (device, disk) = (id, place);
+                self.place(InFlight { device, disk, queue, units, begun, arrival, job, listed })
+            }),
         };
         if let Some(slot) = slot {
-            if let Some(disk) = self.disks.get_mut(place) {
-                disk.begin(payer);
-            }
             self.step(slot, None, now);
         }
         self.announce_head(id, now);
-        slot.is_some()
+        Turn::Begun
+    }
+
+    /// What the next unit of a device will ask of its disk.
+    fn next_work(&self, id: DeviceId, place: usize) -> Option<Work> {
+        let Some(Body::Blk(blk)) = self.devices.get(&id).map(|device| &device.body) else {
+            return None;
+        };
+        if let Some(part) = blk.unfinished.front() {
+            let in_flight = self.jobs.get(part.unit as usize)?.as_ref()?;
+            let (op, bytes) = in_flight.job.next()?;
+            return Some(Work::of(op, bytes, true));
+        }
+        let request = &blk.waiting.front()?.unit;
+        let work = Work::of(request.op, request.buffers.len_bytes(), blk.volume.is_plain());
+        Some(work.at_most(self.disks.get(place)?.cuts().of(request.op)))
+    }
+
+    /// The first of a device's unfinished requests has no part left to begin.
+    fn forget_unfinished(&mut self, id: DeviceId) {
+        let part = self.blk(id).and_then(|blk| blk.unfinished.pop_front());
+        let job = part.and_then(|part| self.jobs.get_mut(part.unit as usize)?.as_mut());
+        if let Some(in_flight) = job {
+            in_flight.listed = false;
+        }
     }
 
     /// Lets a job begin another part.
-    fn allow(&mut self, slot: u32, payer: Payer) -> Option<u32> {
+    fn allow(&mut self, slot: u32, unit: Unit) -> Option<u32> {
         let in_flight = self.jobs.get_mut(slot as usize)?.as_mut()?;
         in_flight.listed = false;
-        in_flight.payers.push_back(payer);
+        in_flight.units.push((in_flight.begun, unit));
+        in_flight.begun += 1;
         in_flight.job.allow();
         Some(slot)
     }
@@ -172,7 +210,7 @@ impl EventLoop {
     /// Takes note of where a job stands: which of its parts are still in the disk.
     fn settle(&mut self, slot: u32, mut in_flight: InFlight, step: Step, now: Nanos) {
         if let Step::Done(outcome) = step {
-            return self.end_request(in_flight, outcome, now);
+            return self.end_request(slot, in_flight, outcome, now);
         }
         self.retire(&mut in_flight, now);
         let (id, queue, arrival) = (in_flight.device, in_flight.queue, in_flight.arrival);
@@ -189,13 +227,30 @@ impl EventLoop {
 
     /// The parts that are over leave the disk.
     fn retire(&mut self, in_flight: &mut InFlight, now: Nanos) {
-        let Some(disk) = self.disks.get_mut(in_flight.disk) else { return };
-        let inside = in_flight.job.in_flight();
-        while in_flight.payers.len() > inside
-            && let Some(payer) = in_flight.payers.pop_front()
+        let InFlight { units, job, device, disk, .. } = in_flight;
+        units.retain(|(number, unit)| {
+            let over = job.is_over(*number);
+            if over {
+                self.leave(*disk, *device, job, *unit, now);
+            }
+            !over
+        });
+    }
+
+    /// A part leaves the disk.
+    fn leave(&mut self, place: usize, id: DeviceId, job: &Job, unit: Unit, now: Nanos) {
+        let Some(disk) = self.disks.get_mut(place) else { return };
+        let (hiccups, stalls) = (&self.hiccups, &self.stalls);
+        disk.end(unit, now, |begun| {
+            // The log is locked only where there may be something in it.
+            let stalled = || now.saturating_sub(begun) > STALL && stalls.overlaps(begun, now);
+            let undisturbed = !hiccups.since(begun) && !stalled();
+            Circumstances { plain: !job.is_detoured(), undisturbed }
+        });
+        if let Some(device) = self.devices.get_mut(&id)
+            && let Body::Blk(Blk { bandwidth: Some(_), .. }) = &device.body
         {
-            disk.settle(now);
-            disk.end(payer);
+            device.record.deliver(unit.payload_bytes(), disk.is_exhausted(id), now);
         }
     }
 
@@ -215,11 +270,12 @@ impl EventLoop {
         }
     }
 
-    fn end_request(&mut self, in_flight: InFlight, outcome: Outcome, now: Nanos) {
-        let InFlight { device, disk, queue, payers, arrival, job, .. } = in_flight;
-        if let Some(disk) = self.disks.get_mut(disk) {
-            disk.settle(now);
-            payers.into_iter().for_each(|payer| disk.end(payer));
+    fn end_request(&mut self, slot: u32, in_flight: InFlight, outcome: Outcome, now: Nanos) {
+        let InFlight { device, disk, queue, units, arrival, job, listed, .. } = in_flight;
+        units.into_iter().for_each(|(_, unit)| self.leave(disk, device, &job, unit, now));
+        // It has failed, and the rest of it was given up: its number will be another one's.
+        if listed && let Some(blk) = self.blk(device) {
+            blk.unfinished.retain(|part| part.unit != slot);
         }
         let Some(device) = self.devices.get_mut(&device) else { return };
         let begin = crate::dispatcher::now();

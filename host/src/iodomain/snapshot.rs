@@ -32,6 +32,37 @@ pub struct DiskSnapshot {
     pub busy_ns: Nanos,
     /// Requests in flight now.
     pub in_flight: usize,
+    /// The longest time of one unit, as declared.
+    pub max_unit_ns: Nanos,
+    /// What its units took in the last minute, but for one in a thousand; zero while nobody is
+    /// promised time on it.
+    pub measured_unit_ns: Nanos,
+    /// The same, kind by kind.
+    pub kinds: Vec<KindSnapshot>,
+}
+
+/// The units of one kind on a disk.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct KindSnapshot {
+    /// "read", "write", "flush", "discard" or "write-zeroes".
+    pub kind: &'static str,
+    /// Units that were measured or left out.
+    pub units: u64,
+    /// Of them: units during which the machine stood still.
+    pub left_out: u64,
+    /// What they took in the last minute, but for one in a thousand.
+    pub measured_ns: Nanos,
+}
+
+/// A miss that the machine caused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Excuse {
+    /// The deadline, on CLOCK_MONOTONIC.
+    pub at_ns: Nanos,
+    /// How late it was.
+    pub late_ns: Nanos,
+    /// How long the machine stood still.
+    pub hiccup_ns: Nanos,
 }
 
 /// One link.
@@ -64,10 +95,12 @@ pub struct DeviceSnapshot {
     pub guaranteed_ns: Nanos,
     /// Service taken from the slack.
     pub extra_ns: Nanos,
-    /// Periods in which it had work throughout and did not get its slice, outside stalls.
+    /// Promises that were not kept although the machine ran.
     pub misses: u64,
-    /// The same, but the machine stood still in that period.
+    /// Promises that were not kept, by no more than what the machine stood still can have caused.
     pub misses_in_stall: u64,
+    /// The last of those.
+    pub excused: Vec<Excuse>,
     /// Guarantee lost because whole periods passed in a stall.
     pub stall_loss_ns: Nanos,
     /// Requests or packets waiting for the scheduler.

@@ -309,6 +309,7 @@ fn attach(
                 volume: opened,
                 queues: volume.queues,
                 contract,
+                bandwidth: volume.bandwidth,
                 socket,
             };
             let id = domain.attach_blk(attached)?;

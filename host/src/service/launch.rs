@@ -288,6 +288,7 @@ impl Attached {
             volume: opened,
             queues: volume.queues,
             contract: volume.contract,
+            bandwidth: volume.bandwidth,
             socket: ours,
         })?;
         let device = Device { part: Part::Volume(index), group: disk.group.clone(), id };

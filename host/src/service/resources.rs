@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::link;
 use super::state::StateDir;
 use super::{ServiceError, link::LinkError};
-use crate::config::PolicyName;
 use crate::config::model::Config;
+use crate::config::{PolicyName, Profile};
 use crate::dispatcher::{Dispatcher, DispatcherSpec, NoiseFloor, NoiseProbe, StallLog};
 use crate::iodomain::{DiskSpec, GroupSpec, IoDomain, LinkSpec};
 
@@ -86,6 +86,11 @@ fn groups(
         groups.entry(&disk.group).or_default().0.push(DiskSpec {
             name: disk.name.clone(),
             depth: usize::try_from(disk.depth).unwrap_or(1),
+            max_unit: disk.max_unit,
+            blocking: match config.host.profile {
+                Profile::None => 0,
+                Profile::Default => disk.max_unit,
+            },
             policy: disk.policy.as_str().to_owned(),
         });
     }

@@ -57,7 +57,13 @@ pub(crate) fn image(name: &str) -> OwnedFd {
 
 /// An I/O domain with one disk and no link.
 pub(crate) fn domain_with_disk() -> IoDomain {
-    let disk = DiskSpec { name: "disk".into(), depth: 4, policy: "atropos".into() };
+    let disk = DiskSpec {
+        name: "disk".into(),
+        depth: 4,
+        max_unit: 1_000_000,
+        blocking: 1_000_000,
+        policy: "atropos".into(),
+    };
     let spec = GroupSpec {
         name: "test".into(),
         core: None,

@@ -31,6 +31,7 @@ fn a_guest_reads_its_volume_and_nobody_copies_the_payload() {
         volume: Volume::open(&path, true).unwrap(),
         queues: 1,
         contract: contract(10, 2),
+        bandwidth: None,
         socket: backend,
     };
     let id = domain.attach_blk(spec).unwrap();
@@ -139,6 +140,7 @@ fn a_film_is_streamed_without_a_copy_and_without_loss() {
         volume: Volume::open(&film, true).unwrap(),
         queues: 1,
         contract: contract(50, 10),
+        bandwidth: None,
         socket: backend,
     };
     domain.attach_blk(spec).unwrap();

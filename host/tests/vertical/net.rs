@@ -41,7 +41,13 @@ fn ip(words: &[&str]) {
 
 /// An I/O domain with one disk and one link.
 pub(crate) fn domain_with_link(namespace: &Namespace, rate_bps: u64, policy: &str) -> IoDomain {
-    let disk = DiskSpec { name: "disk".into(), depth: 4, policy: policy.into() };
+    let disk = DiskSpec {
+        name: "disk".into(),
+        depth: 4,
+        max_unit: 1_000_000,
+        blocking: 1_000_000,
+        policy: policy.into(),
+    };
     let link = LinkSpec {
         name: "link".into(),
         rate_bps,
