@@ -66,6 +66,8 @@ pub struct Ring {
     slots: Box<[Option<Slot>]>,
     free: Vec<u32>,
     offload_from: u64,
+    /// Something that the kernel's workers do waits to be submitted.
+    offloads: bool,
 }
 
 impl Ring {
@@ -76,7 +78,13 @@ impl Ring {
     pub fn new(capacity: u32) -> io::Result<Self> {
         let io = IoUring::builder().setup_clamp().dontfork().build(capacity.max(1))?;
         let slots = (0..capacity).map(|_| None).collect();
-        Ok(Self { io, slots, free: (0..capacity).rev().collect(), offload_from: u64::MAX })
+        Ok(Self {
+            io,
+            slots,
+            free: (0..capacity).rev().collect(),
+            offload_from: u64::MAX,
+            offloads: false,
+        })
     }
 
     /// From now on reads and writes of at least so many bytes go to the kernel's workers at once,
@@ -84,6 +92,13 @@ impl Ring {
     /// them in takes microseconds each, which the thread that owns the ring may not have.
     pub fn set_offload(&mut self, from_bytes: u64) {
         self.offload_from = from_bytes;
+    }
+
+    /// Whether the next `submit` hands something to the kernel's workers: threads of this process that
+    /// have class and priority of the thread that first needs them. Flushes, discards and zeroing always go
+    /// to them.
+    pub fn offloads(&self) -> bool {
+        self.offloads
     }
 
     /// Operations that were accepted and have not completed.
@@ -134,8 +149,9 @@ impl Ring {
         })
     }
 
-    fn worker_flags(&self, buffers: &Buffers) -> squeue::Flags {
+    fn worker_flags(&mut self, buffers: &Buffers) -> squeue::Flags {
         if buffers.len_bytes() >= self.offload_from {
+            self.offloads = true;
             squeue::Flags::ASYNC
         } else {
             squeue::Flags::empty()
@@ -147,6 +163,7 @@ impl Ring {
     /// # Errors
     /// [`RingFull`].
     pub fn fdatasync(&mut self, file: &Arc<File>, token: u64) -> Result<(), RingFull> {
+        self.offloads = true;
         self.start(token, Some(file), None, |fd, _, _| {
             opcode::Fsync::new(fd).flags(FsyncFlags::DATASYNC).build()
         })
@@ -169,6 +186,7 @@ impl Ring {
                 Deallocate::PunchHole => libc::FALLOC_FL_PUNCH_HOLE,
                 Deallocate::ZeroRange => libc::FALLOC_FL_ZERO_RANGE,
             };
+        self.offloads = true;
         self.start(token, Some(file), None, |fd, _, _| {
             opcode::Fallocate::new(fd, len_bytes).offset(offset).mode(mode).build()
         })
@@ -227,6 +245,7 @@ impl Ring {
     /// # Errors
     /// The kernel is out of memory for requests; try again after taking completions.
     pub fn submit(&mut self) -> io::Result<()> {
+        self.offloads = false;
         let queue = self.io.submission();
         if queue.is_empty() && !queue.cq_overflow() && !queue.taskrun() {
             return Ok(());
@@ -241,6 +260,7 @@ impl Ring {
     /// # Errors
     /// As [`Ring::submit`].
     pub fn submit_and_wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        self.offloads = false;
         match timeout {
             None => tolerate(self.io.submit_and_wait(1)),
             Some(Duration::ZERO) => self.submit(),

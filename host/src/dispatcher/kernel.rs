@@ -187,6 +187,14 @@ pub(crate) fn set_scheduler(tid: i32, policy: i32, priority: i32) -> io::Result<
     }))
 }
 
+/// Sets class and priority of the calling thread, and of the threads that it, or the kernel for it, makes
+/// from now on.
+pub(crate) fn set_scheduler_inherited(policy: i32, priority: i32) -> io::Result<()> {
+    let parameters = libc::sched_param { sched_priority: priority };
+    // SAFETY: the kernel reads one live sched_param.
+    check(i64::from(unsafe { libc::sched_setscheduler(0, policy, &raw const parameters) }))
+}
+
 /// CPU time of the calling thread.
 pub(crate) fn own_cpu_time() -> Nanos {
     nanos(rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime))

@@ -36,7 +36,7 @@ mod thread;
 mod vcpu;
 mod way;
 
-pub(crate) use kernel::{now, own_cpu_time, pin, set_scheduler};
+pub(crate) use kernel::{now, own_cpu_time, pin, set_scheduler, set_scheduler_inherited};
 
 use std::io;
 

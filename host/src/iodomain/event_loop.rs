@@ -16,13 +16,13 @@ use super::DeviceId;
 use super::audit::Hiccups;
 use super::device::{Body, Device};
 use super::disk::Disk;
-use super::handle::Command;
+use super::handle::{Command, PRIORITY};
 use super::link::Link;
 use super::populate::Presence;
 use super::requests::InFlight;
 use super::serve::announce;
 use super::token::Token;
-use crate::dispatcher::{StallLog, now};
+use crate::dispatcher::{StallLog, now, set_scheduler_inherited};
 use crate::mailbox::Inbox;
 
 /// How often the loop looks whether a guest's memory is present by now.
@@ -72,6 +72,7 @@ impl EventLoop {
             }
             let timeout =
                 if busy || polling || self.arm() { Some(Duration::ZERO) } else { self.rest(end) };
+            self.hand_to_workers();
             // The kernel being short of memory for an instant is no reason to stop serving.
             if let Err(error) = self.ring.submit_and_wait(timeout) {
                 tracing::warn!(group = %self.name, "io_uring: {error}");
@@ -83,6 +84,22 @@ impl EventLoop {
                 }
             }
         }
+    }
+
+    /// Submits what the kernel's workers will do: flushes, discards, what has to wait for pages. A
+    /// worker takes class and priority of this thread when it is made, and is to stand below it, but
+    /// above everything that serves no contract: a flush that waits for a share of the core keeps its
+    /// place in the disk for that long.
+    fn hand_to_workers(&mut self) {
+        if !self.ring.offloads() {
+            return;
+        }
+        // Without the right to real-time priority this thread would not have started.
+        let _ = set_scheduler_inherited(libc::SCHED_FIFO, PRIORITY - 1);
+        if let Err(error) = self.ring.submit() {
+            tracing::warn!(group = %self.name, "io_uring: {error}");
+        }
+        let _ = set_scheduler_inherited(libc::SCHED_FIFO, PRIORITY);
     }
 
     /// One pass over everything; true if there was something to do.

@@ -12,7 +12,7 @@ use super::disk::Disk;
 use super::event_loop::EventLoop;
 use super::link::Link;
 use super::{BlkSpec, DeviceId, DomainSnapshot, GroupSpec, IoDomainError, NetSpec, Peer};
-use crate::dispatcher::{pin, set_scheduler};
+use crate::dispatcher::{pin, set_scheduler_inherited};
 use crate::mailbox::{Mailbox, mailbox};
 
 /// How many devices an event loop serves at most.
@@ -59,7 +59,7 @@ impl IoDomain {
                 let ready = spec
                     .core
                     .map_or(Ok(()), |core| pin(0, core))
-                    .and_then(|()| set_scheduler(0, libc::SCHED_FIFO, PRIORITY))
+                    .and_then(|()| set_scheduler_inherited(libc::SCHED_FIFO, PRIORITY))
                     // Made by the thread that uses it: io_uring may be tied to its submitter.
                     .and_then(|()| Ring::new(RING_ENTRIES));
                 match ready {
