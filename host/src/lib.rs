@@ -8,6 +8,7 @@
 //! | [`api`], [`client`] | REST over a unix socket, both ends |
 //! | [`cli`] | the commands |
 //! | [`dispatcher`], [`iodomain`] | keep the promises about cores; about disks and links |
+//! | [`probe`] | what a disk takes for its units, before anything is promised
 //! | [`recorder`] | receivers that judge a stream |
 //! | [`image`] | makes what tenants boot |
 //! | [`demo`] | the promise, and what happens without it |
@@ -23,5 +24,6 @@ pub mod export;
 pub mod image;
 pub mod iodomain;
 mod mailbox;
+pub mod probe;
 pub mod recorder;
 pub mod service;

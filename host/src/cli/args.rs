@@ -65,6 +65,9 @@ pub enum Command {
     Demo(DemoArgs),
     /// Receive an RTP stream and judge it: loss, lateness, jitter
     Receive(ReceiveArgs),
+    /// Measure what a configuration has to say about the machine
+    #[command(subcommand)]
+    Probe(ProbeCommand),
     /// Make what tenants boot: Debian, or a library OS application
     #[command(subcommand)]
     Image(ImageCommand),
@@ -115,6 +118,30 @@ pub struct ReceiveArgs {
     pub address: std::net::SocketAddr,
     /// How long.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub seconds: u32,
+    /// How to report.
+    #[command(flatten)]
+    pub report: ReportArgs,
+}
+
+/// What can be measured.
+#[derive(Debug, Subcommand)]
+pub enum ProbeCommand {
+    /// Measure a disk: latencies, bandwidth, and the `max_unit` to declare. Writes only to a file of its
+    /// own in the disk's folder; a block device is only read
+    Disk(ProbeDiskArgs),
+}
+
+/// Arguments of `moirai probe disk`.
+#[derive(Debug, Args)]
+pub struct ProbeDiskArgs {
+    /// Name of the disk in the configuration.
+    pub name: String,
+    /// Configuration file.
+    #[arg(long, value_name = "FILE", default_value = "moirai.toml")]
+    pub config: PathBuf,
+    /// For how long.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=600))]
     pub seconds: u32,
     /// How to report.
     #[command(flatten)]

@@ -10,12 +10,13 @@
 //! | `console.rs` | `console` |
 //! | `top.rs`, `screen.rs` | `top` |
 //! | `plan.rs` | `plan` |
+//! | `probe.rs` | `probe` |
 //! | `simulate.rs`, `scenario.rs` | `simulate` |
 //! | `experiment.rs` | `demo`, `receive` |
 //! | `image.rs` | `image` |
 //! | `generate.rs` | `completions`, `man` |
 //!
-//! All but `host`, `plan`, `simulate`, `receive`, `image` and the generators talk to a host service through [`crate::client`].
+//! All but `host`, `plan`, `simulate`, `receive`, `probe`, `image` and the generators talk to a host service through [`crate::client`].
 
 mod args;
 mod change;
@@ -27,6 +28,7 @@ mod generate;
 mod host;
 mod image;
 mod plan;
+mod probe;
 mod scenario;
 mod screen;
 mod simulate;
@@ -122,6 +124,7 @@ pub fn run(cli: Cli) -> Status {
         Command::Simulate(args) => simulate::run(&args),
         Command::Demo(args) => experiment::demo(&args),
         Command::Receive(args) => experiment::receive(&args),
+        Command::Probe(command) => probe::run(socket, &command),
         Command::Image(command) => image::run(&command),
         Command::Completions { shell } => generate::completions(shell),
         Command::Man { directory } => generate::man(&directory),

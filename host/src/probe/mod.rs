@@ -1,0 +1,121 @@
+//! `moirai probe disk`: what a disk takes for its units, measured before anything is promised on it.
+//!
+//! | file | what it holds |
+//! | --- | --- |
+//! | `target.rs` | what is read and written: a file of our own without a name, or a block device, read only |
+//! | `bench.rs` | one run: units of one kind and size, so many at a time |
+//! | `report.rs` | the measures, and what follows for the configuration |
+//!
+//! Talks to no host service. Bounded in time and in bytes.
+
+mod bench;
+mod report;
+mod target;
+
+use std::io;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+pub use report::{Measure, ProbeReport};
+
+use bench::{Bench, Pattern, Run};
+use target::Target;
+
+const KIB: u64 = 1 << 10;
+/// Sizes of units, in bytes.
+const SIZES: [u64; 4] = [4 * KIB, 64 * KIB, 256 * KIB, 1024 * KIB];
+/// Bytes that one run moves at most.
+const RUN_BYTES: u64 = 512 << 20;
+
+/// Why a disk was not measured.
+#[derive(Debug, thiserror::Error)]
+pub enum ProbeError {
+    /// No file could be made, or it could not be opened.
+    #[error("cannot use {path}: {source}")]
+    Target {
+        /// The disk's path.
+        path: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A unit failed.
+    #[error("a {kind} of {bytes} bytes failed: {source}")]
+    Unit {
+        /// What it was.
+        kind: &'static str,
+        /// Its size.
+        bytes: u64,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// Measures the disk at `path`, a folder or a block device, with up to `depth` units at a time, for
+/// about `time`.
+///
+/// # Errors
+/// If no file can be made there, or a unit fails.
+pub fn probe(path: &Path, depth: u32, time: Duration) -> Result<ProbeReport, ProbeError> {
+    let target = Target::open(path).map_err(|source| {
+        let path = path.display().to_string();
+        ProbeError::Target { path, source }
+    })?;
+    let runs = runs(depth, target.is_writable());
+    let count = u32::try_from(runs.len()).unwrap_or(u32::MAX);
+    let mut bench = Bench::new(&target, depth).map_err(|source| {
+        let path = path.display().to_string();
+        ProbeError::Target { path, source }
+    })?;
+    let share = time / count.max(1);
+    let mut measures = Vec::new();
+    for run in runs {
+        let measure = bench.run(run, Instant::now() + share, RUN_BYTES);
+        measures.push(measure.map_err(|source| ProbeError::Unit {
+            kind: run.kind,
+            bytes: run.bytes,
+            source,
+        })?);
+    }
+    Ok(ProbeReport::new(path, target.is_direct(), measures))
+}
+
+/// What is measured: every kind, pattern and size, one at a time and as many as are configured.
+fn runs(depth: u32, writable: bool) -> Vec<Run> {
+    let mut runs = Vec::new();
+    let kinds: &[&'static str] = if writable { &["read", "write"] } else { &["read"] };
+    let depths: &[u32] = if depth > 1 { &[1, depth] } else { &[1] };
+    for &kind in kinds {
+        for pattern in [Pattern::Random, Pattern::Sequential] {
+            for bytes in SIZES {
+                runs.extend(depths.iter().map(|&depth| Run { kind, pattern, bytes, depth }));
+            }
+        }
+    }
+    if writable {
+        let (pattern, bytes, depth) = (Pattern::Random, 64 * KIB, 1);
+        runs.push(Run { kind: "flush", pattern, bytes, depth });
+    }
+    runs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_measured_and_left_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let report = probe(folder.path(), 2, Duration::from_millis(200)).unwrap();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        let kinds = |kind| report.measures.iter().filter(move |it| it.kind == kind).count();
+        assert_eq!((kinds("read"), kinds("write"), kinds("flush")), (16, 16, 1));
+        assert!(report.measures.iter().all(|it| it.count > 0 && it.p50_ns <= it.max_ns));
+        assert!(report.max_unit_ns > 0 && report.bandwidth > 0);
+    }
+
+    #[test]
+    fn a_path_that_is_no_disk_says_so() {
+        let error = probe(Path::new("/nonexistent"), 1, Duration::ZERO).unwrap_err();
+        assert!(error.to_string().starts_with("cannot use /nonexistent"), "{error}");
+    }
+}
