@@ -1,7 +1,7 @@
-//! How long the parts of requests may be, so that each costs at most the disk's largest unit.
+//! How long the parts of requests may be, so that each costs at most a given time.
 //!
-//! Kind by kind, a power of two: halved when two of the last few parts of that size took longer than the
-//! unit, doubled when many in a row would have had time for twice as much and a third more. One part
+//! Kind by kind, a power of two: halved when two of the last few parts of that size took longer,
+//! doubled when many in a row would have had time for twice as much and a third more. One part
 //! that was slow says nothing.
 
 use moirai_devices::backend::Cuts;
@@ -45,7 +45,7 @@ pub(super) struct Cutter {
 }
 
 impl Cutter {
-    /// For a disk whose largest unit takes so long.
+    /// For parts that take at most so long.
     pub(super) fn new(unit_max: Nanos) -> Self {
         let first = |limits: &Limits| Size { bytes: limits.first, good: 0, long: 0 };
         let (data, discard, write_zeroes) = (first(&DATA), first(&DISCARD), first(&ZEROES));
@@ -72,8 +72,8 @@ impl Cutter {
             Kind::WriteZeroes => (&mut self.write_zeroes, ZEROES),
             Kind::Flush => return,
         };
-        // Half a size says little about the whole, and what is longer was cut before.
-        if work.bytes <= size.bytes / 2 {
+        // Half a size says little about the whole, and what is longer was cut by another rule.
+        if work.bytes <= size.bytes / 2 || work.bytes > size.bytes {
             return;
         }
         if cost > unit_max {
@@ -85,7 +85,7 @@ impl Cutter {
             return;
         }
         let roomy = cost.saturating_mul(8) <= unit_max.saturating_mul(3);
-        size.good = if roomy && work.bytes >= size.bytes { size.good + 1 } else { size.good };
+        size.good = if roomy && work.bytes == size.bytes { size.good + 1 } else { size.good };
         if size.good >= GOOD {
             size.bytes = size.bytes.saturating_mul(2).min(limits.most);
             (size.good, size.long) = (0, 0);

@@ -5,9 +5,9 @@
 //! by its estimate when it goes and by its share of the disk's time when it is back.
 
 use moirai_devices::backend::Cuts;
-use moirai_scheduler::device::{CostModel, Kind, Window};
+use moirai_scheduler::device::{CostModel, Kind, SLACK_WINDOW, Window};
 use moirai_scheduler::{
-    Account, ClientId, Contract, Head, Mode, Nanos, Pick, Policy, PolicyError, Ticket,
+    Account, ClientId, Contract, Head, Mode, Nanos, Pick, Policy, PolicyError, Service, Ticket,
 };
 
 use super::cutter::Cutter;
@@ -44,7 +44,10 @@ pub(super) struct Disk {
     window: Window,
     model: CostModel,
     meter: Meter,
+    /// For parts that a slice pays for, and for parts of slack, which shall not be longer than what slack
+    /// may keep in the disk.
     cutter: Cutter,
+    slack_cutter: Cutter,
     pub(super) gauge: Gauge,
 }
 
@@ -70,6 +73,7 @@ impl Disk {
             model: CostModel::new(spec.max_unit),
             meter: Meter::with_depth(depth),
             cutter: Cutter::new(spec.max_unit),
+            slack_cutter: Cutter::new(spec.max_unit.min(SLACK_WINDOW)),
             gauge: Gauge::new(spec.max_unit, spec.blocking > 0),
         }
     }
@@ -88,9 +92,13 @@ impl Disk {
         self.keeps && self.promised > 0
     }
 
-    /// How long the parts of a request may be from now on.
-    pub(super) fn cuts(&self) -> Cuts {
-        if self.has_contracts() { self.cutter.cuts() } else { Cuts::NONE }
+    /// How long the parts of a request may be that is begun now.
+    pub(super) fn cuts(&self, service: Service) -> Cuts {
+        match service {
+            _ if !self.has_contracts() => Cuts::NONE,
+            Service::Guaranteed => self.cutter.cuts(),
+            Service::Extra => self.slack_cutter.cuts(),
+        }
     }
 
     /// Chooses whose unit is next, if the disk could take one. Ask [`Disk::takes`], then follow with
@@ -139,6 +147,7 @@ impl Disk {
         } else if how.plain && self.has_contracts() {
             self.gauge.note(work.kind, ended.share, now);
             self.cutter.note(work, ended.share);
+            self.slack_cutter.note(work, ended.share);
         }
         if how.undisturbed && how.plain && ended.alone {
             self.model.learn(work.kind, work.bytes, ended.share, now);

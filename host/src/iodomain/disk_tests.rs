@@ -34,7 +34,11 @@ struct Machine {
     now: Nanos,
     wire: Nanos,
     flush: Nanos,
+    /// Who asks again when: a guest needs that long to notice that it was answered.
+    thinking: Vec<(Nanos, usize)>,
 }
+
+const THINKS: Nanos = 20 * US;
 
 impl Machine {
     fn new(max_unit: Nanos, askers: &[(Asker, Contract)]) -> Self {
@@ -51,7 +55,15 @@ impl Machine {
         }
         disk.set_promised(askers.iter().filter(|(_, contract)| contract.slice() > 0).count());
         let askers = askers.iter().map(|(asker, _)| (*asker, Got::default())).collect();
-        Self { disk, askers, inside: Vec::new(), now: 0, wire: 0, flush: 50 * US }
+        Self {
+            disk,
+            askers,
+            inside: Vec::new(),
+            now: 0,
+            wire: 0,
+            flush: 50 * US,
+            thinking: Vec::new(),
+        }
     }
 
     fn run(&mut self, until: Nanos) {
@@ -62,7 +74,8 @@ impl Machine {
         while self.now < until {
             self.fill();
             let end = self.inside.iter().map(|it| it.3).min();
-            let next = self.disk.timeout(self.now).into_iter().chain(end).min();
+            let asks = self.thinking.iter().map(|it| it.0).min();
+            let next = self.disk.timeout(self.now).into_iter().chain(end).chain(asks).min();
             self.now = next.expect("somebody waits for ever").max(self.now + 1);
             while let Some(place) = self.inside.iter().position(|it| it.3 <= self.now) {
                 let (unit, asker, begun, end) = self.inside.swap_remove(place);
@@ -70,7 +83,11 @@ impl Machine {
                 let got = &mut self.askers[asker].1;
                 got.done += 1;
                 got.longest = got.longest.max(end - begun);
-                got.waiting += 1;
+                self.thinking.push((end + THINKS, asker));
+            }
+            while let Some(place) = self.thinking.iter().position(|it| it.0 <= self.now) {
+                let (_, asker) = self.thinking.swap_remove(place);
+                self.askers[asker].1.waiting += 1;
                 self.announce(asker);
             }
         }
@@ -81,7 +98,7 @@ impl Machine {
             let asker = pick.client.0 as usize;
             let Asker { kind, bytes, .. } = self.askers[asker].0;
             let work = Work { kind, bytes, plain: true }.at_most(match kind {
-                Kind::Read => self.disk.cuts().read,
+                Kind::Read => self.disk.cuts(pick.service).read,
                 _ => u64::MAX,
             });
             if !self.disk.takes(&pick, work, self.now) {
@@ -198,7 +215,11 @@ fn units_that_take_longer_than_declared_are_noticed_and_cut() {
     let read = (reader(4 << 20, 4), promised(100 * MS, 40 * MS));
     let mut machine = Machine::new(MS, &[read]);
     machine.run(SECOND);
-    assert!(machine.disk.cuts().read <= 1 << 20, "{:?}", machine.disk.cuts());
+    assert!(
+        machine.disk.cuts(Service::Guaranteed).read <= 1 << 20,
+        "{:?}",
+        machine.disk.cuts(Service::Guaranteed)
+    );
     assert_eq!(machine.disk.gauge.excess(machine.now), None, "parts fit");
     let flush = (Asker { kind: Kind::Flush, bytes: 0, depth: 1 }, best_effort());
     let mut machine = Machine::new(MS, &[read, flush]);

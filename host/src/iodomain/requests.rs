@@ -7,7 +7,7 @@
 
 use moirai_devices::backend::{Job, Step, Storage as _};
 use moirai_devices::blk::Outcome;
-use moirai_scheduler::{Nanos, Pick};
+use moirai_scheduler::{Nanos, Pick, Service};
 
 use super::DeviceId;
 use super::device::{Blk, Body, Device, Waiting};
@@ -68,7 +68,7 @@ impl EventLoop {
     /// Begins a request of the device that was picked, or one more part of one.
     fn begin(&mut self, place: usize, pick: &Pick, now: Nanos) -> Turn {
         let id = DeviceId(pick.client.0);
-        let Some(work) = self.next_work(id, place) else {
+        let Some(work) = self.next_work(id, place, pick.service) else {
             self.forget_unfinished(id);
             self.announce_head(id, now);
             return Turn::Nothing;
@@ -77,7 +77,7 @@ impl EventLoop {
         if !disk.takes(pick, work, now) {
             return Turn::Waits;
         }
-        let cuts = disk.cuts();
+        let cuts = disk.cuts(pick.service);
         let unit = disk.begin(pick, work, now);
         let next = self.blk(id).and_then(|blk| blk.unfinished.pop_front());
         let slot = match next {
@@ -101,7 +101,7 @@ impl EventLoop {
     }
 
     /// What the next unit of a device will ask of its disk.
-    fn next_work(&self, id: DeviceId, place: usize) -> Option<Work> {
+    fn next_work(&self, id: DeviceId, place: usize, service: Service) -> Option<Work> {
         let Some(Body::Blk(blk)) = self.devices.get(&id).map(|device| &device.body) else {
             return None;
         };
@@ -112,7 +112,7 @@ impl EventLoop {
         }
         let request = &blk.waiting.front()?.unit;
         let work = Work::of(request.op, request.buffers.len_bytes(), blk.volume.is_plain());
-        Some(work.at_most(self.disks.get(place)?.cuts().of(request.op)))
+        Some(work.at_most(self.disks.get(place)?.cuts(service).of(request.op)))
     }
 
     /// The first of a device's unfinished requests has no part left to begin.
