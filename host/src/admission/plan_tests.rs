@@ -46,7 +46,7 @@ fn the_default_profile_leaves_room_for_switches_requests_and_frames() {
     let text = "[[disk]]\nname = \"d\"\npath = \"/\"\n[[link]]\nname = \"l\"\nrate = \"10Mbit/s\"\n\
                 [[tenant]]\nname = \"a\"\nimage = \"i\"\n\
                 [tenant.cpu]\nperiod = \"10ms\"\nrate = \"95%\"\n\
-                [[tenant.disk]]\ndisk = \"d\"\nperiod = \"4ms\"\nslice = \"100us\"\n\
+                [[tenant.disk]]\ndisk = \"d\"\nperiod = \"2ms\"\nslice = \"100us\"\n\
                 [[tenant.net]]\nlink = \"l\"\nperiod = \"2ms\"\nrate = \"1Mbit/s\"\n";
     let refused = |text: &str| {
         let answer = planned(text);

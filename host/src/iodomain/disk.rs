@@ -16,6 +16,9 @@ use super::meter::{Meter, UnitId};
 use super::work::Work;
 use super::{DeviceId, DiskSpec};
 
+/// So many flushes that are longer than the largest unit are no accident.
+const LONG_FLUSHES: u32 = 2;
+
 /// A unit in the disk.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Unit {
@@ -49,6 +52,8 @@ pub(super) struct Disk {
     cutter: Cutter,
     slack_cutter: Cutter,
     pub(super) gauge: Gauge,
+    /// Flushes that took longer than the largest unit; see [`Disk::writes_through`].
+    long_flushes: u32,
 }
 
 /// How a unit was served, as far as that decides what is to be learned from it.
@@ -75,6 +80,7 @@ impl Disk {
             cutter: Cutter::new(spec.max_unit),
             slack_cutter: Cutter::new(spec.max_unit.min(SLACK_WINDOW)),
             gauge: Gauge::new(spec.max_unit, spec.blocking > 0),
+            long_flushes: 0,
         }
     }
 
@@ -99,6 +105,12 @@ impl Disk {
             Service::Guaranteed => self.cutter.cuts(),
             Service::Extra => self.slack_cutter.cuts(),
         }
+    }
+
+    /// Whether writes are to be on stable storage when they come back, so that a flush has nothing left to
+    /// do. A flush cannot be cut; where it has taken too long twice, it has had too much to do.
+    pub(super) fn writes_through(&self) -> bool {
+        self.has_contracts() && self.long_flushes >= LONG_FLUSHES
     }
 
     /// Chooses whose unit is next, if the disk could take one. Ask [`Disk::takes`], then follow with
@@ -148,6 +160,8 @@ impl Disk {
             self.gauge.note(work.kind, ended.share, now);
             self.cutter.note(work, ended.share);
             self.slack_cutter.note(work, ended.share);
+            let long = work.kind == Kind::Flush && ended.share > self.gauge.declared();
+            self.long_flushes = self.long_flushes.saturating_add(u32::from(long));
         }
         if how.undisturbed && how.plain && ended.alone {
             self.model.learn(work.kind, work.bytes, ended.share, now);

@@ -221,10 +221,12 @@ fn units_that_take_longer_than_declared_are_noticed_and_cut() {
         machine.disk.cuts(Service::Guaranteed)
     );
     assert_eq!(machine.disk.gauge.excess(machine.now), None, "parts fit");
+    assert!(!machine.disk.writes_through());
     let flush = (Asker { kind: Kind::Flush, bytes: 0, depth: 1 }, best_effort());
     let mut machine = Machine::new(MS, &[read, flush]);
     machine.flush = 4 * MS;
     machine.run(SECOND);
     let measured = machine.disk.gauge.excess(machine.now).unwrap();
     assert!((3 * MS..5 * MS).contains(&measured), "{measured}");
+    assert!(machine.disk.writes_through(), "so that flushes have less to do");
 }

@@ -6,7 +6,7 @@
 //! whenever its device is chosen.
 
 use moirai_devices::backend::{Job, Step, Storage as _};
-use moirai_devices::blk::Outcome;
+use moirai_devices::blk::{Op, Outcome};
 use moirai_scheduler::{Nanos, Pick, Service};
 
 use super::DeviceId;
@@ -77,15 +77,19 @@ impl EventLoop {
         if !disk.takes(pick, work, now) {
             return Turn::Waits;
         }
-        let cuts = disk.cuts(pick.service);
+        let (cuts, through) = (disk.cuts(pick.service), disk.writes_through());
         let unit = disk.begin(pick, work, now);
         let next = self.blk(id).and_then(|blk| blk.unfinished.pop_front());
         let slot = match next {
             Some(part) => self.allow(part.unit, unit),
             None => self.blk(id).and_then(|blk| blk.waiting.pop_front()).and_then(|request| {
-                let Waiting { unit: request, queue, arrival } = request;
+                let Waiting { unit: mut request, queue, arrival } = request;
                 if let Some(blk) = self.blk(id) {
                     blk.in_flight += 1;
+                    // What an image makes durable its worker does, tables and all.
+                    if let Op::Write { durable, .. } = &mut request.op {
+                        *durable |= through && blk.volume.is_plain();
+                    }
                 }
                 let (units, begun, listed) = (vec![(0, unit)], 1, false);
                 let job = Job::paced(request, cuts);
