@@ -36,6 +36,29 @@ fn rates_become_slices_and_defaults_are_filled_in() {
 }
 
 #[test]
+fn the_memory_of_who_has_a_guarantee_on_a_device_is_touched_unless_it_says_no() {
+    let touched = |text: &str| -> Vec<_> {
+        checked(text).tenants.iter().map(|tenant| tenant.prefault).collect()
+    };
+    let unsaid = GOOD.replace("prefault = true\n", "");
+    assert_eq!(touched(&unsaid), [true, false]);
+    assert_eq!(touched(&GOOD.replace("prefault = true", "prefault = false")), [false, false]);
+    let promises_nothing =
+        unsaid.replace("rate = \"20MB/s\"", "").replace("rate = \"20Mbit/s\"", "");
+    assert_eq!(touched(&promises_nothing), [false, false]);
+}
+
+#[test]
+fn only_a_rate_in_bytes_is_held_against_the_bandwidth() {
+    let bandwidth = |text: &str| {
+        let config = checked(text);
+        config.tenants.first().and_then(|it| it.volumes.first()).and_then(|it| it.bandwidth)
+    };
+    assert_eq!(bandwidth(GOOD), Some(400_000_000));
+    assert_eq!(bandwidth(&GOOD.replace("20MB/s", "5%")), None);
+}
+
+#[test]
 fn rates_are_rounded_up_to_whole_nanoseconds() {
     let text = GOOD.replace("20Mbit/s", "1bit/s");
     let slice = checked(&text).tenants.first().and_then(|t| t.nets.first()).map(|n| n.contract);

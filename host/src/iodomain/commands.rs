@@ -159,13 +159,16 @@ impl EventLoop {
         self.links.iter_mut().for_each(|link| link.policy().judge(now));
         self.audit(now);
         let verdicts: BTreeMap<_, _> = self.verdicts(now).into_iter().collect();
-        let disks = self.disks.iter_mut().map(|disk| DiskSnapshot {
-            name: disk.name.clone(),
-            busy_ns: disk.busy(),
-            in_flight: disk.in_flight(),
-            max_unit_ns: disk.gauge.declared(),
-            measured_unit_ns: disk.gauge.measured(now),
-            kinds: disk.gauge.report(now),
+        let disks = self.disks.iter_mut().map(|disk| {
+            let kinds = disk.gauge.report(now);
+            DiskSnapshot {
+                name: disk.name.clone(),
+                busy_ns: disk.busy(),
+                in_flight: disk.in_flight(),
+                max_unit_ns: disk.gauge.declared(),
+                measured_unit_ns: kinds.iter().map(|kind| kind.measured_ns).max().unwrap_or(0),
+                kinds,
+            }
         });
         let disks = disks.collect();
         let links = self.links.iter().map(|link| LinkSnapshot {
