@@ -1,17 +1,15 @@
 //! Whose packet goes to a link next. Owns the policy, the pacer and the TAP of one link; the packets
 //! themselves stay in their guests' memory.
 
-use std::collections::VecDeque;
-
 use moirai_devices::backend::Link as _;
 use moirai_devices::backend::tap::Tap;
 use moirai_devices::net::tx::TxPacket;
 use moirai_devices::net::{MacAddr, wire};
-use moirai_scheduler::{Account, ClientId, Head, Nanos, Pick, Policy, Ticket};
+use moirai_scheduler::{Account, ClientId, Head, Nanos, Pick, Policy};
 
 use super::DeviceId;
 use super::disk::announce;
-use super::pacer::Pacer;
+use super::wire::Wire;
 
 /// Room for the largest packet a TAP can give: vnet header, jumbo frame.
 const RECEIVE_BYTES: usize = 65_562 + 12;
@@ -20,10 +18,7 @@ const RECEIVE_BYTES: usize = 65_562 + 12;
 pub(super) struct Link {
     pub(super) name: String,
     pub(super) mtu: u16,
-    policy: Box<dyn Policy>,
-    pacer: Pacer,
-    /// What was sent and has not left the wire: whose, its time there, its end.
-    on_wire: VecDeque<(Ticket, Nanos, Nanos)>,
+    wire: Wire,
     tap: Tap,
     addresses: Vec<(MacAddr, DeviceId)>,
     pub(super) buffer: Vec<u8>,
@@ -39,19 +34,14 @@ impl Link {
         name: String,
         rate_bps: u64,
         mtu: u16,
-        mut policy: Box<dyn Policy>,
+        policy: Box<dyn Policy>,
         tap: Tap,
     ) -> Self {
-        let pacer = Pacer::new(rate_bps);
-        // Whoever wakes may have to wait for one packet of somebody else.
         let largest = wire::largest_packet(mtu, tap.offload().segments());
-        policy.set_blocking(pacer.wire_time(largest));
         Self {
             name,
             mtu,
-            policy,
-            pacer,
-            on_wire: VecDeque::new(),
+            wire: Wire::new(rate_bps, largest, policy),
             tap,
             addresses: Vec::new(),
             buffer: vec![0; RECEIVE_BYTES],
@@ -63,7 +53,7 @@ impl Link {
     }
 
     pub(super) fn policy(&mut self) -> &mut dyn Policy {
-        self.policy.as_mut()
+        self.wire.policy()
     }
 
     pub(super) fn tap(&self) -> &Tap {
@@ -72,32 +62,24 @@ impl Link {
 
     /// Chooses whose packet is next, if the wire is free.
     pub(super) fn pick(&mut self, now: Nanos) -> Option<Pick> {
-        self.settle(now);
-        if self.pacer.is_free(now) { self.policy.pick(now) } else { None }
+        self.wire.pick(now)
     }
 
-    /// Tells the scheduler about the packets that have left the wire by `now`, as of when they left.
+    /// Notes which packets have left the wire; see [`Wire::settle`].
     pub(super) fn settle(&mut self, now: Nanos) {
-        while let Some(&(ticket, wire_time, end)) = self.on_wire.front()
-            && end <= now
-        {
-            self.on_wire.pop_front();
-            self.policy.complete(ticket, wire_time, end);
-        }
+        self.wire.settle(now);
     }
 
     /// Sends the packet that was picked. Its slice pays for its time on the wire now; whether it was
     /// late shows when it has left.
     pub(super) fn send(&mut self, pick: Pick, packet: &TxPacket, now: Nanos) {
-        let wire_time = self.pacer.wire_time(packet.wire_bytes());
+        let wire_time = self.wire_time(packet);
         match self.tap.send(packet) {
             Ok(true) => self.sent += 1,
             // Like any wire, the link drops what it cannot carry; the time is used all the same.
             Ok(false) | Err(_) => self.refused += 1,
         }
-        self.pacer.send(now, wire_time);
-        let ticket = self.policy.hand_out(&pick, wire_time, now);
-        self.on_wire.push_back((ticket, wire_time, self.pacer.free_at()));
+        self.wire.send(&pick, wire_time, now);
     }
 
     /// Takes the next packet that came in into `buffer`; its length.
@@ -108,22 +90,22 @@ impl Link {
     }
 
     pub(super) fn wire_time(&self, packet: &TxPacket) -> Nanos {
-        self.pacer.wire_time(packet.wire_bytes())
+        self.wire.pacer().wire_time(packet.wire_bytes())
     }
 
     /// A device's first waiting packet is this one now, or there is none.
     pub(super) fn head(&mut self, device: DeviceId, head: Option<Head>, now: Nanos) {
-        announce(self.policy.as_mut(), device, head, now);
+        announce(self.wire.policy(), device, head, now);
     }
 
     /// When to pick again although nothing happens; `backlog`: somebody has a packet waiting. A
     /// wire that is busy is asked again even without a backlog, because its queues are polled and
     /// not armed until it is free.
     pub(super) fn timeout(&self, backlog: bool, now: Nanos) -> Option<Nanos> {
-        if !self.pacer.is_free(now) {
-            Some(self.pacer.free_at())
+        if !self.wire.pacer().is_free(now) {
+            Some(self.wire.pacer().free_at())
         } else if backlog {
-            self.policy.timeout(now)
+            self.wire.known().timeout(now)
         } else {
             None
         }
@@ -131,15 +113,15 @@ impl Link {
 
     /// Whether a packet could be sent at once.
     pub(super) fn is_free(&self, now: Nanos) -> bool {
-        self.pacer.is_free(now)
+        self.wire.pacer().is_free(now)
     }
 
     pub(super) fn account(&self, device: DeviceId) -> Account {
-        self.policy.account(ClientId(device.0)).unwrap_or_default()
+        self.wire.known().account(ClientId(device.0)).unwrap_or_default()
     }
 
     pub(super) fn busy(&self) -> Nanos {
-        self.pacer.busy()
+        self.wire.pacer().busy()
     }
 
     /// Whose address this is.

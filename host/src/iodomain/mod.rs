@@ -15,7 +15,7 @@
 //! | `disk.rs` | whose request goes to a disk, and when; `work.rs`: what it asks of it; `meter.rs`: what it has cost |
 //! | `cutter.rs` | how long the parts of requests may be |
 //! | `gauge.rs`, `maxima.rs` | how long the units of a disk really take |
-//! | `link.rs` | whose packet goes to a link; `pacer.rs`: when the link is free; `backlog.rs`: which of a device's packets is next |
+//! | `link.rs` | whose packet goes to a link; `wire.rs`: what it pays; `pacer.rs`: when the link is free; `backlog.rs`: which of a device's packets is next |
 //! | `populate.rs`, `background.rs` | guest memory made present, and unmapped, off the loop |
 //! | `audit.rs` | whose misses were the machine's; `record.rs`: what was kept and what was not |
 //! | `verdict.rs` | why a contract is not kept |
@@ -48,6 +48,7 @@ mod serve;
 mod snapshot;
 mod token;
 mod verdict;
+mod wire;
 mod work;
 
 use std::io;
