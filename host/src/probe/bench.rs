@@ -14,6 +14,9 @@ use super::target::Target;
 /// Longer than any unit takes that is worth waiting for.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Longest time that is told apart, in nanoseconds.
+const LONGEST: u64 = 60_000_000_000;
+
 /// Where units lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pattern {
@@ -52,7 +55,8 @@ impl<'a> Bench<'a> {
 
     /// Does units until `end`, or until so many bytes have been moved; at least one for each place.
     pub(super) fn run(&mut self, run: Run, end: Instant, most_bytes: u64) -> io::Result<Measure> {
-        let mut times = Histogram::<u64>::new(3).map_err(io::Error::other)?;
+        let mut times =
+            Histogram::<u64>::new_with_bounds(1, LONGEST, 3).map_err(io::Error::other)?;
         let begun = Instant::now();
         let (mut moved, mut count) = (0_u64, 0_u64);
         let mut since = vec![begun; self.memory.len()];

@@ -110,6 +110,11 @@ mod tests {
         let kinds = |kind| report.measures.iter().filter(move |it| it.kind == kind).count();
         assert_eq!((kinds("read"), kinds("write"), kinds("flush")), (16, 16, 1));
         assert!(report.measures.iter().all(|it| it.count > 0 && it.p50_ns <= it.max_ns));
+        let slower = |bytes| {
+            let mut measures = report.measures.iter();
+            measures.find(|it| it.kind == "write" && it.bytes == bytes).map(|it| it.max_ns)
+        };
+        assert!(slower(4 * KIB) > Some(1_000), "no system call takes less than a microsecond");
         assert!(report.max_unit_ns > 0 && report.bandwidth > 0);
     }
 
