@@ -117,7 +117,7 @@ const HEADS: [&str; COLUMNS] = [
 const RESOURCE_HEADS: [&str; 6] =
     ["RESOURCE", "USED", "IDLE", "SWITCHES", "DECISIONS", "FAIRNESS OF SLACK"];
 /// Names are set to the left, numbers to the right.
-const WIDTHS: [usize; COLUMNS] = [20, 11, 11, 9, 9, 17, 9, 12, 12, 12, 11];
+const WIDTHS: [usize; COLUMNS] = [20, 11, 11, 9, 9, 9, 9, 12, 12, 12, 11];
 const NAMES: usize = 1;
 
 impl fmt::Display for Table<'_> {
