@@ -18,6 +18,7 @@ pub mod contract;
 pub mod device;
 pub mod drr;
 pub mod edf_channel;
+pub mod excuse;
 pub mod fifo;
 mod heap;
 mod names;

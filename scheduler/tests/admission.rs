@@ -218,3 +218,15 @@ fn a_deadline_at_which_all_there_is_suffices_is_not_shown_as_an_overload() {
     let violation = check(&plain(WHOLE_PPM), &[ten, twelve]).unwrap_err();
     assert!(violation.demand > violation.supply, "{violation:?}");
 }
+
+#[test]
+fn a_whole_slice_by_a_later_deadline_is_offered_where_it_fits() {
+    let resource = plain(WHOLE_PPM);
+    let admitted = [contract(20_000, 6_000, 6_000)];
+    let refusal = admit(&resource, &admitted, &contract(40_000, 4_000, 8_000)).unwrap_err();
+    let slice = |contract: Option<Contract>| contract.map(|it| (it.slice(), it.deadline()));
+    assert_eq!(slice(refusal.nearest), Some((2_000, 8_000)));
+    assert_eq!(slice(refusal.later), Some((4_000, 10_000)));
+    let refusal = admit(&resource, &admitted, &contract(40_000, 35_000, 40_000)).unwrap_err();
+    assert_eq!(refusal.later, None, "it has no later deadline");
+}

@@ -218,3 +218,43 @@ fn the_tests_rank_as_measured_exact_then_sorted_then_density_then_frozen() {
     assert!(mean[0] >= mean[1] && mean[1] > mean[2] && mean[1] > mean[3], "{mean:?}");
     println!("admitted until the first refusal, ppm: exact, D_order, density, frozen: {mean:?}");
 }
+
+/// Whether channels keep every deadline when the link sends whole packets, earliest deadline first: each job is
+/// added up, with the largest packet of a later deadline in front.
+fn packets_fit(channels: &[Channel], best_effort: Nanos) -> bool {
+    let horizon = 4 * channels.iter().map(|it| it.interval).max().unwrap_or(0);
+    let deadlines = channels.iter().flat_map(|it| {
+        (0..).map(move |k| it.deadline + k * it.interval).take_while(move |&time| time <= horizon)
+    });
+    deadlines.into_iter().all(|time| {
+        let jobs = |it: &Channel| match time.checked_sub(it.deadline) {
+            Some(rest) => (rest / it.interval + 1) * it.message,
+            None => 0,
+        };
+        let later = channels.iter().filter(|it| it.deadline > time).map(|it| it.packet);
+        channels.iter().map(jobs).sum::<Nanos>() + later.fold(best_effort, Nanos::max) <= time
+    })
+}
+
+#[test]
+fn what_d_order_accepts_is_feasible() {
+    let mut random = Random::new(11);
+    let mut accepted = 0;
+    for _ in 0..4_000 {
+        let best_effort = random.within(0, 20);
+        let order = if random.one_in(2) { Order::Resorted } else { Order::Frozen };
+        let mut channels = DOrder::new(order, best_effort);
+        for _ in 0..random.within(2, 6) {
+            let interval = random.within(40, 400);
+            let message = random.within(2, 60);
+            let deadline = random.within(message, interval.max(message));
+            let packet = random.within(1, message);
+            let channel = Channel { message, packet, interval, deadline };
+            let _ = channels.admit(channel);
+        }
+        accepted += usize::from(channels.channels().len() > 1);
+        let all = channels.channels();
+        assert!(packets_fit(all, best_effort), "{best_effort} {all:?}");
+    }
+    assert!(accepted > 2_000, "{accepted}");
+}

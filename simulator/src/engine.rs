@@ -7,8 +7,10 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
+use moirai_scheduler::admission::{WHOLE_PPM, reserved_ppm};
+use moirai_scheduler::excuse::{Outage, excuse};
 use moirai_scheduler::{
-    ClientId, Head, Nanos, Policy, Service, Ticket, UnknownPolicy, policy_by_name,
+    ClientId, Contract, Head, Miss, Nanos, Policy, Service, Ticket, UnknownPolicy, policy_by_name,
 };
 
 use crate::meter::Meter;
@@ -49,13 +51,13 @@ pub(crate) struct Client {
     pub(crate) awake: bool,
     pub(crate) in_flight: u32,
     weight: Option<u32>,
-    promised: bool,
+    contract: Contract,
 }
 
 impl Client {
     /// Whether its contract has a slice.
     pub(crate) fn is_promised(&self) -> bool {
-        self.promised
+        self.contract.slice() > 0
     }
 }
 
@@ -70,7 +72,7 @@ pub(crate) struct Engine<'a> {
     pub(crate) decisions: u64,
     pub(crate) idle: Nanos,
     pub(crate) overhead: Nanos,
-    stalled: Nanos,
+    stalls: Vec<Outage>,
     index: usize,
     segments: Vec<Segment>,
     segments_max: usize,
@@ -85,6 +87,7 @@ impl Engine<'_> {
     /// Lets all sources fire whose time has come. Returns for how long the machine stood still.
     pub(crate) fn deliver(&mut self) -> Nanos {
         let mut stalled = 0;
+        self.excuse_misses();
         while let Some(&Reverse((time, index))) = self.calendar.peek()
             && time <= self.now
         {
@@ -92,8 +95,8 @@ impl Engine<'_> {
             let client = &mut self.clients[index];
             if let Some(length) = client.source.stall() {
                 let length = length.min(self.end.saturating_sub(self.now));
+                self.stalls.push(Outage { begin: self.now, end: self.now + length });
                 self.now += length;
-                self.stalled += length;
                 stalled += length;
             }
             let next = client.source.fire(time);
@@ -198,6 +201,36 @@ impl Engine<'_> {
         self.now = next.clamp(self.now + 1, self.end.max(self.now + 1));
     }
 
+    /// Which misses stalls can have caused. Taken as they come: a policy remembers some hundred.
+    fn excuse_misses(&mut self) {
+        let mut misses: Vec<Miss> = Vec::new();
+        self.policy.take_misses(&mut |miss| misses.push(miss));
+        if self.stalls.is_empty() {
+            return;
+        }
+        for miss in misses {
+            let index = self.index_of(miss.client);
+            let others = self.clients.iter().filter(|client| client.id != miss.client);
+            let others: Vec<_> = others.map(|client| client.contract).collect();
+            let spare = WHOLE_PPM.saturating_sub(reserved_ppm(&others));
+            if excuse(&miss, &self.stalls, spare).is_some() {
+                self.clients[index].meter.misses_in_stall += 1;
+            }
+        }
+    }
+
+    /// The end has come: what is not done, not served, not judged is told.
+    fn close(&mut self) {
+        self.policy.judge(self.end);
+        self.excuse_misses();
+        for client in &mut self.clients {
+            client.meter.ends(self.end);
+            for job in client.source.undone() {
+                client.meter.not_done(job.arrival, job.due, self.end);
+            }
+        }
+    }
+
     fn report(&self) -> ResourceReport {
         let served: Nanos = self.clients.iter().map(|client| client.meter.total()).sum();
         let always = |client: &&Client| {
@@ -213,7 +246,7 @@ impl Engine<'_> {
             decisions: self.decisions,
             idle_ns: self.idle,
             overhead_ns: self.overhead,
-            stalled_ns: self.stalled,
+            stalled_ns: self.stalls.iter().map(|stall| stall.end - stall.begin).sum(),
             utilisation_ppm: u64::try_from(ppm).unwrap_or(u64::MAX),
             jain: jain(&shares),
         }
@@ -260,7 +293,7 @@ pub fn run_policy(
             Kind::Cpu => cpu::run(&mut engine),
             Kind::Disk | Kind::Link => units::run(&mut engine),
         }
-        engine.policy.judge(duration);
+        engine.close();
         let part = engine.report();
         report.decisions += part.decisions;
         report.idle_ns += part.idle_ns;
@@ -328,7 +361,7 @@ fn prepare<'a>(
                 awake: false,
                 in_flight: 0,
                 weight: used.contract.extra().map(std::num::NonZeroU32::get),
-                promised: used.contract.slice() > 0,
+                contract: used.contract,
             });
         }
     }
@@ -346,7 +379,7 @@ fn prepare<'a>(
         decisions: 0,
         idle: 0,
         overhead: 0,
-        stalled: 0,
+        stalls: Vec::new(),
         index,
         segments: Vec::new(),
         segments_max: scenario.segments,

@@ -28,6 +28,10 @@ pub(crate) struct Meter {
     wanting_since: Option<Nanos>,
     wanting: Nanos,
     jobs: u64,
+    /// Misses that a stall can have caused.
+    pub(crate) misses_in_stall: u64,
+    undone: u64,
+    oldest_undone: Nanos,
 }
 
 fn histogram() -> Histogram<u64> {
@@ -50,6 +54,9 @@ impl Meter {
             wanting_since: None,
             wanting: 0,
             jobs: 0,
+            misses_in_stall: 0,
+            undone: 0,
+            oldest_undone: 0,
         }
     }
 
@@ -88,6 +95,23 @@ impl Meter {
             let late = now.saturating_sub(due);
             self.max_lateness = self.max_lateness.max(late);
             self.lateness.saturating_record(late);
+        }
+    }
+
+    /// The simulation ends with this job undone, which arrived then and was due then.
+    pub(crate) fn not_done(&mut self, arrival: Nanos, due: Option<Nanos>, end: Nanos) {
+        self.undone += 1;
+        self.oldest_undone = self.oldest_undone.max(end.saturating_sub(arrival));
+        if let Some(due) = due.filter(|due| *due < end) {
+            self.lateness.saturating_record(end - due);
+            self.max_lateness = self.max_lateness.max(end - due);
+        }
+    }
+
+    /// The simulation ends; who woke and was not served has waited until now.
+    pub(crate) fn ends(&mut self, now: Nanos) {
+        if let Some(woke) = self.woke.take() {
+            self.wake.saturating_record(now.saturating_sub(woke));
         }
     }
 
@@ -131,12 +155,15 @@ impl Meter {
         Usage {
             guaranteed_ns: self.guaranteed,
             extra_ns: self.extra,
-            misses: account.misses,
+            misses: account.misses.saturating_sub(self.misses_in_stall),
+            misses_in_stall: self.misses_in_stall,
             max_lateness_ns: self.max_lateness,
             max_blackout_ns: self.blackout.max(dark),
             wake_p99_ns: if self.wake.is_empty() { 0 } else { self.wake.value_at_quantile(0.99) },
             stall_loss_ns: account.stall_loss,
             jobs: self.jobs,
+            undone: self.undone,
+            oldest_undone_ns: self.oldest_undone,
             dropped,
             wake: buckets(&self.wake),
             lateness: buckets(&self.lateness),

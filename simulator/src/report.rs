@@ -30,19 +30,26 @@ pub struct Usage {
     pub guaranteed_ns: Nanos,
     /// Service from the slack.
     pub extra_ns: Nanos,
-    /// Slices that were wanted all the time and not given by their deadline.
+    /// Promises that were not kept: what was left of a slice at a wake-up or a refill, wanted until its deadline and
+    /// not given by then; a unit of it that came back late. Without those that stalls can have caused.
     pub misses: u64,
-    /// By how much a job of a periodic load was late at most; jobs larger than the slice have no
-    /// deadline.
+    /// The others.
+    pub misses_in_stall: u64,
+    /// By how much a job of a periodic load was late at most, also one that is not done; jobs larger than the
+    /// slice have no deadline.
     pub max_lateness_ns: Nanos,
     /// The longest time that the tenant wanted service and got none.
     pub max_blackout_ns: Nanos,
-    /// From having work to getting service, 99th percentile.
+    /// From having work to getting service, 99th percentile; who was never served has waited until the end.
     pub wake_p99_ns: Nanos,
     /// Guaranteed service that stalls of the host destroyed.
     pub stall_loss_ns: Nanos,
     /// Jobs done.
     pub jobs: u64,
+    /// Jobs that were not done at the end.
+    pub undone: u64,
+    /// How long the oldest of them has waited by then.
+    pub oldest_undone_ns: Nanos,
     /// Jobs that found the queue full.
     pub dropped: u64,
     /// Wake-up latencies.
@@ -137,6 +144,9 @@ impl Usage {
         self.guaranteed_ns += other.guaranteed_ns;
         self.extra_ns += other.extra_ns;
         self.misses += other.misses;
+        self.misses_in_stall += other.misses_in_stall;
+        self.undone += other.undone;
+        self.oldest_undone_ns = self.oldest_undone_ns.max(other.oldest_undone_ns);
         self.max_lateness_ns = self.max_lateness_ns.max(other.max_lateness_ns);
         self.max_blackout_ns = self.max_blackout_ns.max(other.max_blackout_ns);
         self.wake_p99_ns = self.wake_p99_ns.max(other.wake_p99_ns);

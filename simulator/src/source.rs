@@ -34,6 +34,8 @@ pub(crate) struct Job {
     pub(crate) position: u64,
     /// When it should be done, where that can be said.
     pub(crate) due: Option<Nanos>,
+    /// It is one of a source that always has more; nobody waits for it to be done.
+    pub(crate) endless: bool,
 }
 
 /// The source of one client's work.
@@ -153,6 +155,16 @@ impl Source {
         self.queue.pop_front()
     }
 
+    /// A unit that was in the device when the simulation ended is not done.
+    pub(crate) fn restore(&mut self, job: Job) {
+        self.queue.push_front(job);
+    }
+
+    /// The jobs that are not done.
+    pub(crate) fn undone(&self) -> impl Iterator<Item = &Job> {
+        self.queue.iter().filter(|job| !job.endless)
+    }
+
     /// Work and pause of sources that do one thing at a time.
     fn cycle(&self) -> (Nanos, Nanos) {
         let slice = self.contract.slice().max(1);
@@ -185,7 +197,14 @@ impl Source {
             _ => (self.unit, self.unit),
         };
         let left = if self.preemptible { ENDLESS } else { unit.clamp(COST_MIN, self.unit) };
-        Job { arrival: now, left, announced, position: self.random.draw() >> 24, due: None }
+        Job {
+            arrival: now,
+            left,
+            announced,
+            position: self.random.draw() >> 24,
+            due: None,
+            endless: true,
+        }
     }
 
     fn after(&mut self, mean: Nanos) -> Nanos {
@@ -209,7 +228,8 @@ impl Source {
             rest -= left;
             let due = due.filter(|_| rest == 0);
             let position = self.random.draw() >> 24;
-            self.queue.push_back(Job { arrival, left, announced: left, position, due });
+            let endless = false;
+            self.queue.push_back(Job { arrival, left, announced: left, position, due, endless });
         }
         true
     }

@@ -70,6 +70,9 @@ pub(crate) fn run(engine: &mut Engine<'_>) {
         // A machine that stands still does not serve either.
         since += engine.deliver();
         if engine.now >= engine.end {
+            for Unit { client, job, .. } in device.inside.into_iter().rev() {
+                engine.clients[client].source.restore(job);
+            }
             return;
         }
         let waits = fill(engine, &mut device, &mut since);

@@ -52,7 +52,7 @@ pub struct Due {
 impl Explanation {
     /// Takes the demand of the refused claim of `tenant` apart.
     pub(super) fn of(tenant: &str, refusal: &Refusal) -> Self {
-        let Violation { time, demand, supply } = refusal.refusal.violation;
+        let Violation { time, demand, supply, .. } = refusal.refusal.violation;
         let own = (tenant.to_owned(), refusal.refusal.requested);
         let all = refusal.beside.iter().chain(std::iter::once(&own));
         let due: Vec<_> =
@@ -148,7 +148,7 @@ fn chart(holding: &Holding<'_>, refused: &[(&str, &Refusal)]) -> Option<(String,
     let longest = contracts.iter().map(Contract::period).max().unwrap_or(0);
     let until = longest.saturating_mul(2).max(violation.map_or(0, |violation| violation.time));
     let mut curve = Set::new(holding.resource, contracts).curve(until, POINTS_MAX);
-    if let Some(Violation { time, demand, supply }) = violation
+    if let Some(Violation { time, demand, supply, .. }) = violation
         && curve.last().is_none_or(|last| last.time < time)
     {
         curve.push(Point { time, demand, supply });

@@ -204,6 +204,7 @@ impl Refusal {
             requested: per_second(&self.refusal.requested),
             available: ns_per_s(self.refusal.available_ppm),
             nearest: self.refusal.nearest.as_ref().map(ContractReport::of),
+            later: self.refusal.later.as_ref().map(ContractReport::of),
             reason: self.refusal.violation.to_string(),
             explain: None,
         }

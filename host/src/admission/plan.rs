@@ -45,6 +45,9 @@ pub struct RefusalReport {
     pub available: u64,
     /// The nearest contract that fits.
     pub nearest: Option<ContractReport>,
+    /// The whole slice by a later deadline, if that fits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub later: Option<ContractReport>,
     /// Where the test fails.
     pub reason: String,
     /// The demand bound that fails, where it was asked for.
@@ -170,11 +173,14 @@ impl fmt::Display for Percent {
 
 impl fmt::Display for RefusalReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { resource, requested, available, nearest, reason, .. } = self;
+        let Self { resource, requested, available, nearest, later, reason, .. } = self;
         let (requested, available) = (Percent(*requested), Percent(*available));
         write!(f, "{resource}: {requested} asked, {available} not reserved; {reason}; ")?;
         match nearest {
-            Some(fit) => write!(f, "{fit} would fit"),
+            Some(fit) => match later.filter(|later| later != fit) {
+                Some(later) => write!(f, "{fit} would fit, or {later}"),
+                None => write!(f, "{fit} would fit"),
+            },
             None => write!(f, "no contract of this kind would fit"),
         }
     }

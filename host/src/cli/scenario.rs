@@ -47,7 +47,7 @@ fn load(loads: &Loads, id: ResourceId) -> Load {
     }
 }
 
-/// What admission calls `B`: the units that a device has taken and does not give back.
+/// What admission calls `B`: what a device has taken and does not give back, one unit's time at any depth.
 pub(super) fn blocking(resource: &Resource) -> u64 {
     match resource.kind {
         Kind::Cpu => 0,

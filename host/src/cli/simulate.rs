@@ -100,12 +100,15 @@ struct Table<'a> {
     duration: u64,
 }
 
-const HEADS: [&str; 9] = [
+const COLUMNS: usize = 11;
+const HEADS: [&str; COLUMNS] = [
     "TENANT",
     "OF",
     "GUARANTEED",
     "EXTRA",
     "MISSES",
+    "IN STALL",
+    "UNDONE",
     "LATE ms",
     "BLACKOUT ms",
     "WAKE p99 ms",
@@ -114,7 +117,7 @@ const HEADS: [&str; 9] = [
 const RESOURCE_HEADS: [&str; 6] =
     ["RESOURCE", "USED", "IDLE", "SWITCHES", "DECISIONS", "FAIRNESS OF SLACK"];
 /// Names are set to the left, numbers to the right.
-const WIDTHS: [usize; 9] = [20, 11, 11, 9, 9, 17, 12, 12, 11];
+const WIDTHS: [usize; COLUMNS] = [20, 11, 11, 9, 9, 9, 9, 12, 12, 12, 11];
 const NAMES: usize = 1;
 
 impl fmt::Display for Table<'_> {
@@ -147,13 +150,15 @@ impl fmt::Display for Table<'_> {
 }
 
 impl Table<'_> {
-    fn cells(&self, tenant: &str, kind: &str, usage: &Usage) -> [String; 9] {
+    fn cells(&self, tenant: &str, kind: &str, usage: &Usage) -> [String; COLUMNS] {
         [
             tenant.to_owned(),
             kind.to_owned(),
             self.percent(usage.guaranteed_ns),
             self.percent(usage.extra_ns),
             usage.misses.to_string(),
+            usage.misses_in_stall.to_string(),
+            usage.undone.to_string(),
             millis(usage.max_lateness_ns),
             millis(usage.max_blackout_ns),
             millis(usage.wake_p99_ns),

@@ -15,19 +15,23 @@
 //! 6. supply: `floor(capacity * t)`, since not more than `capacity` of a resource is promised.
 //!
 //! The set fits if demand is at most supply at every deadline. [`check`] decides this exactly by QPA
-//! (Zhang and Burns 2009; [`demand`]), in integers. Where it cannot be decided (more than
-//! [`demand::WORK_MAX`] steps; only for sets within 2^-50 of the capacity or made to be hard) the
-//! answer is *no*.
+//! (`qpa.rs`), in integers. Where it cannot be decided (more than [`WORK_MAX`] looks; only for sets
+//! within a millionth of the capacity or made to be hard) the answer is *no*, says so, and tells down to
+//! which time everything fits.
 
+mod bound;
 mod channels;
 mod classic;
 pub mod demand;
 mod nearest;
+mod qpa;
 
 use alloc::vec::Vec;
 
 pub use channels::{Channel, ChannelRefusal, DOrder, Order};
 pub use classic::{DrrQueue, density_fits, drr_latency, reserved_ppm, utilisation_fits};
+
+pub use qpa::WORK_MAX;
 
 use crate::contract::{Contract, Nanos};
 use demand::Set;
@@ -84,6 +88,8 @@ pub struct Violation {
     pub demand: Nanos,
     /// Service that the resource promises in it at most, in nanoseconds.
     pub supply: Nanos,
+    /// Nothing fails here: it is where the test gave up. Everything later fits.
+    pub undecided: bool,
 }
 
 /// Why a contract is not admitted, and what would be.
@@ -96,17 +102,25 @@ pub struct Refusal {
     /// The nearest contract that fits: the largest slice in the same period; if there is none, the
     /// same slice with the shortest deadline, else the shortest period, that works.
     pub nearest: Option<Contract>,
+    /// The whole slice, with the shortest later deadline by which it fits, if there is one within the
+    /// period.
+    pub later: Option<Contract>,
     /// Where the set with the newcomer fails.
     pub violation: Violation,
 }
 
 impl core::fmt::Display for Violation {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(
-            f,
-            "in {} ns up to {} ns are due, but only {} ns can be supplied",
-            self.time, self.demand, self.supply
-        )
+        let Self { time, demand, supply, undecided } = *self;
+        if undecided {
+            let spare = supply.saturating_sub(demand);
+            return write!(
+                f,
+                "the exact test gave up after {WORK_MAX} looks without a violation: all times beyond \
+                 {time} ns fit, and there {spare} ns are to spare"
+            );
+        }
+        write!(f, "in {time} ns up to {demand} ns are due, but only {supply} ns can be supplied")
     }
 }
 
@@ -147,8 +161,7 @@ pub fn check(resource: &Resource, set: &[Contract]) -> Result<(), Violation> {
 /// Whether `newcomer` can be admitted beside those that are admitted already.
 ///
 /// # Errors
-/// A [`Refusal`] that says where the set fails and what would fit instead. The search for it takes
-/// up to some 120 checks.
+/// A [`Refusal`] that says where the set fails and what would fit instead.
 pub fn admit(
     resource: &Resource,
     admitted: &[Contract],
@@ -157,15 +170,15 @@ pub fn admit(
     if newcomer.slice() == 0 {
         return Ok(());
     }
-    let with = |newcomer: Contract| {
-        Set::new(resource, admitted.iter().copied().chain(core::iter::once(newcomer))).check()
-    };
-    let Err(violation) = with(*newcomer) else { return Ok(()) };
+    let base = Set::new(resource, admitted.iter().copied());
+    let Err(violation) = base.with(newcomer).check() else { return Ok(()) };
     let capacity = resource.capacity_ppm.min(WHOLE_PPM);
+    let mut search = nearest::Search::new(newcomer, |contract| base.with(&contract), violation);
     Err(Refusal {
         requested: *newcomer,
         available_ppm: capacity.saturating_sub(reserved_ppm(admitted)),
-        nearest: nearest::nearest(newcomer, |contract| with(contract).is_ok()),
+        nearest: search.nearest(),
+        later: search.later(),
         violation,
     })
 }

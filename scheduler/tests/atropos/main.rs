@@ -3,6 +3,7 @@
 
 mod sleep;
 mod slices;
+mod units;
 
 use moirai_scheduler::{
     Atropos, ClientId, Contract, Head, Nanos, Pick, Policy, Rank, Service, Weight,

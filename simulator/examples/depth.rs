@@ -1,0 +1,87 @@
+//! What a deep disk admits, and whether it keeps it: units charged when they are handed out and held to a window,
+//! against counting `depth` units as blocking and as overrun of each client.
+//!
+//! `cargo run --release -p moirai-simulator --example depth`
+#![allow(clippy::print_stdout, reason = "a program that reports to its user")]
+
+use moirai_scheduler::admission::{Overhead, Resource as Capacity, WHOLE_PPM, admit, reserved_ppm};
+use moirai_scheduler::{Contract, Nanos, Weight, policy_by_name};
+use moirai_simulator::random::Random;
+use moirai_simulator::{Load, Resource, Scenario, Tenant, Time, Use, run_policy};
+
+const MS: Nanos = 1_000_000;
+const SETS: u64 = 150;
+
+/// Contracts until the first refusal, if a client may overdraw by `units` units and `units` are in the way.
+fn admitted(seed: u64, units: u64) -> Vec<Contract> {
+    let overhead = Overhead { overrun: units * MS, ..Overhead::NONE };
+    let disk = Capacity { capacity_ppm: WHOLE_PPM, blocking: units * MS, overhead };
+    let mut random = Random::new(seed);
+    let mut set = Vec::new();
+    loop {
+        let period = random.within(50, 200) * MS;
+        let deadline = period * random.within(300, 1_000) / 1_000;
+        let slice = deadline * random.within(20, 200) / 1_000;
+        let Ok(contract) = Contract::new(period, slice, deadline, None) else { return set };
+        match admit(&disk, &set, &contract) {
+            Ok(()) => set.push(contract),
+            Err(_) => return set,
+        }
+    }
+}
+
+/// The longest lateness of any job, and the misses, with a greedy best-effort tenant beside the set.
+fn simulate(seed: u64, set: &[Contract], depth: u32) -> (Nanos, u64) {
+    let mut random = Random::new(seed);
+    let mut tenants: Vec<_> = set
+        .iter()
+        .enumerate()
+        .map(|(number, contract)| {
+            let load = Load::Periodic {
+                period: Time(contract.period()),
+                work: Time(contract.slice()),
+                phase: Time(random.within(0, contract.period())),
+                unit: None,
+            };
+            let uses = vec![Use { resource: "disk".into(), contract: *contract, load }];
+            Tenant { name: number.to_string(), uses }
+        })
+        .collect();
+    if let Ok(contract) = Contract::new(MS, 0, MS, Weight::new(1)) {
+        let uses = vec![Use { resource: "disk".into(), contract, load: Load::default() }];
+        tenants.push(Tenant { name: "greedy".into(), uses });
+    }
+    let scenario = Scenario::new(vec![Resource::disk("disk", "atropos", MS, depth)], tenants);
+    let report = run_policy(&scenario, 5_000 * MS, seed, &mut |resource, clients| {
+        let mut policy = policy_by_name(&resource.policy, clients)?;
+        policy.set_blocking(MS);
+        Ok(policy)
+    });
+    let report = report.expect("the scenario names its own disk");
+    let usages = || report.tenants.iter().filter_map(|tenant| tenant.disk.as_ref());
+    let late = usages().map(|usage| usage.max_lateness_ns).max().unwrap_or(0);
+    (late, usages().map(|usage| usage.misses).sum())
+}
+
+fn main() {
+    println!("{SETS} random sets to the first refusal, units of 1 ms, then 5 s of simulation each");
+    println!(
+        "{:>6} {:>24} {:>24} {:>12} {:>8}",
+        "depth", "reserved, one unit ppm", "reserved, depth units", "latest us", "misses"
+    );
+    for depth in [1, 2, 4, 8, 16, 32] {
+        let mean = |units| {
+            let shares = (0..SETS).map(|seed| u64::from(reserved_ppm(&admitted(seed, units))));
+            shares.sum::<u64>() / SETS
+        };
+        let runs = (0..SETS).map(|seed| simulate(seed, &admitted(seed, 1), depth));
+        let (late, misses) =
+            runs.fold((0, 0), |(late, misses), run| (late.max(run.0), misses + run.1));
+        println!(
+            "{depth:>6} {:>24} {:>24} {:>12} {misses:>8}",
+            mean(1),
+            mean(u64::from(depth)),
+            late / 1_000
+        );
+    }
+}
