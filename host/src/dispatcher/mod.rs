@@ -151,6 +151,8 @@ pub struct VcpuSnapshot {
     /// The least CPU time it got in any period of its present contract in which it was runnable
     /// throughout.
     pub least_slice_ns: Option<Nanos>,
+    /// Why its contract is not kept any more, if so, as a sentence.
+    pub not_kept: Option<String>,
 }
 
 /// State of one dispatcher; times in nanoseconds.
@@ -191,6 +193,7 @@ impl VcpuSnapshot {
             stall_loss_ns: account.stall_loss,
             refills: account.refills,
             least_slice_ns: tally.least_slice,
+            not_kept: None,
         }
     }
 }

@@ -207,6 +207,7 @@ impl EventLoop {
             received: device.usage.received,
             direct_io,
             failed: device.failed.clone(),
+            not_kept: None,
         }
     }
 }

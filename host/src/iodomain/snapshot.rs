@@ -102,4 +102,6 @@ pub struct DeviceSnapshot {
     pub direct_io: Option<bool>,
     /// Why the device no longer works, if so.
     pub failed: Option<String>,
+    /// Why its contract is not kept any more, if so, as a sentence.
+    pub not_kept: Option<String>,
 }
