@@ -11,8 +11,9 @@ use moirai_devices::backend::{FileId, Volume};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::launch::{FilesInUse, files_in_use};
+use super::launch::{FilesInUse, OWNED_HELP, files_in_use};
 use super::open::open_volume;
+use super::owner::{VolumeOwner, take_volume};
 use super::stats::{PartStats, Snapshots, TenantStats};
 use super::view::{DeviceView, name};
 use super::{Phase, Service, ServiceError, Shared, lock};
@@ -31,6 +32,8 @@ pub(super) struct Export {
     pub(super) id: DeviceId,
     /// The files of its volume, and whether it writes them.
     files: Vec<(FileId, bool)>,
+    /// They are owned on this machine.
+    _owned: Option<VolumeOwner>,
     listener: Listener,
 }
 
@@ -83,12 +86,13 @@ impl Service {
             specs.iter().for_each(|spec| self.shared.state.forget_export(&spec.name));
             return Err(ServiceError::Bad(problems));
         }
+        let owned = self.own_exported(&specs, &opened)?;
         self.admit_exports(&specs)?;
         // From here on the volumes count as used by what is in `exports`.
         drop(tenants);
         let mut started = Vec::new();
-        for (spec, opened) in specs.iter().zip(opened) {
-            match self.start_export(spec.clone(), opened) {
+        for ((spec, opened), owned) in specs.iter().zip(opened).zip(owned) {
+            match self.start_export(spec.clone(), opened, owned) {
                 Ok(export) => started.push(export),
                 Err(error) => {
                     started.into_iter().for_each(|export| self.end_export(export));
@@ -153,7 +157,36 @@ impl Service {
         Err(ServiceError::Refused(refused))
     }
 
-    fn start_export(&self, spec: Spec, opened: Opened) -> Result<Export, ServiceError> {
+    /// Takes the volumes of all exports on this machine.
+    fn own_exported(
+        &self,
+        specs: &[Spec],
+        opened: &[Opened],
+    ) -> Result<Vec<Option<VolumeOwner>>, ServiceError> {
+        let (mut problems, mut all) = (Vec::new(), Vec::new());
+        for (index, (spec, opened)) in specs.iter().zip(opened).enumerate() {
+            let volume = opened.volume.as_ref();
+            let owned = volume.map(|volume| take_volume(&self.shared.owners, volume, &spec.key()));
+            all.push(owned.transpose().unwrap_or_else(|why| {
+                let path = format!("export[{index}].disk.volume");
+                let message = format!("the volume {why}");
+                problems.push(Problem { path, message, help: OWNED_HELP.to_owned() });
+                None
+            }));
+        }
+        if problems.is_empty() {
+            return Ok(all);
+        }
+        specs.iter().for_each(|spec| self.shared.state.forget_export(&spec.name));
+        Err(ServiceError::Bad(problems))
+    }
+
+    fn start_export(
+        &self,
+        spec: Spec,
+        opened: Opened,
+        owned: Option<VolumeOwner>,
+    ) -> Result<Export, ServiceError> {
         let files = opened.volume.iter().flat_map(Volume::files).collect();
         let (group, id) = attach(&self.shared, &spec, opened.volume)?;
         let served = (Arc::clone(&self.shared), group.clone());
@@ -167,7 +200,7 @@ impl Service {
         match started {
             Ok(listener) => {
                 tracing::info!(export = spec.name, socket = %spec.socket.display(), "exported");
-                Ok(Export { spec, group, id, files, listener })
+                Ok(Export { spec, group, id, files, _owned: owned, listener })
             }
             Err(error) => {
                 detach(&self.shared, &spec, &group, id);

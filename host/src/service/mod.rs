@@ -9,6 +9,7 @@
 //! | `export.rs` | devices for foreign VMMs |
 //! | `change.rs` | other contracts for a running tenant or an export |
 //! | `resources.rs`, `link.rs`, `netns.rs` | dispatchers, I/O domains, TAPs, namespaces |
+//! | `owner/` | one owner for each core, volume, block device, interface of the machine |
 //! | `own.rs`, `vsock.rs` | the host's side of devices that a tenant process serves itself |
 //! | `console.rs` | output of a guest |
 //! | `view.rs`, `stats.rs` | what is reported |
@@ -33,6 +34,7 @@ mod link;
 mod netns;
 mod open;
 mod own;
+mod owner;
 mod privilege;
 mod release;
 mod resources;
@@ -49,8 +51,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use export::Export;
+use owner::{Machine, OwnError, Owners};
 use resources::Resources;
-use state::{StateDir, StateError};
+use state::StateDir;
+pub use state::StateError;
 use tenant::Tenant;
 
 use crate::admission::Ledger;
@@ -113,6 +117,12 @@ pub enum ServiceError {
     Immortal(String),
 }
 
+fn bad_owners(error: &OwnError) -> ServiceError {
+    let help = "it says what other host services own: give this user a folder that he may write";
+    let (path, message) = (String::new(), error.to_string());
+    ServiceError::Bad(vec![Problem { path, message, help: help.to_owned() }])
+}
+
 fn said(problems: &[Problem]) -> String {
     let lines = problems.iter().map(|problem| {
         let Problem { path, message, help } = problem;
@@ -135,6 +145,10 @@ struct Shared {
     resources: Resources,
     ledger: Mutex<Ledger>,
     state: StateDir,
+    /// Where is noted what has an owner on this machine.
+    owners: Owners,
+    /// Cores, disks, links; held to the end.
+    _machine: Machine,
     /// User ids that tenant processes run under, as numbers above the first.
     uids: Mutex<BTreeSet<u32>>,
     binary: PathBuf,
@@ -161,8 +175,16 @@ impl Service {
     /// What stands in the way, and what to do about it.
     pub fn start(config: Config) -> Result<Self, ServiceError> {
         privilege::check(&config)?;
+        let owners = Owners::open().map_err(|error| bad_owners(&error))?;
+        // First of all: what somebody else serves is not to be disturbed by our start.
+        let mut machine = owner::take_machine(&owners, &config).map_err(ServiceError::Bad)?;
         let state = StateDir::open(&config.host.state_dir)?;
-        let resources = match Resources::start(&config, &state) {
+        let started = Resources::start(&config, &state).and_then(|resources| {
+            // Their namespaces are there now.
+            machine.take_links(&owners, &config).map_err(ServiceError::Bad)?;
+            Ok(resources)
+        });
+        let resources = match started {
             Ok(resources) => resources,
             Err(error) => {
                 state.remove_namespaces();
@@ -175,6 +197,8 @@ impl Service {
             resources,
             ledger,
             state,
+            owners,
+            _machine: machine,
             uids: Mutex::default(),
             binary: open::tenant_binary(),
         };

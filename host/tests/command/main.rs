@@ -4,16 +4,25 @@
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
 mod link;
+mod owners;
 mod simulate;
 
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Output};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
 use tempfile::TempDir;
 
 const HEAD: &str = "[host]\ncores = [1]\nprofile = \"none\"\n";
+
+/// One test at a time has the cores: each has one owner.
+static CORES: Mutex<()> = Mutex::new(());
+
+fn turn() -> MutexGuard<'static, ()> {
+    CORES.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn moirai(words: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_moirai")).args(words).output().unwrap()
@@ -193,6 +202,7 @@ fn a_change_that_cannot_be_understood_ends_with_two() {
 
 #[test]
 fn a_host_whose_tenants_do_not_fit_does_not_start() {
+    let _turn = turn();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().display();
     let text = format!(
