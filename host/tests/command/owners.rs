@@ -95,7 +95,7 @@ fn a_second_host_service_gets_no_core_and_no_volume_that_the_first_one_has() {
     let said = refused(&config(top, "c", 0, &export(&top.join("c"), "link")));
     let line = format!("the volume is in use by process {pid} (moirai host, export/e, started ");
     assert!(said.contains(&line), "{said}");
-    assert!(said.contains("host.toml:11:") && said.contains("\"link\""), "{said}");
+    assert!(said.contains("host.toml:13:") && said.contains("\"link\""), "{said}");
 
     // What nobody has it may have.
     drop(Service::start(&config(top, "d", 0, &export(&top.join("d"), "other"))));
