@@ -18,7 +18,7 @@ use super::stats::{PartStats, Snapshots, TenantStats};
 use super::view::{DeviceView, name};
 use super::{Phase, Service, ServiceError, Shared, lock};
 use crate::admission::plan::{ContractReport, TenantPlan};
-use crate::admission::{Claim, per_second};
+use crate::admission::{Claim, MemoryClaim, per_second};
 use crate::config::export::{Export as Spec, ExportDevice, ExportTable};
 use crate::config::{Config, Problem, check_exports};
 use crate::export::{ExportSocket, Listener};
@@ -145,7 +145,9 @@ impl Service {
         let mut ledger = lock(&self.shared.ledger);
         let mut refused = Vec::new();
         for spec in specs {
-            if let Err(refusals) = ledger.admit(&spec.key(), &[Claim::of_export(spec)]) {
+            let memory = MemoryClaim::of_export(&self.shared.config, spec);
+            let asked = ledger.admit(&spec.key(), &[Claim::of_export(spec)], Some(memory));
+            if let Err(refusals) = asked {
                 refused.push(TenantPlan::of(spec.key(), &refusals));
             }
         }

@@ -23,7 +23,7 @@ use super::tenant::{Device, Tenant};
 use super::view::{End, TenantView};
 use super::{END_PATIENCE, Phase, Service, ServiceError, Shared, StateError, lock};
 use crate::admission::plan::TenantPlan;
-use crate::admission::{Claim, Part};
+use crate::admission::{Claim, MemoryClaim, Part};
 use crate::config::document::TenantTable;
 use crate::config::{Problem, check_tenants, model};
 use crate::dispatcher::GatePage;
@@ -138,7 +138,9 @@ impl Service {
         let mut ledger = lock(&self.shared.ledger);
         let mut refused = Vec::new();
         for spec in specs {
-            if let Err(refusals) = ledger.admit(&spec.name, &Claim::all_of(spec)) {
+            let memory = MemoryClaim::of_tenant(&self.shared.config, spec);
+            let asked = ledger.admit(&spec.name, &Claim::all_of(spec), Some(memory));
+            if let Err(refusals) = asked {
                 refused.push(TenantPlan::of(spec.name.clone(), &refusals));
             }
         }

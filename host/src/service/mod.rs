@@ -14,7 +14,7 @@
 //! | `console.rs` | output of a guest |
 //! | `view.rs`, `stats.rs` | what is reported |
 //! | `state.rs` | what a later start must know |
-//! | `privilege.rs` | which promises this process may make |
+//! | `privilege.rs`, `realtime.rs` | which promises this process may make |
 //!
 //! A tenant holds: reservations in the ledger, devices in I/O domains, vCPUs at dispatchers, a user
 //! id, a process, a state file. Its supervisor gives all of it back when the process is gone,
@@ -36,6 +36,7 @@ mod open;
 mod own;
 mod owner;
 mod privilege;
+mod realtime;
 mod release;
 mod resources;
 mod state;
@@ -52,6 +53,7 @@ use std::time::Duration;
 
 use export::Export;
 use owner::{Machine, OwnError, Owners};
+use realtime::Lifted;
 use resources::Resources;
 use state::StateDir;
 pub use state::StateError;
@@ -59,7 +61,7 @@ use tenant::Tenant;
 
 use crate::admission::Ledger;
 use crate::admission::plan::{ResourceReport, TenantPlan};
-use crate::config::{Config, Problem};
+use crate::config::{Config, Problem, machine_memory};
 use crate::dispatcher::{DispatcherError, StallLog};
 use crate::iodomain::IoDomainError;
 
@@ -70,6 +72,7 @@ pub use life::Phase;
 pub use link::LinkError;
 pub use own::BalloonView;
 pub use privilege::Missing;
+pub use realtime::realtime_problems;
 pub use stats::{
     CoreStats, DiskStats, DomainStats, LinkStats, NoiseStats, PartStats, Stats, TenantStats,
 };
@@ -117,6 +120,26 @@ pub enum ServiceError {
     Immortal(String),
 }
 
+/// More memory than the machine has cannot be promised.
+fn check_memory(config: &Config) -> Result<(), Problem> {
+    let Some(machine) = machine_memory() else { return Ok(()) };
+    let promised = config.host.memory;
+    if promised <= machine || promised == u64::MAX {
+        return Ok(());
+    }
+    let mebibytes = |bytes: u64| bytes >> 20;
+    Err(Problem {
+        path: "host.memory".to_owned(),
+        message: format!(
+            "{}M for tenants are more than the {}M of this machine or of its control group",
+            mebibytes(promised),
+            mebibytes(machine)
+        ),
+        help: "write less, or leave it out: then tenants may have all but `memory_reserve`"
+            .to_owned(),
+    })
+}
+
 fn bad_owners(error: &OwnError) -> ServiceError {
     let help = "it says what other host services own: give this user a folder that he may write";
     let (path, message) = (String::new(), error.to_string());
@@ -149,6 +172,8 @@ struct Shared {
     owners: Owners,
     /// Cores, disks, links; held to the end.
     _machine: Machine,
+    /// The kernel's limit for real-time threads, if it had to be lifted.
+    _lifted: Option<Lifted>,
     /// User ids that tenant processes run under, as numbers above the first.
     uids: Mutex<BTreeSet<u32>>,
     binary: PathBuf,
@@ -175,9 +200,11 @@ impl Service {
     /// What stands in the way, and what to do about it.
     pub fn start(config: Config) -> Result<Self, ServiceError> {
         privilege::check(&config)?;
+        check_memory(&config).map_err(|problem| ServiceError::Bad(vec![problem]))?;
         let owners = Owners::open().map_err(|error| bad_owners(&error))?;
         // First of all: what somebody else serves is not to be disturbed by our start.
         let mut machine = owner::take_machine(&owners, &config).map_err(ServiceError::Bad)?;
+        let lifted = realtime::prepare(&config, &owners).map_err(ServiceError::Bad)?;
         let state = StateDir::open(&config.host.state_dir)?;
         let started = Resources::start(&config, &state).and_then(|resources| {
             // Their namespaces are there now.
@@ -199,6 +226,7 @@ impl Service {
             state,
             owners,
             _machine: machine,
+            _lifted: lifted,
             uids: Mutex::default(),
             binary: open::tenant_binary(),
         };

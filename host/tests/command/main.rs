@@ -15,7 +15,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use serde_json::Value;
 use tempfile::TempDir;
 
-const HEAD: &str = "[host]\ncores = [1]\nprofile = \"none\"\n";
+const HEAD: &str = "[host]\ncores = [1]\nmemory = \"4G\"\nprofile = \"none\"\n";
 
 /// One test at a time has the cores: each has one owner.
 static CORES: Mutex<()> = Mutex::new(());
@@ -82,10 +82,11 @@ fn a_plan_in_text_says_what_is_asked_and_what_is_left() {
     insta::assert_snapshot!(plan(&text, &[]).1, @r#"
     a                        admitted
     b                        refused
-        cpu/1: 50.00% asked, 35.00% not reserved; in 10000000 ns up to 11000000 ns are due, but only 9500000 ns can be supplied; 3500us every 10ms would fit
+        cpu/1: 50.00% asked, 35.00% not reserved; in 10000000 ns up to 11000000 ns are due, but only 9500000 ns can be supplied; 3500us every 10ms would fit: write slice = "3500us"
 
     resource                  reserved  capacity
     cpu/1                       60.00%    95.00%
+    memory                         64M     4096M
     "#);
 }
 
@@ -104,7 +105,7 @@ fn an_explained_plan_shows_what_is_due_and_what_can_be_supplied() {
     insta::assert_snapshot!(plan(&text, &["--explain"]).1, @r#"
     a                        admitted
     b                        refused
-        cpu/1: 50.00% asked, 35.00% not reserved; in 10000000 ns up to 11000000 ns are due, but only 9500000 ns can be supplied; 3500us every 10ms would fit
+        cpu/1: 50.00% asked, 35.00% not reserved; in 10000000 ns up to 11000000 ns are due, but only 9500000 ns can be supplied; 3500us every 10ms would fit: write slice = "3500us"
             10ms after all slices are released at once
             a                                         1 x 6ms              6ms
             b                                         1 x 5ms              5ms
@@ -113,6 +114,7 @@ fn an_explained_plan_shows_what_is_due_and_what_can_be_supplied() {
 
     resource                  reserved  capacity
     cpu/1                       60.00%    95.00%
+    memory                         64M     4096M
     "#);
     let (_, out, _) = plan(&text, &["--json"]);
     assert!(!out.contains("explain"), "{out}");
@@ -167,11 +169,11 @@ fn a_bad_configuration_ends_with_two_and_points_at_the_line() {
     insta::assert_snapshot!(err, @r#"
     moirai: the configuration is bad
       × a slice of 12ms is longer than its period of 10ms
-       ╭─[FILE:9:9]
-     8 │ period = "10ms"
-     9 │ slice = "12ms"
-       ·         ──────
-       ╰────
+        ╭─[FILE:10:9]
+      9 │ period = "10ms"
+     10 │ slice = "12ms"
+        ·         ──────
+        ╰────
       help: a slice is what is served in every period: shorten it
     "#);
 }

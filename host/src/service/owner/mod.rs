@@ -118,6 +118,11 @@ impl Owners {
         Err(failed(io::Error::new(io::ErrorKind::PermissionDenied, "it belongs to somebody else")))
     }
 
+    /// A file of this name in the same folder, for what has to be known to all owners.
+    pub(super) fn beside(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
     /// Takes the thing of this `key` for `what` (`host`, `tenant NAME`), which others read when they
     /// are refused.
     ///
