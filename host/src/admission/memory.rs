@@ -68,7 +68,7 @@ impl MemoryClaim {
         Self { guest: 0, overhead: overhead_of(config, DEVICE_BYTES) }
     }
 
-    fn total(self) -> u64 {
+    pub(super) fn total(self) -> u64 {
         self.guest.saturating_add(self.overhead)
     }
 }

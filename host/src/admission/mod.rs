@@ -8,6 +8,7 @@ mod explain;
 mod ledger;
 mod memory;
 pub mod plan;
+pub mod promise;
 mod resource;
 mod several;
 

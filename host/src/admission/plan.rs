@@ -186,7 +186,7 @@ impl fmt::Display for ContractReport {
 }
 
 /// A service in nanoseconds per second as a percentage with two places.
-struct Percent(u64);
+pub(super) struct Percent(pub(super) u64);
 
 impl fmt::Display for Percent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

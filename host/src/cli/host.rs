@@ -23,6 +23,7 @@ pub(super) fn run(args: &HostArgs) -> Result<Status, Failure> {
     let socket = config.host.socket.clone();
     let service = Service::start(config).map_err(|error| failure(error, &bad))?;
     let service = Arc::new(service);
+    let watch = service.watch_contracts()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("api")
@@ -52,6 +53,7 @@ pub(super) fn run(args: &HostArgs) -> Result<Status, Failure> {
     });
     // Handlers that still run hold the service; they end with the runtime.
     drop(runtime);
+    drop(watch);
     drop(service);
     ended
 }

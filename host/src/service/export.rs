@@ -48,6 +48,12 @@ pub struct ExportView {
     pub peer: Option<u32>,
     /// What stands behind it. `failed` says why the latest peer was given up, or its device.
     pub device: DeviceView,
+    /// Whether its contract is kept.
+    #[serde(default)]
+    pub kept: bool,
+    /// Why it is not; empty if it is.
+    #[serde(default)]
+    pub because: String,
     /// What was asked for.
     pub table: ExportTable,
 }
@@ -230,11 +236,14 @@ impl Service {
         let snapshot = self.shared.resources.domain(group).and_then(|it| it.snapshot().ok());
         let devices = snapshot.map(|snapshot| snapshot.devices).unwrap_or_default();
         let found = devices.into_iter().find(|device| device.id == id.0);
+        let not_kept = found.as_ref().and_then(|device| device.not_kept.clone());
         let (resource, what) = described(spec, &self.shared.config);
         ExportView {
             name: spec.name.clone(),
             socket: spec.socket.display().to_string(),
             peer: listener.peer(),
+            kept: not_kept.is_none(),
+            because: not_kept.unwrap_or_default(),
             device: DeviceView {
                 resource,
                 what,

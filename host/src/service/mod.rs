@@ -13,6 +13,7 @@
 //! | `own.rs`, `vsock.rs` | the host's side of devices that a tenant process serves itself |
 //! | `console.rs` | output of a guest |
 //! | `view.rs`, `stats.rs` | what is reported |
+//! | `kept.rs`, `promise.rs` | which contracts are kept; what is promised to one tenant |
 //! | `state.rs` | what a later start must know |
 //! | `privilege.rs`, `realtime.rs` | which promises this process may make |
 //!
@@ -28,6 +29,7 @@
 mod change;
 mod console;
 mod export;
+mod kept;
 mod launch;
 mod life;
 mod link;
@@ -36,6 +38,7 @@ mod open;
 mod own;
 mod owner;
 mod privilege;
+mod promise;
 mod realtime;
 mod release;
 mod resources;
@@ -57,6 +60,7 @@ use realtime::Lifted;
 use resources::Resources;
 use state::StateDir;
 pub use state::StateError;
+use stats::Snapshots;
 use tenant::Tenant;
 
 use crate::admission::Ledger;
@@ -68,6 +72,7 @@ use crate::iodomain::IoDomainError;
 pub use change::Change;
 pub use console::{Console, Piece};
 pub use export::ExportView;
+pub use kept::{KeptEvent, KeptWatch};
 pub use life::Phase;
 pub use link::LinkError;
 pub use own::BalloonView;
@@ -185,6 +190,7 @@ pub struct Service {
     shared: Arc<Shared>,
     tenants: Mutex<BTreeMap<String, Arc<Tenant>>>,
     exports: Mutex<BTreeMap<String, Export>>,
+    kept: kept::SharedKept,
 }
 
 /// A lock that a panic elsewhere does not close: what it guards is changed in single steps.
@@ -230,7 +236,12 @@ impl Service {
             uids: Mutex::default(),
             binary: open::tenant_binary(),
         };
-        Ok(Self { shared: Arc::new(shared), tenants: Mutex::default(), exports: Mutex::default() })
+        Ok(Self {
+            shared: Arc::new(shared),
+            tenants: Mutex::default(),
+            exports: Mutex::default(),
+            kept: Mutex::default(),
+        })
     }
 
     /// The configuration the service was started with.
@@ -255,7 +266,14 @@ impl Service {
     #[must_use]
     pub fn tenants(&self) -> Vec<TenantView> {
         let tenants: Vec<_> = lock(&self.tenants).values().cloned().collect();
-        tenants.iter().map(|tenant| tenant.view(&self.shared.config)).collect()
+        let (cores, domains) = self.snapshots();
+        let snapshots = Snapshots::new(&cores, &domains);
+        let view = |tenant: &Arc<Tenant>| {
+            let mut view = tenant.view(&self.shared.config);
+            view.tell(tenant.with(|live| snapshots.not_kept(live, &self.shared.config)));
+            view
+        };
+        tenants.iter().map(view).collect()
     }
 
     /// One tenant.

@@ -261,3 +261,34 @@ fn a_reader_that_goes_away_is_no_failure() {
     let status = Command::new("bash").arg("-c").arg(script).output().unwrap().status;
     assert_eq!(status.code(), Some(0));
 }
+
+#[test]
+fn a_promise_of_a_configuration_is_explained_without_a_host() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = file(&folder, &format!("{HEAD}{}", tenant("a", "3ms")));
+    let path = path.to_str().unwrap();
+    let output = moirai(&["explain", "a", "--config", path]);
+    assert_eq!(output.status.code(), Some(0));
+    insta::assert_snapshot!(String::from_utf8_lossy(&output.stdout), @r#"
+    a: 64M of memory are reserved
+
+    cpu/1, virtual CPU 0: 3ms in every 10ms by 10ms (30.00%)
+        from       its wake-up: 3ms within 10ms of it, if 10ms have passed
+                   since the last slice; while it wants more, again every 10ms
+        at worst   14ms without any service while it wants some
+        admitted   2 x (0ns + 0ns) for the switches of a slice, 0ns that others may
+                   have under way, 0ns by which a slice may be overdrawn
+
+    A miss: a slice that was promised from a wake-up or a refill on, was wanted until its deadline and was
+    not given by then. On a disk or a link also a request or packet that was begun out of a promised slice
+    and ended after its deadline. A slice is missed at most once.
+    An excuse: the machine itself stood still between the promise and the deadline, for long enough to have
+    caused the lateness. Such a slice counts as excused, not as missed.
+    "#);
+    let output = moirai(&["explain", "a", "--config", path, "--json"]);
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(answer["parts"][0]["blackout_ns"], 14_000_000);
+    assert_eq!((&answer["parts"][0]["got"], &answer["memory"]), (&Value::Null, &(64 << 20).into()));
+    let output = moirai(&["explain", "b", "--config", path]);
+    assert_eq!(output.status.code(), Some(2));
+}
