@@ -7,20 +7,12 @@
 //! core. A link of 100 Mbit/s sends a packet in 0.1 ms; a hiccup of one millisecond is no stall, but
 //! enough to make a packet late.
 //!
-//! An outage excuses only what it can have caused:
-//!
-//! 1. In an outage of length `h` the resource does not serve, so afterwards it is `h` behind. It
-//!    catches up with what the contracts of the *others* leave: it takes `h / (1 - U)` until no trace
-//!    of the outage is left, and nobody is later than that because of it.
-//! 2. So a miss is excused if it is late by at most the sum of `h / (1 - U)` over the outages of
-//!    which there was a trace between its promise and its end.
-//!
-//! `1 - U` counts as at least [`LEAST_SPARE_PPM`], so that a hiccup on a resource that is promised to
-//! the last nanosecond does not excuse everything that comes after it.
+//! What an outage excuses is in [`moirai_scheduler::excuse`].
 
 use std::collections::VecDeque;
 
 use moirai_scheduler::admission::{WHOLE_PPM, reserved_ppm};
+use moirai_scheduler::excuse::{Outage, excuse, union};
 use moirai_scheduler::{Account, ClientId, Miss, Nanos};
 
 use super::DeviceId;
@@ -37,11 +29,6 @@ pub(super) const INTERVAL: Nanos = 10_000_000;
 const HICCUP: Nanos = 250_000;
 /// How many hiccups are remembered.
 const REMEMBERED: usize = 256;
-/// What the others leave of a resource, in parts per million, is taken to be at least this.
-const LEAST_SPARE_PPM: u32 = 50_000;
-
-/// A time in which the machine did not run: begin and end.
-type Outage = (Nanos, Nanos);
 
 /// Times in which the loop's own timer was late.
 #[derive(Debug, Default)]
@@ -56,44 +43,13 @@ impl Hiccups {
         if self.0.len() == REMEMBERED {
             self.0.pop_front();
         }
-        self.0.push_back((planned, woke));
+        self.0.push_back(Outage { begin: planned, end: woke });
     }
 
     /// Whether one of them ended after `begin`. They are noted in the order of their ends.
     pub(super) fn since(&self, begin: Nanos) -> bool {
-        self.0.back().is_some_and(|&(_, woke)| begin < woke)
+        self.0.back().is_some_and(|hiccup| begin < hiccup.end)
     }
-}
-
-/// How much of its lateness the outages excuse, if it is all: their length, in nanoseconds.
-/// `spare_ppm` is what the contracts of the others leave of the resource.
-fn excuse(miss: &Miss, outages: &[Outage], spare_ppm: u32) -> Option<Nanos> {
-    let spare = u128::from(spare_ppm.clamp(LEAST_SPARE_PPM, WHOLE_PPM));
-    let recovery = |length: Nanos| {
-        let time = u128::from(length) * u128::from(WHOLE_PPM) / spare;
-        Nanos::try_from(time).unwrap_or(Nanos::MAX)
-    };
-    let end = miss.deadline.saturating_add(miss.late);
-    let traced = outages.iter().filter(|(begin, over)| {
-        let trace = over.saturating_add(recovery(over.saturating_sub(*begin)));
-        *begin < end && miss.since < trace
-    });
-    let length = traced.fold(0, |sum: Nanos, (begin, over)| sum.saturating_add(over - begin));
-    (length > 0 && miss.late <= recovery(length)).then_some(length)
-}
-
-/// The same outages in order, those that overlap made one.
-fn union(mut outages: Vec<Outage>) -> Vec<Outage> {
-    outages.retain(|(begin, end)| begin < end);
-    outages.sort_unstable();
-    let mut merged: Vec<Outage> = Vec::new();
-    for (begin, end) in outages {
-        match merged.last_mut() {
-            Some((_, last)) if begin <= *last => *last = end.max(*last),
-            _ => merged.push((begin, end)),
-        }
-    }
-    merged
 }
 
 impl EventLoop {
@@ -109,7 +65,8 @@ impl EventLoop {
         if misses.is_empty() {
             return;
         }
-        let stalls = self.stalls.all().into_iter().map(|stall| (stall.begin, stall.end));
+        let stalls = self.stalls.all().into_iter();
+        let stalls = stalls.map(|stall| Outage { begin: stall.begin, end: stall.end });
         let outages = union(stalls.chain(self.hiccups.0.iter().copied()).collect());
         for miss in misses {
             self.attribute(&miss, &outages, now);
