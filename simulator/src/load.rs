@@ -140,6 +140,15 @@ pub enum Load {
         /// Size of a unit; default: a hundredth of the resource's.
         unit: Option<Time>,
     },
+    /// Always more writes, and after some of them a flush, which says nothing of what it costs.
+    Writes {
+        /// Size of a write; default: the largest unit of the resource.
+        unit: Option<Time>,
+        /// Writes before each flush.
+        count: u32,
+        /// What a flush costs; default: the largest unit.
+        flush: Option<Time>,
+    },
     /// Adversary: the whole machine stands still for `length`, at random times.
     HostStall {
         /// Mean time between stalls.

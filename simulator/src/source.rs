@@ -5,11 +5,12 @@
 
 use std::collections::VecDeque;
 
+use moirai_scheduler::device::Kind;
 use moirai_scheduler::{Contract, Nanos};
 
 use crate::load::Load;
 use crate::random::Random;
-use crate::scenario::{Kind, Resource};
+use crate::scenario::Resource;
 
 /// Longest queue; what comes on top is dropped and counted.
 const QUEUE_MAX: usize = 100_000;
@@ -34,6 +35,8 @@ pub(crate) struct Job {
     pub(crate) position: u64,
     /// When it should be done, where that can be said.
     pub(crate) due: Option<Nanos>,
+    /// What it does to a disk.
+    pub(crate) kind: Kind,
     /// It is one of a source that always has more; nobody waits for it to be done.
     pub(crate) endless: bool,
 }
@@ -49,6 +52,8 @@ pub(crate) struct Source {
     queue: VecDeque<Job>,
     /// Always more work, at present.
     busy: bool,
+    /// Units of a busy source so far.
+    made: u64,
     pub(crate) dropped: u64,
 }
 
@@ -57,11 +62,12 @@ impl Source {
         Self {
             load,
             contract,
-            preemptible: resource.kind == Kind::Cpu,
+            preemptible: resource.kind == crate::Kind::Cpu,
             unit: resource.unit.max(COST_MIN),
             random: Random::new(seed),
             queue: VecDeque::new(),
             busy: false,
+            made: 0,
             dropped: 0,
         }
     }
@@ -85,7 +91,10 @@ impl Source {
             Load::HostStall { gap, length } => {
                 Some(now.saturating_add(length.0).saturating_add(self.after(gap.0)))
             }
-            Load::Busy { .. } | Load::Inflate { .. } | Load::SmallPackets { .. } => {
+            Load::Busy { .. }
+            | Load::Inflate { .. }
+            | Load::SmallPackets { .. }
+            | Load::Writes { .. } => {
                 self.busy = true;
                 None
             }
@@ -181,6 +190,8 @@ impl Source {
     }
 
     fn endless(&mut self, now: Nanos) -> Job {
+        self.made = self.made.wrapping_add(1);
+        let mut kind = Kind::Read;
         let (unit, announced) = match &self.load {
             Load::Inflate { announced, unit } => {
                 let unit = unit.map_or(self.unit, |t| t.0);
@@ -194,6 +205,13 @@ impl Source {
                 let unit = unit.map_or(self.unit, |t| t.0);
                 (unit, unit)
             }
+            Load::Writes { unit, count, flush } => {
+                let flushes = self.made.is_multiple_of(u64::from(*count) + 1);
+                kind = if flushes { Kind::Flush } else { Kind::Write };
+                let unit = if flushes { flush } else { unit };
+                let unit = unit.map_or(self.unit, |t| t.0);
+                (unit, if flushes { 0 } else { unit })
+            }
             _ => (self.unit, self.unit),
         };
         let left = if self.preemptible { ENDLESS } else { unit.clamp(COST_MIN, self.unit) };
@@ -203,6 +221,7 @@ impl Source {
             announced,
             position: self.random.draw() >> 24,
             due: None,
+            kind,
             endless: true,
         }
     }
@@ -229,7 +248,15 @@ impl Source {
             let due = due.filter(|_| rest == 0);
             let position = self.random.draw() >> 24;
             let endless = false;
-            self.queue.push_back(Job { arrival, left, announced: left, position, due, endless });
+            self.queue.push_back(Job {
+                arrival,
+                left,
+                announced: left,
+                kind: Kind::Read,
+                position,
+                due,
+                endless,
+            });
         }
         true
     }

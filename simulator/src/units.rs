@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use moirai_scheduler::device::{CostModel, Kind, Window};
+use moirai_scheduler::device::{CostModel, Window};
 use moirai_scheduler::{Nanos, Pick, Service, Ticket};
 
 use crate::engine::Engine;
@@ -34,7 +34,7 @@ impl Device {
     fn estimate(&self, client: usize, job: &Job, now: Nanos) -> Nanos {
         match self.models.get(client) {
             Some(model) => {
-                let learned = model.estimate(Kind::Read, job.announced, now);
+                let learned = model.estimate(job.kind, job.announced, now);
                 learned.max(job.announced.min(self.unit))
             }
             None => job.left,
@@ -46,7 +46,7 @@ impl Device {
         let unit = self.inside.pop_front()?;
         self.window.end(unit.ticket.estimate);
         if let Some(model) = self.models.get_mut(unit.client) {
-            model.learn(Kind::Read, unit.job.announced, cost, now);
+            model.learn(unit.job.kind, unit.job.announced, cost, now);
         }
         Some(unit)
     }

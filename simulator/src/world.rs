@@ -17,7 +17,7 @@ use crate::{Resource, Scenario, Tenant, Use, run_policy};
 const MS: Nanos = 1_000_000;
 
 /// How many kinds of loads there are in worlds.
-const LOADS: u64 = 13;
+const LOADS: u64 = 14;
 
 /// One client of a random world, in numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -307,6 +307,8 @@ fn load(client: &ClientSpec, contract: &Contract) -> Load {
             let phase = Time(random.within(0, period));
             Load::Periodic { period: apart, work, phase, unit: None }
         }
+        // Writes, and flushes that say nothing of what they cost.
+        12 => Load::Writes { unit: Some(near(slice / 8)), count: 3, flush: Some(near(slice / 4)) },
         // A napper.
         _ => Load::Single { work: Time(10_000), think: Time(10_000) },
     }

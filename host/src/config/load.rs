@@ -14,6 +14,8 @@ use super::units::Time;
 
 /// Most jobs of a burst.
 const COUNT_MAX: u32 = 100_000;
+/// Writes before a flush, if nothing is said.
+const WRITES: u32 = 8;
 
 /// `[tenant.load]`: one load for each kind of resource.
 #[derive(
@@ -32,7 +34,7 @@ pub struct LoadsTable {
     pub link: Option<LoadTable>,
 }
 
-/// What a load is. The last five are adversaries.
+/// What a load is. The last six are adversaries.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema,
 )]
@@ -61,6 +63,8 @@ pub enum LoadKind {
     Inflate,
     /// As many tiny units as it can. Takes `unit`.
     SmallPackets,
+    /// `count` writes of `unit`, then a flush that takes `flush`, without end.
+    Writes,
     /// The whole machine stands still for `length`, at random times `gap` apart in the mean.
     HostStall,
 }
@@ -88,7 +92,7 @@ pub struct LoadTable {
     /// Mean time between arrivals.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gap: Option<Time>,
-    /// Jobs in a burst, 1 to 100000.
+    /// Jobs in a burst, or writes before a flush (default 8), 1 to 100000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub count: Option<u32>,
     /// How long it wants service.
@@ -106,6 +110,9 @@ pub struct LoadTable {
     /// What a unit says it costs. Default: a tenth of the unit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub announced: Option<Time>,
+    /// What a flush takes. Default: the largest unit of the resource.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flush: Option<Time>,
     /// How long a stall lasts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub length: Option<Time>,
@@ -130,6 +137,7 @@ impl LoadKind {
             Self::BlockBeforeCharge => "block-before-charge",
             Self::Inflate => "inflate",
             Self::SmallPackets => "small-packets",
+            Self::Writes => "writes",
             Self::HostStall => "host-stall",
         }
     }
@@ -146,6 +154,7 @@ impl LoadKind {
             Self::LatencyThief => (&[], &["work", "pause"]),
             Self::BlockBeforeCharge => (&[], &["work"]),
             Self::Inflate => (&[], &["announced", "unit"]),
+            Self::Writes => (&[], &["unit", "count", "flush"]),
             Self::HostStall => (&["gap", "length"], &[]),
         }
     }
@@ -168,7 +177,7 @@ impl LoadsTable {
 
 impl LoadTable {
     /// Every parameter that is a time, with its key.
-    fn times(&self) -> [(&'static str, Option<Time>); 11] {
+    fn times(&self) -> [(&'static str, Option<Time>); 12] {
         [
             ("period", self.period),
             ("work", self.work),
@@ -181,6 +190,7 @@ impl LoadTable {
             ("pause", self.pause),
             ("announced", self.announced),
             ("length", self.length),
+            ("flush", self.flush),
         ]
     }
 
@@ -206,6 +216,10 @@ impl LoadTable {
             LoadKind::BlockBeforeCharge => Load::BlockBeforeCharge { work: some(self.work) },
             LoadKind::Inflate => Load::Inflate { announced: some(self.announced), unit },
             LoadKind::SmallPackets => Load::SmallPackets { unit },
+            LoadKind::Writes => {
+                let (count, flush) = (self.count.unwrap_or(WRITES), some(self.flush));
+                Load::Writes { unit, count, flush }
+            }
             LoadKind::HostStall => Load::HostStall { gap, length: time(self.length) },
         }
     }

@@ -54,6 +54,10 @@ fn every_kind_is_read_with_its_parameters() {
         ),
         ("{ kind = 'small-packets' }", Load::SmallPackets { unit: None }),
         (
+            "{ kind = 'writes', unit = '2ms', flush = '3ms' }",
+            Load::Writes { unit: some(2), count: 8, flush: some(3) },
+        ),
+        (
             "{ kind = 'host-stall', gap = '9ms', length = '5ms' }",
             Load::HostStall { gap: ms(9), length: ms(5) },
         ),
@@ -84,6 +88,7 @@ fn load() -> impl Strategy<Value = String> {
         "block-before-charge",
         "inflate",
         "small-packets",
+        "writes",
         "host-stall",
         "other",
     ]);
@@ -100,6 +105,7 @@ fn load() -> impl Strategy<Value = String> {
         "pause",
         "announced",
         "length",
+        "flush",
     ]);
     let value = prop_oneof![
         Just("0".to_owned()),
