@@ -155,7 +155,7 @@ fn heed_interrupts() {
 
 fn judge(with: Recording, without: Recording) -> DemoReport {
     DemoReport {
-        kept: with.report.kept(scene::CINEMA),
+        kept: with.report.kept(scene::CINEMA) && with.report.pulse_on_time,
         control_failed: !without.report.kept(scene::CINEMA),
         noise_floor_us: with.noise,
         stalled_share: with.report.stalled_share,

@@ -46,6 +46,8 @@ pub struct RunReport {
     pub tenants: Vec<TenantReport>,
     /// What the tenant that sleeps and wakes says of its jobs.
     pub pulse: PulseReport,
+    /// Whether all of them were on time but for those that a stall of the machine excuses.
+    pub pulse_on_time: bool,
     /// What each receiver saw.
     pub receivers: Vec<ReceiverReport>,
     /// Share of the run in which the machine itself stood still, 0 to 1.
