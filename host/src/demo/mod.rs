@@ -1,8 +1,8 @@
 //! `moirai demo`: the promise, and what happens without it.
 //!
-//! Four tenants share one core, one disk and one link. `cinema` has reservations and streams a film
-//! to four receivers; `carnage`, `flood` and `thrash` take all they can get. The same load runs
-//! twice: with Moirai's scheduling and without (FIFO everywhere, fair CPU).
+//! Five tenants share one core, one disk and one link. `cinema` has reservations and streams a film
+//! to four receivers; `pulse` sleeps, wakes in every period and has little time then; `carnage`, `flood`
+//! and `thrash` take all they can get. The same load runs twice: with Moirai's scheduling and without (FIFO everywhere, fair CPU).
 //!
 //! | file | what it holds |
 //! | --- | --- |
@@ -10,6 +10,7 @@
 //! | `scene.rs` | the configuration of the experiment |
 //! | `stage.rs` | one run: receivers, tenants, measurement; `servant.rs`: the host service of it |
 //! | `player.rs`, `namespace.rs` | ffmpeg as a receiver |
+//! | `pulse.rs` | what the tenant that sleeps says of its jobs |
 //! | `report.rs`, `plot.rs` | table, JSON, picture, verdict |
 //!
 //! It is a user of the host service like any other: it starts `moirai host` and talks to its API.
@@ -18,6 +19,7 @@ mod film;
 mod namespace;
 mod player;
 mod plot;
+mod pulse;
 mod report;
 mod scene;
 mod servant;
@@ -28,6 +30,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+pub use pulse::PulseReport;
 pub use report::{DemoReport, NoiseReport, ReceiverReport, RunReport, ServiceReport, TenantReport};
 
 use crate::recorder::CaptureError;
@@ -152,7 +155,7 @@ fn heed_interrupts() {
 
 fn judge(with: Recording, without: Recording) -> DemoReport {
     DemoReport {
-        kept: with.report.kept(scene::CINEMA),
+        kept: with.report.kept(scene::CINEMA) && with.report.pulse_on_time,
         control_failed: !without.report.kept(scene::CINEMA),
         noise_floor_us: with.noise,
         stalled_share: with.report.stalled_share,

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
+use super::pulse::PulseReport;
 use crate::recorder::Analysis;
 
 /// The last line of `moirai demo --json`.
@@ -43,6 +44,10 @@ pub struct NoiseReport {
 pub struct RunReport {
     /// What each tenant got.
     pub tenants: Vec<TenantReport>,
+    /// What the tenant that sleeps and wakes says of its jobs.
+    pub pulse: PulseReport,
+    /// Whether all of them were on time but for those that a stall of the machine excuses.
+    pub pulse_on_time: bool,
     /// What each receiver saw.
     pub receivers: Vec<ReceiverReport>,
     /// Share of the run in which the machine itself stood still, 0 to 1.
@@ -147,6 +152,7 @@ impl DemoReport {
         {
             tenants(&mut text, title, run);
             receivers(&mut text, run);
+            jobs(&mut text, run.pulse);
         }
         let noise = self.noise_floor_us;
         // Writing to a String cannot fail.
@@ -228,6 +234,15 @@ fn receivers(text: &mut String, run: &RunReport) {
     }
 }
 
+fn jobs(text: &mut String, pulse: PulseReport) {
+    let PulseReport { jobs, late, worst_us, start_worst_us } = pulse;
+    let _ = writeln!(
+        text,
+        "pulse: {jobs} jobs, {late} late; the slowest was done {worst_us} us after its wake-up and began \
+         {start_worst_us} us after it"
+    );
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -237,7 +252,7 @@ mod tests {
         RunReport {
             tenants: vec![TenantReport { name: "cinema".into(), cpu, ..TenantReport::default() }],
             receivers: vec![ReceiverReport { packets: 10, late, ..ReceiverReport::default() }],
-            stalled_share: 0.0,
+            ..RunReport::default()
         }
     }
 

@@ -20,9 +20,10 @@ const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 const SCRATCH_BYTES: u64 = 512 << 20;
 
 /// The configuration, in the files that a user would write.
-const TEMPLATES: [(&str, &str); 3] = [
+const TEMPLATES: [(&str, &str); 4] = [
     ("host.toml", include_str!("scene/host.toml")),
     ("cinema.toml", include_str!("scene/cinema.toml")),
+    ("pulse.toml", include_str!("scene/pulse.toml")),
     ("neighbours.toml", include_str!("scene/neighbours.toml")),
 ];
 

@@ -56,6 +56,11 @@ impl Servant {
         self.ask(&["launch", &file.to_string_lossy(), "--json"]).map(drop)
     }
 
+    /// What is on the console of a tenant.
+    pub(super) fn console(&self, tenant: &str) -> Result<String, DemoError> {
+        self.ask(&["console", tenant, "--once"])
+    }
+
     /// One look at everything.
     pub(super) fn stats(&self) -> Result<Stats, DemoError> {
         let refused = |why: String| DemoError::Refused { what: "report".to_owned(), why };

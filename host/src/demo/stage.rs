@@ -8,6 +8,7 @@ use moirai_devices::backend::netns::in_netns;
 use moirai_scheduler::Nanos;
 
 use super::player::{Played, Player};
+use super::pulse::{self, PULSE};
 use super::report::{NoiseReport, ReceiverReport, RunReport, ServiceReport, TenantReport};
 use super::scene::{self, CINEMA, NEIGHBOURS, NETNS, RECEIVERS, Scene};
 use super::servant::Servant;
@@ -63,21 +64,27 @@ pub(super) fn run(
     say("the film begins");
     servant.launch(&scene.file("cinema.toml"))?;
     rest(ALONE, |_| say("the film plays alone"))?;
+    servant.launch(&scene.file("pulse.toml"))?;
     servant.launch(&scene.file("neighbours.toml"))?;
     rest(SETTLE, |_| say("the neighbours begin"))?;
-    let before = servant.stats()?;
+    let (before, jobs_before) = (servant.stats()?, pulse::look(&servant)?);
     rest(length, |left| {
         say(&format!("{} s left, {} packets", left.as_secs() + 1, receivers.packets()));
     })?;
-    let after = servant.stats()?;
+    let (after, jobs_after) = (servant.stats()?, pulse::look(&servant)?);
     let (played, arrivals) = receivers.finish();
     servant.end()?;
     let still: Vec<Stall> = after.stalls.iter().map(|&(begin, end)| Stall { begin, end }).collect();
     let tenants = tenants(&before, &after);
+    // Both are sums since its start: what is excused may have been reported a moment later.
+    let excused = part(&after, PULSE, "cpu").misses_in_stall;
+    let on_time = jobs_after.jobs > 0 && jobs_after.late <= excused;
     let stalls = Stalls { stalls: &still, used_permille: used_permille(&tenants) };
     let report = RunReport {
         receivers: seen(&played, &arrivals, &stalls),
         tenants,
+        pulse: jobs_after.since(jobs_before),
+        pulse_on_time: on_time,
         stalled_share: stalled_share(&still, before.now_ns, after.now_ns),
     };
     let micro = |time: Nanos| time / 1_000;
@@ -168,7 +175,7 @@ fn tenants(before: &Stats, after: &Stats) -> Vec<TenantReport> {
             link: service("link"),
         }
     };
-    [CINEMA].iter().chain(&NEIGHBOURS).map(|name| report(name)).collect()
+    [CINEMA, PULSE].iter().chain(&NEIGHBOURS).map(|name| report(name)).collect()
 }
 
 /// A tenant's part in the resources of one kind; nothing if it has none.

@@ -213,13 +213,15 @@ fn lift(config: &Config, owners: &Owners, places: &Places) -> io::Result<Lifted>
     let cores = config.host.cores.iter().filter(|core| places.fair(**core).is_some());
     let fair = cores.map(|core| (places.fair_runtime(*core), "0"));
     for (path, value) in group.into_iter().chain(fair) {
-        let old = fs::read_to_string(&path)?.trim().to_owned();
+        let failed =
+            |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+        let old = fs::read_to_string(&path).map_err(failed)?.trim().to_owned();
         // Another host service may have lifted it before us; what it noted is what was there.
         if old != value && saved.iter().all(|noted| noted.path != path) {
             saved.push(Saved { path: path.clone(), value: old });
             fs::write(&note, serde_json::to_string(&saved)?)?;
         }
-        fs::write(&path, value)?;
+        fs::write(&path, value).map_err(failed)?;
         tracing::info!(path = %path.display(), value, "the limit for real-time threads is lifted");
     }
     Ok(lifted)
@@ -337,6 +339,14 @@ mod tests {
         drop(first);
         assert_eq!(values(), lifted, "the second one needs it");
         drop(second);
+        assert_eq!(values(), before);
+
+        // What cannot be lifted is named, and what was lifted is put back.
+        fs::remove_file(places.fair_runtime(1)).expect("removed");
+        let failed = prepare_at(&wanted, &owners, &places).expect_err("a file is missing");
+        let said = failed.first().map(|problem| problem.message.clone()).unwrap_or_default();
+        assert!(said.contains("fair_server/cpu1/runtime: "), "{said}");
+        fs::write(places.fair_runtime(1), &before.1).expect("written");
         assert_eq!(values(), before);
 
         // One that is killed leaves its note and no lock.
