@@ -1,7 +1,7 @@
 //! A tenant's life as an operator sees it: launch, list, show, set, console, top, stop.
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
-use moirai_tests::{Host, core, lives, said, wait_for};
+use moirai_tests::{Host, core, lives, moirai, said, wait_for};
 
 fn carnage(name: &str, contract: &str) -> String {
     format!(
@@ -63,6 +63,71 @@ fn a_tenant_that_does_not_fit_is_not_started() {
     assert!(!host.ask(&["show", "two"]).status.success());
     // What was not reserved can still be had.
     host.launch(&carnage("three", "period = \"10ms\", slice = \"2ms\""));
+}
+
+#[test]
+fn more_memory_than_there_is_is_refused_and_nothing_is_started() {
+    let host = Host::start();
+    let huge = carnage("huge", "extra = true").replace("16M", "900G");
+    for prefault in ["", "prefault = true\n"] {
+        let text = huge.replace("core =", &format!("{prefault}core ="));
+        let refused = host.try_launch(&text);
+        assert_eq!(refused.status.code(), Some(3), "{}", said(&refused));
+        assert!(said(&refused).contains("memory: "), "{}", said(&refused));
+    }
+    assert!(!host.ask(&["show", "huge"]).status.success());
+    host.launch(&carnage("small", "extra = true"));
+    let reserved = |host: &Host| {
+        let stats = host.stats();
+        let resources = stats["resources"].as_array().cloned().unwrap();
+        let memory = resources.iter().find(|resource| resource["name"] == "memory").cloned();
+        memory.unwrap()["reserved"].as_u64().unwrap()
+    };
+    assert!(reserved(&host) > 16 << 20, "the guest's and what it costs");
+    assert!(host.ask(&["stop", "small"]).status.success());
+    assert_eq!(reserved(&host), 0);
+}
+
+#[test]
+fn a_tenant_is_told_what_it_is_promised_and_whether_that_is_kept() {
+    let host = Host::start();
+    host.launch(&carnage("worker", "period = \"20ms\", slice = \"3ms\", deadline = \"10ms\""));
+    let _ready = host.report("worker", "ready");
+    let list = host.json(&["list"]);
+    assert_eq!((&list[0]["kept"], &list[0]["because"]), (&true.into(), &"".into()));
+    let part = &host.json(&["explain", "worker"])["parts"][0];
+    assert_eq!(part["from"], "wake-up");
+    assert_eq!(part["blackout_ns"], 24_000_000);
+    assert_eq!(part["got"]["kept"], true);
+    wait_for("it got something", || {
+        let part = &host.json(&["explain", "worker"])["parts"][0];
+        part["got"]["guaranteed_ns"].as_u64().unwrap() > 0
+    });
+    let text = said(&host.ask(&["explain", "worker"]));
+    assert!(text.contains("3ms in every 20ms by 10ms") && text.contains("A miss:"), "{text}");
+    assert!(said(&host.ask(&["top", "--once"])).contains("KEPT"));
+}
+
+#[test]
+fn a_capacity_above_the_kernels_limit_does_not_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().display();
+    let config = folder.path().join("host.toml");
+    let text = format!(
+        "[host]\ncores = [{}]\ncpu_capacity = 1.0\nsocket = \"{path}/host.sock\"\n\
+         state_dir = \"{path}/state\"\n",
+        core()
+    );
+    std::fs::write(&config, text).unwrap();
+    let limit = std::fs::read_to_string("/proc/sys/kernel/sched_rt_runtime_us").unwrap();
+    if limit.trim() == "-1" {
+        eprintln!("NOT RUN: this machine has no limit");
+        return;
+    }
+    let refused = moirai(&["host", "--config", &config.to_string_lossy()]);
+    assert_eq!(refused.status.code(), Some(2), "{}", said(&refused));
+    let text = said(&refused);
+    assert!(text.contains("host.toml:3:16") && text.contains("realtime_limit"), "{text}");
 }
 
 #[test]

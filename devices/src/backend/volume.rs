@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
 use smallvec::smallvec;
@@ -139,6 +140,15 @@ impl Volume {
     /// The files that it is made of, and whether it writes them. Whoever writes one of them shares it
     /// with nobody.
     pub fn files(&self) -> impl Iterator<Item = (FileId, bool)> {
+        self.with_written().map(|(file, written)| (file.id(), written))
+    }
+
+    /// The same files as they are open here.
+    pub fn open_files(&self) -> impl Iterator<Item = (BorrowedFd<'_>, bool)> {
+        self.with_written().map(|(file, written)| (file.as_fd(), written))
+    }
+
+    fn with_written(&self) -> impl Iterator<Item = (&DiskFile, bool)> {
         let last = self.files.len().saturating_sub(1);
         let whole = !matches!(self.shape, Shape::Image(_));
         let top = match &self.shape {
@@ -146,7 +156,7 @@ impl Volume {
             Shape::Raw | Shape::Striped(_) => 0,
         };
         let written = move |place| !self.read_only && (whole || place >= top);
-        self.files.iter().enumerate().map(move |(place, file)| (file.id(), written(place)))
+        self.files.iter().enumerate().map(move |(place, file)| (file, written(place)))
     }
 
     /// What the guest gets to know as its name: the serial number, or a name made of device and

@@ -10,7 +10,7 @@ use moirai_simulator::gantt::demand_chart;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::ledger::{Holding, Ledger, Refusal};
+use super::ledger::{ContractRefusal, Holding, Ledger};
 use crate::config::units::Time;
 
 /// Most deadlines of a chart.
@@ -51,7 +51,7 @@ pub struct Due {
 
 impl Explanation {
     /// Takes the demand of the refused claim of `tenant` apart.
-    pub(super) fn of(tenant: &str, refusal: &Refusal) -> Self {
+    pub(super) fn of(tenant: &str, refusal: &ContractRefusal) -> Self {
         let Violation { time, demand, supply, .. } = refusal.refusal.violation;
         let own = (tenant.to_owned(), refusal.refusal.requested);
         let all = refusal.beside.iter().chain(std::iter::once(&own));
@@ -101,7 +101,7 @@ impl fmt::Display for Explanation {
 }
 
 /// One chart below the other, as one SVG.
-pub(super) fn charts(ledger: &Ledger, refused: &[(&str, &Refusal)]) -> String {
+pub(super) fn charts(ledger: &Ledger, refused: &[(&str, &ContractRefusal)]) -> String {
     let charts: Vec<_> = ledger.holdings().filter_map(|holding| chart(&holding, refused)).collect();
     let step = CHART_HEIGHT + TITLE_HEIGHT;
     let mut svg = String::new();
@@ -127,7 +127,7 @@ pub(super) fn charts(ledger: &Ledger, refused: &[(&str, &Refusal)]) -> String {
 }
 
 /// Title and chart of one resource; `None` if nothing is promised or refused there.
-fn chart(holding: &Holding<'_>, refused: &[(&str, &Refusal)]) -> Option<(String, String)> {
+fn chart(holding: &Holding<'_>, refused: &[(&str, &ContractRefusal)]) -> Option<(String, String)> {
     let name = holding.name;
     let first = refused.iter().find(|(_, refusal)| refusal.resource == name);
     let (title, contracts, violation) = match first {

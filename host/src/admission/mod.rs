@@ -1,4 +1,4 @@
-//! The admission ledger: what is promised on every core, disk and link, and to whom.
+//! The admission ledger: what is promised on every core, disk and link and of the memory, and to whom.
 //!
 //! Owns the list of admitted contracts per resource; the test itself is
 //! [`moirai_scheduler::admission`]. Neighbours: the service asks before it starts or changes a
@@ -6,11 +6,15 @@
 
 mod explain;
 mod ledger;
+mod memory;
 pub mod plan;
+pub mod promise;
 mod resource;
+mod several;
 
 pub use explain::{Due, Explanation};
 pub(crate) use ledger::per_second;
-pub use ledger::{Claim, Ledger, Part, Refusal};
+pub use ledger::{Claim, ContractRefusal, Ledger, Part, Refusal};
+pub use memory::{MemoryClaim, MemoryRefusal};
 pub use resource::ResourceId;
 pub(crate) use resource::{all as resources, not_preemptible};

@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 
 use super::explain::Explanation;
 use super::ledger::{Claim, Ledger, Refusal};
+use super::memory::{self, Mebibytes, MemoryClaim};
 use crate::config::Config;
 use crate::config::units::Time;
 
@@ -34,7 +35,7 @@ pub struct TenantPlan {
     pub refusals: Vec<RefusalReport>,
 }
 
-/// A contract that does not fit. Services in nanoseconds per second.
+/// What does not fit. Services in nanoseconds per second, memory in bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RefusalReport {
     /// Name of the resource.
@@ -43,13 +44,16 @@ pub struct RefusalReport {
     pub requested: u64,
     /// What is not reserved.
     pub available: u64,
-    /// The nearest contract that fits.
+    /// The nearest contract that fits, of all virtual CPUs together as the tenant's table has it.
     pub nearest: Option<ContractReport>,
     /// The whole slice by a later deadline, if that fits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub later: Option<ContractReport>,
     /// Where the test fails.
     pub reason: String,
+    /// What to write instead, as keys of the table: `slice = "3500us"`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub write: Option<String>,
     /// The demand bound that fails, where it was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub explain: Option<Explanation>,
@@ -68,7 +72,7 @@ pub struct ContractReport {
     pub extra: u32,
 }
 
-/// A resource. Services in nanoseconds per second.
+/// A resource. Services in nanoseconds per second, `memory` in bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ResourceReport {
     /// Name, as `cpu/1`.
@@ -99,6 +103,19 @@ impl ContractReport {
             extra: contract.extra().map_or(0, std::num::NonZero::get),
         }
     }
+
+    /// The keys that make this contract out of `asked`.
+    pub(super) fn as_keys(&self, asked: &Self) -> String {
+        let moved = asked.deadline_ns != asked.period_ns || self.deadline_ns != self.period_ns;
+        let keys = [
+            ("slice", self.slice_ns, self.slice_ns != asked.slice_ns),
+            ("period", self.period_ns, self.period_ns != asked.period_ns),
+            ("deadline", self.deadline_ns, moved && self.deadline_ns != asked.deadline_ns),
+        ];
+        let changed = keys.into_iter().filter(|(_, _, changed)| *changed);
+        let written = changed.map(|(key, nanos, _)| format!("{key} = \"{}\"", Time(nanos)));
+        written.collect::<Vec<_>>().join(", ")
+    }
 }
 
 /// Asks admission for every tenant and then every export in turn. A refused tenant reserves nothing.
@@ -113,7 +130,8 @@ pub fn explain(config: &Config) -> Plan {
     let (mut plan, _, refusals) = answer(config);
     for (tenant, refused) in plan.tenants.iter_mut().zip(refusals) {
         for (report, refusal) in tenant.refusals.iter_mut().zip(refused) {
-            report.explain = Some(Explanation::of(&tenant.name, &refusal));
+            let contract = refusal.contract();
+            report.explain = contract.map(|it| Explanation::of(&tenant.name, it));
         }
     }
     plan
@@ -126,7 +144,10 @@ pub fn draw(config: &Config) -> String {
     let (plan, ledger, refusals) = answer(config);
     let named = plan.tenants.iter().zip(&refusals);
     let refused: Vec<_> = named
-        .flat_map(|(tenant, refused)| refused.iter().map(|refusal| (tenant.name.as_str(), refusal)))
+        .flat_map(|(tenant, refused)| {
+            let contracts = refused.iter().filter_map(Refusal::contract);
+            contracts.map(|refusal| (tenant.name.as_str(), refusal))
+        })
         .collect();
     super::explain::charts(&ledger, &refused)
 }
@@ -136,10 +157,16 @@ fn answer(config: &Config) -> (Plan, Ledger, Vec<Vec<Refusal>>) {
     let mut ledger = Ledger::new(config);
     let mut refusals = Vec::new();
     let mut tenants = Vec::new();
-    let asked = config.tenants.iter().map(|tenant| (tenant.name.clone(), Claim::all_of(tenant)));
-    let exported = config.exports.iter().map(|it| (it.key(), vec![Claim::of_export(it)]));
-    for (name, claims) in asked.chain(exported) {
-        let refused = ledger.admit(&name, &claims).err().unwrap_or_default();
+    let asked = config.tenants.iter().map(|tenant| {
+        let memory = MemoryClaim::of_tenant(config, tenant);
+        (tenant.name.clone(), Claim::all_of(tenant), memory)
+    });
+    let exported = config.exports.iter().map(|export| {
+        let memory = MemoryClaim::of_export(config, export);
+        (export.key(), vec![Claim::of_export(export)], memory)
+    });
+    for (name, claims, memory) in asked.chain(exported) {
+        let refused = ledger.admit(&name, &claims, Some(memory)).err().unwrap_or_default();
         tenants.push(TenantPlan::of(name, &refused));
         refusals.push(refused);
     }
@@ -162,7 +189,7 @@ impl fmt::Display for ContractReport {
 }
 
 /// A service in nanoseconds per second as a percentage with two places.
-struct Percent(u64);
+pub(super) struct Percent(pub(super) u64);
 
 impl fmt::Display for Percent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -171,17 +198,34 @@ impl fmt::Display for Percent {
     }
 }
 
+/// How much of a resource, in what it is measured in.
+struct Amount<'a>(&'a str, u64);
+
+impl fmt::Display for Amount<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self(memory::NAME, u64::MAX) => f.pad("unknown"),
+            Self(memory::NAME, bytes) => Mebibytes(bytes).fmt(f),
+            Self(_, service) => Percent(service).fmt(f),
+        }
+    }
+}
+
 impl fmt::Display for RefusalReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { resource, requested, available, nearest, later, reason, .. } = self;
-        let (requested, available) = (Percent(*requested), Percent(*available));
+        let (requested, available) = (Amount(resource, *requested), Amount(resource, *available));
         write!(f, "{resource}: {requested} asked, {available} not reserved; {reason}; ")?;
-        match nearest {
-            Some(fit) => match later.filter(|later| later != fit) {
-                Some(later) => write!(f, "{fit} would fit, or {later}"),
-                None => write!(f, "{fit} would fit"),
-            },
-            None => write!(f, "no contract of this kind would fit"),
+        match (nearest, &self.write) {
+            (Some(fit), Some(keys)) => write!(f, "{fit} would fit: write {keys}"),
+            (Some(fit), None) => write!(f, "{fit} would fit"),
+            (None, Some(keys)) => write!(f, "write {keys}"),
+            (None, None) if resource == memory::NAME => write!(f, "no memory is left"),
+            (None, None) => write!(f, "no contract of this kind would fit"),
+        }?;
+        match later.filter(|later| Some(*later) != *nearest) {
+            Some(later) => write!(f, "; the whole slice would fit as {later}"),
+            None => Ok(()),
         }
     }
 }
@@ -200,8 +244,10 @@ impl fmt::Display for Plan {
         }
         writeln!(f, "\n{:<24} {:>9} {:>9}", "resource", "reserved", "capacity")?;
         for resource in &self.resources {
-            let (reserved, capacity) = (Percent(resource.reserved), Percent(resource.capacity));
-            writeln!(f, "{:<24} {reserved:>9} {capacity:>9}", resource.name)?;
+            let name = &resource.name;
+            let (reserved, capacity) =
+                (Amount(name, resource.reserved), Amount(name, resource.capacity));
+            writeln!(f, "{name:<24} {reserved:>9} {capacity:>9}")?;
         }
         Ok(())
     }

@@ -64,7 +64,7 @@ fn virtual_cpus_share_the_contract_and_each_counts_on_its_core() {
         planned(&text.replace("[tenant.cpu]", &format!("{keys}\n[tenant.cpu]")))
     };
     let two_cores = planned("vcpus = 3\ncores = [0, 1]", "9ms");
-    let reserved: Vec<_> = two_cores.resources.iter().map(|core| core.reserved).collect();
+    let reserved: Vec<_> = two_cores.resources.iter().take(2).map(|core| core.reserved).collect();
     assert_eq!((two_cores.admitted, reserved), (true, vec![600_000_000, 300_000_000]));
     assert!(planned("vcpus = 2\ncores = [0, 1]", "19ms").admitted, "more than one core has");
     assert!(!planned("vcpus = 2\ncore = 1", "19ms").admitted);
@@ -77,13 +77,13 @@ fn a_changed_contract_takes_the_place_of_the_old_one_or_leaves_it() {
     let config = check(&parse("t", &text).expect("document")).expect("configuration");
     let mut ledger = Ledger::new(&config);
     let claims = config.tenants.first().map(Claim::all_of).expect("a tenant");
-    ledger.admit("a", &claims).expect("admitted");
+    ledger.admit("a", &claims, None).expect("admitted");
     let asking = |slice| {
         let contract = Contract::new(10_000_000, slice, 10_000_000, None).expect("contract");
         claims.iter().map(|claim| Claim { contract, ..*claim }).collect::<Vec<_>>()
     };
-    ledger.admit("a", &asking(9_000_000)).expect("fits in place of the old one");
-    ledger.admit("a", &asking(9_900_000)).expect_err("too much");
+    ledger.admit("a", &asking(9_000_000), None).expect("fits in place of the old one");
+    ledger.admit("a", &asking(9_900_000), None).expect_err("too much");
     let reserved = |ledger: &Ledger| ledger.report().first().map(|report| report.reserved);
     assert_eq!(reserved(&ledger), Some(900_000_000));
     ledger.release("a");
@@ -104,4 +104,60 @@ fn large_packets_hold_up_a_link_longer_than_a_short_deadline_bears() {
     }
     assert!(!planned(&text("segmentation")).admitted);
     assert!(planned(&text("segmentation").replace("6ms", "16ms")).admitted);
+}
+
+#[test]
+fn a_refusal_of_several_virtual_cpus_says_what_to_write_for_all_of_them() {
+    let head = "[host]\ncores = [0, 1]\nprofile = \"none\"\n";
+    let text = |keys: &str, slice: &str| {
+        let text = format!("{head}{}", tenant("a", "10ms", slice));
+        text.replace("[tenant.cpu]", &format!("{keys}\n[tenant.cpu]"))
+    };
+    for (keys, slice, asked, fits) in [
+        ("vcpus = 2\ncore = 1", "12ms", 1_200_000_000, "9500us"),
+        ("vcpus = 3\ncores = [0, 1]", "18ms", 1_200_000_000, "14250us"),
+        ("vcpus = 4\ncores = [0, 1]", "20ms", 1_000_000_000, "19ms"),
+    ] {
+        let answer = planned(&text(keys, slice));
+        let refusals = answer.tenants.first().map(|tenant| tenant.refusals.as_slice());
+        let refusals = refusals.expect("a tenant");
+        let refusal = refusals.first().expect("refused");
+        assert_eq!((refusal.requested, refusal.available), (asked, 950_000_000), "{keys}");
+        assert_eq!(refusal.write.as_deref(), Some(format!("slice = \"{fits}\"").as_str()));
+        let cores: std::collections::HashSet<_> = refusals.iter().map(|it| &it.resource).collect();
+        assert_eq!(cores.len(), refusals.len(), "each core is said once: {refusals:?}");
+        assert!(planned(&text(keys, fits)).admitted, "{keys}: what is said fits");
+    }
+}
+
+#[test]
+fn memory_is_promised_once_and_a_refusal_says_what_is_left() {
+    let head = "[host]\ncores = [0]\nmemory = \"1G\"\n";
+    let guest = |name: &str, memory: &str| {
+        format!("[[tenant]]\nname = \"{name}\"\nimage = \"i\"\nmemory = \"{memory}\"\n")
+    };
+    let refusals = |text: &str| {
+        let answer = planned(text);
+        answer.tenants.into_iter().flat_map(|tenant| tenant.refusals).collect::<Vec<_>>()
+    };
+    let beside = format!("{head}{}", guest("a", "512M"));
+    assert_eq!(refusals(&beside), []);
+    for (asked, bytes) in [("900G", 900u64 << 30), ("500M", 500 << 20)] {
+        let all = refusals(&format!("{beside}{}", guest("b", asked)));
+        let [refusal] = all.as_slice() else { panic!("{all:?}") };
+        assert_eq!(refusal.resource, "memory");
+        assert!(refusal.requested > bytes, "the guest's and what it costs: {refusal:?}");
+        assert!(refusal.available < 512 << 20, "{refusal:?}");
+        let keys = refusal.write.as_deref().expect("something would fit");
+        let fits = keys.strip_prefix("memory = \"").and_then(|it| it.strip_suffix('"'));
+        let fits = fits.expect("a key");
+        assert_eq!(refusals(&format!("{beside}{}", guest("b", fits))), [], "{fits}");
+        let more = fits.trim_end_matches('M').parse::<u64>().expect("MiB") + 2;
+        let more = refusals(&format!("{beside}{}", guest("b", &format!("{more}M"))));
+        assert_eq!(more.len(), 1, "{fits} is nearly all there is");
+    }
+    let full = planned(&format!("{beside}{}", guest("b", "900G")));
+    let memory = full.resources.last().expect("resources");
+    assert_eq!((memory.name.as_str(), memory.capacity), ("memory", 1 << 30));
+    assert!(full.to_string().contains("memory: 92"), "{full}");
 }

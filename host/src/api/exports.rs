@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 
 use super::ErrorBody;
 use super::routes::{Body, Shared, call};
+use crate::admission::promise::Promises;
 use crate::config::export::ExportTable;
 use crate::service::{Change, ExportView};
 
@@ -61,6 +62,20 @@ pub(super) async fn change(
     Body(change): Body<Change>,
 ) -> Result<Json<ExportView>, ErrorBody> {
     call(service, move |service| service.change_export(&name, &change)).await.map(Json)
+}
+
+/// Say what is promised to whoever uses an export, and what he got
+#[utoipa::path(
+    get,
+    path = "/v1/exports/{name}/explain",
+    params(("name" = String, Path, description = "name of the export")),
+    responses((status = 200, body = Promises), (status = 404, body = ErrorBody))
+)]
+pub(super) async fn explain(
+    State(service): Shared,
+    Path(name): Path<String>,
+) -> Result<Json<Promises>, ErrorBody> {
+    call(service, move |service| service.explain_export(&name)).await.map(Json)
 }
 
 /// End an export

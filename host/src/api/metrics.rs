@@ -57,6 +57,9 @@ const PART_GAUGES: &[(&str, &str, Value<PartStats>)] = &[
         u64::from(part.direct_io == Some(false))
     }),
     ("failed", "1 if the device no longer works", |part| u64::from(part.failed.is_some())),
+    ("contract_kept", "0 if the contract is not kept any more", |part| {
+        u64::from(part.not_kept.is_none())
+    }),
 ];
 
 /// Renders everything.
@@ -157,6 +160,15 @@ mod tests {
         let series =
             "moirai_extra_nanoseconds_total{tenant=\"a\",resource=\"disk/ssd\",part=\"2\"} 7";
         assert!(text.contains(series), "{text}");
+        let broken = PartStats { not_kept: Some("why".to_owned()), ..part("cpu/1", 0) };
+        let parts = vec![part("cpu/1", 0), broken];
+        let tenants = vec![TenantStats { name: "a".to_owned(), parts }];
+        let text = render(&Stats { tenants, ..Stats::default() });
+        for (part, kept) in [(0, 1), (1, 0)] {
+            let labels = format!("tenant=\"a\",resource=\"cpu/1\",part=\"{part}\"");
+            let series = format!("moirai_contract_kept{{{labels}}} {kept}\n");
+            assert!(text.contains(&series), "{text}");
+        }
         assert!(text.ends_with("# EOF\n"), "{text}");
     }
 }

@@ -16,9 +16,10 @@ use utoipa_axum::routes;
 
 use super::{ErrorBody, ErrorKind, console, exports, metrics};
 use crate::admission::plan::{Plan, plan};
+use crate::admission::promise::Promises;
 use crate::config::document::TenantTable;
 use crate::config::{Document, check};
-use crate::service::{Change, HostView, Service, ServiceError, Stats, TenantView};
+use crate::service::{Change, HostView, KeptEvent, Service, ServiceError, Stats, TenantView};
 
 /// Largest body of a request.
 const BODY_BYTES: usize = 1 << 20;
@@ -51,6 +52,9 @@ pub(super) fn router() -> OpenApiRouter<Arc<Service>> {
         .routes(routes!(console::read, console::write))
         .routes(routes!(exports::list, exports::start))
         .routes(routes!(exports::change, exports::end))
+        .routes(routes!(explain))
+        .routes(routes!(exports::explain))
+        .routes(routes!(events))
         .routes(routes!(ask_plan))
         .routes(routes!(host))
         .routes(routes!(stats))
@@ -153,6 +157,26 @@ async fn change(
     Body(change): Body<Change>,
 ) -> Result<Json<TenantView>, ErrorBody> {
     call(service, move |service| service.change(&name, &change)).await.map(Json)
+}
+
+/// Say what is promised to a tenant, and what it got
+#[utoipa::path(
+    get,
+    path = "/v1/tenants/{name}/explain",
+    params(("name" = String, Path, description = "name of the tenant")),
+    responses((status = 200, body = Promises), (status = 404, body = ErrorBody))
+)]
+async fn explain(
+    State(service): Shared,
+    Path(name): Path<String>,
+) -> Result<Json<Promises>, ErrorBody> {
+    call(service, move |service| service.explain(&name)).await.map(Json)
+}
+
+/// List the latest contracts that were not kept any more, or were again; oldest first
+#[utoipa::path(get, path = "/v1/events", responses((status = 200, body = [KeptEvent])))]
+async fn events(State(service): Shared) -> Result<Json<Vec<KeptEvent>>, ErrorBody> {
+    call(service, |service| Ok(service.events())).await.map(Json)
 }
 
 /// How to end a tenant.

@@ -33,8 +33,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub enum ServerError {
     /// Somebody answers there.
     #[error(
-        "a host service answers at {0} already; stop it, or give this one its own `socket` and \
-         `state_dir`"
+        "a host service answers at {0} already; stop it, or start your tenants there: moirai launch \
+         FILE"
     )]
     Taken(PathBuf),
     /// The socket cannot be made.

@@ -49,6 +49,8 @@ pub enum Command {
     List(ReportArgs),
     /// Show a tenant: state, contracts, what it got
     Show(NameArgs),
+    /// Say in plain words what is promised to a tenant, and what it got
+    Explain(ExplainArgs),
     /// Change contracts of a running tenant or an export
     Set(SetArgs),
     /// Stop a tenant, or forget one that has ended
@@ -215,6 +217,19 @@ pub struct SimulateArgs {
 pub struct NameArgs {
     /// Its name.
     pub name: String,
+    /// How to report.
+    #[command(flatten)]
+    pub report: ReportArgs,
+}
+
+/// Arguments of `moirai explain`.
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// Name of the tenant, or `export/NAME`.
+    pub name: String,
+    /// Explain the tenant of this configuration file, without a host service.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// How to report.
     #[command(flatten)]
     pub report: ReportArgs,

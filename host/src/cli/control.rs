@@ -94,6 +94,9 @@ impl fmt::Display for List<'_> {
             let why = tenant.end.as_ref().map_or("", |end| end.reason.as_str());
             let (phase, cpu) = (phase(tenant.phase), tenant.cpu.to_string());
             writeln!(f, "{:<20} {phase:<9} {:>4}  {cpu:<24} {why}", tenant.name, tenant.core)?;
+            if !tenant.because.is_empty() {
+                writeln!(f, "    not kept: {}", tenant.because)?;
+            }
         }
         Ok(())
     }
@@ -120,6 +123,9 @@ fn details(tenant: &TenantView) -> String {
     match tenant.cores.as_slice() {
         [core] => line("cpu", &format!("{} on core {core}", tenant.cpu)),
         cores => line("cpu", &format!("{} on each of the cores {cores:?}", tenant.cpu)),
+    }
+    if !tenant.because.is_empty() {
+        line("not kept", &tenant.because);
     }
     if let Some(balloon) = &tenant.balloon {
         let (actual, target) = (Size(balloon.actual_bytes), Size(balloon.target_bytes));

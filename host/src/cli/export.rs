@@ -70,6 +70,9 @@ impl fmt::Display for List<'_> {
             if let Some(why) = &device.failed {
                 writeln!(f, "    failed: {why}")?;
             }
+            if !export.because.is_empty() {
+                writeln!(f, "    not kept: {}", export.because)?;
+            }
         }
         Ok(())
     }

@@ -8,8 +8,8 @@ use tracing_subscriber::EnvFilter;
 use super::args::HostArgs;
 use super::{Failure, Status};
 use crate::api::Bound;
-use crate::config::{self, Report};
-use crate::service::{Service, ServiceError};
+use crate::config::{self, Problem, Report};
+use crate::service::{Service, ServiceError, StateError};
 
 pub(super) fn run(args: &HostArgs) -> Result<Status, Failure> {
     log_to_stderr();
@@ -23,6 +23,7 @@ pub(super) fn run(args: &HostArgs) -> Result<Status, Failure> {
     let socket = config.host.socket.clone();
     let service = Service::start(config).map_err(|error| failure(error, &bad))?;
     let service = Arc::new(service);
+    let watch = service.watch_contracts()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("api")
@@ -52,15 +53,23 @@ pub(super) fn run(args: &HostArgs) -> Result<Status, Failure> {
     });
     // Handlers that still run hold the service; they end with the runtime.
     drop(runtime);
+    drop(watch);
     drop(service);
     ended
 }
 
 /// Why the service does not start, with the lines of the configuration where that is the reason.
-fn failure(error: ServiceError, bad: &dyn Fn(Vec<config::Problem>) -> Failure) -> Failure {
+fn failure(error: ServiceError, bad: &dyn Fn(Vec<Problem>) -> Failure) -> Failure {
     match error {
         ServiceError::Bad(problems) => bad(problems),
         ServiceError::Refused(_) => Failure::new(Status::Refused, error),
+        ServiceError::State(StateError::Taken { .. }) => bad(vec![Problem {
+            path: "host.state_dir".to_owned(),
+            message: error.to_string(),
+            help: "one host service has the folder; a second one needs cores, volumes and links \
+                   that nobody else serves"
+                .to_owned(),
+        }]),
         other => Failure::new(Status::Failed, other),
     }
 }

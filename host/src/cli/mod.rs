@@ -5,6 +5,7 @@
 //! | `args.rs` | all, as clap reads them |
 //! | `host.rs` | `host` |
 //! | `control.rs` | `launch`, `list`, `show`, `set`, `stop` |
+//! | `explain.rs` | `explain` |
 //! | `export.rs` | `export`, `exports`, `unexport`, `set` of an export |
 //! | `change.rs` | the `KEY=VALUE` of `set` |
 //! | `console.rs` | `console` |
@@ -23,6 +24,7 @@ mod change;
 mod console;
 mod control;
 mod experiment;
+mod explain;
 mod export;
 mod generate;
 mod host;
@@ -116,6 +118,7 @@ pub fn run(cli: Cli) -> Status {
         Command::Unexport(args) => export::end(socket, &args),
         Command::List(args) => control::list(socket, args),
         Command::Show(args) => control::show(socket, &args),
+        Command::Explain(args) => explain::run(socket, &args),
         Command::Set(args) => control::set(socket, &args),
         Command::Stop(args) => control::stop(socket, &args),
         Command::Console(args) => console::run(socket, &args),

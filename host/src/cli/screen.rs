@@ -62,14 +62,19 @@ fn table(view: &View) -> Table<'static> {
     let bold = Style::new().add_modifier(Modifier::BOLD);
     let (late, stall) = (Time(view.late_max_ns), Time(view.stall_ns));
     let foot = format!(" latest dispatcher timer {late}; machine stood still {stall}; q leaves ");
+    let mut broken = view.rows.iter().filter_map(|row| {
+        let why = row.not_kept.as_ref()?;
+        Some(format!(" not kept: {} {}: {why} ", row.tenant, row.resource))
+    });
+    let title = broken.next_back().unwrap_or_else(|| " moirai ".to_owned());
     Table::new(rows, widths)
         .header(TableRow::new(HEADS).style(bold))
-        .block(Block::bordered().title(" moirai ").title_bottom(Line::from(foot)))
+        .block(Block::bordered().title(title).title_bottom(Line::from(foot)))
 }
 
-/// A part with misses is red, one with a guarantee stands out from best effort.
+/// A part with misses, or whose contract is not kept, is red, one with a guarantee stands out from best effort.
 fn style(row: &Row) -> Style {
-    if row.misses > 0 {
+    if row.misses > 0 || row.not_kept.is_some() {
         Style::new().fg(Color::Red)
     } else if row.reserved > 0 {
         Style::new().fg(Color::Green)
@@ -104,8 +109,8 @@ mod tests {
         terminal.draw(|frame| frame.render_widget(table(&view), frame.area())).expect("drawn");
         insta::assert_snapshot!(terminal.backend(), @r#"
     "┌ moirai ──────────────────────────────────────────────────────────────────────────────────────────────────────────────┐"
-    "│TENANT           RESOURCE       CONTRACT                   OWED      GUARANTEED EXTRA     MISSES   QUEUE     KB/S     │"
-    "│cinema           cpu/1                                     30.00%    25.00%     0.00%     0        7         0        │"
+    "│TENANT           RESOURCE       CONTRACT                 OWED     GUARANTEED EXTRA    MISSES  QUEUE   KB/S      KEPT  │"
+    "│cinema           cpu/1                                   30.00%   25.00%     0.00%    0       7       0         yes   │"
     "│                                                                                                                      │"
     "└ latest dispatcher timer 0ns; machine stood still 0ns; q leaves ──────────────────────────────────────────────────────┘"
     "#);

@@ -31,6 +31,8 @@ pub(super) struct Row {
     pub(super) queued: u64,
     /// Payload bytes per second.
     pub(super) bytes_per_s: u64,
+    /// Why the contract is not kept, if so.
+    pub(super) not_kept: Option<String>,
 }
 
 /// What happened between two looks.
@@ -110,11 +112,12 @@ impl Row {
             misses: new.misses,
             queued: new.queued,
             bytes_per_s: rate(|part| part.bytes),
+            not_kept: new.not_kept.clone(),
         }
     }
 
     /// The line as cells, in the order of [`HEADS`].
-    pub(super) fn cells(&self) -> [String; 9] {
+    pub(super) fn cells(&self) -> [String; 10] {
         let percent = |ns: u64| format!("{}.{:02}%", ns / 10_000_000, ns / 100_000 % 100);
         [
             self.tenant.clone(),
@@ -126,15 +129,26 @@ impl Row {
             self.misses.to_string(),
             self.queued.to_string(),
             format!("{}", self.bytes_per_s / 1000),
+            if self.not_kept.is_some() { "NO" } else { "yes" }.to_owned(),
         ]
     }
 }
 
 /// Names of the columns.
-pub(super) const HEADS: [&str; 9] =
-    ["TENANT", "RESOURCE", "CONTRACT", "OWED", "GUARANTEED", "EXTRA", "MISSES", "QUEUE", "KB/S"];
+pub(super) const HEADS: [&str; 10] = [
+    "TENANT",
+    "RESOURCE",
+    "CONTRACT",
+    "OWED",
+    "GUARANTEED",
+    "EXTRA",
+    "MISSES",
+    "QUEUE",
+    "KB/S",
+    "KEPT",
+];
 /// Widths of the columns.
-pub(super) const WIDTHS: [usize; 9] = [16, 14, 26, 8, 10, 8, 7, 6, 9];
+pub(super) const WIDTHS: [usize; 10] = [16, 14, 24, 8, 10, 8, 7, 6, 9, 4];
 
 impl fmt::Display for View {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -149,6 +163,9 @@ impl fmt::Display for View {
                 }
             }
             writeln!(f)?;
+        }
+        for (row, why) in self.rows.iter().filter_map(|row| Some((row, row.not_kept.as_ref()?))) {
+            writeln!(f, "not kept: {} {}: {why}", row.tenant, row.resource)?;
         }
         Ok(())
     }

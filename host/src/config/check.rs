@@ -1,8 +1,8 @@
 //! What the values of a configuration must fulfil together. All that is wrong is reported at once.
 //!
 //! Pure: the same document gives the same result on every machine, except for the defaults of
-//! `host.cores` and `host.io_core`, which depend on the number of cores. So a configuration can be
-//! planned on another machine than the one it is for.
+//! `host.cores`, `host.io_core` and `host.memory`, which depend on the machine. So a configuration that
+//! says them can be planned on another machine than the one it is for.
 
 use std::collections::HashSet;
 use std::fmt::Display;
@@ -12,7 +12,7 @@ use super::document::{DiskTable, Document, HostTable, LinkTable};
 use super::model::{Cidr, Config, Disk, Host, Link};
 use super::problem::Problem;
 use super::units::Time;
-use super::{export, tenant};
+use super::{export, machine_memory, tenant};
 
 pub use super::tenant::check_tenants;
 
@@ -137,7 +137,9 @@ fn check_host(table: &HostTable, problems: &mut Problems) -> Host {
     Host {
         cores,
         cpu_capacity_ppm,
+        realtime_limit: table.realtime_limit.unwrap_or_default(),
         profile: table.profile.unwrap_or_default(),
+        memory: machine_memory::check(table, machine_memory::machine_memory(), problems),
         cpu_policy,
         io_core,
         socket: table.socket.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_SOCKET)),

@@ -121,6 +121,19 @@ pub enum OffloadName {
     Segmentation,
 }
 
+/// What to do if contracts may reserve more of a core than the kernel lets real-time threads have.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum RealtimeLimit {
+    /// Do not start.
+    #[default]
+    Refuse,
+    /// Lift the kernel's limit as long as the host service runs.
+    Set,
+}
+
 /// `[host]`: the machine.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -130,6 +143,15 @@ pub struct HostTable {
     /// The share of each core that contracts may reserve, above 0 and at most 1. Default 0.95; the
     /// kernel keeps the rest for threads that are not real-time.
     pub cpu_capacity: Option<f64>,
+    /// What to do if the kernel lets real-time threads have less than `cpu_capacity`. Default
+    /// `refuse`.
+    pub realtime_limit: Option<RealtimeLimit>,
+    /// What tenants may have of the machine's memory, all together. Default: all but
+    /// `memory_reserve`.
+    pub memory: Option<Size>,
+    /// What the host keeps of the machine's memory, or of what its control group leaves it. Default
+    /// 5%, at least 512M.
+    pub memory_reserve: Option<Size>,
     /// Overhead terms of admission.
     pub profile: Option<Profile>,
     /// Who decides about the cores; not `drr` nor `edf-channel`. Default `atropos`.

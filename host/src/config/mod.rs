@@ -7,6 +7,7 @@
 //! | `units.rs` | times, sizes, rates |
 //! | `load.rs` | `[tenant.load]`, for the simulator |
 //! | `check.rs`, `tenant.rs`, `contract.rs` | what the values must fulfil together; the only maker of a `Config` |
+//! | `machine_memory.rs` | what the machine has for tenants |
 //! | `model.rs` | the checked configuration, every default filled in |
 //! | `problem.rs` | errors with their place in the text |
 //!
@@ -20,6 +21,7 @@ pub mod export;
 pub mod load;
 mod machine;
 mod machine_check;
+mod machine_memory;
 pub mod model;
 mod problem;
 mod tenant;
@@ -33,6 +35,7 @@ pub use contract::{Scope, resolve};
 pub use document::{Document, PolicyName, Profile};
 pub use export::check_exports;
 pub use machine_check::MAX_STOP_AFTER;
+pub use machine_memory::machine_memory;
 pub use model::Config;
 pub use problem::{Problem, Report};
 

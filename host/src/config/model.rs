@@ -9,7 +9,7 @@ use moirai_scheduler::Contract;
 use moirai_simulator::load::Loads;
 use moirai_vmm::launch::{OwnDevice, Transport};
 
-use super::document::{OffloadName, PolicyName, Profile, TenantTable};
+use super::document::{OffloadName, PolicyName, Profile, RealtimeLimit, TenantTable};
 use super::export::Export;
 
 /// A checked configuration.
@@ -34,8 +34,12 @@ pub struct Host {
     pub cores: Vec<usize>,
     /// What contracts may reserve of a core, in millionths.
     pub cpu_capacity_ppm: u32,
+    /// What to do if the kernel's limit for real-time threads is below that.
+    pub realtime_limit: RealtimeLimit,
     /// Overhead terms of admission.
     pub profile: Profile,
+    /// What tenants may have of the memory, in bytes; `u64::MAX` if nobody knows.
+    pub memory: u64,
     /// Who decides about the cores.
     pub cpu_policy: PolicyName,
     /// Core of the I/O domain; `None` leaves it to the kernel.

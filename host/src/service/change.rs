@@ -189,7 +189,7 @@ impl Service {
         old: &[Claim],
         new: Vec<Claim>,
     ) -> Result<Vec<Claim>, ServiceError> {
-        let admitted = lock(&self.shared.ledger).admit(name, &new);
+        let admitted = lock(&self.shared.ledger).admit(name, &new, None);
         admitted.map_err(|refusals| {
             ServiceError::Refused(vec![TenantPlan::of(name.to_owned(), &refusals)])
         })?;

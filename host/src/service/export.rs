@@ -11,13 +11,14 @@ use moirai_devices::backend::{FileId, Volume};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::launch::{FilesInUse, files_in_use};
+use super::launch::{FilesInUse, OWNED_HELP, files_in_use};
 use super::open::open_volume;
+use super::owner::{VolumeOwner, take_volume};
 use super::stats::{PartStats, Snapshots, TenantStats};
 use super::view::{DeviceView, name};
 use super::{Phase, Service, ServiceError, Shared, lock};
 use crate::admission::plan::{ContractReport, TenantPlan};
-use crate::admission::{Claim, per_second};
+use crate::admission::{Claim, MemoryClaim, per_second};
 use crate::config::export::{Export as Spec, ExportDevice, ExportTable};
 use crate::config::{Config, Problem, check_exports};
 use crate::export::{ExportSocket, Listener};
@@ -31,6 +32,8 @@ pub(super) struct Export {
     pub(super) id: DeviceId,
     /// The files of its volume, and whether it writes them.
     files: Vec<(FileId, bool)>,
+    /// They are owned on this machine.
+    _owned: Option<VolumeOwner>,
     listener: Listener,
 }
 
@@ -45,6 +48,12 @@ pub struct ExportView {
     pub peer: Option<u32>,
     /// What stands behind it. `failed` says why the latest peer was given up, or its device.
     pub device: DeviceView,
+    /// Whether its contract is kept.
+    #[serde(default)]
+    pub kept: bool,
+    /// Why it is not; empty if it is.
+    #[serde(default)]
+    pub because: String,
     /// What was asked for.
     pub table: ExportTable,
 }
@@ -83,12 +92,13 @@ impl Service {
             specs.iter().for_each(|spec| self.shared.state.forget_export(&spec.name));
             return Err(ServiceError::Bad(problems));
         }
+        let owned = self.own_exported(&specs, &opened)?;
         self.admit_exports(&specs)?;
         // From here on the volumes count as used by what is in `exports`.
         drop(tenants);
         let mut started = Vec::new();
-        for (spec, opened) in specs.iter().zip(opened) {
-            match self.start_export(spec.clone(), opened) {
+        for ((spec, opened), owned) in specs.iter().zip(opened).zip(owned) {
+            match self.start_export(spec.clone(), opened, owned) {
                 Ok(export) => started.push(export),
                 Err(error) => {
                     started.into_iter().for_each(|export| self.end_export(export));
@@ -141,7 +151,9 @@ impl Service {
         let mut ledger = lock(&self.shared.ledger);
         let mut refused = Vec::new();
         for spec in specs {
-            if let Err(refusals) = ledger.admit(&spec.key(), &[Claim::of_export(spec)]) {
+            let memory = MemoryClaim::of_export(&self.shared.config, spec);
+            let asked = ledger.admit(&spec.key(), &[Claim::of_export(spec)], Some(memory));
+            if let Err(refusals) = asked {
                 refused.push(TenantPlan::of(spec.key(), &refusals));
             }
         }
@@ -153,7 +165,36 @@ impl Service {
         Err(ServiceError::Refused(refused))
     }
 
-    fn start_export(&self, spec: Spec, opened: Opened) -> Result<Export, ServiceError> {
+    /// Takes the volumes of all exports on this machine.
+    fn own_exported(
+        &self,
+        specs: &[Spec],
+        opened: &[Opened],
+    ) -> Result<Vec<Option<VolumeOwner>>, ServiceError> {
+        let (mut problems, mut all) = (Vec::new(), Vec::new());
+        for (index, (spec, opened)) in specs.iter().zip(opened).enumerate() {
+            let volume = opened.volume.as_ref();
+            let owned = volume.map(|volume| take_volume(&self.shared.owners, volume, &spec.key()));
+            all.push(owned.transpose().unwrap_or_else(|why| {
+                let path = format!("export[{index}].disk.volume");
+                let message = format!("the volume {why}");
+                problems.push(Problem { path, message, help: OWNED_HELP.to_owned() });
+                None
+            }));
+        }
+        if problems.is_empty() {
+            return Ok(all);
+        }
+        specs.iter().for_each(|spec| self.shared.state.forget_export(&spec.name));
+        Err(ServiceError::Bad(problems))
+    }
+
+    fn start_export(
+        &self,
+        spec: Spec,
+        opened: Opened,
+        owned: Option<VolumeOwner>,
+    ) -> Result<Export, ServiceError> {
         let files = opened.volume.iter().flat_map(Volume::files).collect();
         let (group, id) = attach(&self.shared, &spec, opened.volume)?;
         let served = (Arc::clone(&self.shared), group.clone());
@@ -167,7 +208,7 @@ impl Service {
         match started {
             Ok(listener) => {
                 tracing::info!(export = spec.name, socket = %spec.socket.display(), "exported");
-                Ok(Export { spec, group, id, files, listener })
+                Ok(Export { spec, group, id, files, _owned: owned, listener })
             }
             Err(error) => {
                 detach(&self.shared, &spec, &group, id);
@@ -195,11 +236,14 @@ impl Service {
         let snapshot = self.shared.resources.domain(group).and_then(|it| it.snapshot().ok());
         let devices = snapshot.map(|snapshot| snapshot.devices).unwrap_or_default();
         let found = devices.into_iter().find(|device| device.id == id.0);
+        let not_kept = found.as_ref().and_then(|device| device.not_kept.clone());
         let (resource, what) = described(spec, &self.shared.config);
         ExportView {
             name: spec.name.clone(),
             socket: spec.socket.display().to_string(),
             peer: listener.peer(),
+            kept: not_kept.is_none(),
+            because: not_kept.unwrap_or_default(),
             device: DeviceView {
                 resource,
                 what,

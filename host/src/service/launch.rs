@@ -16,13 +16,14 @@ use moirai_vmm::launch::{
 
 use super::open::{Opened, open};
 use super::own::OwnDevices;
+use super::owner::{VolumeOwner, take_volume};
 use super::release;
 use super::supervisor::Supervisor;
 use super::tenant::{Device, Tenant};
 use super::view::{End, TenantView};
 use super::{END_PATIENCE, Phase, Service, ServiceError, Shared, StateError, lock};
 use crate::admission::plan::TenantPlan;
-use crate::admission::{Claim, Part};
+use crate::admission::{Claim, MemoryClaim, Part};
 use crate::config::document::TenantTable;
 use crate::config::{Problem, check_tenants, model};
 use crate::dispatcher::GatePage;
@@ -30,6 +31,9 @@ use crate::iodomain::{BlkSpec, IoDomain, IoDomainError, NetSpec};
 
 /// First user id of tenant processes.
 const FIRST_UID: u32 = 200_000;
+/// What to do about a volume that somebody else has.
+pub(super) const OWNED_HELP: &str = "stop whoever has it, or name another volume; several may only \
+                                     read one: readonly = true";
 /// Descriptors per virtqueue. A network card needs more: a packet may take three, and a burst is
 /// many packets.
 const BLK_QUEUE_SIZE: u16 = 256;
@@ -92,6 +96,7 @@ impl Service {
         if !problems.is_empty() {
             return Err(ServiceError::Bad(problems));
         }
+        let owned = self.own_volumes(&specs, opened)?;
         self.admit(&specs)?;
         let entered: Result<Vec<_>, _> =
             specs.iter().map(|spec| Tenant::new(spec.clone()).map(Arc::new)).collect();
@@ -102,19 +107,40 @@ impl Service {
             let help = "raise the limit of open files of the host service".to_owned();
             ServiceError::Bad(vec![Problem { path: String::new(), message, help }])
         })?;
-        for (tenant, opened) in entered.iter().zip(opened) {
-            tenant
-                .with(|live| live.files = opened.volumes.iter().flat_map(Volume::files).collect());
+        for ((tenant, opened), owned) in entered.iter().zip(opened).zip(owned) {
+            tenant.with(|live| {
+                live.files = opened.volumes.iter().flat_map(Volume::files).collect();
+                live.owned = owned;
+            });
             tenants.insert(tenant.name.clone(), Arc::clone(tenant));
         }
         Ok(entered)
+    }
+
+    /// Takes the volumes of all tenants on this machine.
+    fn own_volumes(
+        &self,
+        specs: &[model::Tenant],
+        opened: &[Opened],
+    ) -> Result<Vec<Vec<VolumeOwner>>, ServiceError> {
+        let (mut problems, mut all) = (Vec::new(), Vec::new());
+        for (index, (spec, opened)) in specs.iter().zip(opened).enumerate() {
+            let owned = own_volumes(&self.shared, spec, opened, &format!("tenant[{index}]"));
+            all.push(owned.unwrap_or_else(|found| {
+                problems.extend(found);
+                Vec::new()
+            }));
+        }
+        if problems.is_empty() { Ok(all) } else { Err(ServiceError::Bad(problems)) }
     }
 
     fn admit(&self, specs: &[model::Tenant]) -> Result<(), ServiceError> {
         let mut ledger = lock(&self.shared.ledger);
         let mut refused = Vec::new();
         for spec in specs {
-            if let Err(refusals) = ledger.admit(&spec.name, &Claim::all_of(spec)) {
+            let memory = MemoryClaim::of_tenant(&self.shared.config, spec);
+            let asked = ledger.admit(&spec.name, &Claim::all_of(spec), Some(memory));
+            if let Err(refusals) = asked {
                 refused.push(TenantPlan::of(spec.name.clone(), &refusals));
             }
         }
@@ -136,6 +162,27 @@ fn open_all(specs: &[model::Tenant]) -> Result<Vec<Opened>, ServiceError> {
         }
     }
     if problems.is_empty() { Ok(all) } else { Err(ServiceError::Bad(problems)) }
+}
+
+/// Takes the volumes of a tenant, whose table is `at`, on this machine.
+fn own_volumes(
+    shared: &Shared,
+    spec: &model::Tenant,
+    opened: &Opened,
+    at: &str,
+) -> Result<Vec<VolumeOwner>, Vec<Problem>> {
+    let (mut problems, mut owned) = (Vec::new(), Vec::new());
+    for (number, (volume, opened)) in spec.volumes.iter().zip(&opened.volumes).enumerate() {
+        match take_volume(&shared.owners, opened, &format!("tenant {}", spec.name)) {
+            Ok(owner) => owned.push(owner),
+            Err(why) => problems.push(Problem {
+                path: format!("{at}.disk[{number}].volume"),
+                message: format!("{} {why}", volume.path.display()),
+                help: OWNED_HELP.to_owned(),
+            }),
+        }
+    }
+    if problems.is_empty() { Ok(owned) } else { Err(problems) }
 }
 
 fn taken_names(live: &[&Arc<Tenant>], specs: &[model::Tenant]) -> Vec<Problem> {
@@ -200,6 +247,13 @@ pub(super) fn start_again(
 ) -> Result<(), String> {
     let said = |problems: Vec<Problem>| ServiceError::Bad(problems).to_string();
     let opened = open(spec, "tenant").map_err(said)?;
+    let files: Vec<_> = opened.volumes.iter().flat_map(Volume::files).collect();
+    if tenant.with(|live| live.files != files) {
+        // Other files have come into their places; the old ones are given back first.
+        tenant.with(|live| live.owned.clear());
+        let owned = own_volumes(shared, spec, &opened, "tenant").map_err(said)?;
+        tenant.with(|live| (live.files, live.owned) = (files, owned));
+    }
     start(shared, tenant, opened).map_err(|error| error.to_string())
 }
 

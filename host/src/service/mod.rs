@@ -9,11 +9,13 @@
 //! | `export.rs` | devices for foreign VMMs |
 //! | `change.rs` | other contracts for a running tenant or an export |
 //! | `resources.rs`, `link.rs`, `netns.rs` | dispatchers, I/O domains, TAPs, namespaces |
+//! | `owner/` | one owner for each core, volume, block device, interface of the machine |
 //! | `own.rs`, `vsock.rs` | the host's side of devices that a tenant process serves itself |
 //! | `console.rs` | output of a guest |
 //! | `view.rs`, `stats.rs` | what is reported |
+//! | `kept.rs`, `promise.rs` | which contracts are kept; what is promised to one tenant |
 //! | `state.rs` | what a later start must know |
-//! | `privilege.rs` | which promises this process may make |
+//! | `privilege.rs`, `realtime.rs` | which promises this process may make |
 //!
 //! A tenant holds: reservations in the ledger, devices in I/O domains, vCPUs at dispatchers, a user
 //! id, a process, a state file. Its supervisor gives all of it back when the process is gone,
@@ -27,13 +29,17 @@
 mod change;
 mod console;
 mod export;
+mod kept;
 mod launch;
 mod life;
 mod link;
 mod netns;
 mod open;
 mod own;
+mod owner;
 mod privilege;
+mod promise;
+mod realtime;
 mod release;
 mod resources;
 mod state;
@@ -49,23 +55,29 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use export::Export;
+use owner::{Machine, OwnError, Owners};
+use realtime::Lifted;
 use resources::Resources;
-use state::{StateDir, StateError};
+use state::StateDir;
+pub use state::StateError;
+use stats::Snapshots;
 use tenant::Tenant;
 
 use crate::admission::Ledger;
 use crate::admission::plan::{ResourceReport, TenantPlan};
-use crate::config::{Config, Problem};
+use crate::config::{Config, Problem, machine_memory};
 use crate::dispatcher::{DispatcherError, StallLog};
 use crate::iodomain::IoDomainError;
 
 pub use change::Change;
 pub use console::{Console, Piece};
 pub use export::ExportView;
+pub use kept::{KeptEvent, KeptWatch};
 pub use life::Phase;
 pub use link::LinkError;
 pub use own::BalloonView;
 pub use privilege::Missing;
+pub use realtime::realtime_problems;
 pub use stats::{
     CoreStats, DiskStats, DomainStats, LinkStats, NoiseStats, PartStats, Stats, TenantStats,
 };
@@ -113,6 +125,32 @@ pub enum ServiceError {
     Immortal(String),
 }
 
+/// More memory than the machine has cannot be promised.
+fn check_memory(config: &Config) -> Result<(), Problem> {
+    let Some(machine) = machine_memory() else { return Ok(()) };
+    let promised = config.host.memory;
+    if promised <= machine || promised == u64::MAX {
+        return Ok(());
+    }
+    let mebibytes = |bytes: u64| bytes >> 20;
+    Err(Problem {
+        path: "host.memory".to_owned(),
+        message: format!(
+            "{}M for tenants are more than the {}M of this machine or of its control group",
+            mebibytes(promised),
+            mebibytes(machine)
+        ),
+        help: "write less, or leave it out: then tenants may have all but `memory_reserve`"
+            .to_owned(),
+    })
+}
+
+fn bad_owners(error: &OwnError) -> ServiceError {
+    let help = "it says what other host services own: give this user a folder that he may write";
+    let (path, message) = (String::new(), error.to_string());
+    ServiceError::Bad(vec![Problem { path, message, help: help.to_owned() }])
+}
+
 fn said(problems: &[Problem]) -> String {
     let lines = problems.iter().map(|problem| {
         let Problem { path, message, help } = problem;
@@ -135,6 +173,12 @@ struct Shared {
     resources: Resources,
     ledger: Mutex<Ledger>,
     state: StateDir,
+    /// Where is noted what has an owner on this machine.
+    owners: Owners,
+    /// Cores, disks, links; held to the end.
+    _machine: Machine,
+    /// The kernel's limit for real-time threads, if it had to be lifted.
+    _lifted: Option<Lifted>,
     /// User ids that tenant processes run under, as numbers above the first.
     uids: Mutex<BTreeSet<u32>>,
     binary: PathBuf,
@@ -146,6 +190,7 @@ pub struct Service {
     shared: Arc<Shared>,
     tenants: Mutex<BTreeMap<String, Arc<Tenant>>>,
     exports: Mutex<BTreeMap<String, Export>>,
+    kept: kept::SharedKept,
 }
 
 /// A lock that a panic elsewhere does not close: what it guards is changed in single steps.
@@ -161,8 +206,18 @@ impl Service {
     /// What stands in the way, and what to do about it.
     pub fn start(config: Config) -> Result<Self, ServiceError> {
         privilege::check(&config)?;
+        check_memory(&config).map_err(|problem| ServiceError::Bad(vec![problem]))?;
+        let owners = Owners::open().map_err(|error| bad_owners(&error))?;
+        // First of all: what somebody else serves is not to be disturbed by our start.
+        let mut machine = owner::take_machine(&owners, &config).map_err(ServiceError::Bad)?;
+        let lifted = realtime::prepare(&config, &owners).map_err(ServiceError::Bad)?;
         let state = StateDir::open(&config.host.state_dir)?;
-        let resources = match Resources::start(&config, &state) {
+        let started = Resources::start(&config, &state).and_then(|resources| {
+            // Their namespaces are there now.
+            machine.take_links(&owners, &config).map_err(ServiceError::Bad)?;
+            Ok(resources)
+        });
+        let resources = match started {
             Ok(resources) => resources,
             Err(error) => {
                 state.remove_namespaces();
@@ -175,10 +230,18 @@ impl Service {
             resources,
             ledger,
             state,
+            owners,
+            _machine: machine,
+            _lifted: lifted,
             uids: Mutex::default(),
             binary: open::tenant_binary(),
         };
-        Ok(Self { shared: Arc::new(shared), tenants: Mutex::default(), exports: Mutex::default() })
+        Ok(Self {
+            shared: Arc::new(shared),
+            tenants: Mutex::default(),
+            exports: Mutex::default(),
+            kept: Mutex::default(),
+        })
     }
 
     /// The configuration the service was started with.
@@ -203,7 +266,14 @@ impl Service {
     #[must_use]
     pub fn tenants(&self) -> Vec<TenantView> {
         let tenants: Vec<_> = lock(&self.tenants).values().cloned().collect();
-        tenants.iter().map(|tenant| tenant.view(&self.shared.config)).collect()
+        let (cores, domains) = self.snapshots();
+        let snapshots = Snapshots::new(&cores, &domains);
+        let view = |tenant: &Arc<Tenant>| {
+            let mut view = tenant.view(&self.shared.config);
+            view.tell(tenant.with(|live| snapshots.not_kept(live, &self.shared.config)));
+            view
+        };
+        tenants.iter().map(view).collect()
     }
 
     /// One tenant.

@@ -10,7 +10,8 @@ use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 const DIRECTORY: &str = "/run/netns";
 
-fn path(name: &str) -> PathBuf {
+/// Where the namespace of that name is.
+pub(super) fn path(name: &str) -> PathBuf {
     Path::new(DIRECTORY).join(name)
 }
 

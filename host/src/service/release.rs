@@ -37,6 +37,7 @@ pub(super) fn give_back(shared: &Shared, tenant: &Tenant) {
     give_back_devices(shared, tenant);
     tenant.console.close();
     let (reason, ok) = tenant.with(|live| {
+        live.owned.clear();
         live.phase = Phase::Ended;
         // Together with the phase, so that no change is admitted after the release.
         lock(&shared.ledger).release(&tenant.name);

@@ -26,8 +26,8 @@ const KILL_PATIENCE: Duration = Duration::from_secs(5);
 pub enum StateError {
     /// Another host service runs.
     #[error(
-        "another host service{owner} uses {directory}; stop it, or give this one its own \
-         `state_dir` and `socket`"
+        "another host service{owner} uses {directory}; stop it, or start your tenants there: moirai \
+         launch FILE"
     )]
     Taken {
         /// The directory.
@@ -210,7 +210,7 @@ impl Process {
 
 /// When a process started, in clock ticks after boot; `None` if it is gone or only waits to be
 /// reaped.
-fn start_ticks(pid: i32) -> Option<u64> {
+pub(super) fn start_ticks(pid: i32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name in parentheses may contain anything; the fields are counted behind it.
     let (_, fields) = stat.rsplit_once(") ")?;

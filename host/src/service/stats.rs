@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 
 use super::life::Phase;
 use super::tenant::Live;
+use super::view::name;
 use super::{Service, lock};
 use crate::admission::plan::{ContractReport, ResourceReport};
 use crate::admission::{Part, per_second};
@@ -117,6 +118,9 @@ pub struct PartStats {
     pub direct_io: Option<bool>,
     /// Why the device no longer works, if so.
     pub failed: Option<String>,
+    /// Why the contract is not kept any more, if so.
+    #[serde(default)]
+    pub not_kept: Option<String>,
 }
 
 /// A core and its dispatcher.
@@ -176,12 +180,19 @@ pub struct DomainStats {
 }
 
 impl Service {
+    /// Asks every dispatcher and every event loop once.
+    pub(super) fn snapshots(&self) -> (Vec<CoreSnapshot>, Vec<DomainSnapshot>) {
+        let resources = &self.shared.resources;
+        let cores = resources.dispatchers().filter_map(|it| it.snapshot().ok()).collect();
+        let domains = resources.domains().filter_map(|it| it.snapshot().ok()).collect();
+        (cores, domains)
+    }
+
     /// Reads everything.
     #[must_use]
     pub fn stats(&self) -> Stats {
         let resources = &self.shared.resources;
-        let cores: Vec<_> = resources.dispatchers().filter_map(|it| it.snapshot().ok()).collect();
-        let domains: Vec<_> = resources.domains().filter_map(|it| it.snapshot().ok()).collect();
+        let (cores, domains) = self.snapshots();
         let tenants: Vec<_> = lock(&self.tenants).values().cloned().collect();
         let snapshots = Snapshots::new(&cores, &domains);
         let running = tenants.iter().filter(|tenant| tenant.phase() == Phase::Running);
@@ -210,7 +221,7 @@ pub(super) struct Snapshots<'a> {
 }
 
 impl<'a> Snapshots<'a> {
-    fn new(cores: &'a [CoreSnapshot], domains: &'a [DomainSnapshot]) -> Self {
+    pub(super) fn new(cores: &'a [CoreSnapshot], domains: &'a [DomainSnapshot]) -> Self {
         let vcpus = cores
             .iter()
             .flat_map(|core| core.vcpus.iter().map(move |vcpu| ((core.core, vcpu.id), vcpu)));
@@ -220,7 +231,33 @@ impl<'a> Snapshots<'a> {
         Self { vcpus: vcpus.collect(), devices: devices.collect() }
     }
 
-    fn parts(&self, live: &Live, config: &Config) -> Vec<PartStats> {
+    /// Which contracts of a tenant are not kept, and why.
+    pub(super) fn not_kept(&self, live: &Live, config: &Config) -> Option<String> {
+        let vcpus = live.vcpus.iter().filter_map(|place| {
+            let vcpu = self.vcpus.get(&(place.core, place.id.0))?;
+            Some(format!("cpu/{}: {}", place.core, vcpu.not_kept.as_ref()?))
+        });
+        let devices = live.devices.iter().filter_map(|device| {
+            let found = self.devices.get(&(device.group.as_str(), device.id.0))?;
+            let (why, spec) = (found.not_kept.as_ref()?, &live.spec);
+            let resource = match device.part {
+                Part::Volume(index) => {
+                    let disk = spec.volumes.get(index).and_then(|it| config.disks.get(it.disk));
+                    name("disk", disk.map(|disk| &disk.name))
+                }
+                Part::Net(index) => {
+                    let link = spec.nets.get(index).and_then(|it| config.links.get(it.link));
+                    name("link", link.map(|link| &link.name))
+                }
+                Part::Vcpu(_) => return None,
+            };
+            Some(format!("{resource}: {why}"))
+        });
+        let all: Vec<_> = vcpus.chain(devices).collect();
+        (!all.is_empty()).then(|| all.join("; "))
+    }
+
+    pub(super) fn parts(&self, live: &Live, config: &Config) -> Vec<PartStats> {
         let spec = &live.spec;
         let vcpus = live.vcpus.iter().map(|place| {
             let mut stats = PartStats {
@@ -270,6 +307,7 @@ impl PartStats {
         self.misses_in_stall = vcpu.misses_in_stall;
         self.stall_loss_ns = vcpu.stall_loss_ns;
         self.least_slice_ns = vcpu.least_slice_ns;
+        self.not_kept.clone_from(&vcpu.not_kept);
     }
 
     pub(super) fn add_device(&mut self, device: &DeviceSnapshot) {
@@ -294,6 +332,7 @@ impl PartStats {
         self.received = device.received;
         self.direct_io = device.direct_io;
         self.failed.clone_from(&device.failed);
+        self.not_kept.clone_from(&device.not_kept);
     }
 }
 

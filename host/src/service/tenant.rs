@@ -15,6 +15,7 @@ use super::console::Console;
 use super::life::Phase;
 use super::lock;
 use super::own::Balloon;
+use super::owner::VolumeOwner;
 use super::view::End;
 use super::vsock::Vsock;
 use crate::admission::Part;
@@ -54,6 +55,8 @@ pub(super) struct Live {
     pub(super) devices: Vec<Device>,
     /// The files of its volumes, and whether it writes them.
     pub(super) files: Vec<(FileId, bool)>,
+    /// Its volumes, owned on this machine.
+    pub(super) owned: Vec<VolumeOwner>,
     /// Held for its end.
     pub(super) vsock: Option<Vsock>,
     pub(super) balloon: Balloon,
@@ -96,6 +99,7 @@ impl Tenant {
             vcpus: Vec::new(),
             devices: Vec::new(),
             files: Vec::new(),
+            owned: Vec::new(),
             vsock: None,
             balloon: Balloon::default(),
             missing: Vec::new(),

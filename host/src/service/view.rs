@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 use super::Service;
 use super::life::Phase;
 use super::own::BalloonView;
+use super::stats::Snapshots;
 use super::tenant::Tenant;
 use crate::admission::Part;
 use crate::admission::plan::{ContractReport, ResourceReport};
@@ -51,6 +52,12 @@ pub struct TenantView {
     pub balloon: Option<BalloonView>,
     /// How often the guest has reset itself and was started again.
     pub restarts: u32,
+    /// Whether all its contracts are kept.
+    #[serde(default)]
+    pub kept: bool,
+    /// Which are not, and why; empty if all are.
+    #[serde(default)]
+    pub because: String,
     /// What was asked for, with all changes since.
     pub table: TenantTable,
 }
@@ -153,9 +160,19 @@ impl Tenant {
                     .contains(&OwnDevice::Balloon)
                     .then(|| live.balloon.view()),
                 restarts: live.restarts,
+                kept: true,
+                because: String::new(),
                 table: spec.table.clone(),
             }
         })
+    }
+}
+
+impl TenantView {
+    /// Enters why contracts are not kept.
+    pub(super) fn tell(&mut self, not_kept: Option<String>) {
+        self.kept = not_kept.is_none();
+        self.because = not_kept.unwrap_or_default();
     }
 }
 
@@ -165,20 +182,21 @@ pub(super) fn name(kind: &str, name: Option<&String>) -> String {
 }
 
 impl Service {
-    /// Adds what only the event loops know: which devices have failed, and why.
+    /// Adds what only dispatchers and event loops know: which contracts are not kept, which devices
+    /// have failed, and why.
     pub(super) fn add_failures(&self, tenant: &Tenant, view: &mut TenantView) {
+        let (cores, domains) = self.snapshots();
+        let snapshots = Snapshots::new(&cores, &domains);
+        view.tell(tenant.with(|live| snapshots.not_kept(live, &self.shared.config)));
         for device in tenant.with(|live| live.devices.clone()) {
-            let domain = self.shared.resources.domain(&device.group);
-            let snapshot = domain.and_then(|domain| domain.snapshot().ok());
-            let devices = snapshot.map(|snapshot| snapshot.devices).unwrap_or_default();
+            let found = snapshots.devices.get(&(device.group.as_str(), device.id.0));
             let shown = match device.part {
                 Part::Volume(index) => view.disk.get_mut(index),
                 Part::Net(index) => view.net.get_mut(index),
                 Part::Vcpu(_) => None,
             };
             if let Some(shown) = shown {
-                let found = devices.into_iter().find(|found| found.id == device.id.0);
-                shown.failed = found.and_then(|found| found.failed);
+                shown.failed = found.and_then(|found| found.failed.clone());
             }
         }
     }

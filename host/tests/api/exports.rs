@@ -69,6 +69,15 @@ fn an_admitted_change_of_an_export_is_shown_wherever_its_contract_is() {
                   resource=\"disk/disk\",part=\"0\"} 100000000";
     let metrics = host.ask(&get("/metrics")).1;
     assert!(metrics.contains(series), "{metrics}");
+    let explained = read(&host, "/v1/exports/db/explain");
+    let part = &explained["parts"][0];
+    assert_eq!(
+        (&part["contract"]["slice_ns"], &part["reserved"]),
+        (&10_000_000.into(), &100_000_000.into())
+    );
+    assert_eq!((&part["got"]["kept"], &part["got"]["because"]), (&true.into(), &"".into()));
+    let view = &read(&host, "/v1/exports")[0];
+    assert_eq!((&view["kept"], &view["because"]), (&true.into(), &"".into()));
     // What it gave back can be had by others.
     let (status, said) = export(&host, "more", r#""period": "100ms", "slice": "60ms""#);
     assert_eq!(status, 200, "{said}");

@@ -31,14 +31,17 @@ fn the_openapi_document_describes_every_path() {
         paths,
         [
             "/metrics",
+            "/v1/events",
             "/v1/exports",
             "/v1/exports/{name}",
+            "/v1/exports/{name}/explain",
             "/v1/host",
             "/v1/plan",
             "/v1/stats",
             "/v1/tenants",
             "/v1/tenants/{name}",
             "/v1/tenants/{name}/console",
+            "/v1/tenants/{name}/explain",
         ]
     );
     for kind in ["tenants", "exports"] {
@@ -57,12 +60,20 @@ fn an_idle_host_reports_its_resources() {
     let stats: Value = serde_json::from_str(&host.ask(&get("/v1/stats")).1).unwrap();
     assert_eq!(stats["tenants"], Value::Array(vec![]));
     assert!(host.ask(&get("/metrics")).1.ends_with("# EOF\n"));
+    assert_eq!(host.ask(&get("/v1/events")), (200, "[]".to_owned()));
 }
 
 #[test]
 fn what_is_not_there_is_said_in_json() {
     let host = Host::start();
-    for path in ["/v1/tenants/nobody", "/v1/tenants/nobody/console", "/v2", "/v1/tenants/%ff"] {
+    for path in [
+        "/v1/tenants/nobody",
+        "/v1/tenants/nobody/console",
+        "/v1/tenants/nobody/explain",
+        "/v1/exports/nobody/explain",
+        "/v2",
+        "/v1/tenants/%ff",
+    ] {
         let (status, body) = host.ask(&get(path));
         assert!((400..500).contains(&status), "{path}: {status}");
         if path != "/v1/tenants/%ff" {
@@ -164,6 +175,7 @@ fn too_much_and_garbage_are_refused() {
 fn a_second_host_service_is_refused_and_the_first_one_stays() {
     let host = Host::start();
     let said = host.start_another();
-    assert!(said.contains("another host service (process"), "{said}");
+    let line = format!("is served by process {} (", std::process::id());
+    assert!(said.contains("host.cores[0]: core") && said.contains(&line), "{said}");
     assert_eq!(host.ask(&get("/v1/host")).0, 200);
 }

@@ -103,6 +103,7 @@ impl Drop for Host {
 
 #[test]
 fn a_namespace_and_its_tap_are_made_and_taken_away() {
+    let _turn = super::turn();
     let netns = Namespace::named("made");
     let mut host = Host::start(&format!("netns = \"{}\"\naddress = \"10.9.8.1/24\"\n", netns.0));
     host.serves();
@@ -114,19 +115,22 @@ fn a_namespace_and_its_tap_are_made_and_taken_away() {
 
 #[test]
 fn a_tap_that_is_taken_is_said_and_its_owner_is_left_alone() {
+    let _turn = super::turn();
     let netns = Namespace::named("taken");
     let link = format!("netns = \"{}\"\n", netns.0);
     let mut owner = Host::start(&link);
     owner.serves();
     let mut other = Host::start(&link);
-    assert_eq!(other.ends(false), 1);
-    assert!(other.said().contains("TAP tap0 is taken"), "{}", other.said());
+    assert_eq!(other.ends(false), 2);
+    let line = format!("the TAP tap0 is served by process {} (moirai host, ", owner.child.id());
+    assert!(other.said().contains(&line), "{}", other.said());
     assert!(netns.ip(&["link", "show", "dev", "tap0"]).contains("LOWER_UP"));
     assert_eq!(owner.ends(true), 0);
 }
 
 #[test]
 fn a_bridge_that_is_missing_is_said_and_nothing_is_left() {
+    let _turn = super::turn();
     let netns = Namespace::named("bridgeless");
     let mut host = Host::start(&format!("netns = \"{}\"\nbridge = \"br0\"\n", netns.0));
     assert_eq!(host.ends(false), 1);
@@ -136,6 +140,7 @@ fn a_bridge_that_is_missing_is_said_and_nothing_is_left() {
 
 #[test]
 fn a_tap_joins_a_bridge_and_a_namespace_of_somebody_else_stays() {
+    let _turn = super::turn();
     let netns = Namespace::named("bridged");
     assert!(Command::new("ip").args(["netns", "add", &netns.0]).status().unwrap().success());
     netns.ip(&["link", "add", "br0", "type", "bridge"]);

@@ -4,16 +4,25 @@
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
 mod link;
+mod owners;
 mod simulate;
 
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Output};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
 use tempfile::TempDir;
 
-const HEAD: &str = "[host]\ncores = [1]\nprofile = \"none\"\n";
+const HEAD: &str = "[host]\ncores = [1]\nmemory = \"4G\"\nprofile = \"none\"\n";
+
+/// One test at a time has the cores: each has one owner.
+static CORES: Mutex<()> = Mutex::new(());
+
+fn turn() -> MutexGuard<'static, ()> {
+    CORES.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn moirai(words: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_moirai")).args(words).output().unwrap()
@@ -73,10 +82,11 @@ fn a_plan_in_text_says_what_is_asked_and_what_is_left() {
     insta::assert_snapshot!(plan(&text, &[]).1, @r#"
     a                        admitted
     b                        refused
-        cpu/1: 50.00% asked, 35.00% not reserved; in 10000000 ns up to 11000000 ns are due, but only 9500000 ns can be supplied; 3500us every 10ms would fit
+        cpu/1: 50.00% asked, 35.00% not reserved; in 10000000 ns up to 11000000 ns are due, but only 9500000 ns can be supplied; 3500us every 10ms would fit: write slice = "3500us"
 
     resource                  reserved  capacity
     cpu/1                       60.00%    95.00%
+    memory                         64M     4096M
     "#);
 }
 
@@ -95,7 +105,7 @@ fn an_explained_plan_shows_what_is_due_and_what_can_be_supplied() {
     insta::assert_snapshot!(plan(&text, &["--explain"]).1, @r#"
     a                        admitted
     b                        refused
-        cpu/1: 50.00% asked, 35.00% not reserved; in 10000000 ns up to 11000000 ns are due, but only 9500000 ns can be supplied; 3500us every 10ms would fit
+        cpu/1: 50.00% asked, 35.00% not reserved; in 10000000 ns up to 11000000 ns are due, but only 9500000 ns can be supplied; 3500us every 10ms would fit: write slice = "3500us"
             10ms after all slices are released at once
             a                                         1 x 6ms              6ms
             b                                         1 x 5ms              5ms
@@ -104,6 +114,7 @@ fn an_explained_plan_shows_what_is_due_and_what_can_be_supplied() {
 
     resource                  reserved  capacity
     cpu/1                       60.00%    95.00%
+    memory                         64M     4096M
     "#);
     let (_, out, _) = plan(&text, &["--json"]);
     assert!(!out.contains("explain"), "{out}");
@@ -158,11 +169,11 @@ fn a_bad_configuration_ends_with_two_and_points_at_the_line() {
     insta::assert_snapshot!(err, @r#"
     moirai: the configuration is bad
       × a slice of 12ms is longer than its period of 10ms
-       ╭─[FILE:9:9]
-     8 │ period = "10ms"
-     9 │ slice = "12ms"
-       ·         ──────
-       ╰────
+        ╭─[FILE:10:9]
+      9 │ period = "10ms"
+     10 │ slice = "12ms"
+        ·         ──────
+        ╰────
       help: a slice is what is served in every period: shorten it
     "#);
 }
@@ -193,6 +204,7 @@ fn a_change_that_cannot_be_understood_ends_with_two() {
 
 #[test]
 fn a_host_whose_tenants_do_not_fit_does_not_start() {
+    let _turn = turn();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().display();
     let text = format!(
@@ -248,4 +260,35 @@ fn a_reader_that_goes_away_is_no_failure() {
         format!("{} schema | head -c 1; exit ${{PIPESTATUS[0]}}", env!("CARGO_BIN_EXE_moirai"));
     let status = Command::new("bash").arg("-c").arg(script).output().unwrap().status;
     assert_eq!(status.code(), Some(0));
+}
+
+#[test]
+fn a_promise_of_a_configuration_is_explained_without_a_host() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = file(&folder, &format!("{HEAD}{}", tenant("a", "3ms")));
+    let path = path.to_str().unwrap();
+    let output = moirai(&["explain", "a", "--config", path]);
+    assert_eq!(output.status.code(), Some(0));
+    insta::assert_snapshot!(String::from_utf8_lossy(&output.stdout), @r#"
+    a: 64M of memory are reserved
+
+    cpu/1, virtual CPU 0: 3ms in every 10ms by 10ms (30.00%)
+        from       its wake-up: 3ms within 10ms of it, if 10ms have passed
+                   since the last slice; while it wants more, again every 10ms
+        at worst   14ms without any service while it wants some
+        admitted   2 x (0ns + 0ns) for the switches of a slice, 0ns that others may
+                   have under way, 0ns by which a slice may be overdrawn
+
+    A miss: a slice that was promised from a wake-up or a refill on, was wanted until its deadline and was
+    not given by then. On a disk or a link also a request or packet that was begun out of a promised slice
+    and ended after its deadline. A slice is missed at most once.
+    An excuse: the machine itself stood still between the promise and the deadline, for long enough to have
+    caused the lateness. Such a slice counts as excused, not as missed.
+    "#);
+    let output = moirai(&["explain", "a", "--config", path, "--json"]);
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(answer["parts"][0]["blackout_ns"], 14_000_000);
+    assert_eq!((&answer["parts"][0]["got"], &answer["memory"]), (&Value::Null, &(64 << 20).into()));
+    let output = moirai(&["explain", "b", "--config", path]);
+    assert_eq!(output.status.code(), Some(2));
 }

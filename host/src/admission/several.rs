@@ -1,0 +1,44 @@
+//! The nearest contract of a tenant with several virtual CPUs. Each has a part of the tenant's slice on
+//! its core, so that what would fit has to be looked for on all of them at once.
+
+use moirai_scheduler::Contract;
+
+use super::plan::ContractReport;
+
+/// Slices below this, in nanoseconds, are not worth offering.
+const SLICE_MIN: u64 = 1_000;
+
+/// The contract of each virtual CPU that is nearest to `asked` and `fits` all of them: the largest
+/// slice; if there is none, the shortest deadline, else the shortest period, that works.
+pub(super) fn nearest(asked: &Contract, fits: impl Fn(&Contract) -> bool) -> Option<Contract> {
+    let (period, slice, deadline) = (asked.period(), asked.slice(), asked.deadline());
+    let make = |period, slice, deadline| {
+        Contract::new(period, slice, deadline, asked.extra()).ok().filter(|it| fits(it))
+    };
+    let smaller = |cut: u64| make(period, slice.checked_sub(cut)?, deadline);
+    let later = |deadline| make(period, slice, deadline);
+    let longer = |longer| make(longer, slice, if deadline == period { longer } else { deadline });
+    least(1, slice.saturating_sub(SLICE_MIN.min(slice)), smaller)
+        .or_else(|| least(deadline, period, later))
+        .or_else(|| least(period, Contract::PERIOD_MAX, longer))
+}
+
+/// The contract of the least number for which there is one, if there is one for `high`: the larger the
+/// number, the less is asked for.
+fn least(mut low: u64, mut high: u64, make: impl Fn(u64) -> Option<Contract>) -> Option<Contract> {
+    let mut best = (low <= high).then(|| make(high)).flatten()?;
+    while low < high {
+        let middle = low.midpoint(high);
+        match make(middle) {
+            Some(contract) => (best, high) = (contract, middle),
+            None => low = middle.saturating_add(1),
+        }
+    }
+    Some(best)
+}
+
+/// What the tenant's table says if each of its `vcpus` virtual CPUs has `part`.
+pub(super) fn of_tenant(part: &Contract, vcpus: u64) -> ContractReport {
+    let part = ContractReport::of(part);
+    ContractReport { slice_ns: part.slice_ns.saturating_mul(vcpus), ..part }
+}

@@ -1,0 +1,42 @@
+//! `moirai explain`: what is promised to one tenant, of a running host service or of a configuration.
+
+use std::path::Path;
+
+use super::args::ExplainArgs;
+use super::control::path;
+use super::{Failure, Status, report};
+use crate::admission::promise::Promises;
+use crate::client::Client;
+use crate::config::export::KEY_PREFIX;
+use crate::config::{self, Config};
+
+pub(super) fn run(socket: &Path, args: &ExplainArgs) -> Result<Status, Failure> {
+    let promises = match &args.config {
+        Some(file) => {
+            let config = config::load(file).map_err(|bad| Failure::bad(&bad))?;
+            of_config(&config, &args.name).ok_or_else(|| {
+                let (name, file) = (&args.name, file.display());
+                Failure::new(Status::Bad, format!("there is no tenant named {name:?} in {file}"))
+            })?
+        }
+        None => of_host(socket, &args.name)?,
+    };
+    report(&promises, args.report.json)
+}
+
+fn of_config(config: &Config, name: &str) -> Option<Promises> {
+    if name.starts_with(KEY_PREFIX) {
+        let export = config.exports.iter().find(|export| export.key() == name)?;
+        return Some(Promises::to_export(config, export));
+    }
+    let tenant = config.tenants.iter().find(|tenant| tenant.name == name)?;
+    Some(Promises::to_tenant(config, tenant))
+}
+
+fn of_host(socket: &Path, name: &str) -> Result<Promises, Failure> {
+    let path = match name.strip_prefix(KEY_PREFIX) {
+        Some(export) => path("exports", export)?,
+        None => path("tenants", name)?,
+    };
+    Ok(Client::new(socket)?.get(&format!("{path}/explain"))?)
+}
