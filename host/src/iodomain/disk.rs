@@ -25,8 +25,6 @@ pub(super) struct Unit {
     id: UnitId,
     ticket: Ticket,
     work: Work,
-    /// What the window was told.
-    estimate: Nanos,
 }
 
 impl Unit {
@@ -34,6 +32,17 @@ impl Unit {
     pub(super) fn payload_bytes(&self) -> u64 {
         if matches!(self.work.kind, Kind::Read | Kind::Write) { self.work.bytes } else { 0 }
     }
+}
+
+/// A unit as the window sees it. One that takes longer than any unit may is *overdue*: it has left the
+/// window, because a device that is stuck with it may well serve others meanwhile, and a promise that
+/// is broken by then need not be broken for longer.
+#[derive(Clone, Copy, Debug)]
+struct Inside {
+    id: UnitId,
+    begun: Nanos,
+    estimate: Nanos,
+    overdue: bool,
 }
 
 /// One disk and the clients that share it.
@@ -44,7 +53,12 @@ pub(super) struct Disk {
     keeps: bool,
     /// Devices with a guarantee.
     promised: usize,
+    depth: usize,
     window: Window,
+    /// The units inside, oldest first.
+    inside: Vec<Inside>,
+    /// The unit that was picked last waits for room.
+    waits: bool,
     model: CostModel,
     meter: Meter,
     /// For parts that a slice pays for, and for parts of slack, which shall not be longer than what slack
@@ -74,6 +88,9 @@ impl Disk {
             name: spec.name,
             policy,
             promised: 0,
+            depth,
+            inside: Vec::with_capacity(depth),
+            waits: false,
             window: Window::new(depth, spec.max_unit),
             model: CostModel::new(spec.max_unit),
             meter: Meter::with_depth(depth),
@@ -116,16 +133,33 @@ impl Disk {
     /// Chooses whose unit is next, if the disk could take one. Ask [`Disk::takes`], then follow with
     /// [`Disk::begin`] and [`Disk::head`].
     pub(super) fn pick(&mut self, now: Nanos) -> Option<Pick> {
-        if self.window.is_full() { None } else { self.policy.pick(now) }
+        self.find_overdue(now);
+        if self.is_full() { None } else { self.policy.pick(now) }
     }
 
     /// Whether the unit that was picked goes to the disk now; else it waits until another one is
     /// back, or the policy picks somebody else.
-    pub(super) fn takes(&self, pick: &Pick, work: Work, now: Nanos) -> bool {
-        if !self.has_contracts() {
-            return true;
+    pub(super) fn takes(&mut self, pick: &Pick, work: Work, now: Nanos) -> bool {
+        // Slack that does not come back is not given more.
+        let stuck = pick.service == Service::Extra && self.inside.iter().any(|unit| unit.overdue);
+        let fits = !stuck && self.window.fits(pick.service, self.estimate(work, now), true);
+        self.waits = self.has_contracts() && !fits;
+        !self.waits
+    }
+
+    fn is_full(&self) -> bool {
+        self.inside.len() >= self.depth
+    }
+
+    /// Takes units out of the window that have been inside for longer than any may be.
+    fn find_overdue(&mut self, now: Nanos) {
+        let longest = self.gauge.declared();
+        for unit in &mut self.inside {
+            if !unit.overdue && now.saturating_sub(unit.begun) >= longest {
+                unit.overdue = true;
+                self.window.end(unit.estimate);
+            }
         }
-        self.window.fits(pick.service, self.estimate(work, now), true)
     }
 
     fn estimate(&self, work: Work, now: Nanos) -> Nanos {
@@ -144,14 +178,15 @@ impl Disk {
         let ticket = self.policy.hand_out(pick, estimate, now);
         self.window.begin(estimate);
         let id = self.meter.begin(self.model.weight(work.kind, work.bytes), now);
-        Unit { id, ticket, work, estimate }
+        self.inside.push(Inside { id, begun: now, estimate, overdue: false });
+        Unit { id, ticket, work }
     }
 
     /// A unit came back. `how` is asked once, with the time at which the unit began.
     pub(super) fn end(&mut self, unit: Unit, now: Nanos, how: impl FnOnce(Nanos) -> Circumstances) {
-        let Unit { id, ticket, work, estimate } = unit;
+        let Unit { id, ticket, work } = unit;
         let Some(ended) = self.meter.end(id, now) else { return };
-        self.window.end(estimate);
+        self.leave_window(id);
         self.policy.complete(ticket, ended.share, now);
         let how = how(ended.begun);
         if !how.undisturbed {
@@ -175,7 +210,20 @@ impl Disk {
 
     /// When to pick again although nothing happens.
     pub(super) fn timeout(&self, now: Nanos) -> Option<Nanos> {
-        if self.window.is_full() { None } else { self.policy.timeout(now) }
+        if self.is_full() {
+            return None;
+        }
+        let within = self.inside.iter().filter(|unit| self.waits && !unit.overdue);
+        let overdue = within.map(|unit| unit.begun.saturating_add(self.gauge.declared()));
+        overdue.chain(self.policy.timeout(now)).min()
+    }
+
+    fn leave_window(&mut self, id: UnitId) {
+        let Some(place) = self.inside.iter().position(|unit| unit.id == id) else { return };
+        let unit = self.inside.remove(place);
+        if !unit.overdue {
+            self.window.end(unit.estimate);
+        }
     }
 
     /// Whether the device has used its slice up and wants more.

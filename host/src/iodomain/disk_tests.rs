@@ -230,3 +230,33 @@ fn units_that_take_longer_than_declared_are_noticed_and_cut() {
     assert!((3 * MS..5 * MS).contains(&measured), "{measured}");
     assert!(machine.disk.writes_through(), "so that flushes have less to do");
 }
+
+#[test]
+fn a_unit_that_is_stuck_keeps_others_out_for_one_largest_unit_and_lets_no_more_slack_in() {
+    let asks = [(reader(4096, 1), promised(20 * MS, 6 * MS)), (reader(4096, 1), best_effort())];
+    let mut machine = Machine::new(MS, &asks);
+    let work = |kind| Work { kind, bytes: 4096, plain: true };
+    machine.askers[1].1.waiting = 1;
+    machine.announce(1);
+    let disk = &mut machine.disk;
+    let slack = disk.pick(0).unwrap();
+    assert!(disk.takes(&slack, work(Kind::Discard), 0));
+    let stuck = disk.begin(&slack, work(Kind::Discard), 0);
+    disk.head(DeviceId(1), Some(Head::default()), 0);
+    disk.head(DeviceId(0), Some(Head::default()), 10 * US);
+    let owed = disk.pick(10 * US).unwrap();
+    assert_eq!(owed.service, Service::Guaranteed);
+    assert!(!disk.takes(&owed, work(Kind::Read), 10 * US));
+    assert_eq!(disk.timeout(10 * US), Some(MS), "nothing else would wake the loop");
+    let owed = disk.pick(MS).unwrap();
+    assert!(disk.takes(&owed, work(Kind::Read), MS));
+    let read = disk.begin(&owed, work(Kind::Read), MS);
+    disk.head(DeviceId(0), None, MS);
+    disk.end(read, MS + 60 * US, |_| UNDISTURBED);
+    let slack = disk.pick(2 * MS).unwrap();
+    assert_eq!(slack.service, Service::Extra);
+    assert!(!disk.takes(&slack, work(Kind::Read), 2 * MS));
+    disk.end(stuck, 300 * MS, |_| UNDISTURBED);
+    let slack = disk.pick(300 * MS).unwrap();
+    assert!(disk.takes(&slack, work(Kind::Read), 300 * MS));
+}

@@ -20,7 +20,7 @@ const DEVICES: usize = 1024;
 /// Operations in flight: polls of every socket, queue and TAP, and the disk requests.
 const RING_ENTRIES: u32 = 8192;
 /// Below the dispatchers, above everything that serves no contract.
-pub(super) const PRIORITY: i32 = 80;
+pub(crate) const PRIORITY: i32 = 80;
 
 pub(super) type Reply<T> = crate::mailbox::Reply<Result<T, IoDomainError>>;
 

@@ -61,6 +61,7 @@ use moirai_scheduler::{Contract, Nanos, PolicyError};
 use crate::dispatcher::StallLog;
 
 pub use handle::IoDomain;
+pub(crate) use handle::PRIORITY;
 pub use snapshot::{
     DeviceSnapshot, DiskSnapshot, DomainSnapshot, Excuse, KindSnapshot, LinkSnapshot,
 };

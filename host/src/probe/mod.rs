@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 
 pub use report::{Measure, ProbeReport};
 
+use crate::dispatcher::set_scheduler_inherited;
+use crate::iodomain::PRIORITY;
 use bench::{Bench, Pattern, Run};
 use target::Target;
 
@@ -38,6 +40,12 @@ pub enum ProbeError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// There is no io_uring, or no memory.
+    #[error("cannot measure: {0}")]
+    Ring(#[source] io::Error),
+    /// A fault of the probe.
+    #[error("the measurement has ended early")]
+    Ended,
     /// A unit failed.
     #[error("a {kind} of {bytes} bytes failed: {source}")]
     Unit {
@@ -60,12 +68,23 @@ pub fn probe(path: &Path, depth: u32, time: Duration) -> Result<ProbeReport, Pro
         let path = path.display().to_string();
         ProbeError::Target { path, source }
     })?;
+    // A thread of its own, which has the priority of an I/O domain while it lasts: else the time that
+    // others have the core would be taken for the disk's. Without the right to it the figures tell.
+    let measures = std::thread::scope(|scope| {
+        let measured = scope.spawn(|| {
+            let _ = set_scheduler_inherited(libc::SCHED_FIFO, PRIORITY);
+            measure(&target, depth, time)
+        });
+        measured.join().unwrap_or(Err(ProbeError::Ended))
+    })?;
+    Ok(ProbeReport::new(path, target.is_direct(), measures))
+}
+
+/// All runs, one after the other.
+fn measure(target: &Target, depth: u32, time: Duration) -> Result<Vec<Measure>, ProbeError> {
     let runs = runs(depth, target.is_writable());
     let count = u32::try_from(runs.len()).unwrap_or(u32::MAX);
-    let mut bench = Bench::new(&target, depth).map_err(|source| {
-        let path = path.display().to_string();
-        ProbeError::Target { path, source }
-    })?;
+    let mut bench = Bench::new(target, depth).map_err(ProbeError::Ring)?;
     let share = time / count.max(1);
     let mut measures = Vec::new();
     for run in runs {
@@ -76,7 +95,7 @@ pub fn probe(path: &Path, depth: u32, time: Duration) -> Result<ProbeReport, Pro
             source,
         })?);
     }
-    Ok(ProbeReport::new(path, target.is_direct(), measures))
+    Ok(measures)
 }
 
 /// What is measured: every kind, pattern and size, one at a time and as many as are configured.
