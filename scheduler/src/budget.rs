@@ -187,6 +187,16 @@ impl Budget {
         self.judged = !promised || self.left <= 0;
     }
 
+    /// Pays for a wake-up that did not release a slice: the switches of the first one are admitted with
+    /// the slice, those of all others are its own doing.
+    pub(crate) fn pay_wake(&mut self, cost: Nanos) {
+        if self.left > 0 && cost > 0 {
+            self.left = self.left.saturating_sub(signed(cost));
+            self.granted = self.granted.saturating_sub(signed(cost));
+            self.judged |= self.left <= 0;
+        }
+    }
+
     /// Gives up what is left of the slice; debt stays.
     pub(crate) fn forfeit(&mut self) {
         self.left = self.left.min(0);

@@ -22,6 +22,7 @@ mod heap;
 mod names;
 pub mod nemesis;
 pub mod policy;
+mod ranks;
 mod reserve;
 mod slack;
 mod table;

@@ -95,8 +95,7 @@ pub struct Limits {
     pub quantum: Nanos,
     /// Whether the set passed admission, so that supply is promised.
     pub admitted: bool,
-    /// Whether the policy is asked for ranks before each pick, as the CPU dispatcher does, so that
-    /// slices are released at fixed boundaries to sleepers too.
+    /// Whether the policy is asked for ranks before each pick, as the CPU dispatcher does.
     pub ranked: bool,
 }
 
@@ -317,8 +316,11 @@ impl Policy for Checked {
         if let (Some(before), Some(after)) = (before, after) {
             let Record { contract, asleep_since, .. } = &self.records[index];
             let (s, d) = (i128::from(contract.slice()), i128::from(contract.deadline()));
-            let slept = i128::from(now.saturating_sub(*asleep_since));
-            let until = i128::from(after.deadline.saturating_sub(now));
+            // Where a kernel switches, a wake-up counts from when it was, not from when it is told.
+            let told_late = self.limits.ranked && head.arrival > 0;
+            let woke = if told_late { head.arrival.max(*asleep_since).min(now) } else { now };
+            let slept = i128::from(woke.saturating_sub(*asleep_since));
+            let until = i128::from(after.deadline.saturating_sub(woke));
             let r = i128::from(after.left.max(0));
             let holds = r * d <= until * s || r <= i128::from(before.left) - slept;
             self.check(4, holds, || format!("{before:?} -> {after:?} after a sleep of {slept}"));
