@@ -4,9 +4,9 @@ use moirai_scheduler::Contract;
 use moirai_scheduler::admission::{self, Resource, reserved_ppm};
 
 use super::plan::{ContractReport, RefusalReport, ResourceReport};
-use super::resource::{ResourceId, all};
+use super::resource::{ResourceId, all, core_resource};
 use crate::config::export::{Export, ExportDevice};
-use crate::config::model::{Config, Tenant};
+use crate::config::model::{Config, Host, Tenant};
 
 /// Which of a tenant's parts a contract is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -70,6 +70,7 @@ pub(super) struct Holding<'a> {
 #[derive(Debug)]
 pub struct Ledger {
     accounts: Vec<Account>,
+    host: Host,
 }
 
 impl Claim {
@@ -112,7 +113,8 @@ impl Ledger {
     #[must_use]
     pub fn new(config: &Config) -> Self {
         let account = |(id, name, resource)| Account { id, name, resource, held: Vec::new() };
-        Self { accounts: all(config).into_iter().map(account).collect() }
+        let accounts = all(config).into_iter().map(account).collect();
+        Self { accounts, host: config.host.clone() }
     }
 
     /// Admits all claims of `tenant` or none. A claim replaces the one that the tenant holds for
@@ -123,7 +125,7 @@ impl Ledger {
     pub fn admit(&mut self, tenant: &str, claims: &[Claim]) -> Result<(), Vec<Refusal>> {
         let mut refusals = Vec::new();
         for account in &self.accounts {
-            account.refused(tenant, claims, &mut refusals);
+            account.refused(&self.host, tenant, claims, &mut refusals);
         }
         if !refusals.is_empty() {
             return Err(refusals);
@@ -175,7 +177,7 @@ impl Ledger {
 impl Account {
     /// Notes the claims on this resource that do not fit beside what others hold and beside the
     /// earlier claims.
-    fn refused(&self, tenant: &str, claims: &[Claim], refusals: &mut Vec<Refusal>) {
+    fn refused(&self, host: &Host, tenant: &str, claims: &[Claim], refusals: &mut Vec<Refusal>) {
         let claims: Vec<_> = claims.iter().filter(|claim| claim.resource == self.id).collect();
         let replaced = |held: &Held| {
             held.tenant == tenant && claims.iter().any(|claim| claim.part == held.part)
@@ -184,7 +186,11 @@ impl Account {
         let mut beside: Vec<_> = kept.map(|held| (held.tenant.clone(), held.contract)).collect();
         for claim in claims {
             let admitted: Vec<_> = beside.iter().map(|(_, contract)| *contract).collect();
-            match admission::admit(&self.resource, &admitted, &claim.contract) {
+            let resource = match self.id {
+                ResourceId::Core(_) => core_resource(host, admitted.len() + 1),
+                ResourceId::Disk(_) | ResourceId::Link(_) => self.resource.clone(),
+            };
+            match admission::admit(&resource, &admitted, &claim.contract) {
                 Ok(()) => beside.push((tenant.to_owned(), claim.contract)),
                 Err(refusal) => {
                     let (resource, beside) = (self.name.clone(), beside.clone());

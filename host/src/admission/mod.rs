@@ -4,11 +4,13 @@
 //! [`moirai_scheduler::admission`]. Neighbours: the service asks before it starts or changes a
 //! tenant and gives back when one ends; [`plan`] asks without starting anything.
 
+mod costs;
 mod explain;
 mod ledger;
 pub mod plan;
 mod resource;
 
+pub use costs::CoreCosts;
 pub use explain::{Due, Explanation};
 pub(crate) use ledger::per_second;
 pub use ledger::{Claim, Ledger, Part, Refusal};

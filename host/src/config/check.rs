@@ -8,6 +8,8 @@ use std::collections::HashSet;
 use std::fmt::Display;
 use std::path::PathBuf;
 
+use crate::admission::CoreCosts;
+
 use super::document::{DiskTable, Document, HostTable, LinkTable};
 use super::model::{Cidr, Config, Disk, Host, Link};
 use super::problem::Problem;
@@ -138,6 +140,7 @@ fn check_host(table: &HostTable, problems: &mut Problems) -> Host {
         cores,
         cpu_capacity_ppm,
         profile: table.profile.unwrap_or_default(),
+        costs: CoreCosts::default(),
         cpu_policy,
         io_core,
         socket: table.socket.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_SOCKET)),

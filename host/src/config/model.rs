@@ -11,6 +11,7 @@ use moirai_vmm::launch::{OwnDevice, Transport};
 
 use super::document::{OffloadName, PolicyName, Profile, TenantTable};
 use super::export::Export;
+use crate::admission::CoreCosts;
 
 /// A checked configuration.
 #[derive(Clone, Debug)]
@@ -36,6 +37,8 @@ pub struct Host {
     pub cpu_capacity_ppm: u32,
     /// Overhead terms of admission.
     pub profile: Profile,
+    /// What switches and rounds cost, where the profile is the default one.
+    pub costs: CoreCosts,
     /// Who decides about the cores.
     pub cpu_policy: PolicyName,
     /// Core of the I/O domain; `None` leaves it to the kernel.

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::link;
 use super::state::StateDir;
 use super::{ServiceError, link::LinkError};
-use crate::config::PolicyName;
 use crate::config::model::Config;
+use crate::config::{PolicyName, Profile};
 use crate::dispatcher::{Dispatcher, DispatcherSpec, NoiseFloor, NoiseProbe, StallLog};
 use crate::iodomain::{DiskSpec, GroupSpec, IoDomain, LinkSpec};
 
@@ -38,6 +38,10 @@ impl Resources {
                 core: *core,
                 policy: policy.as_str().to_owned(),
                 scheduling: policy != PolicyName::Fifo,
+                wake_cost: match config.host.profile {
+                    Profile::None => 0,
+                    Profile::Default => config.host.costs.wake_up(),
+                },
                 stalls: stalls.clone(),
             };
             dispatchers.insert(*core, Dispatcher::start(spec)?);
