@@ -209,6 +209,15 @@ impl Budget {
         }
     }
 
+    /// Pays for a wake-up that did not release a slice: the switches of the first one are admitted with
+    /// the slice, those of all others are its own doing.
+    pub(crate) fn pay_wake(&mut self, cost: Nanos) {
+        if self.left > 0 && cost > 0 {
+            self.left = self.left.saturating_sub(signed(cost));
+            self.granted = self.granted.saturating_sub(signed(cost));
+        }
+    }
+
     /// Gives up what is left of the slice; debt stays.
     pub(crate) fn forfeit(&mut self) {
         (self.left, self.reserved) = (self.left.min(0), 0);

@@ -25,6 +25,7 @@ mod names;
 pub mod nemesis;
 pub mod policy;
 mod promise;
+mod ranks;
 mod reserve;
 mod slack;
 mod table;

@@ -37,7 +37,8 @@ pub struct Head {
     /// What the unit will probably cost, in nanoseconds of service; zero if unknown or unbounded.
     pub cost: Nanos,
     /// When the unit arrived in the queue; policies with logical arrival times (real-time
-    /// channels) and first-come-first-served need it.
+    /// channels) and first-come-first-served need it. For a ranked client (see [`Policy::ranks`]):
+    /// when it woke, if that is known later; zero: now.
     pub arrival: Nanos,
     /// Where on the medium the unit lies (a sector); zero where that has no meaning.
     pub position: u64,
@@ -106,7 +107,8 @@ pub struct Account {
     pub refills: u64,
 }
 
-/// A client that is owed time now, for owners that let a kernel do the switching.
+/// A client that is owed time now, or would be if it woke, for owners that let a kernel do the
+/// switching.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rank {
     /// Who is owed.
@@ -115,6 +117,8 @@ pub struct Rank {
     pub deadline: Nanos,
     /// How much is left of the slice; never zero.
     pub budget: Nanos,
+    /// Asleep, with its refill behind it: the deadline moves on as long as it sleeps.
+    pub floats: bool,
 }
 
 /// What a client does, as its policy sees it. It is in exactly one of these.
@@ -239,12 +243,15 @@ pub trait Policy: Send {
 
     /// When the owner must call `pick` (or `ranks`) again even if nothing happens. `None`: never.
     /// The ends of budgets are not in it: `pick` gives one in `until`, `ranks` in each `budget`,
-    /// and only the owner knows which of the ranked can run at all.
+    /// and only the owner knows which of the ranked can run at all. The time at which the order of
+    /// the ranked changes is that of the latest `ranks`: ask it after `wake`, `block` and `charge`.
     fn timeout(&self, now: Nanos) -> Option<Nanos>;
 
-    /// Releases the slices whose time has come, of *all* clients whether awake or not, then visits
-    /// those that are owed time, earliest deadline first. For the CPU, where a kernel switches
-    /// between ranked clients by itself. The default suits policies that make no guarantee.
+    /// Visits those that are owed time, earliest deadline first, and those that would be if they
+    /// woke now: a sleeper whose refill has passed with its whole slice by `now + D`, another with what
+    /// a wake-up would leave it. For the CPU, where a kernel switches between ranked clients by
+    /// itself and tells nobody: when the owner learns that a client woke it calls `wake` with the
+    /// time of that as the arrival of the head. The default suits policies that make no guarantee.
     fn ranks(&mut self, now: Nanos, visit: &mut dyn FnMut(Rank)) {
         let _ = (now, visit);
     }
@@ -256,6 +263,13 @@ pub trait Policy: Send {
     /// of the device, in nanoseconds. Zero, where it is not called: a preemptible resource.
     fn set_blocking(&mut self, blocking: Nanos) {
         let _ = blocking;
+    }
+
+    /// Tells the policy what a wake-up costs the resource, in nanoseconds: two switches and the caches.
+    /// The first wake-up of a slice is admitted with it; a client that wakes again within the same slice
+    /// pays this from it.
+    fn set_wake_cost(&mut self, cost: Nanos) {
+        let _ = cost;
     }
 
     /// The runtime state of a client, `None` for an unknown one and under policies without budgets.

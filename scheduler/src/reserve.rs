@@ -12,7 +12,6 @@
 //! *How* it changes is a [`Rules`]: one small type per policy (`atropos`, `nemesis`, ...).
 
 use alloc::collections::VecDeque;
-use alloc::vec::Vec;
 
 use crate::budget::{Budget, Held};
 use crate::contract::{Contract, Nanos};
@@ -22,6 +21,7 @@ use crate::policy::{
     Ticket,
 };
 use crate::promise::Found;
+use crate::ranks::Ranks;
 use crate::slack::{Slack, Virtual};
 use crate::table::Table;
 
@@ -62,11 +62,11 @@ pub(crate) trait Rules: Send {
         false
     }
 
-    /// What a sleeper would be left with if it woke at `now`.
-    fn asleep_left(&self, budget: &Budget, now: Nanos) -> i64 {
+    /// What a sleeper would have if it woke at `now`.
+    fn woken(&self, budget: &Budget, now: Nanos) -> Budget {
         let mut woken = budget.clone();
         self.wake(&mut woken, now);
-        woken.left
+        woken
     }
 }
 
@@ -86,13 +86,13 @@ pub(crate) struct Reserve<R> {
     clients: Table<Client>,
     /// Runnable clients by deadline.
     ready: Heap<(Nanos, ClientId)>,
-    /// Clients by next refill: those awake, and all of them when `periodic`.
+    /// Clients by next refill: those awake.
     refills: Heap<(Nanos, ClientId)>,
     slack: Slack,
-    /// Scratch for `ranks`.
-    ranks: Vec<Rank>,
-    /// Slices are released to sleepers too, at fixed boundaries; from the first call of `ranks` on.
-    periodic: bool,
+    /// Who is ranked; empty where the owner does not ask for ranks.
+    ranks: Ranks,
+    /// What a wake-up costs within a slice.
+    wake_cost: Nanos,
     /// Units that were handed out so far.
     hand_outs: u64,
     misses: VecDeque<Miss>,
@@ -108,8 +108,8 @@ impl<R: Rules> Reserve<R> {
             ready: Heap::new(),
             refills: Heap::new(),
             slack: Slack::new(),
-            ranks: Vec::new(),
-            periodic: false,
+            ranks: Ranks::new(),
+            wake_cost: 0,
             hand_outs: 0,
             misses: VecDeque::new(),
             now: 0,
@@ -136,7 +136,7 @@ impl<R: Rules> Reserve<R> {
         }
         // The end of time is never reached: it would be reached again and again.
         let due = contract.slice() > 0 && budget.refill < Nanos::MAX;
-        if due && (budget.awake || budget.held.is_some() || self.periodic) {
+        if due && (budget.awake || budget.held.is_some()) {
             self.refills.set(slot, (budget.refill, *id));
         } else {
             self.refills.remove(slot);
@@ -198,7 +198,7 @@ impl<R: Rules> Policy for Reserve<R> {
         self.ready.grow(slots);
         self.refills.grow(slots);
         self.slack.grow(slots);
-        self.ranks.reserve(slots.saturating_sub(self.ranks.len()));
+        self.ranks.grow(slots);
         self.place(slot);
         self.reckon();
         Ok(())
@@ -226,7 +226,7 @@ impl<R: Rules> Policy for Reserve<R> {
         Ok(())
     }
 
-    fn wake(&mut self, id: ClientId, _head: Head, now: Nanos) {
+    fn wake(&mut self, id: ClientId, head: Head, now: Nanos) {
         let now = self.clock(now);
         self.release_due(now);
         let Some(slot) = self.clients.slot(id) else { return };
@@ -239,7 +239,12 @@ impl<R: Rules> Policy for Reserve<R> {
         let held = client.budget.unhold(now).is_some();
         client.virtual_time = self.slack.resume(client.virtual_time);
         if client.budget.contract.slice() > 0 && !held {
-            self.rules.wake(&mut client.budget, now);
+            let since = self.ranks.woke(head, client.budget.asleep_since, now);
+            let refills = client.budget.account.refills;
+            self.rules.wake(&mut client.budget, since);
+            if client.budget.account.refills == refills {
+                client.budget.pay_wake(self.wake_cost);
+            }
         }
         self.place(slot);
     }
@@ -360,29 +365,22 @@ impl<R: Rules> Policy for Reserve<R> {
     fn timeout(&self, _now: Nanos) -> Option<Nanos> {
         let first = self.ready.first().and_then(|(_, slot)| self.clients.get(slot));
         let held = first.and_then(|client| client.budget.held).map(|held| held.until);
-        self.next_refill().into_iter().chain(held).min()
+        self.next_refill().into_iter().chain(held).chain(self.ranks.change()).min()
     }
 
     fn ranks(&mut self, now: Nanos, visit: &mut dyn FnMut(Rank)) {
         let now = self.clock(now);
-        if !self.periodic {
-            self.periodic = true;
-            for slot in 0..self.clients.slots() {
-                self.place(slot);
-            }
-        }
         self.release_due(now);
-        self.ranks.clear();
+        self.ranks.begin();
         for (client, _, Client { budget, .. }) in self.clients.iter() {
-            let left = if budget.awake { budget.left } else { self.rules.asleep_left(budget, now) };
-            if let Ok(budget_left) = Nanos::try_from(left)
-                && budget_left > 0
-            {
-                self.ranks.push(Rank { client, deadline: budget.deadline, budget: budget_left });
+            if budget.awake {
+                self.ranks.awake(client, budget);
+            } else if budget.contract.slice() > 0 {
+                self.ranks.asleep(client, budget, &self.rules.woken(budget, now), now);
             }
         }
-        self.ranks.sort_unstable_by_key(|rank| (rank.deadline, rank.client));
-        self.ranks.iter().copied().for_each(visit);
+        self.ranks.sort(now);
+        self.ranks.iter().for_each(visit);
     }
 
     fn account(&self, id: ClientId) -> Option<Account> {
@@ -393,6 +391,10 @@ impl<R: Rules> Policy for Reserve<R> {
     fn set_blocking(&mut self, blocking: Nanos) {
         self.rules.set_blocking(blocking);
         self.reckon();
+    }
+
+    fn set_wake_cost(&mut self, cost: Nanos) {
+        self.wake_cost = cost;
     }
 
     fn state(&self, id: ClientId) -> Option<ClientState> {
@@ -457,6 +459,9 @@ macro_rules! delegate_policy {
             }
             fn set_blocking(&mut self, blocking: Nanos) {
                 self.0.set_blocking(blocking);
+            }
+            fn set_wake_cost(&mut self, cost: Nanos) {
+                self.0.set_wake_cost(cost);
             }
             fn state(&self, id: ClientId) -> Option<ClientState> {
                 self.0.state(id)

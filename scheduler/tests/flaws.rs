@@ -278,3 +278,31 @@ fn f10_whoever_asks_for_more_than_its_slice_is_late_alone() {
     }
     assert!(rate(&usages[2]) >= 99);
 }
+
+/// Naps of 10 us beside a victim that is promised 60%: every nap costs two switches.
+#[test]
+fn who_naps_within_its_slice_pays_for_the_switches() {
+    let switch = 60 * US;
+    let resource = Resource { switch, ..core() };
+    let napper = Load::Single { work: Time(10 * US), think: Time(10 * US) };
+    let contracts = [contract(10 * MS, 6 * MS, 10 * MS, 0), contract(10 * MS, MS, 5 * MS, 0)];
+    let clients = [(contracts[0], job(10 * MS, 6 * MS, 0)), (contracts[1], napper)];
+    let overhead = Overhead { switch, ..Overhead::NONE };
+    let capacity = Capacity { capacity_ppm: 950_000, blocking: 0, overhead };
+    assert_eq!(check(&capacity, &contracts), Ok(()));
+    let scenario = world(resource, &clients);
+    let run = |cost: Nanos| {
+        let (report, usages) = run_with(&scenario, |n| {
+            let mut policy = policy_by_name("atropos", n).unwrap();
+            policy.set_wake_cost(cost);
+            policy
+        });
+        let taken = usages[1].guaranteed_ns + report.overhead_ns;
+        (usages[0].misses, usages[0].max_lateness_ns, taken * 1_000 / (10 * SECOND))
+    };
+    let (missed, _, taken) = run(0);
+    assert!(missed > 900 && taken > 400, "the flaw is there: {missed} missed, {taken} per mille");
+    let (missed, late, taken) = run(2 * switch);
+    assert_eq!((missed, late), (0, 0));
+    assert!(taken <= 100 + 12 + 12, "its slice and two switches of each: {taken} per mille");
+}

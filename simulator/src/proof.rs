@@ -104,8 +104,7 @@ pub struct Limits {
     pub quantum: Nanos,
     /// Whether the set passed admission, so that supply is promised.
     pub admitted: bool,
-    /// Whether the policy is asked for ranks before each pick, as the CPU dispatcher does, so that
-    /// slices are released at fixed boundaries to sleepers too.
+    /// Whether the policy is asked for ranks before each pick, as the CPU dispatcher does.
     pub ranked: bool,
 }
 
@@ -334,19 +333,20 @@ impl Checked {
     }
 
     /// Invariant 15, and the judge hears of a wake-up.
-    fn note_wake(&mut self, index: usize, before: Option<ClientState>) {
+    fn note_wake(&mut self, index: usize, before: Option<ClientState>, head: Head) {
         let Record { id, contract, .. } = &self.records[index];
         let (id, contract, now) = (*id, *contract, self.now);
         let Some(after) = self.policy.state(id) else { return };
         let refills = self.policy.account(id).unwrap_or_default().refills;
         self.records[index].judge.after(after, refills, true, now);
-        // On a ranked core slices are still released to sleepers, at boundaries (0004).
-        let sporadic = contract.slice() > 0 && !self.limits.ranked;
-        let Some(before) = before.filter(|it| sporadic && now >= it.refill) else {
+        // Who ranks clients is told late of wake-ups, and tells when they were.
+        let woke = if self.limits.ranked { head.arrival.min(now) } else { now };
+        let Some(before) = before.filter(|it| contract.slice() > 0 && woke >= it.refill) else {
             return;
         };
         let slice = i64::try_from(contract.slice()).unwrap_or(i64::MAX);
-        let whole = after.deadline == now.saturating_add(contract.deadline())
+        let since = after.deadline.saturating_sub(contract.deadline());
+        let whole = (woke..=now).contains(&since)
             && after.left >= (slice + before.left.min(0)).min(slice)
             && (after.promised || after.left <= 0);
         self.check(15, whole, || format!("{id:?} {before:?} -> {after:?}"));
@@ -411,14 +411,17 @@ impl Policy for Checked {
         self.records[index].wakes += 1;
         self.forget_leads(index);
         self.records[index].supply.wakes(now);
-        self.note_wake(index, before);
+        self.note_wake(index, before, head);
         let after = self.observe(index);
         self.observe_all();
         if let (Some(before), Some(after)) = (before, after) {
             let Record { contract, asleep_since, .. } = &self.records[index];
             let (s, d) = (i128::from(contract.slice()), i128::from(contract.deadline()));
-            let slept = i128::from(now.saturating_sub(*asleep_since));
-            let until = i128::from(after.deadline.saturating_sub(now));
+            // Where a kernel switches, a wake-up counts from when it was, not from when it is told.
+            let told_late = self.limits.ranked && head.arrival > 0;
+            let woke = if told_late { head.arrival.max(*asleep_since).min(now) } else { now };
+            let slept = i128::from(woke.saturating_sub(*asleep_since));
+            let until = i128::from(after.deadline.saturating_sub(woke));
             let r = i128::from(after.left.max(0));
             let slept = if self.records[index].inside.is_empty() { slept } else { 0 };
             let holds = r * d <= until * s || r <= i128::from(before.left) - slept;

@@ -234,7 +234,6 @@ impl World {
         for (tenant, report) in self.scenario.tenants.iter().zip(&report.tenants) {
             let Use { contract, load, .. } = &tenant.uses[0];
             if let Load::Periodic { period, work, .. } = load
-                && !self.limits.ranked
                 && period.0 >= contract.period()
                 && work.0 <= contract.slice()
             {

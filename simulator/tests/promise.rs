@@ -183,3 +183,35 @@ fn misses_inside_and_outside_of_stalls_are_told_apart() {
     let two = usage(&report, "two");
     assert!(two.misses > 150, "{} and {} in stalls", two.misses, two.misses_in_stall);
 }
+
+/// switch_thief.toml: a tenant with 10% that naps for 10 us took 46.8% of the core in switches, and its neighbour
+/// missed 999 of 1000 slices.
+#[test]
+fn a_napper_pays_for_its_naps_and_its_neighbour_misses_nothing() {
+    let switch = 60 * US;
+    let resource = || Resource { switch, ..Resource::cpu("it", "atropos") };
+    let victim = contract(10 * MS, 6 * MS, 10 * MS);
+    let napper = contract(10 * MS, MS, 5 * MS);
+    let nap = Load::Single { work: Time(10 * US), think: Time(10 * US) };
+    let tenants = || {
+        vec![
+            tenant("victim", victim, periodic(10 * MS, 6 * MS, 0)),
+            tenant("napper", napper, nap.clone()),
+        ]
+    };
+    let run = |wake_cost| {
+        let scenario = Scenario::new(vec![resource()], tenants());
+        let report = run_policy(&scenario, 10_000 * MS, 1, &mut |resource, clients| {
+            let mut policy = policy_by_name(&resource.policy, clients)?;
+            policy.set_wake_cost(wake_cost);
+            Ok(policy)
+        });
+        report.unwrap()
+    };
+    let paid = run(2 * switch);
+    let victim = usage(&paid, "victim");
+    assert_eq!((victim.misses, victim.max_lateness_ns), (0, 0));
+    assert!(paid.overhead_ns < 2_000 * MS, "{} ns of switches in 10 s", paid.overhead_ns);
+    // The control: nobody pays for naps.
+    assert!(usage(&run(0), "victim").misses > 900);
+}

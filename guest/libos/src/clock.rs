@@ -45,6 +45,13 @@ pub fn now() -> u64 {
     scale(ticks, NANOS_PER_TICK.load(Relaxed))
 }
 
+/// Nanoseconds of the time stamp counter since it was zero: the same in all machines of a host whose
+/// hypervisor gives them its own.
+#[must_use]
+pub fn machine() -> u64 {
+    scale(platform::tsc(), NANOS_PER_TICK.load(Relaxed))
+}
+
 /// Converts a time span into ticks of the one-shot timer, at least one, at most what it can count.
 pub(crate) fn timer_ticks(nanos: u64) -> u32 {
     let ticks = scale(nanos, TIMER_TICKS_PER_NANO.load(Relaxed));

@@ -37,6 +37,7 @@ pub mod frame;
 pub mod json;
 pub mod memory;
 pub mod neighbours;
+pub mod periodic;
 pub mod request;
 pub mod ring;
 pub mod start_info;

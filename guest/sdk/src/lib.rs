@@ -41,11 +41,12 @@ use alloc::string::String;
 use thiserror::Error;
 
 pub use moirai_libos::args::{ArgError, Args, Ipv4Cidr};
-pub use moirai_libos::clock::now;
+pub use moirai_libos::clock::{machine, now};
 pub use moirai_libos::disk::Disk;
 pub use moirai_libos::idle::WakeSource;
 pub use moirai_libos::json::Fields;
 pub use moirai_libos::memory::{Buffer, OutOfMemory, Payload};
+pub use moirai_libos::periodic::{Lateness, Periodic};
 pub use moirai_libos::request::{Completion, Refusal, RequestError, SECTOR, Token, Volume};
 pub use moirai_libos::stack::{Port, SendError, Stack};
 pub use moirai_libos::virtio::VirtioError;
@@ -158,6 +159,18 @@ impl App {
     pub fn wait(&self, deadline: Option<u64>, sources: &mut [&mut dyn WakeSource]) {
         let report_at = self.report_every.map(|_| self.report_at);
         idle::wait([deadline, report_at, self.end_at].into_iter().flatten().min(), sources);
+    }
+
+    /// Sleeps until `deadline` and wakes once: no output is written meanwhile, see [`App::write`].
+    pub fn sleep(&self, deadline: u64) {
+        idle::rest(deadline);
+    }
+
+    /// Writes queued output for about `budget_ns`.
+    pub fn write(&self, budget_ns: u64) {
+        if console::pending() {
+            console::pump(budget_ns);
+        }
     }
 
     /// True once per `report_ms=`.

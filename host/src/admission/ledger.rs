@@ -5,10 +5,10 @@ use moirai_scheduler::admission::{self, Resource, reserved_ppm};
 
 use super::memory::{MemoryAccount, MemoryClaim, MemoryRefusal};
 use super::plan::{ContractReport, RefusalReport, ResourceReport};
-use super::resource::{ResourceId, all};
+use super::resource::{ResourceId, all, core_resource};
 use super::several;
 use crate::config::export::{Export, ExportDevice};
-use crate::config::model::{Config, Tenant};
+use crate::config::model::{Config, Host, Tenant};
 
 /// Which of a tenant's parts a contract is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -96,6 +96,7 @@ pub(super) struct Holding<'a> {
 pub struct Ledger {
     accounts: Vec<Account>,
     memory: MemoryAccount,
+    host: Host,
 }
 
 impl Claim {
@@ -139,7 +140,7 @@ impl Ledger {
     pub fn new(config: &Config) -> Self {
         let account = |(id, name, resource)| Account { id, name, resource, held: Vec::new() };
         let accounts = all(config).into_iter().map(account).collect();
-        Self { accounts, memory: MemoryAccount::new(config) }
+        Self { accounts, memory: MemoryAccount::new(config), host: config.host.clone() }
     }
 
     /// Admits all claims of `tenant` or none. A claim replaces the one that the tenant holds for
@@ -155,7 +156,7 @@ impl Ledger {
     ) -> Result<(), Vec<Refusal>> {
         let mut refusals = Vec::new();
         for account in &self.accounts {
-            account.refused(tenant, claims, &mut refusals);
+            account.refused(&self.host, tenant, claims, &mut refusals);
         }
         self.look_at_all_vcpus(tenant, claims, &mut refusals);
         let mut refusals: Vec<_> =
@@ -272,13 +273,28 @@ impl Account {
         kept.map(|held| (held.tenant.clone(), held.contract)).collect()
     }
 
+    /// The resource with so many clients: what a dispatcher takes of its core grows with them.
+    fn resource_for(&self, host: &Host, clients: usize) -> Resource {
+        match self.id {
+            ResourceId::Core(_) => core_resource(host, clients),
+            ResourceId::Disk(_) | ResourceId::Link(_) => self.resource.clone(),
+        }
+    }
+
     /// Notes the claims on this resource that do not fit beside what others hold and beside the
     /// earlier claims.
-    fn refused(&self, tenant: &str, claims: &[Claim], refusals: &mut Vec<ContractRefusal>) {
+    fn refused(
+        &self,
+        host: &Host,
+        tenant: &str,
+        claims: &[Claim],
+        refusals: &mut Vec<ContractRefusal>,
+    ) {
         let mut beside = self.beside(tenant, claims);
         for claim in claims.iter().filter(|claim| claim.resource == self.id) {
             let admitted = contracts(&beside);
-            match admission::admit(&self.resource, &admitted, &claim.contract) {
+            let resource = self.resource_for(host, admitted.len() + 1);
+            match admission::admit(&resource, &admitted, &claim.contract) {
                 Ok(()) => beside.push((tenant.to_owned(), claim.contract)),
                 Err(refusal) => {
                     let (resource, beside) = (self.name.clone(), beside.clone());

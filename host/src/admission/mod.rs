@@ -4,6 +4,7 @@
 //! [`moirai_scheduler::admission`]. Neighbours: the service asks before it starts or changes a
 //! tenant and gives back when one ends; [`plan`] asks without starting anything.
 
+mod costs;
 mod explain;
 mod ledger;
 mod memory;
@@ -12,6 +13,7 @@ pub mod promise;
 mod resource;
 mod several;
 
+pub use costs::CoreCosts;
 pub use explain::{Due, Explanation};
 pub(crate) use ledger::per_second;
 pub use ledger::{Claim, ContractRefusal, Ledger, Part, Refusal};

@@ -7,11 +7,12 @@ use moirai_scheduler::Contract;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::costs::CoreCosts;
 use super::explain::Explanation;
 use super::ledger::{Claim, Ledger, Refusal};
 use super::memory::{self, Mebibytes, MemoryClaim};
-use crate::config::Config;
 use crate::config::units::Time;
+use crate::config::{Config, Profile};
 
 /// The answer to a plan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -22,6 +23,9 @@ pub struct Plan {
     pub tenants: Vec<TenantPlan>,
     /// Every resource, with what the admitted tenants reserve.
     pub resources: Vec<ResourceReport>,
+    /// What keeping contracts is taken to cost on a core; none where that is set to nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub core_costs: Option<CoreCosts>,
 }
 
 /// The answer for one tenant.
@@ -171,7 +175,8 @@ fn answer(config: &Config) -> (Plan, Ledger, Vec<Vec<Refusal>>) {
         refusals.push(refused);
     }
     let admitted = tenants.iter().all(|tenant| tenant.admitted);
-    (Plan { admitted, tenants, resources: ledger.report() }, ledger, refusals)
+    let core_costs = (config.host.profile == Profile::Default).then_some(config.host.costs);
+    (Plan { admitted, tenants, resources: ledger.report(), core_costs }, ledger, refusals)
 }
 
 impl fmt::Display for ContractReport {
@@ -248,6 +253,12 @@ impl fmt::Display for Plan {
             let (reserved, capacity) =
                 (Amount(name, resource.reserved), Amount(name, resource.capacity));
             writeln!(f, "{name:<24} {reserved:>9} {capacity:>9}")?;
+        }
+        if let Some(costs) = self.core_costs {
+            let from =
+                if costs.measured { "measured on this host" } else { "not measured here yet" };
+            let (switch, cache) = (Time(costs.switch), Time(costs.cache));
+            writeln!(f, "\na switch costs a core {switch}, its caches {cache} ({from})")?;
         }
         Ok(())
     }

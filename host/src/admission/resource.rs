@@ -8,11 +8,6 @@ use moirai_scheduler::admission::{Overhead, Resource, WHOLE_PPM};
 use crate::config::Profile;
 use crate::config::model::{Config, Disk, Host, Link};
 
-/// One switch between vCPUs: the dispatcher's decision and the kernel's switch.
-const CPU_SWITCH_NS: u64 = 50_000;
-/// Refilling caches after a switch.
-const CPU_CACHE_NS: u64 = 10_000;
-
 /// Names a resource of a host. Disks and links by their place in the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ResourceId {
@@ -28,7 +23,7 @@ pub enum ResourceId {
 pub(crate) fn all(config: &Config) -> Vec<(ResourceId, String, Resource)> {
     let profile = config.host.profile;
     let cores = config.host.cores.iter().map(|core| {
-        (ResourceId::Core(*core), format!("cpu/{core}"), core_resource(&config.host, profile))
+        (ResourceId::Core(*core), format!("cpu/{core}"), core_resource(&config.host, 0))
     });
     let disks = config.disks.iter().enumerate().map(|(index, disk)| {
         (ResourceId::Disk(index), format!("disk/{}", disk.name), disk_resource(disk, profile))
@@ -39,12 +34,11 @@ pub(crate) fn all(config: &Config) -> Vec<(ResourceId, String, Resource)> {
     cores.chain(disks).chain(links).collect()
 }
 
-fn core_resource(host: &Host, profile: Profile) -> Resource {
-    let overhead = match profile {
+/// A core with so many vCPUs: each costs the dispatcher some time in every round.
+pub(super) fn core_resource(host: &Host, vcpus: usize) -> Resource {
+    let overhead = match host.profile {
         Profile::None => Overhead::NONE,
-        Profile::Default => {
-            Overhead { switch: CPU_SWITCH_NS, cache: CPU_CACHE_NS, ..Overhead::NONE }
-        }
+        Profile::Default => host.costs.overhead(vcpus),
     };
     Resource { capacity_ppm: host.cpu_capacity_ppm, blocking: 0, overhead }
 }

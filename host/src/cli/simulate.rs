@@ -39,6 +39,7 @@ pub(super) fn run(args: &SimulateArgs) -> Result<Status, Failure> {
     let report = run_policy(&scenario, duration, args.seed, &mut |resource, clients| {
         let mut policy = policy_by_name(&resource.policy, clients)?;
         policy.set_blocking(blocking(resource));
+        policy.set_wake_cost(resource.switch.saturating_mul(2));
         Ok(policy)
     })
     .map_err(|error| Failure::new(Status::Bad, error))?;

@@ -8,6 +8,8 @@ use std::collections::HashSet;
 use std::fmt::Display;
 use std::path::PathBuf;
 
+use crate::admission::CoreCosts;
+
 use super::document::{DiskTable, Document, HostTable, LinkTable};
 use super::model::{Cidr, Config, Disk, Host, Link};
 use super::problem::Problem;
@@ -140,6 +142,7 @@ fn check_host(table: &HostTable, problems: &mut Problems) -> Host {
         realtime_limit: table.realtime_limit.unwrap_or_default(),
         profile: table.profile.unwrap_or_default(),
         memory: machine_memory::check(table, machine_memory::machine_memory(), problems),
+        costs: CoreCosts::default(),
         cpu_policy,
         io_core,
         socket: table.socket.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_SOCKET)),

@@ -11,6 +11,7 @@ use moirai_vmm::launch::{OwnDevice, Transport};
 
 use super::document::{OffloadName, PolicyName, Profile, RealtimeLimit, TenantTable};
 use super::export::Export;
+use crate::admission::CoreCosts;
 
 /// A checked configuration.
 #[derive(Clone, Debug)]
@@ -40,6 +41,8 @@ pub struct Host {
     pub profile: Profile,
     /// What tenants may have of the memory, in bytes; `u64::MAX` if nobody knows.
     pub memory: u64,
+    /// What switches and rounds cost, where the profile is the default one.
+    pub costs: CoreCosts,
     /// Who decides about the cores.
     pub cpu_policy: PolicyName,
     /// Core of the I/O domain; `None` leaves it to the kernel.

@@ -4,15 +4,18 @@
 //! What a round sees of the vCPUs is in `core/observe.rs`.
 
 mod observe;
+mod waiters;
 
-use moirai_scheduler::{ClientId, Contract, Head, Nanos, Policy, PolicyError, Rank};
+use std::collections::HashMap;
 
-use super::judge::{Watch, judge_late, judge_served};
+use moirai_scheduler::{ClientId, Contract, Nanos, Policy, PolicyError, Rank};
+
+use super::judge::{Backlog, judge_late, judge_served};
 use super::kernel::{Class, Threads, nice};
 use super::slack::LEAD;
 use super::vcpu::Vcpu;
 use super::{StallLog, VcpuId, VcpuSnapshot};
-use observe::Turn;
+use observe::{Turn, promise};
 
 /// Priority of the vCPU that is first in EDF order. The dispatcher itself stands above.
 pub(super) const FIRST_PRIORITY: i32 = 90;
@@ -28,6 +31,9 @@ const GRAIN_OTHERS: Nanos = 100_000;
 /// the last round, and so will hardly do it now: a rest of some microseconds must not cost a round every
 /// 100 us.
 const GRAIN_BEHIND: Nanos = 500_000;
+/// The same for those that sleep behind one that has not let go of the core: they overrun by no more
+/// if it does.
+const GRAIN_HIDDEN: Nanos = 2_000_000;
 
 /// A vCPU that is owed time but asleep is looked at this often in every deadline.
 const LOOKS_PER_DEADLINE: Nanos = 4;
@@ -45,13 +51,22 @@ pub(super) struct Due {
 pub(super) struct Core<T> {
     policy: Box<dyn Policy>,
     vcpus: Vec<Vcpu<T>>,
+    /// Where in `vcpus` they are, by id.
+    places: HashMap<u32, usize>,
     /// Who woke and who fell asleep since the last round; empty between rounds.
     turns: Vec<Turn>,
     order: Vec<Rank>,
+    /// Deadlines of those that are awake; of use within a round only.
+    fixed: Vec<Nanos>,
+    /// What a wake-up within a slice costs.
+    wake_cost: Nanos,
     scheduling: bool,
     stalls: StallLog,
+    backlog: Backlog,
     next_id: u32,
     last: Nanos,
+    /// The next slice of those who were sent to their gates after they were ranked.
+    refill: Option<Nanos>,
     /// Somebody yields; look again after so much time.
     lead: Option<Nanos>,
     pub(super) rounds: u64,
@@ -62,15 +77,30 @@ impl<T: Threads> Core<T> {
         Self {
             policy,
             vcpus: Vec::new(),
+            places: HashMap::new(),
             turns: Vec::new(),
             order: Vec::new(),
+            fixed: Vec::new(),
+            wake_cost: 0,
             scheduling,
             stalls,
+            backlog: Backlog::default(),
             next_id: 0,
             last: 0,
+            refill: None,
             lead: None,
             rounds: 0,
         }
+    }
+
+    /// What a wake-up within a slice costs from now on.
+    pub(super) fn set_wake_cost(&mut self, cost: Nanos) {
+        self.wake_cost = cost;
+        self.policy.set_wake_cost(cost);
+    }
+
+    fn place(&self, client: ClientId) -> Option<usize> {
+        self.places.get(&client.0).copied()
     }
 
     pub(super) fn attach(
@@ -82,9 +112,9 @@ impl<T: Threads> Core<T> {
     ) -> Result<VcpuId, PolicyError> {
         let id = VcpuId(self.next_id);
         self.policy.add(ClientId(id.0), contract, now)?;
-        self.policy.wake(ClientId(id.0), Head::default(), now);
         self.next_id = self.next_id.wrapping_add(1);
         let time = thread.cpu_time().unwrap_or_default();
+        self.places.insert(id.0, self.vcpus.len());
         self.vcpus.push(Vcpu::new(id, tenant, contract, thread, time, now));
         Ok(id)
     }
@@ -96,10 +126,11 @@ impl<T: Threads> Core<T> {
         now: Nanos,
     ) -> Result<(), PolicyError> {
         self.policy.change(ClientId(id.0), contract, now)?;
-        if let Some(vcpu) = self.vcpus.iter_mut().find(|vcpu| vcpu.id == id) {
+        let place = self.place(ClientId(id.0));
+        if let Some(vcpu) = place.and_then(|place| self.vcpus.get_mut(place)) {
             vcpu.contract = contract;
             // The period under way mixes two contracts; judge from the next one on.
-            vcpu.watch.judged = true;
+            vcpu.promise = None;
             vcpu.tally.least_slice = None;
         }
         Ok(())
@@ -107,10 +138,13 @@ impl<T: Threads> Core<T> {
 
     pub(super) fn detach(&mut self, id: VcpuId, now: Nanos) -> Result<VcpuSnapshot, PolicyError> {
         let account = self.policy.remove(ClientId(id.0), now)?;
-        let place = self.vcpus.iter().position(|vcpu| vcpu.id == id);
-        let place = place.ok_or(PolicyError::Unknown(ClientId(id.0)))?;
+        let place = self.places.remove(&id.0).ok_or(PolicyError::Unknown(ClientId(id.0)))?;
         let vcpu = self.vcpus.swap_remove(place);
-        Ok(VcpuSnapshot::new(id, &vcpu.tenant, account, vcpu.tally))
+        if let Some(moved) = self.vcpus.get(place) {
+            self.places.insert(moved.id.0, place);
+        }
+        self.order.retain(|rank| rank.client.0 != id.0);
+        Ok(VcpuSnapshot::new(id, &vcpu.tenant, account, &vcpu.tally, vcpu.contract.slice(), now))
     }
 
     pub(super) fn snapshot(&self) -> Vec<VcpuSnapshot> {
@@ -118,31 +152,48 @@ impl<T: Threads> Core<T> {
             .iter()
             .map(|vcpu| {
                 let account = self.policy.account(ClientId(vcpu.id.0)).unwrap_or_default();
-                VcpuSnapshot::new(vcpu.id, &vcpu.tenant, account, vcpu.tally)
+                VcpuSnapshot::new(
+                    vcpu.id,
+                    &vcpu.tenant,
+                    account,
+                    &vcpu.tally,
+                    vcpu.contract.slice(),
+                    self.last,
+                )
             })
             .collect()
+    }
+
+    /// What is promised of the core, in millionths.
+    pub(super) fn promised_ppm(&self) -> u64 {
+        let share = |vcpu: &Vcpu<T>| {
+            vcpu.contract.slice().saturating_mul(1_000_000) / vcpu.contract.period()
+        };
+        self.vcpus.iter().map(share).sum()
     }
 
     /// One round at `now`; says when the next one is due.
     pub(super) fn round(&mut self, now: Nanos) -> Due {
         self.rounds += 1;
-        self.measure(now);
-        self.report(now);
+        let owed = self.measure(now);
+        self.backlog.note(&self.stalls, now, now.saturating_sub(self.last), owed);
+        self.find_waiters(now);
+        self.observe(now);
+        self.report();
         self.charge(now);
         for vcpu in self.vcpus.iter_mut().filter(|vcpu| !vcpu.gone) {
-            judge_late(vcpu, &self.stalls, now);
+            judge_late(vcpu, &self.stalls, now, false);
         }
         self.last = now;
         self.rank(now);
         for vcpu in self.vcpus.iter_mut().filter(|vcpu| !vcpu.gone) {
             let account = self.policy.account(ClientId(vcpu.id.0)).unwrap_or_default();
-            if account.refills == vcpu.watch.refills {
+            if account.refills == vcpu.refills || vcpu.asleep {
+                vcpu.refills = account.refills;
                 judge_served(vcpu);
             } else {
-                let (refills, time) = (account.refills, vcpu.time);
-                let judged = vcpu.asleep;
-                vcpu.watch = Watch { begin: now, refills, time, judged };
-                vcpu.share.begin_period();
+                let time = vcpu.time;
+                promise(vcpu, self.policy.as_ref(), now, time, self.backlog);
             }
         }
         self.share_slack();
@@ -159,7 +210,7 @@ impl<T: Threads> Core<T> {
         }
         let mut floor = None;
         for vcpu in self.vcpus.iter_mut().filter(sharers) {
-            vcpu.wants_slack = vcpu.asks_for_slack();
+            vcpu.wants_slack = vcpu.asks_for_slack(self.last);
             if vcpu.wants_slack {
                 let own = vcpu.share.virtual_time();
                 floor = Some(floor.map_or(own, |least: Nanos| least.min(own)));
@@ -179,61 +230,98 @@ impl<T: Threads> Core<T> {
         self.order.clear();
         let order = &mut self.order;
         self.policy.ranks(now, &mut |rank| order.push(rank));
+        self.place_waiters(now);
         for vcpu in &mut self.vcpus {
-            vcpu.rank = order.iter().find(|rank| rank.client.0 == vcpu.id.0).copied();
+            vcpu.floated = vcpu.rank.take().is_some_and(|rank| rank.floats);
+        }
+        for rank in &self.order {
+            let place = self.places.get(&rank.client.0);
+            if let Some(vcpu) = place.and_then(|&place| self.vcpus.get_mut(place)) {
+                vcpu.rank = Some(*rank);
+                if rank.floats && !vcpu.floated {
+                    // What it waited for before its refill was not its slice.
+                    let state = self.policy.state(rank.client);
+                    vcpu.slept_at = vcpu.slept_at.max(state.map_or(0, |state| state.refill));
+                }
+            }
         }
     }
 
     /// Brings the kernel's classes in line: first down, then up, so that nobody stands above
     /// somebody who is owed time before.
     fn apply(&mut self) {
+        self.refill = None;
         for vcpu in self.vcpus.iter_mut().filter(|vcpu| !vcpu.gone && !vcpu.may_run()) {
             let class = match vcpu.contract.extra() {
                 _ if !self.scheduling => Class::Fair(0),
                 Some(_) if vcpu.share.yields() => Class::Gated,
                 Some(weight) => Class::Fair(nice(weight)),
+                // To stop a sleeper at its gate is to wake it. It is stopped when it is seen to run.
+                None if vcpu.asleep && vcpu.class != Some(Class::Gated) => Class::Fair(0),
                 None => Class::Gated,
             };
-            if class == Class::Gated && vcpu.ends_at_gate() && vcpu.class != Some(class) {
-                let state = self.policy.state(ClientId(vcpu.id.0));
-                vcpu.way.close(state.map_or(0, |state| state.left));
+            if class == Class::Gated && vcpu.class != Some(class) {
+                let client = ClientId(vcpu.id.0);
+                let state = self.policy.state(client);
+                if vcpu.ends_at_gate() {
+                    vcpu.way.close(state.map_or(0, |state| state.left));
+                }
+                self.policy.block(client, self.last);
+                if let Some(state) = state.filter(|state| state.refill > self.last) {
+                    let refill = self.refill.unwrap_or(state.refill);
+                    self.refill = Some(refill.min(state.refill));
+                }
+                (vcpu.asleep, vcpu.slept_at) = (true, self.last);
             }
             vcpu.set_class(class);
         }
-        for (place, rank) in self.order.iter().enumerate() {
-            let vcpu = self.vcpus.iter_mut().find(|vcpu| vcpu.id.0 == rank.client.0);
+        for (nth, rank) in self.order.iter().enumerate() {
+            let place = self.places.get(&rank.client.0);
+            let vcpu = place.and_then(|&place| self.vcpus.get_mut(place));
             if let Some(vcpu) = vcpu.filter(|vcpu| !vcpu.gone && vcpu.may_run()) {
                 vcpu.way.open();
                 vcpu.stands_until = 0;
-                vcpu.set_class(Class::Guaranteed(priority(place)));
+                vcpu.gate_runs = u64::from(vcpu.class == Some(Class::Gated));
+                vcpu.set_class(Class::Guaranteed(priority(nth)));
             }
         }
     }
 
     fn due(&self, now: Nanos) -> Due {
-        let mut at = self.policy.timeout(now);
+        let mut at = self.policy.timeout(now).into_iter().chain(self.refill).min();
+        let mut sooner = |time: Nanos| at = Some(at.map_or(time, |earliest| earliest.min(time)));
         let mut after = self.lead;
         let mut others = None;
+        let mut held = false;
+        let ran = self.vcpus.iter().filter(|vcpu| vcpu.used > 0).count();
         for rank in &self.order {
-            let vcpu = self.vcpus.iter().find(|vcpu| vcpu.id.0 == rank.client.0);
-            let Some(vcpu) = vcpu.filter(|vcpu| !vcpu.gone && vcpu.may_run()) else { continue };
+            let Some(vcpu) = self.place(rank.client).and_then(|place| self.vcpus.get(place)) else {
+                continue;
+            };
+            if vcpu.gone || !vcpu.may_run() {
+                continue;
+            }
             let grain = match others {
+                _ if vcpu.asleep && held => GRAIN_HIDDEN,
                 _ if vcpu.asleep => GRAIN_BEHIND,
                 Some(others) => others,
                 None => {
-                    let let_go =
-                        self.vcpus.iter().any(|other| other.used > 0 && other.id != vcpu.id);
-                    let held = vcpu.used > 0 && !let_go;
+                    held = vcpu.used > 0 && ran == 1;
                     others = Some(if held { GRAIN_BEHIND } else { GRAIN_OTHERS });
                     GRAIN_FIRST
                 }
             };
             let budget = rank.budget.saturating_sub(vcpu.lead()).max(grain);
             after = Some(after.map_or(budget, |least: Nanos| least.min(budget)));
-        }
-        for vcpu in self.vcpus.iter().filter(|vcpu| vcpu.may_run() && vcpu.used == 0) {
-            let look = now + (vcpu.contract.deadline() / LOOKS_PER_DEADLINE).max(GRAIN_OTHERS);
-            at = Some(at.map_or(look, |earliest| earliest.min(look)));
+            if let Some(promise) = vcpu.promise {
+                sooner(promise.deadline.max(now));
+            }
+            if let Some((_, seen)) = vcpu.hidden {
+                sooner(seen.saturating_add(vcpu.contract.deadline()).max(now));
+            }
+            if vcpu.used == 0 && !rank.floats && vcpu.hidden.is_none() {
+                sooner(now + (vcpu.contract.deadline() / LOOKS_PER_DEADLINE).max(GRAIN_OTHERS));
+            }
         }
         Due { at, after }
     }

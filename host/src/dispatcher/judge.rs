@@ -1,69 +1,175 @@
-//! Whether a period brought a vCPU its slice.
+//! Whether a vCPU got what it was promised.
 //!
-//! A miss is judged from the kernel's accounts alone: the slice was wanted for the whole period, and more
-//! of it than the measuring error is left at the deadline.
+//! From a wake-up or a refill on, what the policy left of the slice is *promised* by the deadline. A vCPU that
+//! wanted it until then and did not get it has missed it. Sleep ends a promise; the wake-up rule makes
+//! another one. Naps too short to be seen take their length off it, and what they cost in switches.
+//!
+//! Judged from the kernel's accounts alone. Of a wait that has not ended nothing is in them: a vCPU that is
+//! runnable at its deadline counts as waiting since it can last have run, or since it was seen to wait if it
+//! naps.
+//!
+//! An *excuse* covers what stalls of the machine can have caused, and no more: the summed length of
+//! those that touch the promise, and the backlog that earlier ones left on a core that has been busy
+//! with what is owed ever since. What is excused is listed.
+
+use std::collections::VecDeque;
 
 use moirai_scheduler::Nanos;
+use serde::Serialize;
 
 use super::StallLog;
 use super::kernel::{CpuTime, Threads};
 use super::vcpu::Vcpu;
 
-/// A shortfall below this is the measuring error of a period, no miss.
-const TOLERANCE: Nanos = 50_000;
+/// A shortfall up to this is the measuring error of a promise, no miss.
+pub(super) const TOLERANCE: Nanos = 50_000;
+/// For so long after a miss a contract counts as not kept.
+const LATELY: Nanos = 60_000_000_000;
+/// How many excused misses are remembered; the oldest are forgotten first.
+const EXCUSED_MAX: usize = 16;
 
-/// What was observed of one vCPU, period by period.
-#[derive(Clone, Copy, Debug, Default)]
+/// A slice that was not given in time because the machine stood still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Excused {
+    /// The deadline that passed, on CLOCK_MONOTONIC in nanoseconds.
+    pub at_ns: Nanos,
+    /// How much of the slice was still to be given then, in nanoseconds.
+    pub late_ns: Nanos,
+    /// How much the stalls can have delayed it, in nanoseconds.
+    pub stall_ns: Nanos,
+}
+
+/// What was observed of one vCPU, promise by promise.
+#[derive(Clone, Debug, Default)]
 pub(super) struct Tally {
     pub(super) misses: u64,
     pub(super) misses_in_stall: u64,
+    pub(super) excused: VecDeque<Excused>,
     pub(super) least_slice: Option<Nanos>,
+    /// Deadline and shortfall of the latest miss without an excuse.
+    pub(super) last: Option<(Nanos, Nanos)>,
 }
 
-/// The period that is being observed.
+impl Tally {
+    /// Why the contract is not kept, in words, if a slice was missed lately.
+    pub(super) fn not_kept(&self, now: Nanos) -> Option<String> {
+        let (at, short) = self.last?;
+        let ago = now.saturating_sub(at);
+        (ago <= LATELY).then(|| {
+            let (seconds, micros) = (ago / 1_000_000_000, short / 1_000);
+            format!("{seconds} s ago {micros} us of its slice were not given by the deadline")
+        })
+    }
+}
+
+/// Service that is promised and not given yet.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Watch {
+pub(super) struct Promise {
     pub(super) begin: Nanos,
-    pub(super) refills: u64,
+    pub(super) deadline: Nanos,
+    pub(super) amount: Nanos,
+    /// The kernel's accounts when it began.
     pub(super) time: CpuTime,
-    pub(super) judged: bool,
+    /// A whole slice, not what a sleep has left of one.
+    pub(super) whole: bool,
+    /// Until when stalls are in the backlog.
+    pub(super) noted: Nanos,
+    /// What stalls until then had left to be done.
+    pub(super) backlog: Nanos,
 }
 
-/// At the deadline of a period: did a vCPU that wanted its slice all the time miss some of it?
-pub(super) fn judge_late<T: Threads>(vcpu: &mut Vcpu<T>, stalls: &StallLog, now: Nanos) {
-    let Some(rank) = vcpu.rank.filter(|rank| !vcpu.watch.judged && now >= rank.deadline) else {
-        return;
-    };
-    vcpu.watch.judged = true;
-    let run = vcpu.time.run.saturating_sub(vcpu.watch.time.run);
-    if rank.budget.saturating_sub(vcpu.used) <= TOLERANCE {
-        return note_least(&mut vcpu.tally, run);
+/// Judges a promise whose deadline has come. One that has fallen asleep at `now` is `done`: it wanted
+/// no more than what it has used.
+pub(super) fn judge_late<T: Threads>(
+    vcpu: &mut Vcpu<T>,
+    stalls: &StallLog,
+    now: Nanos,
+    done: bool,
+) {
+    let Some(promise) = vcpu.promise.filter(|promise| now >= promise.deadline) else { return };
+    vcpu.promise = None;
+    let run = vcpu.time.run.saturating_sub(promise.time.run);
+    // A round comes late. What was used until it may have been used after the deadline.
+    let after = vcpu.used.min(now - promise.deadline);
+    let wanted = if done { promise.amount.min(run) } else { promise.amount };
+    let short = wanted.saturating_sub(run.saturating_sub(after));
+    if short > TOLERANCE {
+        let short = short.saturating_sub(slept(vcpu, &promise, now));
+        if short > TOLERANCE {
+            miss(&mut vcpu.tally, &promise, short, stalls, now);
+        } else {
+            return;
+        }
     }
-    let wait = vcpu.time.wait.saturating_sub(vcpu.watch.time.wait);
-    let slept = now.saturating_sub(vcpu.watch.begin).saturating_sub(run + wait);
-    // A wait that has not ended yet is in no account. It began at some time after it last ran.
-    let waiting = vcpu.used == 0 && vcpu.is_runnable().unwrap_or(false);
-    let since = vcpu.ran_at.max(vcpu.watch.begin);
-    let pending = if waiting { now.saturating_sub(since) } else { 0 };
-    if slept > pending.saturating_add(TOLERANCE) {
-        return;
-    }
-    note_least(&mut vcpu.tally, run);
-    if stalls.overlaps(vcpu.watch.begin, now) {
-        vcpu.tally.misses_in_stall += 1;
-    } else {
-        vcpu.tally.misses += 1;
+    if promise.whole {
+        note_least(&mut vcpu.tally, run);
     }
 }
 
-/// A vCPU that is no longer owed anything in this period got what it was promised.
+/// A vCPU that is not owed anything any more got what it was promised.
 pub(super) fn judge_served<T>(vcpu: &mut Vcpu<T>) {
-    if vcpu.rank.is_none() && !vcpu.watch.judged && vcpu.contract.slice() > 0 {
-        vcpu.watch.judged = true;
-        note_least(&mut vcpu.tally, vcpu.time.run.saturating_sub(vcpu.watch.time.run));
+    if vcpu.rank.is_none()
+        && let Some(promise) = vcpu.promise.take()
+        && promise.whole
+    {
+        note_least(&mut vcpu.tally, vcpu.time.run.saturating_sub(promise.time.run));
     }
+}
+
+/// How long a vCPU has slept since a promise began.
+fn slept<T: Threads>(vcpu: &mut Vcpu<T>, promise: &Promise, now: Nanos) -> Nanos {
+    let run = vcpu.time.run.saturating_sub(promise.time.run);
+    let wait = vcpu.time.wait.saturating_sub(promise.time.wait);
+    let rest = now.saturating_sub(promise.begin).saturating_sub(run.saturating_add(wait));
+    let waits = vcpu.is_runnable(now).unwrap_or(false);
+    // One that naps may have slept until it was seen to wait.
+    let since = if vcpu.naps > 0 { vcpu.waits_since } else { vcpu.ran_until };
+    let pending = if waits { now.saturating_sub(since.max(promise.begin)) } else { 0 };
+    rest.saturating_sub(pending)
+}
+
+fn miss(tally: &mut Tally, promise: &Promise, short: Nanos, stalls: &StallLog, now: Nanos) {
+    let stalled = stalls.after(promise.noted, now).saturating_add(promise.backlog);
+    if short > stalled.saturating_add(if stalled > 0 { TOLERANCE } else { 0 }) {
+        tally.misses += 1;
+        tally.last = Some((promise.deadline, short));
+        return;
+    }
+    tally.misses_in_stall += 1;
+    if tally.excused.len() == EXCUSED_MAX {
+        tally.excused.pop_front();
+    }
+    let (at_ns, late_ns, stall_ns) = (promise.deadline, short, stalled);
+    tally.excused.push_back(Excused { at_ns, late_ns, stall_ns });
 }
 
 fn note_least(tally: &mut Tally, run: Nanos) {
     tally.least_slice = Some(tally.least_slice.map_or(run, |least| least.min(run)));
+}
+
+/// What stalls have left to be done on a core.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Backlog {
+    pub(super) left: Nanos,
+    /// Stalls up to here are in it, and none is known to have come since.
+    pub(super) noted: Nanos,
+    /// How many stalls the log had then.
+    seen: u64,
+}
+
+impl Backlog {
+    /// A round at `now`, `elapsed` after the one before, saw `owed` of it used by those who are owed time.
+    pub(super) fn note(&mut self, stalls: &StallLog, now: Nanos, elapsed: Nanos, owed: Nanos) {
+        let mut stalled = 0;
+        let count = stalls.count();
+        if count != self.seen {
+            self.seen = count;
+            stalled = stalls.after(self.noted, now);
+            self.noted = now;
+        }
+        let rest = elapsed.saturating_sub(stalled).saturating_sub(owed);
+        // The rounds themselves are neither idle nor owed to anybody.
+        self.left =
+            self.left.saturating_sub(rest.saturating_sub(TOLERANCE)).saturating_add(stalled);
+    }
 }

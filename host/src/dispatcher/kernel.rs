@@ -31,6 +31,8 @@ pub(super) struct CpuTime {
     pub(super) run: Nanos,
     /// Time it was runnable and waited for the core.
     pub(super) wait: Nanos,
+    /// How often it was switched to.
+    pub(super) runs: u64,
 }
 
 /// One thread under dispatch.
@@ -157,11 +159,12 @@ pub(super) fn nice(weight: Weight) -> i32 {
     (1..=20).take_while(|&level| reaches(level)).fold(0, |nice, _| nice - 1)
 }
 
-/// `schedstat` is "run wait slices", the first two in nanoseconds.
+/// `schedstat` is "run wait runs", the first two in nanoseconds.
 fn parse_schedstat(text: &[u8]) -> Option<CpuTime> {
     let text = std::str::from_utf8(text).ok()?;
     let mut fields = text.split_ascii_whitespace().map(str::parse);
-    Some(CpuTime { run: fields.next()?.ok()?, wait: fields.next()?.ok()? })
+    let mut next = || fields.next()?.ok();
+    Some(CpuTime { run: next()?, wait: next()?, runs: next()? })
 }
 
 /// Pins thread `tid` (0: the calling thread) to one core.
@@ -222,9 +225,9 @@ mod tests {
     fn schedstat_gives_run_and_wait_time_and_garbage_gives_nothing() {
         assert_eq!(
             parse_schedstat(b"446699 66509 1\n"),
-            Some(CpuTime { run: 446_699, wait: 66_509 })
+            Some(CpuTime { run: 446_699, wait: 66_509, runs: 1 })
         );
-        for bad in [&b""[..], b"12", b"x y z", b"-1 2 3", b"\xff\xfe"] {
+        for bad in [&b""[..], b"12", b"12 13", b"x y z", b"-1 2 3", b"\xff\xfe"] {
             assert_eq!(parse_schedstat(bad), None);
         }
     }

@@ -12,12 +12,14 @@
 //! | `core.rs` | one round of the dispatcher: charge, decide, apply; no thread, no clock |
 //! | `vcpu.rs` | a vCPU and what the rounds saw of it |
 //! | `core/observe.rs` | who ran, who woke, who fell asleep since the last round |
-//! | `judge.rs` | whether a period brought its slice |
+//! | `core/waiters.rs` | who woke and waits, unseen, behind others |
+//! | `judge.rs` | whether a vCPU got what it was promised |
 //! | `slack.rs` | who has had more than its share of the slack |
 //! | `way.rs` | how long before the end of a slice its gate is closed |
 //! | `kernel.rs` | what it asks of the kernel: CPU times, classes, gates |
 //! | `gate.rs` | the page through which a vCPU is stopped |
 //! | `thread.rs` | the thread: commands, timer, lateness |
+//! | `measure.rs` | what switches, rounds and wake-ups cost on this host |
 //! | `stall.rs` | times in which the machine itself stood still |
 //!
 //! Neighbours: the service attaches and detaches vCPUs; nothing here knows what a tenant is.
@@ -30,6 +32,7 @@ mod core_tests;
 mod gate;
 mod judge;
 mod kernel;
+mod measure;
 mod slack;
 mod stall;
 mod thread;
@@ -37,6 +40,7 @@ mod vcpu;
 mod way;
 
 pub(crate) use kernel::{now, own_cpu_time, pin, set_scheduler, set_scheduler_inherited};
+pub(crate) use measure::measure;
 
 use std::io;
 
@@ -44,6 +48,7 @@ use moirai_scheduler::{Account, Contract, Nanos, PolicyError};
 use serde::Serialize;
 
 pub use gate::{GatePage, GateWord};
+pub use judge::Excused;
 pub use stall::{NoiseFloor, NoiseProbe, Stall, StallLog};
 pub use thread::Dispatcher;
 
@@ -61,6 +66,8 @@ pub struct DispatcherSpec {
     /// False for the control experiment: every vCPU stays in the kernel's fair class and only the
     /// accounts are kept.
     pub scheduling: bool,
+    /// What a wake-up within a slice costs, in nanoseconds; zero: nothing.
+    pub wake_cost: Nanos,
     /// Where stalls of the machine are noted.
     pub stalls: StallLog,
 }
@@ -140,10 +147,18 @@ pub struct VcpuSnapshot {
     pub guaranteed_ns: Nanos,
     /// CPU time taken from the slack.
     pub extra_ns: Nanos,
-    /// Periods in which it was runnable throughout and got less than its slice, outside stalls.
+    /// Slices, or rests of slices, that it wanted from its wake-up or refill until the deadline and did not
+    /// get by then.
     pub misses: u64,
-    /// The same, but the machine stood still in that period.
+    /// The same, where stalls of the machine explain all of what was not given.
     pub misses_in_stall: u64,
+    /// The latest of these.
+    pub excused: Vec<Excused>,
+    /// Why its contract is not kept at present: it missed slices in the last minute, or more is promised
+    /// than the core can give beside its dispatcher.
+    pub not_kept: Option<String>,
+    /// It has a slice: something is promised to it.
+    pub promised: bool,
     /// Guarantee lost because whole periods passed in a stall.
     pub stall_loss_ns: Nanos,
     /// Slices released.
@@ -151,8 +166,6 @@ pub struct VcpuSnapshot {
     /// The least CPU time it got in any period of its present contract in which it was runnable
     /// throughout.
     pub least_slice_ns: Option<Nanos>,
-    /// Why its contract is not kept any more, if so, as a sentence.
-    pub not_kept: Option<String>,
 }
 
 /// State of one dispatcher; times in nanoseconds.
@@ -182,7 +195,14 @@ pub struct Percentiles {
 }
 
 impl VcpuSnapshot {
-    fn new(id: VcpuId, tenant: &str, account: Account, tally: judge::Tally) -> Self {
+    fn new(
+        id: VcpuId,
+        tenant: &str,
+        account: Account,
+        tally: &judge::Tally,
+        slice: Nanos,
+        now: Nanos,
+    ) -> Self {
         Self {
             id: id.0,
             tenant: tenant.to_owned(),
@@ -190,10 +210,12 @@ impl VcpuSnapshot {
             extra_ns: account.extra,
             misses: tally.misses,
             misses_in_stall: tally.misses_in_stall,
+            excused: tally.excused.iter().copied().collect(),
+            not_kept: tally.not_kept(now),
+            promised: slice > 0,
             stall_loss_ns: account.stall_loss,
             refills: account.refills,
             least_slice_ns: tally.least_slice,
-            not_kept: None,
         }
     }
 }

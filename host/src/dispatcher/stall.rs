@@ -6,7 +6,7 @@
 //! is the machine's noise, not ours.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -41,6 +41,8 @@ pub struct Stall {
 #[derive(Clone, Debug, Default)]
 pub struct StallLog {
     stalls: Arc<Mutex<VecDeque<Stall>>>,
+    /// How many were ever noted.
+    count: Arc<AtomicU64>,
 }
 
 impl StallLog {
@@ -51,6 +53,7 @@ impl StallLog {
             stalls.pop_front();
         }
         stalls.push_back(stall);
+        self.count.fetch_add(1, Ordering::Release);
     }
 
     /// Notes a stall if a timer planned for `planned` came at `seen` and that is too late.
@@ -63,8 +66,38 @@ impl StallLog {
     /// Whether any stall touches the time from `begin` to `end`.
     #[must_use]
     pub fn overlaps(&self, begin: Nanos, end: Nanos) -> bool {
-        let stalls = self.stalls.lock().unwrap_or_else(PoisonError::into_inner);
-        stalls.iter().any(|stall| stall.begin < end && begin < stall.end)
+        self.touching(begin, end) > 0
+    }
+
+    /// For how long the machine stood still in the stalls that touch the time from `begin` to `end`,
+    /// before and after it too. What several observers saw counts once.
+    #[must_use]
+    pub fn touching(&self, begin: Nanos, end: Nanos) -> Nanos {
+        self.sum(begin, end, 0)
+    }
+
+    /// The same without what lies before `begin`.
+    pub(super) fn after(&self, begin: Nanos, end: Nanos) -> Nanos {
+        self.sum(begin, end, begin)
+    }
+
+    fn sum(&self, begin: Nanos, end: Nanos, mut until: Nanos) -> Nanos {
+        let mut touching: Vec<Stall> = {
+            let stalls = self.stalls.lock().unwrap_or_else(PoisonError::into_inner);
+            stalls.iter().filter(|stall| stall.begin < end && begin < stall.end).copied().collect()
+        };
+        touching.sort_unstable_by_key(|stall| stall.begin);
+        let mut sum: Nanos = 0;
+        for Stall { begin, end } in touching {
+            sum = sum.saturating_add(end.saturating_sub(begin.max(until)));
+            until = until.max(end);
+        }
+        sum
+    }
+
+    /// How many stalls were noted so far, those that are forgotten included.
+    pub(super) fn count(&self) -> u64 {
+        self.count.load(Ordering::Acquire)
     }
 
     /// All that are remembered.
@@ -221,9 +254,19 @@ mod tests {
         assert!(log.all().is_empty());
         log.note_late(1_000_000, 6_000_001);
         assert_eq!(log.all(), [Stall { begin: 1_000_000, end: 6_000_001 }]);
-        assert!(log.overlaps(0, 1_000_001));
-        assert!(!log.overlaps(0, 1_000_000));
-        assert!(!log.overlaps(6_000_001, 7_000_000));
+        assert_eq!(log.touching(0, 1_000_001), 5_000_001);
+        assert_eq!(log.touching(0, 1_000_000), 0);
+        assert_eq!(log.touching(6_000_001, 7_000_000), 0);
+    }
+
+    #[test]
+    fn a_stall_that_two_observers_saw_counts_once() {
+        let log = StallLog::default();
+        for (begin, end) in [(10, 20), (12, 25), (40, 50), (13, 14)] {
+            log.note(Stall { begin, end });
+        }
+        assert_eq!((log.touching(0, 100), log.touching(26, 100), log.count()), (25, 10, 4));
+        assert_eq!(log.after(15, 30), 10, "the part that lies before is left out");
     }
 
     #[test]

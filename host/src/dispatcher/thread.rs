@@ -61,8 +61,10 @@ impl Dispatcher {
                 let failed = ready.is_err();
                 let _ = report.send(ready);
                 if !failed {
-                    let rounds = Core::new(policy, spec.scheduling, spec.stalls.clone());
-                    Loop { spec, rounds, inbox, late: new_histogram() }.run();
+                    let mut rounds = Core::new(policy, spec.scheduling, spec.stalls.clone());
+                    rounds.set_wake_cost(spec.wake_cost);
+                    let load = OwnLoad::default();
+                    Loop { spec, rounds, inbox, late: new_histogram(), load }.run();
                 }
             }
         });
@@ -125,6 +127,32 @@ struct Loop {
     rounds: Core<LinuxThread>,
     inbox: Inbox<Command>,
     late: Histogram<u64>,
+    load: OwnLoad,
+}
+
+/// What the dispatcher itself takes of its core.
+#[derive(Debug, Default)]
+struct OwnLoad {
+    /// Time and own CPU time when it was measured last.
+    last: (Nanos, Nanos),
+    ppm: u64,
+}
+
+impl OwnLoad {
+    /// Over how long it is measured.
+    const WINDOW: Nanos = 2_000_000_000;
+
+    /// The share in millionths, as of the latest window.
+    fn measure(&mut self, now: Nanos, used: Nanos) -> u64 {
+        let elapsed = now.saturating_sub(self.last.0);
+        if elapsed >= Self::WINDOW {
+            if self.last.0 > 0 {
+                self.ppm = used.saturating_sub(self.last.1).saturating_mul(1_000_000) / elapsed;
+            }
+            self.last = (now, used);
+        }
+        self.ppm
+    }
 }
 
 impl Loop {
@@ -192,13 +220,54 @@ impl Loop {
         self.rounds.attach(tenant, contract, thread, now()).map_err(DispatcherError::Policy)
     }
 
-    fn snapshot(&self) -> CoreSnapshot {
+    fn snapshot(&mut self) -> CoreSnapshot {
+        let overhead_ns = own_cpu_time();
+        let own = self.load.measure(now(), overhead_ns);
+        let mut vcpus = self.rounds.snapshot();
+        if let Some(reason) = overload(self.spec.core, own, self.rounds.promised_ppm()) {
+            for vcpu in vcpus.iter_mut().filter(|vcpu| vcpu.promised) {
+                vcpu.not_kept.get_or_insert_with(|| reason.clone());
+            }
+        }
         CoreSnapshot {
             core: self.spec.core,
-            vcpus: self.rounds.snapshot(),
+            vcpus,
             decisions: self.rounds.rounds,
-            overhead_ns: own_cpu_time(),
+            overhead_ns,
             timer_late_ns: percentiles(&self.late),
         }
+    }
+}
+
+/// Why a core cannot keep its contracts beside its dispatcher, if it cannot. Shares in millionths.
+fn overload(core: usize, own: u64, promised: u64) -> Option<String> {
+    let percent = |ppm: u64| ppm.div_ceil(10_000);
+    (own.saturating_add(promised) > 1_000_000).then(|| {
+        let (own, promised) = (percent(own), percent(promised));
+        format!(
+            "core {core}: the dispatcher takes {own}%, contracts {promised}%: more than there is; \
+             move tenants to another core"
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_core_that_cannot_give_what_is_promised_beside_its_dispatcher_says_so() {
+        assert_eq!(overload(1, 240_000, 760_000), None);
+        let reason = overload(1, 350_000, 720_000).unwrap();
+        assert!(reason.contains("the dispatcher takes 35%, contracts 72%"), "{reason}");
+    }
+
+    #[test]
+    fn the_own_load_is_that_of_the_latest_window() {
+        let mut load = OwnLoad::default();
+        let second = 1_000_000_000;
+        assert_eq!(load.measure(10 * second, second), 0);
+        assert_eq!(load.measure(11 * second, 9 * second), 0, "too soon to tell");
+        assert_eq!(load.measure(12 * second, 2 * second), 500_000);
     }
 }

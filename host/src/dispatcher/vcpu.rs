@@ -3,7 +3,7 @@
 use moirai_scheduler::{Contract, Nanos, Rank};
 
 use super::VcpuId;
-use super::judge::{Tally, Watch};
+use super::judge::{Promise, Tally};
 use super::kernel::{Class, CpuTime, Threads};
 use super::slack::Share;
 use super::way::Way;
@@ -16,23 +16,46 @@ pub(super) struct Vcpu<T> {
     pub(super) thread: T,
     pub(super) class: Option<Class>,
     pub(super) time: CpuTime,
-    /// What it used since the round before, and how long it waited for the core.
+    /// What it used since the round before, how long it waited for the core, and how often it got it.
     pub(super) used: Nanos,
     pub(super) waited: Nanos,
+    pub(super) runs: u64,
     /// What of that the policy does not know yet.
     pub(super) unbooked: Nanos,
+    /// As the policy knows it. Who stands at its gate counts as asleep: nobody sees what it wants.
     pub(super) asleep: bool,
+    /// How long it has slept unseen since it woke, or waits.
+    pub(super) unseen: Nanos,
+    /// By how much the sleeps that were seen in this slice may have been longer.
+    pub(super) blur: Nanos,
+    /// How often it slept unseen in this slice.
+    pub(super) naps: u64,
+    /// It was asleep then, and maybe ever since.
+    pub(super) slept_at: Nanos,
+    /// It woke between these two times and waits for the core; the policy is told when it has run and its
+    /// accounts tell exactly.
+    pub(super) hidden: Option<(Nanos, Nanos)>,
+    /// How often it will be switched to because its gate was opened.
+    pub(super) gate_runs: u64,
+    /// Its gate was opened for the slice that was due then.
+    pub(super) opened: Option<Nanos>,
     /// It was seen runnable and has not run since.
     pub(super) waits: bool,
-    /// The last round that saw that it had run.
-    pub(super) ran_at: Nanos,
+    /// When it was seen so first.
+    pub(super) waits_since: Nanos,
+    /// It ran at least until then.
+    pub(super) ran_until: Nanos,
     pub(super) rank: Option<Rank>,
+    /// Its rank before that one floated.
+    pub(super) floated: bool,
     pub(super) share: Share,
     pub(super) wants_slack: bool,
     pub(super) way: Way,
     /// It stands at its gate and is not looked at before this time.
     pub(super) stands_until: Nanos,
-    pub(super) watch: Watch,
+    pub(super) promise: Option<Promise>,
+    /// Slices that were released when it was looked at last.
+    pub(super) refills: u64,
     pub(super) tally: Tally,
     /// The thread has ended; its tenant is being cleaned up.
     pub(super) gone: bool,
@@ -56,16 +79,27 @@ impl<T> Vcpu<T> {
             time,
             used: 0,
             waited: 0,
+            runs: 0,
             unbooked: 0,
-            asleep: false,
+            asleep: true,
+            unseen: 0,
+            blur: 0,
+            naps: 0,
+            slept_at: now,
+            hidden: None,
+            gate_runs: 0,
+            opened: None,
             waits: false,
-            ran_at: now,
+            waits_since: now,
+            ran_until: now,
             rank: None,
+            floated: false,
             share: Share::default(),
             wants_slack: false,
             way: Way::default(),
             stands_until: 0,
-            watch: Watch { begin: now, refills: 0, time, judged: true },
+            promise: None,
+            refills: 0,
             tally: Tally::default(),
             gone: false,
         }
@@ -83,7 +117,8 @@ impl<T> Vcpu<T> {
 
     /// It is owed more than it takes to stop it. What is left to a sleeper is only known when it wakes.
     pub(super) fn may_run(&self) -> bool {
-        self.rank.is_some_and(|rank| self.asleep || rank.budget > self.lead())
+        let sleeps = self.asleep && self.class != Some(Class::Gated);
+        self.rank.is_some_and(|rank| sleeps || rank.budget > self.lead())
     }
 }
 
@@ -100,20 +135,21 @@ impl<T: Threads> Vcpu<T> {
 
     /// Whether it runs or waits for the core. One that waits is asked once: nobody falls asleep without
     /// having run, and the kernel writes some fifty numbers to answer.
-    pub(super) fn is_runnable(&mut self) -> std::io::Result<bool> {
+    pub(super) fn is_runnable(&mut self, now: Nanos) -> std::io::Result<bool> {
         if !self.waits {
             self.waits = self.thread.is_runnable()?;
+            self.waits_since = now;
         }
         Ok(self.waits)
     }
 
     /// Whether it would take slack now, or will when its slice is used up.
-    pub(super) fn asks_for_slack(&mut self) -> bool {
+    pub(super) fn asks_for_slack(&mut self, now: Nanos) -> bool {
         if self.rank.is_some() {
             return !self.asleep && self.share.wanted();
         }
         // Nobody sees whether one that stands at its gate would.
-        let wants = self.share.yields() || self.used > 0 || self.is_runnable().unwrap_or(false);
+        let wants = self.share.yields() || self.used > 0 || self.is_runnable(now).unwrap_or(false);
         if wants {
             self.share.note_wanted();
         }

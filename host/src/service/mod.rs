@@ -63,10 +63,11 @@ pub use state::StateError;
 use stats::Snapshots;
 use tenant::Tenant;
 
-use crate::admission::Ledger;
 use crate::admission::plan::{ResourceReport, TenantPlan};
+use crate::admission::{CoreCosts, Ledger};
+use crate::config::model::Host;
 use crate::config::{Config, Problem, machine_memory};
-use crate::dispatcher::{DispatcherError, StallLog};
+use crate::dispatcher::{DispatcherError, StallLog, measure};
 use crate::iodomain::IoDomainError;
 
 pub use change::Change;
@@ -198,13 +199,31 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Takes the costs of a core that were measured on this host, or measures them for the next start. Until
+/// then the constants hold, where nothing that was measured is more.
+fn learn_costs(host: &mut Host) {
+    if let Some(costs) = CoreCosts::stored(&host.state_dir) {
+        host.costs = costs;
+        return;
+    }
+    let Some(&core) = host.cores.first() else { return };
+    let measured = measure(core).and_then(|costs| costs.store(&host.state_dir).map(|()| costs));
+    match measured {
+        Ok(costs) => {
+            tracing::info!(?costs, "measured the costs of a core, for the next start");
+            host.costs = host.costs.at_least(costs);
+        }
+        Err(error) => tracing::warn!(%error, "cannot measure the costs of a core"),
+    }
+}
+
 impl Service {
     /// Checks privileges, cleans up after an earlier host service, starts what tenants share. The
     /// tenants of `config` are not started: see [`Service::launch`].
     ///
     /// # Errors
     /// What stands in the way, and what to do about it.
-    pub fn start(config: Config) -> Result<Self, ServiceError> {
+    pub fn start(mut config: Config) -> Result<Self, ServiceError> {
         privilege::check(&config)?;
         check_memory(&config).map_err(|problem| ServiceError::Bad(vec![problem]))?;
         let owners = Owners::open().map_err(|error| bad_owners(&error))?;
@@ -212,6 +231,7 @@ impl Service {
         let mut machine = owner::take_machine(&owners, &config).map_err(ServiceError::Bad)?;
         let lifted = realtime::prepare(&config, &owners).map_err(ServiceError::Bad)?;
         let state = StateDir::open(&config.host.state_dir)?;
+        learn_costs(&mut config.host);
         let started = Resources::start(&config, &state).and_then(|resources| {
             // Their namespaces are there now.
             machine.take_links(&owners, &config).map_err(ServiceError::Bad)?;

@@ -38,6 +38,10 @@ impl Resources {
                 core: *core,
                 policy: policy.as_str().to_owned(),
                 scheduling: policy != PolicyName::Fifo,
+                wake_cost: match config.host.profile {
+                    Profile::None => 0,
+                    Profile::Default => config.host.costs.wake_up(),
+                },
                 stalls: stalls.clone(),
             };
             dispatchers.insert(*core, Dispatcher::start(spec)?);

@@ -59,6 +59,7 @@ fn a_vcpu_without_extra_gets_its_slice_and_no_more() {
     let _turn = bench::turn();
     let core = std::thread::available_parallelism().unwrap().get() - 1;
     let dispatcher = Dispatcher::start(DispatcherSpec {
+        wake_cost: 0,
         core,
         policy: "atropos".into(),
         scheduling: true,

@@ -40,7 +40,7 @@ fn picked(policy: &mut Atropos, at: u64) -> Option<(ClientId, Service, u64)> {
 
 fn ranks(policy: &mut Atropos, at: u64) -> Vec<(ClientId, u64, u64)> {
     let mut seen = Vec::new();
-    policy.ranks(at * MS, &mut |Rank { client, deadline, budget }| {
+    policy.ranks(at * MS, &mut |Rank { client, deadline, budget, .. }| {
         seen.push((client, deadline / MS, budget / MS));
     });
     seen

@@ -1,7 +1,7 @@
 //! Clients that sleep: what they are left with when they wake, and what it costs nobody else.
 
 use moirai_scheduler::Service::Guaranteed;
-use moirai_scheduler::{Atropos, Contract, Policy};
+use moirai_scheduler::{Atropos, ClientId, Contract, Head, Policy};
 
 use super::{A, B, MS, contract, left_at, picked, policy, ranks, wake, with_extra};
 
@@ -59,18 +59,104 @@ fn a_client_whose_unit_is_in_service_is_not_asleep() {
 }
 
 #[test]
-fn ranks_release_slices_to_sleepers_at_fixed_boundaries() {
+fn a_sleeper_is_ranked_with_the_slice_that_a_wake_up_would_give_it() {
     let mut policy = policy(&[(A, contract(10, 4, 10)), (B, contract(20, 8, 20))]);
     assert_eq!(ranks(&mut policy, 0), [(A, 10, 4), (B, 20, 8)]);
-    assert_eq!(ranks(&mut policy, 5), [(A, 10, 2), (B, 20, 6)], "what a wake-up would leave");
-    assert_eq!(policy.timeout(5 * MS), Some(10 * MS));
-    assert_eq!(ranks(&mut policy, 12), [(A, 20, 3), (B, 20, 3)]);
+    assert_eq!(ranks(&mut policy, 7), [(A, 17, 4), (B, 27, 8)], "from now on, whenever now is");
+    assert_eq!(policy.timeout(7 * MS), None, "two that sleep keep their order");
     wake(&mut policy, A, 12);
-    assert_eq!(policy.timeout(12 * MS), Some(20 * MS), "ends of budgets are in the ranks");
-    policy.charge(A, Guaranteed, 4 * MS, 16 * MS);
-    assert_eq!(policy.timeout(16 * MS), Some(20 * MS));
-    assert_eq!(ranks(&mut policy, 20).len(), 2);
+    assert_eq!(ranks(&mut policy, 12), [(A, 22, 4), (B, 32, 8)]);
+    assert_eq!(policy.timeout(12 * MS), Some(22 * MS), "ends of budgets are in the ranks");
+    policy.charge(A, Guaranteed, MS, 13 * MS);
+    policy.block(A, 13 * MS);
+    assert_eq!(ranks(&mut policy, 17)[0], (A, 22, 2), "before its refill: what it would be left");
+    assert_eq!(policy.timeout(17 * MS), Some(22 * MS));
+    assert_eq!(ranks(&mut policy, 23)[0], (A, 33, 4));
     assert_eq!(policy.account(A).unwrap().stall_loss, 0);
+}
+
+#[test]
+fn a_sleeper_past_its_deadline_is_ranked_again_when_its_refill_has_passed() {
+    let mut policy = policy(&[(A, contract(20, 4, 5))]);
+    wake(&mut policy, A, 0);
+    policy.block(A, MS);
+    assert_eq!(ranks(&mut policy, 2), [(A, 5, 3)]);
+    assert_eq!(policy.timeout(2 * MS), Some(5 * MS), "it loses its place then");
+    assert_eq!(ranks(&mut policy, 5), []);
+    assert_eq!(policy.timeout(5 * MS), Some(20 * MS));
+    assert_eq!(ranks(&mut policy, 20), [(A, 25, 4)]);
+    assert_eq!(policy.timeout(20 * MS), None);
+}
+
+#[test]
+fn a_sleeper_falls_behind_a_fixed_deadline_when_time_comes_to_it() {
+    let mut policy = policy(&[(A, contract(10, 1, 5)), (B, contract(20, 8, 20))]);
+    wake(&mut policy, B, 0);
+    assert_eq!(ranks(&mut policy, 3), [(A, 8, 1), (B, 20, 8)]);
+    assert_eq!(policy.timeout(3 * MS), Some(15 * MS + 1));
+    policy.ranks(15 * MS + 1, &mut |_| {});
+    assert_eq!(ranks(&mut policy, 16), [(B, 20, 8), (A, 21, 1)]);
+    assert_eq!(policy.timeout(16 * MS), Some(20 * MS), "the next slice of the other");
+}
+
+#[test]
+fn idle_sleepers_behind_everybody_change_no_order() {
+    let mut policy = Atropos::new(401);
+    for id in 0..400 {
+        policy.add(ClientId(id), contract(1_000, 1, 1_000), 0).unwrap();
+    }
+    policy.add(ClientId(400), contract(10, 6, 10), 0).unwrap();
+    policy.wake(ClientId(400), Head::default(), 0);
+    let mut looks = 0;
+    let mut now = 0;
+    while now < 1_000 * MS {
+        policy.ranks(now, &mut |_| {});
+        looks += 1;
+        now = policy.timeout(now).unwrap();
+    }
+    assert_eq!(looks, 100, "the periods of the busy one");
+}
+
+#[test]
+fn a_ranked_sleeper_whose_debt_is_not_paid_gets_its_slice_when_it_is() {
+    let mut policy = policy(&[(A, contract(10, 3, 10))]);
+    wake(&mut policy, A, 0);
+    policy.charge(A, Guaranteed, 8 * MS, 8 * MS);
+    policy.block(A, 8 * MS);
+    assert_eq!(ranks(&mut policy, 10), []);
+    assert_eq!(policy.timeout(10 * MS), Some(20 * MS));
+    assert_eq!(ranks(&mut policy, 20), [(A, 30, 1)]);
+    assert_eq!(ranks(&mut policy, 30), [(A, 40, 3)]);
+}
+
+/// A kernel that switches by itself tells of a wake-up later, when it has counted what was used.
+#[test]
+fn a_wake_up_that_is_told_later_counts_from_when_it_was() {
+    let mut policy = policy(&[(A, contract(20, 4, 5))]);
+    ranks(&mut policy, 30);
+    let head = Head { arrival: 28 * MS, ..Head::default() };
+    policy.wake(A, head, 31 * MS);
+    let state = policy.state(A).unwrap();
+    assert_eq!((state.deadline, state.refill), (33 * MS, 48 * MS));
+}
+
+#[test]
+fn a_wake_up_within_a_slice_is_paid_from_it() {
+    let mut policy = policy(&[(A, contract(10, 4, 10))]);
+    policy.set_wake_cost(MS);
+    wake(&mut policy, A, 0);
+    assert_eq!(policy.state(A).unwrap().left, 4_000_000, "the first is admitted with the slice");
+    for left in [3_000_000, 2_000_000, 1_000_000, 0, 0] {
+        policy.block(A, 0);
+        wake(&mut policy, A, 0);
+        assert_eq!(policy.state(A).unwrap().left, left);
+    }
+    wake(&mut policy, A, 10);
+    policy.block(A, 10 * MS);
+    wake(&mut policy, A, 20);
+    assert_eq!(policy.state(A).unwrap().left, 4_000_000, "so is the first of every other");
+    let account = policy.account(A).unwrap();
+    assert_eq!((account.guaranteed, account.misses), (0, 0));
 }
 
 #[test]

@@ -186,12 +186,12 @@ fn what_ends_at_the_deadline_itself_is_in_time() {
 }
 
 #[test]
-fn the_first_boundary_of_ranks_is_where_they_were_first_asked_for() {
+fn a_client_that_has_never_run_is_ranked_from_now_on() {
     let mut policy = Atropos::new(2);
     policy.add(A, contract(10, 4, 10), 3 * MS).unwrap();
     assert_eq!(ranks(&mut policy, 3), [(A, 13, 4)]);
     policy.add(B, contract(10, 4, 10), 7 * MS).unwrap();
-    assert_eq!(ranks(&mut policy, 7).last(), Some(&(B, 17, 4)));
+    assert_eq!(ranks(&mut policy, 7), [(A, 17, 4), (B, 17, 4)]);
 }
 
 #[test]

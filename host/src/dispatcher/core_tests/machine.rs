@@ -19,12 +19,79 @@ const WAY: Nanos = 20_000;
 /// When a thread wants to run, by the virtual time.
 pub(super) type Wants = fn(Nanos) -> bool;
 
+/// What a thread does.
+pub(super) enum Load {
+    When(Wants),
+    Jobs(Jobs),
+    /// Runs for the first and sleeps for the second, what is left of the run, the end of the sleep.
+    Naps(Nanos, Nanos, Nanos, Nanos),
+}
+
+/// A periodic task that measures each of its jobs itself.
+pub(super) struct Jobs {
+    pub(super) period: Nanos,
+    pub(super) work: Nanos,
+    /// When the job under way was due to start, or the next one is.
+    pub(super) release: Nanos,
+    left: Nanos,
+    /// From the release to the end of each job, and to its start.
+    pub(super) took: Vec<Nanos>,
+    pub(super) started: Vec<Nanos>,
+}
+
+impl Load {
+    pub(super) fn jobs(period: Nanos, work: Nanos, release: Nanos) -> Self {
+        let (took, started) = (Vec::new(), Vec::new());
+        Self::Jobs(Jobs { period, work, release, left: work, took, started })
+    }
+
+    pub(super) fn naps(work: Nanos, think: Nanos) -> Self {
+        Self::Naps(work, think, work, 0)
+    }
+
+    pub(super) fn wants(&self, now: Nanos) -> bool {
+        match self {
+            Self::When(wants) => wants(now),
+            Self::Jobs(jobs) => now >= jobs.release,
+            Self::Naps(_, _, _, until) => now >= *until,
+        }
+    }
+
+    /// It runs for a step from `now` on.
+    fn step(&mut self, now: Nanos) {
+        match self {
+            Self::When(_) => {}
+            Self::Jobs(jobs) if now >= jobs.release => {
+                if jobs.left == jobs.work {
+                    jobs.started.push(now - jobs.release);
+                }
+                jobs.left = jobs.left.saturating_sub(STEP);
+                if jobs.left == 0 {
+                    jobs.took.push(now + STEP - jobs.release);
+                    (jobs.release, jobs.left) = (jobs.release + jobs.period, jobs.work);
+                }
+            }
+            Self::Jobs(_) => {}
+            Self::Naps(work, think, left, until) => {
+                *left = left.saturating_sub(STEP);
+                if *left == 0 {
+                    (*left, *until) = (*work, now + STEP + *think);
+                }
+            }
+        }
+    }
+}
+
 pub(super) struct SimThread {
-    pub(super) wants: Wants,
+    pub(super) load: Load,
     pub(super) class: Class,
     /// What is left of its way to the gate, or back from it.
     pub(super) way: Nanos,
     pub(super) time: CpuTime,
+    /// When it was given steps that it was owed.
+    pub(super) owed: Vec<Nanos>,
+    /// How long it has waited since it ran: the kernel counts a wait when it is over.
+    pub(super) waiting: Nanos,
     /// How long it had run when it was last seen runnable.
     pub(super) seen: Option<Nanos>,
 }
@@ -35,11 +102,20 @@ pub(super) struct Machine {
     pub(super) threads: Vec<SimThread>,
     pub(super) turn: usize,
     pub(super) idle: Nanos,
+    /// What a switch takes, of which this is still to be taken.
+    pub(super) switch: Nanos,
+    pub(super) switching: Nanos,
+    /// What all switches took.
+    pub(super) switched: Nanos,
+    /// Who has the core.
+    pub(super) current: Option<usize>,
+    /// The dispatcher ran since.
+    pub(super) dispatched: bool,
 }
 
 impl SimThread {
     fn is_runnable(&self, now: Nanos) -> bool {
-        self.way > 0 || (self.class != Class::Gated && (self.wants)(now))
+        self.way > 0 || (self.class != Class::Gated && self.load.wants(now))
     }
 }
 
@@ -48,9 +124,19 @@ impl Machine {
     pub(super) fn dispatch(&mut self) {
         let now = self.now;
         for thread in self.threads.iter_mut().filter(|thread| thread.is_runnable(now)) {
-            thread.time.wait += ROUND_COST;
+            thread.waiting += ROUND_COST;
         }
         self.now += ROUND_COST;
+        self.dispatched = true;
+    }
+
+    /// The machine stands still; whoever could run waits.
+    pub(super) fn stall(&mut self, length: Nanos) {
+        let now = self.now;
+        for thread in self.threads.iter_mut().filter(|thread| thread.is_runnable(now)) {
+            thread.waiting += length;
+        }
+        self.now += length;
     }
 
     pub(super) fn step(&mut self) {
@@ -68,12 +154,30 @@ impl Machine {
         });
         self.turn = first.map_or(self.turn, |first| first + 1);
         self.idle += if first.is_none() { STEP } else { 0 };
+        let switched = first != self.current;
+        if let Some(first) = first.filter(|_| switched || self.dispatched) {
+            // What the dispatcher costs is in its round.
+            self.switching = if switched { self.switch } else { self.switching };
+            self.threads[first].time.runs += 1;
+        }
+        (self.current, self.dispatched) = (first, false);
+        let switches = self.switching > 0;
+        self.switched += if switches { STEP } else { 0 };
+        self.switching = self.switching.saturating_sub(STEP);
         for (place, thread) in self.threads.iter_mut().enumerate() {
-            if Some(place) == first {
+            if Some(place) == first && !switches {
                 thread.time.run += STEP;
-                thread.way = thread.way.saturating_sub(STEP);
+                if thread.class == Class::Gated || matches!(thread.class, Class::Guaranteed(_)) {
+                    thread.owed.push(now);
+                }
+                thread.time.wait += std::mem::take(&mut thread.waiting);
+                if thread.way > 0 {
+                    thread.way = thread.way.saturating_sub(STEP);
+                } else {
+                    thread.load.step(now);
+                }
             } else if thread.is_runnable(now) {
-                thread.time.wait += STEP;
+                thread.waiting += STEP;
             }
         }
         self.now += STEP;
