@@ -115,7 +115,10 @@ impl<T: Threads> Core<T> {
         self.next_id = self.next_id.wrapping_add(1);
         let time = thread.cpu_time().unwrap_or_default();
         self.places.insert(id.0, self.vcpus.len());
-        self.vcpus.push(Vcpu::new(id, tenant, contract, thread, time, now));
+        let mut vcpu = Vcpu::new(id, tenant, contract, thread, time, now);
+        vcpu.ask_for_sleeps();
+        vcpu.unpaid_sleeps = 0;
+        self.vcpus.push(vcpu);
         Ok(id)
     }
 
@@ -272,6 +275,7 @@ impl<T: Threads> Core<T> {
                     self.refill = Some(refill.min(state.refill));
                 }
                 (vcpu.asleep, vcpu.slept_at) = (true, self.last);
+                vcpu.note_sleep();
             }
             vcpu.set_class(class);
         }

@@ -38,8 +38,16 @@ impl Bench {
     fn add_load(&mut self, contract: Contract, load: Load) -> VcpuId {
         let place = self.machine.borrow().threads.len();
         let (class, time) = (Class::Fair(0), CpuTime::default());
-        let thread =
-            SimThread { load, class, way: 0, time, waiting: 0, seen: None, owed: Vec::new() };
+        let thread = SimThread {
+            load,
+            class,
+            way: 0,
+            time,
+            waiting: 0,
+            sleeps: 0,
+            seen: None,
+            owed: Vec::new(),
+        };
         self.machine.borrow_mut().threads.push(thread);
         let handle = Handle { machine: Rc::clone(&self.machine), place };
         let now = self.machine.borrow().now;

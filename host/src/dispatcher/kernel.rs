@@ -39,6 +39,8 @@ pub(super) struct CpuTime {
 pub(super) trait Threads {
     /// CPU time so far.
     fn cpu_time(&mut self) -> io::Result<CpuTime>;
+    /// How often it has gone to sleep so far, at its gate too. Dear to ask: the kernel writes a page.
+    fn sleeps(&mut self) -> io::Result<u64>;
     /// Whether it is runnable (or running) at this moment.
     fn is_runnable(&mut self) -> io::Result<bool>;
     /// Puts it into a class.
@@ -52,6 +54,7 @@ pub(super) struct LinuxThread {
     tid: i32,
     schedstat: File,
     stat: File,
+    status: File,
     gate: GateWord,
     /// The gate may be closed: by us, or because it never was opened.
     gated: bool,
@@ -70,6 +73,7 @@ impl LinuxThread {
             tid,
             schedstat: File::open(format!("{task}/schedstat"))?,
             stat: File::open(format!("{task}/stat"))?,
+            status: File::open(format!("{task}/status"))?,
             gate,
             gated: true,
             nice: 0,
@@ -108,6 +112,13 @@ impl Threads for LinuxThread {
         let length = self.schedstat.read_at(&mut text, 0)?;
         parse_schedstat(text.get(..length).unwrap_or_default())
             .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "schedstat is unreadable"))
+    }
+
+    fn sleeps(&mut self) -> io::Result<u64> {
+        let mut text = [0u8; 4096];
+        let length = self.status.read_at(&mut text, 0)?;
+        parse_sleeps(text.get(..length).unwrap_or_default())
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "status is unreadable"))
     }
 
     fn is_runnable(&mut self) -> io::Result<bool> {
@@ -165,6 +176,13 @@ fn parse_schedstat(text: &[u8]) -> Option<CpuTime> {
     let mut fields = text.split_ascii_whitespace().map(str::parse);
     let mut next = || fields.next()?.ok();
     Some(CpuTime { run: next()?, wait: next()?, runs: next()? })
+}
+
+/// Switches that a thread asked for itself: it had nothing to do. Those that others forced on it are the next line.
+fn parse_sleeps(text: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(text).ok()?;
+    let count = text.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+    count.trim().parse().ok()
 }
 
 /// Pins thread `tid` (0: the calling thread) to one core.
@@ -247,12 +265,24 @@ mod tests {
             tid: pid,
             schedstat: File::open("/proc/self/schedstat").unwrap(),
             stat: File::open("/proc/thread-self/stat").unwrap(),
+            status: File::open("/proc/thread-self/status").unwrap(),
             gate: page.word(0).unwrap(),
             gated: true,
             nice: 0,
         };
         assert!(thread.cpu_time().unwrap().run > 0);
         assert!(thread.is_runnable().unwrap());
+        let before = thread.sleeps().unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(1));
+        assert!(thread.sleeps().unwrap() > before);
+    }
+
+    #[test]
+    fn sleeps_are_the_switches_that_a_thread_asked_for() {
+        let text = b"Name:\tvcpu 0\nvoluntary_ctxt_switches:\t17\nnonvoluntary_ctxt_switches:\t4\n";
+        assert_eq!(parse_sleeps(text), Some(17));
+        assert_eq!(parse_sleeps(b"nonvoluntary_ctxt_switches:\t4\n"), None);
+        assert_eq!(parse_sleeps(b"\xff"), None);
     }
 
     #[test]

@@ -30,6 +30,11 @@ pub(super) struct Vcpu<T> {
     pub(super) blur: Nanos,
     /// How often it slept unseen in this slice.
     pub(super) naps: u64,
+    /// How often the kernel says that it has slept, when it was asked last; sleeps since then that were seen;
+    /// sleeps before that were not and are not paid.
+    sleeps: u64,
+    seen_sleeps: u64,
+    pub(super) unpaid_sleeps: u64,
     /// It was asleep then, and maybe ever since.
     pub(super) slept_at: Nanos,
     /// It woke between these two times and waits for the core; the policy is told when it has run and its
@@ -85,6 +90,9 @@ impl<T> Vcpu<T> {
             unseen: 0,
             blur: 0,
             naps: 0,
+            sleeps: 0,
+            seen_sleeps: 0,
+            unpaid_sleeps: 0,
             slept_at: now,
             hidden: None,
             gate_runs: 0,
@@ -131,6 +139,22 @@ impl<T: Threads> Vcpu<T> {
             Ok(()) => self.class = Some(class),
             Err(_) => self.gone = true,
         }
+    }
+
+    /// It fell asleep, or is stopped at its gate.
+    pub(super) fn note_sleep(&mut self) {
+        self.seen_sleeps = self.seen_sleeps.saturating_add(1);
+    }
+
+    /// Asks the kernel whether it has slept unseen: what an interrupt or the host of this machine takes looks the
+    /// same in the accounts of time.
+    pub(super) fn ask_for_sleeps(&mut self) -> u64 {
+        if let Ok(sleeps) = self.thread.sleeps() {
+            let new = sleeps.saturating_sub(self.sleeps).saturating_sub(self.seen_sleeps);
+            (self.sleeps, self.seen_sleeps) = (sleeps, 0);
+            self.unpaid_sleeps = self.unpaid_sleeps.saturating_add(new);
+        }
+        self.unpaid_sleeps
     }
 
     /// Whether it runs or waits for the core. One that waits is asked once: nobody falls asleep without

@@ -134,6 +134,7 @@ impl<T: Threads> Core<T> {
                 self.turns.push(Turn { at: since.max(self.last), place, what });
             }
             let nap = unseen_sleep(vcpu, elapsed, if sleeps { slept } else { 0 });
+            let nap = nap.filter(|_| vcpu.ask_for_sleeps() > 0);
             if sleeps {
                 let at = (now - slept).min(refill.map_or(now, |refill| refill.saturating_sub(1)));
                 self.turns.push(Turn { at, place, what: What::Slept });
@@ -179,6 +180,7 @@ impl<T: Threads> Core<T> {
         book(vcpu, self.policy.as_mut(), self.scheduling, at);
         self.policy.block(ClientId(vcpu.id.0), at);
         (vcpu.asleep, vcpu.slept_at) = (true, at);
+        vcpu.note_sleep();
         // What it does not get of its slice from now on is its own doing.
         vcpu.promise = None;
     }
@@ -209,7 +211,9 @@ impl<T: Threads> Core<T> {
         for rank in &self.order {
             let Some(&place) = self.places.get(&rank.client.0) else { continue };
             let Some(vcpu) = self.vcpus.get_mut(place) else { continue };
-            let naps = naps(vcpu, above, now.saturating_sub(self.last));
+            let suspected = naps(vcpu, above, now.saturating_sub(self.last));
+            let naps = if suspected > 0 { suspected.min(vcpu.ask_for_sleeps()) } else { 0 };
+            vcpu.unpaid_sleeps = 0;
             above = above.saturating_add(vcpu.runs);
             vcpu.naps = vcpu.naps.saturating_add(naps);
             for _ in (0..naps).filter(|_| self.wake_cost > 0) {
@@ -248,8 +252,8 @@ fn unseen_sleep<T>(vcpu: &mut Vcpu<T>, elapsed: Nanos, sleeps: Nanos) -> Option<
     (nap > 0).then_some(nap)
 }
 
-/// How often a vCPU slept and woke since the last round although it counts as awake: it was switched to more
-/// often than the last round and those above it explain.
+/// How often a vCPU may have slept and woken since the last round although it counts as awake: it was switched to
+/// more often than the last round and those above it explain. Whether it has, the kernel is asked.
 fn naps<T>(vcpu: &Vcpu<T>, above: u64, elapsed: Nanos) -> u64 {
     let slept = elapsed.saturating_sub(vcpu.used.saturating_add(vcpu.waited));
     vcpu.runs.saturating_sub(above.saturating_add(EXPLAINED)).min(slept / NAP_LEAST)

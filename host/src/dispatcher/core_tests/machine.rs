@@ -92,6 +92,8 @@ pub(super) struct SimThread {
     pub(super) owed: Vec<Nanos>,
     /// How long it has waited since it ran: the kernel counts a wait when it is over.
     pub(super) waiting: Nanos,
+    /// How often it has gone to sleep.
+    pub(super) sleeps: u64,
     /// How long it had run when it was last seen runnable.
     pub(super) seen: Option<Nanos>,
 }
@@ -176,6 +178,7 @@ impl Machine {
                 } else {
                     thread.load.step(now);
                 }
+                thread.sleeps += u64::from(!thread.is_runnable(now + STEP));
             } else if thread.is_runnable(now) {
                 thread.waiting += STEP;
             }
@@ -192,6 +195,10 @@ pub(super) struct Handle {
 impl Threads for Handle {
     fn cpu_time(&mut self) -> io::Result<CpuTime> {
         Ok(self.machine.borrow().threads[self.place].time)
+    }
+
+    fn sleeps(&mut self) -> io::Result<u64> {
+        Ok(self.machine.borrow().threads[self.place].sleeps)
     }
 
     fn is_runnable(&mut self) -> io::Result<bool> {
