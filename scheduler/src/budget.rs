@@ -210,11 +210,20 @@ impl Budget {
     }
 
     /// Pays for a wake-up that did not release a slice: the switches of the first one are admitted with
-    /// the slice, those of all others are its own doing.
+    /// the slice, those of all others are its own doing. One that has no more left than that is not
+    /// switched to, and so does not pay either: it waits for its refill. (As a debt, the wake-up of a task just
+    /// before its refill would be taken from the next slice, and make the task late.)
     pub(crate) fn pay_wake(&mut self, cost: Nanos) {
-        if self.left > 0 && cost > 0 {
-            self.left = self.left.saturating_sub(signed(cost));
-            self.granted = self.granted.saturating_sub(signed(cost));
+        if self.left <= 0 || cost == 0 {
+            return;
+        }
+        let cost = signed(cost);
+        match self.left > cost {
+            true => {
+                self.left = self.left.saturating_sub(cost);
+                self.granted = self.granted.saturating_sub(cost);
+            }
+            false => self.forfeit(),
         }
     }
 

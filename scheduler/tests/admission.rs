@@ -131,6 +131,18 @@ fn a_client_of_the_slack_costs_nothing() {
 }
 
 #[test]
+fn a_client_of_the_slack_with_which_the_resource_costs_too_much_is_refused() {
+    let beggar = Contract::new(10 * MS, 0, 10 * MS, Weight::new(1)).unwrap();
+    let rounds = Interrupt { period: MS, cost: MS / 4 };
+    let overhead = Overhead { interrupts: vec![rounds], ..Overhead::NONE };
+    let core = Resource { overhead, ..plain(WHOLE_PPM) };
+    let promised = [contract(10 * MS, 8 * MS, 10 * MS)];
+    let refusal = admit(&core, &promised, &beggar).unwrap_err();
+    assert!(refusal.violation.demand > refusal.violation.supply);
+    assert_eq!((refusal.nearest, refusal.later), (None, None));
+}
+
+#[test]
 fn the_demand_curve_steps_at_every_deadline() {
     let set = [contract(10, 2, 5), contract(15, 3, 15)];
     let curve = Set::new(&plain(500_000), set).curve(31, 10);

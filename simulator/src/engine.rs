@@ -225,7 +225,8 @@ impl Engine<'_> {
         self.excuse_misses();
         for client in &mut self.clients {
             client.meter.ends(self.end);
-            for job in client.source.undone() {
+            // What comes with the end has nothing to wait for.
+            for job in client.source.undone().filter(|job| job.arrival < self.end) {
                 client.meter.not_done(job.arrival, job.due, self.end);
             }
         }

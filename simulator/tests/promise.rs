@@ -142,8 +142,7 @@ fn what_is_not_done_at_the_end_is_told_with_its_age() {
     let tenants = vec![tenant("over", over, periodic(10 * MS, 3_001 * US, 0))];
     let report = run(Resource::cpu("it", "atropos"), tenants, 10_000 * MS, 1);
     let over = usage(&report, "over");
-    // The last one, and the one that comes with the end.
-    assert_eq!(over.undone, 2);
+    assert_eq!(over.undone, 1);
     assert!(over.oldest_undone_ns >= 10 * MS, "{}", over.oldest_undone_ns);
 }
 
@@ -159,6 +158,46 @@ fn who_is_never_served_has_waited_until_the_end() {
     let starving = usage(&report, "starving");
     assert!(starving.wake_p99_ns >= 490 * MS, "{}", starving.wake_p99_ns);
     assert_eq!((starving.undone, starving.oldest_undone_ns), (1, 500 * MS));
+}
+
+/// A task that does all its work in time has nothing undone, also if one of its jobs comes with the end.
+#[test]
+fn a_task_that_is_always_on_time_has_nothing_undone() {
+    let on_time = contract(10 * MS, MS, 10 * MS);
+    let tenants = vec![tenant("on-time", on_time, periodic(10 * MS, MS, 0))];
+    let report = run(Resource::cpu("it", "atropos"), tenants, 1_000 * MS, 1);
+    assert_eq!(usage(&report, "on-time").undone, 0);
+}
+
+/// With costs of switches a release is late by a switch, so that the next wake-up comes just before its refill. The
+/// wake-up was charged as a debt of the next slice: 2460 of 3000 jobs were up to 2.7 ms late, and a larger slice
+/// made it worse.
+#[test]
+fn a_wake_up_just_before_the_refill_costs_the_next_slice_nothing() {
+    let switch = 60 * US;
+    for margin in [0, 20, 66, 100, 130, 200] {
+        let task = contract(10 * MS, 2 * MS + margin * US, 10 * MS);
+        let other = contract(7 * MS, MS, 7 * MS);
+        let tenants = vec![
+            tenant("task", task, periodic(10 * MS, 2 * MS, 0)),
+            tenant("one", other, periodic(7 * MS, MS, MS)),
+            tenant("two", contract(13 * MS, 3 * MS, 13 * MS), periodic(13 * MS, 3 * MS, 2 * MS)),
+            tenant("three", contract(40 * MS, 8 * MS, 40 * MS), periodic(40 * MS, 8 * MS, 3 * MS)),
+        ];
+        let scenario =
+            Scenario::new(vec![Resource { switch, ..Resource::cpu("it", "atropos") }], tenants);
+        let report = run_policy(&scenario, 30_000 * MS, 1, &mut |resource, clients| {
+            let mut policy = policy_by_name(&resource.policy, clients)?;
+            policy.set_wake_cost(2 * switch);
+            Ok(policy)
+        });
+        let report = report.unwrap();
+        for tenant in &report.tenants {
+            let usage = tenant.cpu.as_ref().unwrap();
+            // A wake-up waits for its refill by no more than the switch that it came early by.
+            assert!(usage.max_lateness_ns <= 2 * switch, "{margin}: {} {usage:?}", tenant.name);
+        }
+    }
 }
 
 /// An excuse is no licence: what a stall cannot have caused is a miss of ours.

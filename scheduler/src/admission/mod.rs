@@ -167,18 +167,21 @@ pub fn admit(
     admitted: &[Contract],
     newcomer: &Contract,
 ) -> Result<(), Refusal> {
-    if newcomer.slice() == 0 {
-        return Ok(());
-    }
     let base = Set::new(resource, admitted.iter().copied());
+    // Nothing is promised to a newcomer without a slice, but the resource may cost more with it.
     let Err(violation) = base.with(newcomer).check() else { return Ok(()) };
     let capacity = resource.capacity_ppm.min(WHOLE_PPM);
-    let mut search = nearest::Search::new(newcomer, |contract| base.with(&contract), violation);
+    let (nearest, later) = if newcomer.slice() == 0 {
+        (None, None)
+    } else {
+        let mut search = nearest::Search::new(newcomer, |it| base.with(&it), violation);
+        (search.nearest(), search.later())
+    };
     Err(Refusal {
         requested: *newcomer,
         available_ppm: capacity.saturating_sub(reserved_ppm(admitted)),
-        nearest: search.nearest(),
-        later: search.later(),
+        nearest,
+        later,
         violation,
     })
 }

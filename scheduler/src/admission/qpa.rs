@@ -10,8 +10,8 @@ use super::bound::Bound;
 use super::demand::{Look, Set};
 use crate::contract::Nanos;
 
-/// Most work (tasks looked at) of one test: a third of a second.
-pub const WORK_MAX: u64 = 100_000_000;
+/// Most work (tasks looked at) of one test: some 30 ms.
+pub const WORK_MAX: u64 = 20_000_000;
 /// The same for each of the many tests of a search for what would fit. There giving up is no harm: a little less is
 /// offered.
 pub(super) const SEARCH_WORK_MAX: u64 = 30_000;
