@@ -175,14 +175,17 @@ fn a_task_that_is_always_on_time_has_nothing_undone() {
 #[test]
 fn a_wake_up_just_before_the_refill_costs_the_next_slice_nothing() {
     let switch = 60 * US;
+    let honest = |name, period, work, slice, phase| {
+        tenant(name, contract(period, slice, period), periodic(period, work, phase))
+    };
     for margin in [0, 20, 66, 100, 130, 200] {
-        let task = contract(10 * MS, 2 * MS + margin * US, 10 * MS);
-        let other = contract(7 * MS, MS, 7 * MS);
+        let slice = 2 * MS + margin * US;
         let tenants = vec![
-            tenant("task", task, periodic(10 * MS, 2 * MS, 0)),
-            tenant("one", other, periodic(7 * MS, MS, MS)),
-            tenant("two", contract(13 * MS, 3 * MS, 13 * MS), periodic(13 * MS, 3 * MS, 2 * MS)),
-            tenant("three", contract(40 * MS, 8 * MS, 40 * MS), periodic(40 * MS, 8 * MS, 3 * MS)),
+            honest("task", 10 * MS, 2 * MS, slice, 1_351_766),
+            honest("one", 3_001 * US, 400 * US, 400 * US, 100 * US),
+            honest("two", 1_999 * US, 300 * US, 300 * US, 333 * US),
+            honest("three", 7_003 * US, 1_000 * US, 1_000 * US, 777 * US),
+            honest("four", 13_009 * US, 800 * US, 800 * US, 5 * US),
         ];
         let scenario =
             Scenario::new(vec![Resource { switch, ..Resource::cpu("it", "atropos") }], tenants);

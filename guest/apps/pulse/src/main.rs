@@ -3,8 +3,9 @@
 //!
 //! Its `k`-th job is released at `phase + k * period` of the host's time stamp counter, so several of
 //! them keep their phases to each other. It sleeps until then (one wake-up a period), burns `work_us` of
-//! CPU time and notes when it started and ended. Time in which somebody else has the core is no work:
-//! work is a number of rounds, counted out at the start as often as it takes to run once undisturbed.
+//! CPU time and notes when it started and ended. Time in which somebody else has the core is no work: while it
+//! works it looks at the clock all the time, and what passes between two looks that are far apart is not counted. (Rounds
+//! counted out at the start would be more work than was asked for when the core is slower than it was then.)
 #![no_std]
 #![no_main]
 
@@ -15,9 +16,8 @@ moirai_sdk::main!("pulse", run);
 const US: u64 = 1_000;
 /// An hour.
 const US_MAX: u64 = 3_600_000_000;
-/// Rounds of one trial, some 20 us, and trials at the start.
-const TRIAL_ROUNDS: u64 = 16_384;
-const TRIALS: u32 = 200;
+/// Two looks at the clock while nobody else has the core are not further apart than this.
+const APART_NS: u64 = 8_000;
 /// What a report may take of a job's time, so that a report costs no wake-up of its own.
 const WRITE_NS: u64 = 100_000;
 
@@ -29,9 +29,7 @@ fn run(app: &mut App) -> Result<(), AppError> {
     let phase = args.number("phase_us", 0, (0, US_MAX))? * US;
     let seconds = args.number("seconds", 0, (0, US_MAX))?;
     let task = Periodic { period: period * US, phase, deadline };
-    let nanos = calibrate().max(1);
-    let rounds = work.saturating_mul(TRIAL_ROUNDS) / nanos;
-    app.ready(|fields| fields.number("rounds", rounds).number("trial_ns", nanos));
+    app.ready(|fields| fields.number("period_us", period).number("work_us", work / US));
     let end = if seconds == 0 { u64::MAX } else { now().saturating_add(seconds * 1_000_000_000) };
     // The start and its console output are over when the third period begins.
     let mut release = task.release_after(machine() + 2 * task.period);
@@ -42,7 +40,7 @@ fn run(app: &mut App) -> Result<(), AppError> {
         if start < release {
             continue;
         }
-        burn(rounds);
+        burn(work);
         task.note(&mut seen, release, start, machine());
         release = task.next(release);
         if app.report_due() {
@@ -65,20 +63,14 @@ fn report(app: &App, event: &str, seen: &Lateness) {
     });
 }
 
-/// The least time that a trial takes.
-fn calibrate() -> u64 {
-    let mut least = u64::MAX;
-    for _ in 0..TRIALS {
-        let start = machine();
-        burn(TRIAL_ROUNDS);
-        least = least.min(machine() - start);
-    }
-    least
-}
-
-fn burn(rounds: u64) {
-    let mut seed = 1u64;
-    for round in 0..rounds {
-        seed = core::hint::black_box(seed.wrapping_mul(6_364_136_223_846_793_005) ^ round);
+/// Works for so many nanoseconds in which it has the core.
+fn burn(work: u64) {
+    let mut done = 0;
+    let mut last = machine();
+    while done < work {
+        let now = machine();
+        let apart = now - last;
+        done += if apart < APART_NS { apart } else { 0 };
+        last = now;
     }
 }
