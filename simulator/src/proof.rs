@@ -106,6 +106,15 @@ pub struct Limits {
     pub admitted: bool,
     /// Whether the policy is asked for ranks before each pick, as the CPU dispatcher does.
     pub ranked: bool,
+    /// What a switch takes on a core, in nanoseconds: then no supply is promised to the nanosecond.
+    pub switch: Nanos,
+}
+
+impl Limits {
+    /// Whether every window has its supply.
+    fn supplies(&self) -> bool {
+        self.admitted && self.switch == 0
+    }
 }
 
 /// What the checker knows of a client.
@@ -326,7 +335,7 @@ impl Checked {
             }
         } else {
             let kept = self.records[index].supply.served(now - cost, now);
-            if awake && self.limits.admitted {
+            if awake && self.limits.supplies() {
                 self.check(6, kept, || format!("{id:?} served until {now} for {cost}"));
             }
         }
@@ -363,7 +372,7 @@ impl Checked {
 
 impl Drop for Checked {
     fn drop(&mut self) {
-        if self.limits.admitted {
+        if self.limits.supplies() {
             for index in 0..self.records.len() {
                 let kept = self.records[index].supply.kept(self.now);
                 self.check(6, kept, || format!("client {index} starves at the end"));
@@ -378,6 +387,7 @@ impl Policy for Checked {
     fn add(&mut self, id: ClientId, contract: Contract, now: Nanos) -> Result<(), PolicyError> {
         self.policy.add(id, contract, now)?;
         self.policy.set_blocking(self.limits.blocking);
+        self.policy.set_wake_cost(self.limits.switch.saturating_mul(2));
         let supply = Supply::new(contract, self.limits.blocking + self.limits.overrun);
         let (awake, asleep_since, last) = (false, now, None);
         let (judge, inside, wakes) = (Judge::default(), VecDeque::new(), 0);
@@ -449,7 +459,7 @@ impl Policy for Checked {
         self.records[index].judge.sleeps();
         self.records[index].asleep_since = now;
         let kept = self.records[index].supply.sleeps(now);
-        if self.limits.admitted {
+        if self.limits.supplies() {
             self.check(6, kept, || format!("{id:?} before its sleep"));
         }
         self.observe(index);

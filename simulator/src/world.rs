@@ -39,7 +39,8 @@ pub struct ClientSpec {
 /// A random world, in numbers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spec {
-    /// 0: core, 1: disk, 2: link, 3: core whose kernel switches between ranked clients.
+    /// 0: core, 1: disk, 2: link, 3: core whose kernel switches between ranked clients,
+    /// 4: core whose switches take time.
     pub kind: u8,
     /// Largest unit of a disk or a link, in microseconds.
     pub unit_us: u16,
@@ -59,7 +60,7 @@ impl Spec {
     pub fn random(seed: u64) -> Self {
         let mut random = Random::new(seed);
         let mut within = |low: u64, high: u64| random.within(low, high);
-        let kind = narrow(within(0, 3));
+        let kind = narrow(within(0, 4));
         let clients = within(1, 7);
         Self {
             kind,
@@ -98,8 +99,11 @@ impl World {
     #[must_use]
     pub fn new(spec: &Spec) -> Self {
         let unit = Nanos::from(spec.unit_us.max(1)) * 1_000;
+        // Switches of 1 to 50 us.
+        let switch = if spec.kind == 4 { unit / 20 } else { 0 };
         let (resource, overrun) = match spec.kind {
             0 | 3 => (Resource::cpu("it", "atropos"), 0),
+            4 => (Resource { switch, ..Resource::cpu("it", "atropos") }, 0),
             1 => {
                 // Charged when they are handed out, and inside within one unit's time: at any depth, one
                 // unit blocks and one is overdrawn.
@@ -108,7 +112,7 @@ impl World {
             }
             _ => (Resource::link("it", "atropos", unit), unit),
         };
-        let overhead = Overhead { overrun, ..Overhead::NONE };
+        let overhead = Overhead { overrun, switch, ..Overhead::NONE };
         let capacity = Capacity { capacity_ppm: WHOLE_PPM, blocking: overrun, overhead };
         let mut contracts = Vec::new();
         let mut tenants = Vec::new();
@@ -145,7 +149,9 @@ impl World {
         scenario.segments = 0;
         // Whole periods of the victim, for invariant 9.
         scenario.window = contracts.first().map_or(MS, Contract::period);
-        Self { scenario, limits: Limits { overrun, blocking: overrun, quantum, admitted, ranked } }
+        let blocking = overrun;
+        let limits = Limits { overrun, blocking, quantum, admitted, ranked, switch };
+        Self { scenario, limits }
     }
 
     /// Runs the world for `duration` nanoseconds under a policy and checks what it claims.
@@ -193,7 +199,7 @@ impl World {
                 self.check_jobs(&mut tally, report);
             }
         }
-        if claims.contains(&9) && self.limits.admitted {
+        if claims.contains(&9) && self.limits.admitted && self.limits.switch == 0 {
             self.check_victim(&mut tally, &one, &two, duration);
         }
         tally
@@ -229,7 +235,7 @@ impl World {
     }
 
     /// Invariant 14: jobs that ask for no more than their slice, no more often than once a period, are on
-    /// time, whenever they come.
+    /// time, whenever they come. One that wakes early by what a switch had delayed it waits for its refill.
     fn check_jobs(&self, tally: &mut Tally, report: &Report) {
         for (tenant, report) in self.scenario.tenants.iter().zip(&report.tenants) {
             let Use { contract, load, .. } = &tenant.uses[0];
@@ -238,8 +244,9 @@ impl World {
                 && work.0 <= contract.slice()
             {
                 let late = usage(report).max_lateness_ns;
-                tally
-                    .check(14, late == 0, || format!("a job of {} is {late} ns late", tenant.name));
+                tally.check(14, late <= 2 * self.limits.switch, || {
+                    format!("a job of {} is {late} ns late", tenant.name)
+                });
             }
         }
     }
