@@ -7,17 +7,19 @@
 //! | `units.rs` | times, sizes, rates |
 //! | `load.rs` | `[tenant.load]`, for the simulator |
 //! | `check.rs`, `tenant.rs`, `contract.rs` | what the values must fulfil together; the only maker of a `Config` |
+//! | `identity.rs` | paths that lead to the same disk or volume |
 //! | `machine_memory.rs` | what the machine has for tenants |
 //! | `model.rs` | the checked configuration, every default filled in |
 //! | `problem.rs` | errors with their place in the text |
 //!
-//! Stateless and free of side effects but for [`load`], which reads one file: whether an image or a
-//! device exists is found out by whoever opens it.
+//! Stateless and free of side effects: [`load`] reads one file, [`check()`] looks up what the paths of disks
+//! and volumes lead to. Whether an image or a device can be used is found out by whoever opens it.
 
 mod check;
 mod contract;
 pub mod document;
 pub mod export;
+mod identity;
 pub mod load;
 mod machine;
 mod machine_check;
