@@ -12,7 +12,7 @@
 //! | `model.rs` | the checked configuration, every default filled in |
 //! | `problem.rs` | errors with their place in the text |
 //!
-//! Stateless and free of side effects: [`load`] reads one file, [`check()`] looks up what the paths of disks
+//! Stateless and free of side effects: [`load`] reads one file, [`load_for_this_host`] another one, [`check()`] looks up what the paths of disks
 //! and volumes lead to. Whether an image or a device can be used is found out by whoever opens it.
 
 mod check;
@@ -32,6 +32,8 @@ mod volume_check;
 
 use std::path::{Path, PathBuf};
 
+use crate::admission::CoreCosts;
+
 pub use check::{check, check_tenants};
 pub use contract::{Scope, resolve};
 pub use document::{Document, PolicyName, Profile};
@@ -49,6 +51,19 @@ pub fn load(path: &Path) -> Result<Config, Report> {
     let (text, document) = read(path)?;
     check(&document)
         .map_err(|problems| Report::locate(&path.display().to_string(), &text, problems))
+}
+
+/// Reads and checks a configuration file, for the host that runs here with it: with the costs of a core
+/// that are stored in its state directory.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_for_this_host(path: &Path) -> Result<Config, Report> {
+    let mut config = load(path)?;
+    if let Some(costs) = CoreCosts::stored(&config.host.state_dir) {
+        config.host.costs = costs;
+    }
+    Ok(config)
 }
 
 /// Reads a configuration file without checking more than names and kinds of keys; returns its text
