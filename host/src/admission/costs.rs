@@ -1,8 +1,9 @@
 //! What keeping contracts costs on a core: measured on the host, else conservative constants.
 //!
-//! The host service measures when it starts and stores the answer in its state directory, with the
-//! host's name and kernel. Admission uses it from the next start on, and only on that host and
-//! kernel, so that a plan and the service that follows it agree.
+//! The host service measures at its first start on a host and kernel, stores the answer in its state
+//! directory and uses it from then on: admission, what is explained, the price of naps and a plan beside
+//! it all read the same numbers. The constants hold where nothing was measured. They also cap what was
+//! measured: a machine that was busy at that moment would make all contracts dear for ever.
 
 use std::io;
 use std::path::Path;
@@ -30,7 +31,7 @@ pub struct CoreCosts {
     pub vcpu: Nanos,
     /// The 99th percentile of the time from a timer to the thread that waits for it.
     pub wake_p99: Nanos,
-    /// They were measured on this host.
+    /// They were measured on this host; none is more than the constant that else stands for it.
     pub measured: bool,
 }
 
@@ -57,7 +58,28 @@ impl CoreCosts {
         let text = std::fs::read_to_string(directory.join(FILE)).ok()?;
         let stored: Stored = serde_json::from_str(&text).ok()?;
         let here = here();
-        (stored.host == here.0 && stored.kernel == here.1).then_some(stored.costs)
+        let holds = stored.host == here.0 && stored.kernel == here.1;
+        holds.then(|| stored.costs.capped())
+    }
+
+    /// The costs that are stored in `directory`; else what `measure` says, which is stored there. The
+    /// constants if it cannot say anything.
+    pub(crate) fn learn(directory: &Path, measure: impl FnOnce() -> io::Result<Self>) -> Self {
+        if let Some(costs) = Self::stored(directory) {
+            return costs;
+        }
+        let costs = match measure() {
+            Ok(measured) => measured.capped(),
+            Err(error) => {
+                tracing::warn!(%error, "cannot measure the costs of a core");
+                return Self::default();
+            }
+        };
+        tracing::info!(?costs, "measured the costs of a core");
+        if let Err(error) = costs.store(directory) {
+            tracing::warn!(%error, "cannot store the costs of a core: a plan does not know them");
+        }
+        costs
     }
 
     /// Stores them for this host and kernel.
@@ -72,14 +94,14 @@ impl CoreCosts {
         std::fs::rename(new, path)
     }
 
-    /// Both, whatever is more.
-    #[must_use]
-    pub fn at_least(self, other: Self) -> Self {
+    /// Each cost, or the constant if that is less.
+    fn capped(self) -> Self {
+        let most = Self::default();
         Self {
-            switch: self.switch.max(other.switch),
-            cache: self.cache.max(other.cache),
-            vcpu: self.vcpu.max(other.vcpu),
-            wake_p99: self.wake_p99.max(other.wake_p99),
+            switch: self.switch.min(most.switch),
+            cache: self.cache.min(most.cache),
+            vcpu: self.vcpu.min(most.vcpu),
+            wake_p99: self.wake_p99.min(most.wake_p99),
             measured: self.measured,
         }
     }
@@ -126,6 +148,41 @@ mod tests {
         assert_eq!(CoreCosts::stored(path), None);
         std::fs::write(&file, "{").unwrap();
         assert_eq!(CoreCosts::stored(path), None);
+    }
+
+    #[test]
+    fn what_is_measured_holds_from_the_first_start_on() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        let measured =
+            CoreCosts { switch: 9_000, cache: 1, vcpu: 2, wake_p99: 32_000, measured: true };
+        assert_eq!(CoreCosts::learn(path, || Ok(measured)), measured);
+        assert_eq!(CoreCosts::stored(path), Some(measured), "a plan reads the same");
+        assert_eq!(CoreCosts::learn(path, || panic!("measured twice")), measured);
+    }
+
+    #[test]
+    fn what_a_busy_machine_measured_is_capped_by_the_constants() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        let absurd =
+            CoreCosts { switch: 3_000_000, wake_p99: 9, measured: true, ..CoreCosts::default() };
+        let capped = CoreCosts { switch: 50_000, ..absurd };
+        assert_eq!(CoreCosts::learn(path, || Ok(absurd)), capped);
+        absurd.store(path).unwrap();
+        assert_eq!(CoreCosts::stored(path), Some(capped), "as an earlier version stored it");
+    }
+
+    #[test]
+    fn the_constants_hold_where_nothing_can_be_measured() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        let fails = || Err(io::Error::other("no privilege"));
+        assert_eq!(CoreCosts::learn(path, fails), CoreCosts::default());
+        assert_eq!(CoreCosts::stored(path), None, "a later start tries again");
+        let measured = CoreCosts { measured: true, ..CoreCosts::default() };
+        let nowhere = CoreCosts::learn(&path.join("none"), || Ok(measured));
+        assert_eq!(nowhere, measured, "what cannot be stored is used");
     }
 
     #[test]

@@ -147,7 +147,7 @@ fn chart(holding: &Holding<'_>, refused: &[(&str, &ContractRefusal)]) -> Option<
     }
     let longest = contracts.iter().map(Contract::period).max().unwrap_or(0);
     let until = longest.saturating_mul(2).max(violation.map_or(0, |violation| violation.time));
-    let mut curve = Set::new(holding.resource, contracts).curve(until, POINTS_MAX);
+    let mut curve = Set::new(&holding.resource, contracts).curve(until, POINTS_MAX);
     if let Some(Violation { time, demand, supply, .. }) = violation
         && curve.last().is_none_or(|last| last.time < time)
     {

@@ -87,7 +87,8 @@ struct Account {
 /// What is held of a resource.
 pub(super) struct Holding<'a> {
     pub(super) name: &'a str,
-    pub(super) resource: &'a Resource,
+    /// With the clients it has now.
+    pub(super) resource: Resource,
     pub(super) held: Vec<(String, Contract)>,
 }
 
@@ -201,7 +202,8 @@ impl Ledger {
             cores.iter().all(|core| {
                 let mut set = contracts(&core.beside(tenant, claims));
                 set.extend(std::iter::repeat_n(*contract, on(core)));
-                admission::check(&core.resource, &set).is_ok()
+                let resource = core.resource_for(&self.host, set.len());
+                admission::check(&resource, &set).is_ok()
             })
         };
         let nearest = several::nearest(&asked, fits);
@@ -231,7 +233,7 @@ impl Ledger {
     pub(super) fn holdings(&self) -> impl Iterator<Item = Holding<'_>> {
         self.accounts.iter().map(|account| Holding {
             name: &account.name,
-            resource: &account.resource,
+            resource: account.resource_for(&self.host, account.held.len()),
             held: account.held.iter().map(|held| (held.tenant.clone(), held.contract)).collect(),
         })
     }

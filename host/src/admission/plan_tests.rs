@@ -176,3 +176,25 @@ fn what_the_dispatcher_takes_for_many_tenants_is_refused_and_not_missed() {
     }
     assert!(planned_with(1).to_string().contains("a switch costs a core 50us, its caches 10us"));
 }
+
+/// The looks at every vCPU are part of what several of them are offered, too.
+#[test]
+fn what_several_virtual_cpus_are_offered_fits_beside_many_tenants() {
+    let idle = |n| format!("[[tenant]]\nname = \"e{n}\"\nimage = \"i\"\n");
+    let idle: String = (0..200).map(idle).collect();
+    let planned = |keys: &str, slice: &str| {
+        let text = tenant("several", "10ms", slice);
+        let text = text.replace("[tenant.cpu]", &format!("vcpus = 2\n{keys}\n[tenant.cpu]"));
+        planned(&format!("[host]\ncores = [1]\n{idle}{text}"))
+    };
+    for keys in ["cores = [1, 1]", "core = 1"] {
+        let answer = planned(keys, "9ms");
+        let refusal = answer.tenants.last().and_then(|tenant| tenant.refusals.first());
+        let refusal = refusal.expect("9 ms beside so many do not fit");
+        let write = refusal.write.as_deref().expect("something would fit");
+        let slice = write.strip_prefix("slice = \"").and_then(|it| it.strip_suffix('"'));
+        assert!(planned(keys, slice.expect("a slice")).admitted, "{keys}: {write}");
+        let more = refusal.nearest.expect("something would fit").slice_ns + 2;
+        assert!(!planned(keys, &format!("{more}ns")).admitted, "{keys}: {write} is the most");
+    }
+}

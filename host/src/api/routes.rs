@@ -213,8 +213,10 @@ async fn ask_plan(
     State(service): Shared,
     Body(document): Body<Document>,
 ) -> Result<Json<Plan>, ErrorBody> {
-    let asked = move |_: &Service| {
-        let config = check(&document).map_err(ServiceError::Bad)?;
+    let asked = move |service: &Service| {
+        let mut config = check(&document).map_err(ServiceError::Bad)?;
+        // It is about this host, whatever it says about state directories.
+        config.host.costs = service.config().host.costs;
         Ok(plan(&config))
     };
     call(service, asked).await.map(Json)

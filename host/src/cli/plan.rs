@@ -7,10 +7,7 @@ use super::{Failure, Status, report, write_file};
 use crate::{admission, config, service};
 
 pub(super) fn run(args: &PlanArgs) -> Result<Status, Failure> {
-    let mut config = config::load(&args.file).map_err(|bad| Failure::bad(&bad))?;
-    if let Some(costs) = admission::CoreCosts::stored(&config.host.state_dir) {
-        config.host.costs = costs;
-    }
+    let config = config::load_for_this_host(&args.file).map_err(|bad| Failure::bad(&bad))?;
     let plan = match args.explain {
         true => admission::plan::explain(&config),
         false => admission::plan::plan(&config),

@@ -1,8 +1,9 @@
 //! What the values of a configuration must fulfil together. All that is wrong is reported at once.
 //!
-//! Pure: the same document gives the same result on every machine, except for the defaults of
-//! `host.cores`, `host.io_core` and `host.memory`, which depend on the machine. So a configuration that
-//! says them can be planned on another machine than the one it is for.
+//! The same document gives the same result on every machine, except for the defaults of `host.cores`,
+//! `host.io_core` and `host.memory`, which depend on the machine, and for paths that are there and lead to
+//! the same thing (`identity.rs`). So a configuration that says them can be planned on another machine
+//! than the one it is for.
 
 use std::collections::HashSet;
 use std::fmt::Display;
@@ -14,7 +15,7 @@ use super::document::{DiskTable, Document, HostTable, LinkTable};
 use super::model::{Cidr, Config, Disk, Host, Link};
 use super::problem::Problem;
 use super::units::Time;
-use super::{export, machine_memory, tenant};
+use super::{export, identity, machine_memory, tenant};
 
 pub use super::tenant::check_tenants;
 
@@ -49,6 +50,11 @@ impl Problems {
         result.map_err(|problem| self.0.push(problem)).ok()
     }
 
+    /// Nothing was wrong so far.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// What was wrong.
     pub(super) fn into_inner(self) -> Vec<Problem> {
         self.0
@@ -72,11 +78,17 @@ pub fn check(document: &Document) -> Result<Config, Vec<Problem>> {
         .map(|(at, table)| check_link(table, &at, &mut problems))
         .collect::<Vec<_>>();
     unique_taps(&links, &mut problems);
+    identity::check_disks(&disks, &mut problems);
     let config = Config { host, disks, links, tenants: Vec::new(), exports: Vec::new() };
     let tenants = tenant::check_all(&config, &document.tenant, &mut problems);
     let exports = export::check_all(&config, &document.export, &mut problems);
+    let config = Config { tenants, exports, ..config };
+    // Tenants with a problem are left out: only where there is none have the others their numbers.
+    if problems.is_empty() {
+        identity::check_volumes(&config, &mut problems);
+    }
     match problems.into_inner() {
-        found if found.is_empty() => Ok(Config { tenants, exports, ..config }),
+        found if found.is_empty() => Ok(config),
         found => Err(found),
     }
 }

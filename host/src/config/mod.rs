@@ -7,17 +7,19 @@
 //! | `units.rs` | times, sizes, rates |
 //! | `load.rs` | `[tenant.load]`, for the simulator |
 //! | `check.rs`, `tenant.rs`, `contract.rs` | what the values must fulfil together; the only maker of a `Config` |
+//! | `identity.rs` | paths that lead to the same disk or volume |
 //! | `machine_memory.rs` | what the machine has for tenants |
 //! | `model.rs` | the checked configuration, every default filled in |
 //! | `problem.rs` | errors with their place in the text |
 //!
-//! Stateless and free of side effects but for [`load`], which reads one file: whether an image or a
-//! device exists is found out by whoever opens it.
+//! Stateless and free of side effects: [`load`] reads one file, [`load_for_this_host`] another one, [`check()`] looks up what the paths of disks
+//! and volumes lead to. Whether an image or a device can be used is found out by whoever opens it.
 
 mod check;
 mod contract;
 pub mod document;
 pub mod export;
+mod identity;
 pub mod load;
 mod machine;
 mod machine_check;
@@ -29,6 +31,8 @@ pub mod units;
 mod volume_check;
 
 use std::path::{Path, PathBuf};
+
+use crate::admission::CoreCosts;
 
 pub use check::{check, check_tenants};
 pub use contract::{Scope, resolve};
@@ -47,6 +51,19 @@ pub fn load(path: &Path) -> Result<Config, Report> {
     let (text, document) = read(path)?;
     check(&document)
         .map_err(|problems| Report::locate(&path.display().to_string(), &text, problems))
+}
+
+/// Reads and checks a configuration file, for the host that runs here with it: with the costs of a core
+/// that are stored in its state directory.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_for_this_host(path: &Path) -> Result<Config, Report> {
+    let mut config = load(path)?;
+    if let Some(costs) = CoreCosts::stored(&config.host.state_dir) {
+        config.host.costs = costs;
+    }
+    Ok(config)
 }
 
 /// Reads a configuration file without checking more than names and kinds of keys; returns its text

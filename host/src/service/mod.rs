@@ -199,21 +199,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Takes the costs of a core that were measured on this host, or measures them for the next start. Until
-/// then the constants hold, where nothing that was measured is more.
+/// Takes the costs of a core that were measured on this host, or measures them.
 fn learn_costs(host: &mut Host) {
-    if let Some(costs) = CoreCosts::stored(&host.state_dir) {
-        host.costs = costs;
-        return;
-    }
-    let Some(&core) = host.cores.first() else { return };
-    let measured = measure(core).and_then(|costs| costs.store(&host.state_dir).map(|()| costs));
-    match measured {
-        Ok(costs) => {
-            tracing::info!(?costs, "measured the costs of a core, for the next start");
-            host.costs = host.costs.at_least(costs);
-        }
-        Err(error) => tracing::warn!(%error, "cannot measure the costs of a core"),
+    if let Some(&core) = host.cores.first() {
+        host.costs = CoreCosts::learn(&host.state_dir, || measure(core));
     }
 }
 

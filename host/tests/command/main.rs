@@ -122,7 +122,9 @@ fn an_explained_plan_shows_what_is_due_and_what_can_be_supplied() {
 
 #[test]
 fn overheads_are_part_of_an_explained_demand() {
-    let text = format!("{HEAD}{}", tenant("a", "9400us")).replace("profile = \"none\"\n", "");
+    // A state directory in which no host has stored what it measured.
+    let text = format!("{HEAD}{}", tenant("a", "9400us"));
+    let text = text.replace("profile = \"none\"\n", "state_dir = \"/nowhere\"\n");
     let (_, out, _) = plan(&text, &["--explain", "--json"]);
     let answer: Value = serde_json::from_str(&out).unwrap();
     let explain = &answer["tenants"][0]["refusals"][0]["explain"];
