@@ -259,8 +259,9 @@ pub trait Policy: Send {
     /// What the client got so far, `None` for an unknown client.
     fn account(&self, id: ClientId) -> Option<Account>;
 
-    /// Tells the policy what admission calls `B`: the largest non-preemptible unit times the depth
-    /// of the device, in nanoseconds. Zero, where it is not called: a preemptible resource.
+    /// Tells the policy what admission calls `B`: what may be inside the device and cannot be taken back, in
+    /// nanoseconds. One largest unit, where a window bounds it. Zero, where it is not called: a preemptible
+    /// resource.
     fn set_blocking(&mut self, blocking: Nanos) {
         let _ = blocking;
     }

@@ -12,6 +12,7 @@ pub mod plan;
 pub mod promise;
 mod resource;
 mod several;
+mod words;
 
 pub use costs::CoreCosts;
 pub use explain::{Due, Explanation};

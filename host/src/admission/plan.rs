@@ -11,6 +11,7 @@ use super::costs::CoreCosts;
 use super::explain::Explanation;
 use super::ledger::{Claim, Ledger, Refusal};
 use super::memory::{self, Mebibytes, MemoryClaim};
+use super::words::{WakeUp, source};
 use crate::config::units::Time;
 use crate::config::{Config, Profile};
 
@@ -175,8 +176,13 @@ fn answer(config: &Config) -> (Plan, Ledger, Vec<Vec<Refusal>>) {
         refusals.push(refused);
     }
     let admitted = tenants.iter().all(|tenant| tenant.admitted);
-    let core_costs = (config.host.profile == Profile::Default).then_some(config.host.costs);
-    (Plan { admitted, tenants, resources: ledger.report(), core_costs }, ledger, refusals)
+    let (resources, core_costs) = (ledger.report(), core_costs(config));
+    (Plan { admitted, tenants, resources, core_costs }, ledger, refusals)
+}
+
+/// What keeping contracts is taken to cost on a core, if it is counted.
+pub(super) fn core_costs(config: &Config) -> Option<CoreCosts> {
+    (config.host.profile == Profile::Default).then_some(config.host.costs)
 }
 
 impl fmt::Display for ContractReport {
@@ -255,10 +261,10 @@ impl fmt::Display for Plan {
             writeln!(f, "{name:<24} {reserved:>9} {capacity:>9}")?;
         }
         if let Some(costs) = self.core_costs {
-            let from =
-                if costs.measured { "measured on this host" } else { "not measured here yet" };
             let (switch, cache) = (Time(costs.switch), Time(costs.cache));
+            let from = source(costs.measured);
             writeln!(f, "\na switch costs a core {switch}, its caches {cache} ({from})")?;
+            writeln!(f, "{}", WakeUp(costs))?;
         }
         Ok(())
     }

@@ -174,7 +174,9 @@ fn what_the_dispatcher_takes_for_many_tenants_is_refused_and_not_missed() {
         let answer = planned_with(idle);
         assert!(answer.tenants.first().is_some_and(|busy| busy.admitted) && !answer.admitted);
     }
-    assert!(planned_with(1).to_string().contains("a switch costs a core 50us, its caches 10us"));
+    let said = planned_with(1).to_string();
+    assert!(said.contains("a switch costs a core 50us, its caches 10us (not measured"), "{said}");
+    assert!(said.contains("\na wake-up takes up to 500us (not measured here yet)\n"), "{said}");
 }
 
 /// The looks at every vCPU are part of what several of them are offered, too.

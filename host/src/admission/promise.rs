@@ -1,19 +1,17 @@
-//! What is promised to one tenant, in numbers and in plain words: `moirai explain`. Pure.
-
-use std::fmt;
+//! What is promised to one tenant, in numbers: `moirai explain` ([`super::words`] says them). Pure.
 
 use moirai_scheduler::Contract;
 use moirai_scheduler::admission::Resource;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::costs::CoreCosts;
 use super::ledger::{Claim, Part, per_second};
-use super::memory::{Mebibytes, MemoryClaim};
-use super::plan::{ContractReport, Percent};
+use super::memory::{self, MemoryClaim};
+use super::plan::{ContractReport, TenantPlan, core_costs};
 use super::resource::all;
 use crate::config::export::Export;
 use crate::config::model::{Config, Tenant};
-use crate::config::units::Time;
 
 /// All that is promised to a tenant or an export.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -24,6 +22,18 @@ pub struct Promises {
     pub parts: Vec<Promise>,
     /// Memory that is reserved for it, in bytes: the guest's and what having it costs.
     pub memory: u64,
+    /// Whether all contracts are kept; false where admission refuses them.
+    #[serde(default)]
+    pub kept: bool,
+    /// Why not; empty if they are.
+    #[serde(default)]
+    pub because: String,
+    /// Admission refuses it, so that nothing is promised to it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub refused: bool,
+    /// What keeping contracts is taken to cost on a core, as in a plan; none where that is set to nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub core_costs: Option<CoreCosts>,
 }
 
 /// What is promised on one resource. Times in nanoseconds.
@@ -39,6 +49,10 @@ pub struct Promise {
     pub reserved: u64,
     /// The moment from which the slice is promised.
     pub from: String,
+    /// Of a virtual CPU with a slice: work of at most the slice is done within this time of the wake-up,
+    /// its deadline and what a wake-up takes on this host. In nanoseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub done_by_ns: Option<u64>,
     /// The longest time without service while it wants some; absent for best effort.
     pub blackout_ns: Option<u64>,
     /// What admission counts beside the contract.
@@ -58,6 +72,9 @@ pub struct AdmittedOverhead {
     pub blocking_ns: u64,
     /// By how much a slice may be overdrawn by its last unit.
     pub overrun_ns: u64,
+    /// What each further wake-up within a slice takes of it: a nap is paid by who naps.
+    #[serde(default)]
+    pub nap_ns: u64,
 }
 
 /// What a part got, since it was started. Times in nanoseconds.
@@ -78,52 +95,90 @@ pub struct Got {
 }
 
 impl Promises {
-    /// What the host of `config` promises `tenant`.
+    /// What the host of `config` promises `tenant`, if it admits it.
     #[must_use]
     pub fn to_tenant(config: &Config, tenant: &Tenant) -> Self {
         let memory = MemoryClaim::of_tenant(config, tenant).total();
-        let parts = promises(config, &Claim::all_of(tenant));
-        Self { tenant: tenant.name.clone(), parts, memory }
+        Self::new(config, tenant.name.clone(), &Claim::all_of(tenant), memory)
     }
 
-    /// What the host of `config` promises whoever uses `export`.
+    /// What the host of `config` promises whoever uses `export`, if it admits it.
     #[must_use]
     pub fn to_export(config: &Config, export: &Export) -> Self {
         let memory = MemoryClaim::of_export(config, export).total();
-        let parts = promises(config, &[Claim::of_export(export)]);
-        Self { tenant: export.key(), parts, memory }
+        Self::new(config, export.key(), &[Claim::of_export(export)], memory)
+    }
+
+    fn new(config: &Config, tenant: String, claims: &[Claim], memory: u64) -> Self {
+        let (resources, costs) = (all(config), core_costs(config));
+        let known = claims.iter().filter_map(|claim| {
+            let (_, name, resource) = resources.iter().find(|(id, ..)| *id == claim.resource)?;
+            Some(Promise::of(claim, name, resource, costs))
+        });
+        let parts = known.collect();
+        let because = String::new();
+        Self { tenant, parts, memory, kept: true, because, refused: false, core_costs: costs }
+    }
+
+    /// What the plan answers: a tenant that is refused is promised nothing.
+    #[must_use]
+    pub fn as_planned(mut self, plan: &TenantPlan) -> Self {
+        if plan.admitted {
+            return self;
+        }
+        let reasons: Vec<_> = plan.refusals.iter().map(ToString::to_string).collect();
+        (self.kept, self.refused, self.because) = (false, true, reasons.join("\n"));
+        for part in &mut self.parts {
+            // Memory is what all parts need.
+            let theirs = plan.refusals.iter();
+            let mut theirs =
+                theirs.filter(|it| it.resource == part.resource || it.resource == memory::NAME);
+            if let Some(refusal) = theirs.next() {
+                part.got = Some(Got { because: refusal.to_string(), ..Got::default() });
+            }
+        }
+        self
+    }
+
+    /// With what its parts got, in their order.
+    #[must_use]
+    pub fn with_got(mut self, got: impl IntoIterator<Item = Got>) -> Self {
+        let mut reasons = Vec::new();
+        for (part, got) in self.parts.iter_mut().zip(got) {
+            if !got.kept {
+                reasons.push(format!("{}: {}", part.resource, got.because));
+            }
+            part.got = Some(got);
+        }
+        (self.kept, self.because) = (reasons.is_empty(), reasons.join("\n"));
+        self
     }
 }
 
-fn promises(config: &Config, claims: &[Claim]) -> Vec<Promise> {
-    let resources = all(config);
-    let known = claims.iter().filter_map(|claim| {
-        let (_, name, resource) = resources.iter().find(|(id, ..)| *id == claim.resource)?;
-        Some(Promise::of(claim, name, resource))
-    });
-    known.collect()
-}
-
 impl Promise {
-    fn of(claim: &Claim, name: &str, resource: &Resource) -> Self {
+    fn of(claim: &Claim, name: &str, resource: &Resource, costs: Option<CoreCosts>) -> Self {
         let part = match claim.part {
             Part::Vcpu(number) => format!("virtual CPU {number}"),
             Part::Volume(number) => format!("volume {number}"),
             Part::Net(number) => format!("interface {number}"),
         };
         let overhead = &resource.overhead;
+        let costs = costs.filter(|_| matches!(claim.part, Part::Vcpu(_)));
+        let by = |costs: CoreCosts| claim.contract.deadline().saturating_add(costs.wake_p99);
         Self {
             resource: name.to_owned(),
             part,
             contract: ContractReport::of(&claim.contract),
             reserved: per_second(&claim.contract),
             from: "wake-up".to_owned(),
+            done_by_ns: costs.filter(|_| claim.contract.slice() > 0).map(by),
             blackout_ns: blackout(&claim.contract, resource.blocking, overhead.overrun),
             admitted: AdmittedOverhead {
                 switch_ns: overhead.switch,
                 cache_ns: overhead.cache,
                 blocking_ns: resource.blocking,
                 overrun_ns: overhead.overrun,
+                nap_ns: costs.map_or(0, |costs| costs.wake_up()),
             },
             got: None,
         }
@@ -140,87 +195,6 @@ pub fn blackout(contract: &Contract, blocking: u64, overrun: u64) -> Option<u64>
     let (slices, rest) = (late.checked_div(slice)?, late.checked_rem(slice)?);
     let alone = period.saturating_add(deadline).saturating_sub(slice.saturating_mul(2));
     Some(alone.saturating_add(slices.saturating_mul(period)).saturating_add(rest))
-}
-
-/// What a miss and an excuse are, for all resources.
-const WORDS: &str = "\
-A miss: a slice that was promised from a wake-up or a refill on, was wanted until its deadline and was
-not given by then. On a disk or a link also a request or packet that was begun out of a promised slice
-and ended after its deadline. A slice is missed at most once.
-An excuse: the machine itself stood still between the promise and the deadline, for long enough to have
-caused the lateness. Such a slice counts as excused, not as missed.
-";
-
-impl fmt::Display for Promises {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}: {} of memory are reserved\n", self.tenant, Mebibytes(self.memory))?;
-        for part in &self.parts {
-            writeln!(f, "{part}")?;
-        }
-        write!(f, "{WORDS}")
-    }
-}
-
-impl fmt::Display for Promise {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { resource, part, contract, .. } = self;
-        let ContractReport { period_ns, slice_ns, deadline_ns, extra } = *contract;
-        let [period, slice, deadline] = [period_ns, slice_ns, deadline_ns].map(Time);
-        if slice_ns == 0 {
-            writeln!(
-                f,
-                "{resource}, {part}: nothing is promised; it lives on slack, weight {extra}"
-            )?;
-            return self.fmt_got(f);
-        }
-        let share = Percent(self.reserved);
-        writeln!(f, "{resource}, {part}: {slice} in every {period} by {deadline} ({share})")?;
-        writeln!(
-            f,
-            "    from       its wake-up: {slice} within {deadline} of it, if {period} have passed"
-        )?;
-        writeln!(
-            f,
-            "               since the last slice; while it wants more, again every {period}"
-        )?;
-        if let Some(blackout) = self.blackout_ns {
-            writeln!(
-                f,
-                "    at worst   {} without any service while it wants some",
-                Time(blackout)
-            )?;
-        }
-        let AdmittedOverhead { switch_ns, cache_ns, blocking_ns, overrun_ns } = self.admitted;
-        let [switch, cache, blocking, overrun] =
-            [switch_ns, cache_ns, blocking_ns, overrun_ns].map(Time);
-        writeln!(
-            f,
-            "    admitted   2 x ({switch} + {cache}) for the switches of a slice, {blocking} that others \
-             may\n               have under way, {overrun} by which a slice may be overdrawn"
-        )?;
-        match extra {
-            0 => {}
-            weight => writeln!(f, "    beyond it  slack, with weight {weight}")?,
-        }
-        self.fmt_got(f)
-    }
-}
-
-impl Promise {
-    fn fmt_got(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(got) = &self.got else { return Ok(()) };
-        let Got { guaranteed_ns, extra_ns, misses, excused, kept, because } = got;
-        let whole = |nanos: &u64| Time(nanos / 1_000_000 * 1_000_000);
-        let (guaranteed, extra) = (whole(guaranteed_ns), whole(extra_ns));
-        writeln!(
-            f,
-            "    so far     {misses} missed, {excused} excused; {guaranteed} of it, {extra} of slack"
-        )?;
-        match kept {
-            true => writeln!(f, "    kept       yes"),
-            false => writeln!(f, "    kept       NO: {because}"),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -261,6 +235,7 @@ mod tests {
             part.got = Some(Got { misses: 3, excused: 1, because, ..Got::default() });
         }
         let said = promises.to_string();
+        assert!(!said.contains("a slice may be overdrawn"), "a core takes no units: {said}");
         for line in [
             "cpu/1, virtual CPU 1: 2ms in every 20ms by 5ms (10.00%)",
             "its wake-up: 2ms within 5ms of it",
@@ -273,5 +248,53 @@ mod tests {
         ] {
             assert!(said.contains(line), "{line}: {said}");
         }
+    }
+
+    /// Of a virtual CPU, a volume and an interface, on a host that was measured.
+    fn promises(profile: &str) -> Promises {
+        let text = format!(
+            "[host]\ncores = [1]\nprofile = \"{profile}\"\n[[disk]]\nname = \"d\"\npath = \"/srv\"\n\
+             [[link]]\nname = \"l\"\nrate = \"1Gbit/s\"\n\
+             [[tenant]]\nname = \"a\"\nimage = \"i\"\n\
+             [tenant.cpu]\nperiod = \"20ms\"\nslice = \"4ms\"\ndeadline = \"5ms\"\n\
+             [[tenant.disk]]\ndisk = \"d\"\nvolume = \"v\"\nperiod = \"20ms\"\nslice = \"4ms\"\n\
+             [[tenant.net]]\nlink = \"l\"\nperiod = \"20ms\"\nslice = \"4ms\"\n"
+        );
+        let mut config = check(&parse("t", &text).expect("text")).expect("good");
+        config.host.costs =
+            CoreCosts { switch: 9_000, cache: 2_000, vcpu: 300, wake_p99: 31_200, measured: true };
+        Promises::to_tenant(&config, config.tenants.first().expect("a tenant"))
+    }
+
+    #[test]
+    fn a_virtual_cpu_is_told_what_a_wake_up_and_a_nap_take_here() {
+        let promises = promises("default");
+        let numbers: Vec<_> =
+            promises.parts.iter().map(|it| (it.done_by_ns, it.admitted.nap_ns)).collect();
+        assert_eq!(numbers, [(Some(5_031_200), 22_000), (None, 0), (None, 0)]);
+        assert_eq!(promises.core_costs.map(|costs| costs.wake_p99), Some(31_200));
+        let said = promises.to_string();
+        for line in [
+            "its wake-up + 5ms + 32us, if that slice is enough for it:\n",
+            " a wake-up takes up to 32us (measured on this host)\n",
+            "2 x (9us + 2us) for the switches of a slice\n",
+            "each further wake-up within a slice takes 22us of what is left",
+            "admitted   1ms that others may have under way,\n",
+        ] {
+            assert!(said.contains(line), "{line}: {said}");
+        }
+        for once in ["switches of a slice", "done by", "naps"] {
+            assert_eq!(said.matches(once).count(), 1, "of cores only: {said}");
+        }
+    }
+
+    #[test]
+    fn where_costs_are_set_to_nothing_none_are_told() {
+        let promises = promises("none");
+        assert_eq!(promises.core_costs, None);
+        assert!(promises.parts.iter().all(|part| part.done_by_ns.is_none()));
+        let said = promises.to_string();
+        assert!(said.contains("admitted   nothing is counted beside it\n"), "{said}");
+        assert!(!said.contains("0ns") && !said.contains("a wake-up takes"), "{said}");
     }
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use super::args::ExplainArgs;
 use super::control::path;
 use super::{Failure, Status, report};
+use crate::admission::plan::plan;
 use crate::admission::promise::Promises;
 use crate::client::Client;
 use crate::config::export::KEY_PREFIX;
@@ -21,16 +22,22 @@ pub(super) fn run(socket: &Path, args: &ExplainArgs) -> Result<Status, Failure> 
         }
         None => of_host(socket, &args.name)?,
     };
-    report(&promises, args.report.json)
+    report(&promises, args.report.json)?;
+    Ok(if promises.refused { Status::Refused } else { Status::Done })
 }
 
+/// What a host would promise that starts all of `config`.
 fn of_config(config: &Config, name: &str) -> Option<Promises> {
-    if name.starts_with(KEY_PREFIX) {
+    let promises = if name.starts_with(KEY_PREFIX) {
         let export = config.exports.iter().find(|export| export.key() == name)?;
-        return Some(Promises::to_export(config, export));
-    }
-    let tenant = config.tenants.iter().find(|tenant| tenant.name == name)?;
-    Some(Promises::to_tenant(config, tenant))
+        Promises::to_export(config, export)
+    } else {
+        let tenant = config.tenants.iter().find(|tenant| tenant.name == name)?;
+        Promises::to_tenant(config, tenant)
+    };
+    let plan = plan(config);
+    let answer = plan.tenants.iter().find(|answer| answer.name == name)?;
+    Some(promises.as_planned(answer))
 }
 
 fn of_host(socket: &Path, name: &str) -> Result<Promises, Failure> {

@@ -37,18 +37,16 @@ impl Service {
 }
 
 /// Joins promises with what was got. A tenant that does not run has none of it.
-fn with_got(mut promises: Promises, parts: &[PartStats]) -> Promises {
-    if promises.parts.len() == parts.len() {
-        for (promise, part) in promises.parts.iter_mut().zip(parts) {
-            promise.got = Some(Got {
-                guaranteed_ns: part.guaranteed_ns,
-                extra_ns: part.extra_ns,
-                misses: part.misses,
-                excused: part.misses_in_stall,
-                kept: part.not_kept.is_none(),
-                because: part.not_kept.clone().unwrap_or_default(),
-            });
-        }
+fn with_got(promises: Promises, parts: &[PartStats]) -> Promises {
+    if promises.parts.len() != parts.len() {
+        return promises;
     }
-    promises
+    promises.with_got(parts.iter().map(|part| Got {
+        guaranteed_ns: part.guaranteed_ns,
+        extra_ns: part.extra_ns,
+        misses: part.misses,
+        excused: part.misses_in_stall,
+        kept: part.not_kept.is_none(),
+        because: part.not_kept.clone().unwrap_or_default(),
+    }))
 }

@@ -278,8 +278,7 @@ fn a_promise_of_a_configuration_is_explained_without_a_host() {
         from       its wake-up: 3ms within 10ms of it, if 10ms have passed
                    since the last slice; while it wants more, again every 10ms
         at worst   14ms without any service while it wants some
-        admitted   2 x (0ns + 0ns) for the switches of a slice, 0ns that others may
-                   have under way, 0ns by which a slice may be overdrawn
+        admitted   nothing is counted beside it
 
     A miss: a slice that was promised from a wake-up or a refill on, was wanted until its deadline and was
     not given by then. On a disk or a link also a request or packet that was begun out of a promised slice
@@ -293,4 +292,37 @@ fn a_promise_of_a_configuration_is_explained_without_a_host() {
     assert_eq!((&answer["parts"][0]["got"], &answer["memory"]), (&Value::Null, &(64 << 20).into()));
     let output = moirai(&["explain", "b", "--config", path]);
     assert_eq!(output.status.code(), Some(2));
+}
+
+/// As shared/cases/promise/vc3.toml: both virtual CPUs are to have 60% of one core.
+#[test]
+fn what_a_plan_refuses_is_not_explained_as_promised() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = tenant("a", "12ms").replace("[tenant.cpu]", "vcpus = 2\ncore = 1\n[tenant.cpu]");
+    let text = format!("{HEAD}{text}{}", tenant("b", "1ms"));
+    let path = file(&folder, &text);
+    let path = path.to_str().unwrap();
+    let (status, planned, _) = plan(&text, &["--json"]);
+    let planned: Value = serde_json::from_str(&planned).unwrap();
+    let reason = planned["tenants"][0]["refusals"][0]["reason"].as_str().unwrap();
+    let output = moirai(&["explain", "a", "--config", path, "--json"]);
+    assert_eq!((output.status.code(), status), (Some(3), 3));
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&answer["kept"], &answer["refused"]), (&false.into(), &true.into()));
+    assert_eq!(answer["parts"].as_array().unwrap().len(), 2);
+    for said in [&answer["because"], &answer["parts"][0]["got"]["because"]] {
+        let said = said.as_str().unwrap();
+        assert!(said.contains(reason) && said.contains("write slice = \"9500us\""), "{said}");
+    }
+    let output = moirai(&["explain", "a", "--config", path]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(3));
+    assert!(
+        text.starts_with("a: refused, so that nothing is promised to it\n    cpu/1: "),
+        "{text}"
+    );
+    assert!(text.contains("kept       NO: cpu/1: 120.00% asked"), "{text}");
+    let output = moirai(&["explain", "b", "--config", path, "--json"]);
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((output.status.code(), &answer["kept"]), (Some(0), &true.into()));
 }

@@ -8,7 +8,8 @@
 //! 2. `C_i = s_i + 2*(switch + cache)`: a slice is switched to and from once, and so may be one
 //!    that it preempts;
 //! 3. interrupts: plus `ceil(t/p_j) * cost_j` for every source `j`;
-//! 4. blocking: plus `B`, the largest non-preemptible unit times the depth of the device. Best-effort
+//! 4. blocking: plus `B`, what may be inside the device and cannot be taken back. That is one largest
+//!    unit at every depth where a window bounds it in time ([`crate::device::Window`]). Best-effort
 //!    traffic is made of such units too, so `B` counts at every `t`;
 //! 5. overrun: plus `e` for every client with `D_i <= t`: where units cannot be preempted a client
 //!    may overdraw its slice by one, which it repays only in its next period;
@@ -55,8 +56,8 @@ pub struct Overhead {
     pub switch: Nanos,
     /// Refilling caches after a switch, in nanoseconds.
     pub cache: Nanos,
-    /// By how much a client may overdraw a slice, in nanoseconds: the largest unit times the units
-    /// that are handed out before they are charged. Zero on a preemptible resource.
+    /// By how much a client may overdraw a slice, in nanoseconds: one largest unit, where units are
+    /// charged when they are handed out ([`crate::Policy::hand_out`]). Zero on a preemptible resource.
     pub overrun: Nanos,
     /// What else takes time.
     pub interrupts: Vec<Interrupt>,
@@ -73,7 +74,8 @@ pub struct Resource {
     /// The share that may be promised at most, in parts per million; more than the whole counts as
     /// the whole.
     pub capacity_ppm: u32,
-    /// The largest non-preemptible unit times the depth of the device, in nanoseconds.
+    /// How long what is inside a device may keep it from others, in nanoseconds: one largest unit at every
+    /// depth, where a window bounds it ([`crate::device::Window`]). Zero on a preemptible resource.
     pub blocking: Nanos,
     /// Costs of switching and interrupts.
     pub overhead: Overhead,
