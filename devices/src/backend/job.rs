@@ -11,7 +11,9 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::Step;
+use super::blocks::Claim;
 use super::cut::Cuts;
+use super::probe::Alignment;
 use super::qcow2::{Bell, Pass};
 use super::volume::range_of;
 use crate::blk::{Op, Outcome, Request};
@@ -41,8 +43,11 @@ pub(super) fn part_of(token: u64) -> usize {
 pub(super) enum Way {
     /// Device to guest memory or back, nothing in between.
     Direct,
-    /// Through memory of ours, because the guest's is misaligned.
-    Bounce(Buffers),
+    /// Through memory of ours, because the guest's is misaligned, or because the request begins so
+    /// many bytes behind the first block that is read.
+    Bounce { memory: Buffers, skip: u64 },
+    /// A block is read into memory of ours, changed from there on, and, then, written.
+    Modify { memory: Buffers, skip: u64, writing: bool },
     /// Through the page cache.
     PageCache,
 }
@@ -77,12 +82,34 @@ pub(super) struct Part {
     pub(super) way: Way,
     /// Write-zeroes only: ways to do it that the file system has refused.
     pub(super) refused: u32,
+    /// How often nothing was moved.
+    pub(super) tries: u8,
+    /// The blocks that it changes are nobody else's, as far as that is needed.
+    pub(super) claim: Option<Claim>,
+    /// It had to wait for its blocks.
+    pub(super) waited: bool,
 }
 
 impl Part {
     pub(super) fn new(place: Place, op: Op, buffers: Buffers) -> Self {
         let (state, way) = (State::Waiting, Way::Direct);
-        Self { place, op, buffers, state, done_bytes: 0, way, refused: 0 }
+        let (done_bytes, refused, tries) = (0, 0, 0);
+        let (claim, waited) = (None, false);
+        Self { place, op, buffers, state, done_bytes, way, refused, tries, claim, waited }
+    }
+
+    /// It is over.
+    pub(super) fn end(&mut self, outcome: Outcome) {
+        self.state = State::Done(outcome);
+        self.claim = None;
+    }
+
+    /// Whether its memory can be given to the device as it is.
+    pub(super) fn suits(&self, alignment: Alignment) -> bool {
+        self.buffers.segments().iter().all(|segment| {
+            segment.addr & (alignment.memory as usize - 1) == 0
+                && segment.len & (alignment.offset as usize - 1) == 0
+        })
     }
 
     /// The buffers that are not done.
@@ -163,7 +190,7 @@ impl Job {
         if let Some(token) = token
             && let Some(part) = self.parts.as_mut().and_then(|it| it.get_mut(part_of(token)))
         {
-            part.state = State::Done(Outcome::IoError);
+            part.end(Outcome::IoError);
         }
         self.give_up(Outcome::IoError);
         self.standing()
@@ -201,11 +228,18 @@ impl Job {
         parts.filter(|(_, part)| part.state == State::Waiting)
     }
 
+    /// Whether an operation of it is in the ring.
+    pub(super) fn is_under_way(&self) -> bool {
+        let parts = self.parts.as_deref().unwrap_or_default();
+        let begun = parts.iter().take(self.allowed).skip(self.over);
+        begun.into_iter().any(|part| part.state == State::InFlight)
+    }
+
     /// No part that was not begun will be.
     pub(super) fn give_up(&mut self, outcome: Outcome) {
         for part in self.parts.get_or_insert_default().iter_mut().skip(self.over) {
             if part.state == State::Waiting {
-                part.state = State::Done(outcome);
+                part.end(outcome);
             }
         }
     }

@@ -4,6 +4,7 @@
 //! shows: a raw `file`, a `stripe` set or a `qcow2` image. `tap` is the link. `loopback` and `faulty`
 //! take their places in tests.
 
+mod blocks;
 pub mod bounce;
 mod cut;
 mod error;

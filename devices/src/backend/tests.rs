@@ -3,7 +3,9 @@
 mod images;
 mod links;
 mod many;
+mod odd_images;
 mod offload;
+mod sectors;
 mod stripes;
 mod volumes;
 
