@@ -5,6 +5,7 @@ mod links;
 mod many;
 mod odd_images;
 mod offload;
+mod reports;
 mod sectors;
 mod stripes;
 mod volumes;

@@ -216,12 +216,12 @@ fn errors_and_short_counts_between_reading_and_writing_a_block_harm_nothing_else
 }
 
 /// A loop device with sectors of 4 KiB over a file; `None` without the privilege.
-struct Loop {
-    device: PathBuf,
+pub(super) struct Loop {
+    pub(super) device: PathBuf,
 }
 
 impl Loop {
-    fn new(path: &Path) -> Option<Self> {
+    pub(super) fn new(path: &Path) -> Option<Self> {
         let words = ["--sector-size", "4096", "--find", "--show"];
         let output = Command::new("losetup").args(words).arg(path).output().ok()?;
         if !output.status.success() {
