@@ -88,7 +88,10 @@ impl Header {
         }
         let version = u32_at(bytes, 4)?;
         if !(2..=3).contains(&version) {
-            return Err(Unsupported(format!("has version {version} of qcow2, not 2 or 3")));
+            return Err(Unsupported(format!(
+                "has version {version} of qcow2, not 2 or 3; convert it: qemu-img convert -O qcow2 \
+                 OLD NEW"
+            )));
         }
         let cluster_bits = u32_at(bytes, 20)?;
         if !(9..=21).contains(&cluster_bits) {

@@ -162,6 +162,26 @@ fn a_snapshot_inside_an_image_keeps_what_it_had() {
     }
 }
 
+/// Bitmaps of what has changed are for backups. Who writes the image without noting it there has to
+/// say so, or the next backup leaves out what has changed (qcow2's autoclear features).
+#[test]
+fn bitmaps_of_changes_are_not_believed_after_somebody_wrote_without_them() {
+    let Some(shop) = Shop::new() else { return };
+    let before = shop.film("film.raw", 2);
+    shop.qemu_img(&["convert", "-O", "qcow2", "film.raw", "image"]);
+    shop.qemu_img(&["bitmap", "--add", "image", "backup"]);
+    let autoclear = |shop: &Shop| std::fs::read(shop.path("image")).unwrap()[95];
+    let mut open = shop.open("image", true).unwrap();
+    assert!(open.read() == before);
+    open.close();
+    assert_eq!(autoclear(&shop), 1, "who reads changes nothing");
+    let mut open = shop.open("image", false).unwrap();
+    let after = Many::new(&open.volume, before).run(&mut open.volume, &mixture(4 << 10, 50));
+    open.close();
+    assert_eq!(autoclear(&shop), 0);
+    assert!(shop.contents("image") == after);
+}
+
 /// cloud-hypervisor/cloud-hypervisor#6349: a refcount table of another size than was expected.
 #[test]
 fn an_image_with_a_large_refcount_table_or_all_of_its_space_is_opened() {
