@@ -13,8 +13,8 @@ use std::sync::{Arc, Weak};
 use smallvec::{SmallVec, smallvec};
 
 use super::job::Part;
+use super::range::{changes, range_of};
 use super::stripe::moved;
-use super::volume::{changes, range_of};
 use crate::blk::Op;
 
 /// The most of a file that the kernel keeps in one piece in its page cache; a multiple of every block.

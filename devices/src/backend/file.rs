@@ -18,10 +18,11 @@ use smallvec::SmallVec;
 use super::blocks::{self, Claims};
 use super::bounce;
 use super::error::VolumeError;
-use super::job::{Part, State, Way};
+use super::job::{Part, State};
 use super::probe::{self, Alignment};
+use super::range::{changes, range_of};
 use super::uring::{Deallocate, Ring, RingFull};
-use super::volume::{changes, range_of};
+use super::way::{Way, account};
 use crate::blk::{Op, Outcome, Range, SECTOR_BYTES};
 use crate::counters::Counters;
 
@@ -143,12 +144,16 @@ impl DiskFile {
 
     /// What a part becomes so that each piece goes one way only.
     pub(super) fn split(&self, part: Part) -> SmallVec<[Part; 3]> {
-        let block = u64::from(self.align());
-        let (start, len) = range_of(part.op, part.buffers.len_bytes());
-        if self.direct.is_none() || (start | len) & (block - 1) == 0 {
+        if self.suits(&part) {
             return SmallVec::from_iter([part]);
         }
-        blocks::split(part, block, self.end_bytes())
+        blocks::split(part, self.align().into(), self.end_bytes())
+    }
+
+    /// Whether a part begins and ends at blocks, or need not.
+    pub(super) fn suits(&self, part: &Part) -> bool {
+        let (start, len) = range_of(part.op, part.buffers.len_bytes());
+        self.direct.is_none() || (start | len) & (u64::from(self.align()) - 1) == 0
     }
 
     /// Whether two requests of different sectors may meet in one block.
@@ -234,14 +239,16 @@ impl DiskFile {
             part.end(Outcome::IoError);
             return Ok(());
         }
-        let rest = part.rest();
         let moved = match &mut part.way {
             Way::Modify { memory, skip, writing } => {
                 let whole = bytes >= memory.len_bytes();
                 if whole && !*writing {
                     let within = memory.slice(*skip, total);
                     match part.op {
-                        Op::Write { .. } => _ = within.copy_from_buffers(&rest),
+                        Op::Write { .. } => {
+                            let rest = part.buffers.slice(part.done_bytes, u64::MAX);
+                            within.copy_from_buffers(&rest);
+                        }
                         _ => within.fill_zero(),
                     }
                     *writing = true;
@@ -305,26 +312,8 @@ impl DiskFile {
 
     /// Which file and which memory the rest of a part uses.
     fn way(&self, part: &Part) -> Way {
-        let Some((alignment, _)) = &self.direct else { return Way::PageCache };
-        let block = u64::from(alignment.offset);
-        let (offset, len) = range_of(part.op, part.buffers.len_bytes());
-        let skip = (offset + part.done_bytes) % block;
-        let from = offset + part.done_bytes - skip;
-        let to = (offset + len).next_multiple_of(block);
-        let whole = skip == 0 && offset + len == to;
-        if whole && part.suits(*alignment) {
-            return Way::Direct;
-        }
-        let modifies = !whole && changes(part.op);
-        // A whole block would make the file longer.
-        if modifies && to > self.end_bytes() {
-            return Way::PageCache;
-        }
-        match bounce::zeroed(to - from) {
-            Ok(memory) if modifies => Way::Modify { memory, skip, writing: false },
-            Ok(memory) => Way::Bounce { memory, skip },
-            Err(_) => Way::PageCache,
-        }
+        let alignment = self.direct.as_ref().map(|(alignment, _)| *alignment);
+        alignment.map_or(Way::PageCache, |it| Way::of(part, it, self.end_bytes()))
     }
 
     fn file_for(&self, way: &Way) -> &Arc<File> {
@@ -408,24 +397,6 @@ impl DiskFile {
         let Range { offset_bytes, len_bytes, .. } = range;
         ring.deallocate(&self.file, how, offset_bytes, len_bytes, token)
     }
-}
-
-/// Counts `bytes` that went the part's way, and copies them on where that is left to us.
-fn account(counters: &mut Counters, part: &mut Part, bytes: u64) {
-    match (&part.way, part.op) {
-        // Zeros are nobody's payload.
-        (_, Op::WriteZeroes(_)) => {}
-        (Way::Direct, _) => counters.direct_bytes += bytes,
-        (Way::PageCache, _) => counters.copied_by_kernel_bytes += bytes,
-        (Way::Modify { .. }, _) => counters.copied_by_us_bytes += bytes,
-        (Way::Bounce { memory, skip }, op) => {
-            counters.copied_by_us_bytes += bytes;
-            if let Op::Read { .. } = op {
-                part.rest().copy_from_buffers(&memory.slice(*skip, bytes));
-            }
-        }
-    }
-    part.done_bytes += bytes;
 }
 
 /// Whether an operation went into the ring. If not, the part waits.

@@ -13,9 +13,9 @@ use smallvec::SmallVec;
 use super::Step;
 use super::blocks::Claim;
 use super::cut::Cuts;
-use super::probe::Alignment;
 use super::qcow2::{Bell, Pass};
-use super::volume::range_of;
+use super::range::range_of;
+use super::way::Way;
 use crate::blk::{Op, Outcome, Request};
 use crate::memory::Buffers;
 
@@ -36,20 +36,6 @@ pub(super) fn part_token(token: u64, part: usize) -> u64 {
 pub(super) fn part_of(token: u64) -> usize {
     // Sixteen bits fit.
     usize::try_from(token >> PART_SHIFT & PART_MASK).unwrap_or(usize::MAX)
-}
-
-/// Which way the bytes of the operation in flight go; decides what is counted.
-#[derive(Clone, Debug)]
-pub(super) enum Way {
-    /// Device to guest memory or back, nothing in between.
-    Direct,
-    /// Through memory of ours, because the guest's is misaligned, or because the request begins so
-    /// many bytes behind the first block that is read.
-    Bounce { memory: Buffers, skip: u64 },
-    /// A block is read into memory of ours, changed from there on, and, then, written.
-    Modify { memory: Buffers, skip: u64, writing: bool },
-    /// Through the page cache.
-    PageCache,
 }
 
 /// Who does a part.
@@ -102,14 +88,6 @@ impl Part {
     pub(super) fn end(&mut self, outcome: Outcome) {
         self.state = State::Done(outcome);
         self.claim = None;
-    }
-
-    /// Whether its memory can be given to the device as it is.
-    pub(super) fn suits(&self, alignment: Alignment) -> bool {
-        self.buffers.segments().iter().all(|segment| {
-            segment.addr & (alignment.memory as usize - 1) == 0
-                && segment.len & (alignment.offset as usize - 1) == 0
-        })
     }
 
     /// The buffers that are not done.

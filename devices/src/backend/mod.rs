@@ -15,10 +15,12 @@ pub mod loopback;
 pub mod netns;
 mod probe;
 pub mod qcow2;
+mod range;
 pub mod stripe;
 pub mod tap;
 pub mod uring;
 pub mod volume;
+mod way;
 
 #[cfg(test)]
 mod tests;

@@ -14,10 +14,11 @@ use super::error::VolumeError;
 use super::file::{DiskFile, FileId, open_path};
 use super::job::{Part, Place, part_of, part_token};
 use super::qcow2::{Image, Worker};
-use super::stripe::{Stripes, moved};
+use super::range::{clip, range_of};
+use super::stripe::Stripes;
 use super::uring::{Ring, RingFull};
 use super::{Job, Step, Storage};
-use crate::blk::{DISK_ID_LEN, Op, Outcome, Range, Request, SECTOR_BYTES, Topology, disk_id};
+use crate::blk::{DISK_ID_LEN, Op, Outcome, SECTOR_BYTES, Topology, disk_id};
 use crate::counters::Counters;
 
 /// What a disk of our days writes at once, whatever its logical blocks are.
@@ -290,12 +291,16 @@ impl Volume {
 
     /// The parts as their files want them.
     fn split(&self, parts: SmallVec<[Part; 1]>) -> SmallVec<[Part; 1]> {
-        let pieces = parts.into_iter().map(|part| match part.place {
-            Place::File(place) => match self.files.get(place) {
-                Some(file) => file.split(part),
-                None => SmallVec::from_iter([part]),
-            },
-            Place::Worker(_) => SmallVec::from_iter([part]),
+        let file = |part: &Part| match part.place {
+            Place::File(place) => self.files.get(place),
+            Place::Worker(_) => None,
+        };
+        if parts.iter().all(|part| file(part).is_none_or(|file| file.suits(part))) {
+            return parts;
+        }
+        let pieces = parts.into_iter().map(|part| match file(&part) {
+            Some(file) => file.split(part),
+            None => SmallVec::from_iter([part]),
         });
         pieces.flatten().collect()
     }
@@ -388,39 +393,4 @@ impl Storage for Volume {
 /// A name that stays the same.
 fn identity(id: FileId) -> [u8; DISK_ID_LEN] {
     disk_id(&format!("{:x}-{:x}", id.device, id.inode))
-}
-
-/// Cuts off what is behind the end of the data, less than a block: there it reads as zeros, and nobody
-/// keeps what is written. Called again it changes nothing.
-fn clip(request: &mut Request, data_bytes: u64) {
-    let (offset, len) = range_of(request.op, request.buffers.len_bytes());
-    let kept = data_bytes.saturating_sub(offset);
-    if len <= kept {
-        return;
-    }
-    if let Op::Read { .. } = request.op {
-        request.buffers.slice(kept, u64::MAX).fill_zero();
-    }
-    request.buffers = request.buffers.slice(0, kept);
-    request.op = moved(request.op, offset, kept);
-}
-
-/// Whether the operation changes what is stored.
-pub(super) fn changes(op: Op) -> bool {
-    match op {
-        Op::Read { .. } | Op::Flush => false,
-        Op::Write { .. } | Op::Discard(_) | Op::WriteZeroes(_) => true,
-    }
-}
-
-/// The range of the volume that an operation is about.
-pub(super) fn range_of(op: Op, data_bytes: u64) -> (u64, u64) {
-    match op {
-        Op::Read { offset_bytes } | Op::Write { offset_bytes, .. } => (offset_bytes, data_bytes),
-        Op::Discard(range) | Op::WriteZeroes(range) => {
-            let Range { offset_bytes, len_bytes, .. } = range;
-            (offset_bytes, len_bytes)
-        }
-        Op::Flush => (0, 0),
-    }
 }

@@ -14,7 +14,7 @@ fn mixture(sectors: u64, count: u64) -> Vec<(Action, u64, u64)> {
     let deed = |n: u64| {
         let (at, len) = (n * 7919 % (sectors - 400), n % 29 * 13 % 300 + 1);
         let action = match n % 9 {
-            0 => Action::Zero(n % 2 == 0),
+            0 => Action::Zero(n.is_multiple_of(2)),
             1 => Action::Read,
             2 => Action::Flush,
             _ => Action::Write(u8::try_from(n % 200).unwrap()),
