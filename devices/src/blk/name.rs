@@ -13,6 +13,12 @@ const HASH_LEN: usize = 8;
 /// with every version, and different for names that differ anywhere.
 #[must_use]
 pub fn disk_id(name: &str) -> [u8; DISK_ID_LEN] {
+    disk_id_of(name, name)
+}
+
+/// The same, but what is left to read of a name that is too long is the beginning of `short`.
+#[must_use]
+pub fn disk_id_of(name: &str, short: &str) -> [u8; DISK_ID_LEN] {
     let mut id = [0; DISK_ID_LEN];
     let mut put = |bytes: &mut dyn Iterator<Item = u8>| {
         id.iter_mut().zip(bytes).for_each(|(to, from)| *to = from);
@@ -22,13 +28,14 @@ pub fn disk_id(name: &str) -> [u8; DISK_ID_LEN] {
         return id;
     }
     let room = DISK_ID_LEN - HASH_LEN - 1;
-    let end = (0..=room).rev().find(|end| name.is_char_boundary(*end)).unwrap_or(0);
+    let end =
+        (0..=room.min(short.len())).rev().find(|end| short.is_char_boundary(*end)).unwrap_or(0);
     let hash = hash(name);
     let digit = |place: usize| {
         let value = usize::try_from(hash >> (5 * place) & 31).unwrap_or(0);
         DIGITS.get(value).copied().unwrap_or(b'0')
     };
-    let prefix = name.bytes().take(end).chain(std::iter::once(b'-'));
+    let prefix = short.bytes().take(end).chain(std::iter::once(b'-'));
     put(&mut prefix.chain((0..HASH_LEN).map(digit)));
     id
 }

@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
 
 use moirai_devices::backend::stripe;
-use moirai_devices::blk::{DISK_ID_LEN, disk_id};
+use moirai_devices::blk::{DISK_ID_LEN, disk_id_of};
 
 use super::check::Problems;
 use super::contract::{Scope, resolve};
 use super::document::{FormatName, StripeTable, VolumeTable};
+use super::export::KEY_PREFIX;
 use super::model::{Config, Disk, Volume, VolumeKind};
 use super::tenant::unknown;
 use super::units::{Rate, Size};
@@ -170,7 +171,8 @@ fn default_serial(owner: &str, number: usize) -> String {
     if whole.len() <= DISK_ID_LEN {
         return whole;
     }
-    let id = disk_id(&whole);
+    let short = owner.strip_prefix(KEY_PREFIX).unwrap_or(owner);
+    let id = disk_id_of(&whole, short);
     let len = id.iter().position(|byte| *byte == 0).unwrap_or(id.len());
     String::from_utf8_lossy(id.get(..len).unwrap_or_default()).into_owned()
 }
@@ -222,7 +224,8 @@ mod tests {
         let mut seen = std::collections::HashSet::new();
         for (name, number) in names.iter().flat_map(|name| (0..130).map(move |n| (name, n))) {
             let serial = default_serial(name, number);
-            assert!(serial.len() <= DISK_ID_LEN && name.starts_with(&serial[..11]), "{serial}");
+            let short = name.trim_start_matches("export/");
+            assert!(serial.len() <= DISK_ID_LEN && short.starts_with(&serial[..11]), "{serial}");
             assert!(seen.insert(serial));
         }
         // Guests have it in their fstab: it never changes.
