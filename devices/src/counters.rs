@@ -12,6 +12,9 @@ pub struct Counters {
     pub copied_by_us_bytes: u64,
     /// Bytes that the kernel copies: buffered file I/O and writes to a TAP.
     pub copied_by_kernel_bytes: u64,
+    /// Blocks of a disk that were read, changed and written back, because a request covered them in
+    /// part. Each costs the disk a read and a write.
+    pub read_modify_writes: u64,
     /// Requests or packets that were finished as the guest asked.
     pub completed: u64,
     /// Requests that were answered with an error status by the host's I/O.
@@ -33,6 +36,7 @@ impl Counters {
             direct_bytes,
             copied_by_us_bytes,
             copied_by_kernel_bytes,
+            read_modify_writes,
             completed,
             io_errors,
             refused,
@@ -43,6 +47,7 @@ impl Counters {
         self.direct_bytes += direct_bytes;
         self.copied_by_us_bytes += copied_by_us_bytes;
         self.copied_by_kernel_bytes += copied_by_kernel_bytes;
+        self.read_modify_writes += read_modify_writes;
         self.completed += completed;
         self.io_errors += io_errors;
         self.refused += refused;

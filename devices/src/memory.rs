@@ -172,6 +172,19 @@ impl Buffers {
         done
     }
 
+    /// Fills all of it with zeros.
+    pub fn fill_zero(&self) {
+        const ZEROS: [u8; 4096] = [0; 4096];
+        for slice in self.volatile() {
+            for at in (0..slice.len()).step_by(ZEROS.len()) {
+                let Ok(piece) = slice.subslice(at, ZEROS.len().min(slice.len() - at)) else {
+                    break;
+                };
+                piece.copy_from(&ZEROS);
+            }
+        }
+    }
+
     /// Copies from other buffers until either side ends; returns the number of bytes.
     pub fn copy_from_buffers(&self, from: &Self) -> u64 {
         let mut done = 0;

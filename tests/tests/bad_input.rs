@@ -150,7 +150,7 @@ fn volumes_that_cannot_be_used_are_refused_at_their_line() {
     let host = Host::start();
     let folder = host.folder();
     std::fs::create_dir(folder.join("directory")).unwrap();
-    std::fs::write(folder.join("tiny"), [0; 100]).unwrap();
+    std::fs::write(folder.join("hollow"), []).unwrap();
     std::fs::write(folder.join("taken"), [0; 8192]).unwrap();
     pipe(&folder.join("pipe"));
     host.launch(&reader("owner", "taken", "size=512"));
@@ -158,7 +158,7 @@ fn volumes_that_cannot_be_used_are_refused_at_their_line() {
         ("missing", "does not exist"),
         ("directory", "neither a file nor a block device"),
         ("pipe", "neither a file nor a block device"),
-        ("tiny", "has 100 bytes, less than 512"),
+        ("hollow", "is empty; give it a size"),
         ("taken", "in use by owner"),
         ("../../etc/shadow", "not below"),
     ] {

@@ -8,8 +8,8 @@
 use smallvec::SmallVec;
 
 use super::job::{MAX_PARTS, Part, Place};
+use super::range::range_of;
 use super::stripe::moved;
-use super::volume::range_of;
 use crate::blk::Op;
 
 /// Parts are multiples of this, except for the last one of a piece.

@@ -21,7 +21,23 @@ pub enum VolumeError {
     /// A directory, a pipe, a character device.
     #[error("volume {0} is neither a file nor a block device")]
     NotAVolume(String),
-    /// Less than one sector, or less than one stripe unit in a stripe set.
+    /// Nothing is in it.
+    #[error("volume {0} is empty; give it a size: truncate -s 1G {0}")]
+    Empty(String),
+    /// A device that ends within a block: the kernel does not get at its last bytes.
+    #[error(
+        "volume {path} has {size_bytes} bytes, and the last block of {block} is cut off: nobody can \
+         read it; make the device larger, or set it up with blocks of 512 bytes"
+    )]
+    TornDevice {
+        /// The volume.
+        path: String,
+        /// Its size.
+        size_bytes: u64,
+        /// In what it is read and written.
+        block: u32,
+    },
+    /// Less than one stripe unit in a stripe set.
     #[error("volume {path} has {size_bytes} bytes, less than {least_bytes}")]
     TooSmall {
         /// The volume.

@@ -11,9 +11,11 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::Step;
+use super::blocks::Claim;
 use super::cut::Cuts;
 use super::qcow2::{Bell, Pass};
-use super::volume::range_of;
+use super::range::range_of;
+use super::way::Way;
 use crate::blk::{Op, Outcome, Request};
 use crate::memory::Buffers;
 
@@ -34,17 +36,6 @@ pub(super) fn part_token(token: u64, part: usize) -> u64 {
 pub(super) fn part_of(token: u64) -> usize {
     // Sixteen bits fit.
     usize::try_from(token >> PART_SHIFT & PART_MASK).unwrap_or(usize::MAX)
-}
-
-/// Which way the bytes of the operation in flight go; decides what is counted.
-#[derive(Clone, Debug)]
-pub(super) enum Way {
-    /// Device to guest memory or back, nothing in between.
-    Direct,
-    /// Through memory of ours, because the guest's is misaligned.
-    Bounce(Buffers),
-    /// Through the page cache.
-    PageCache,
 }
 
 /// Who does a part.
@@ -77,12 +68,26 @@ pub(super) struct Part {
     pub(super) way: Way,
     /// Write-zeroes only: ways to do it that the file system has refused.
     pub(super) refused: u32,
+    /// How often nothing was moved.
+    pub(super) tries: u8,
+    /// The blocks that it changes are nobody else's, as far as that is needed.
+    pub(super) claim: Option<Claim>,
+    /// It had to wait for its blocks.
+    pub(super) waited: bool,
 }
 
 impl Part {
     pub(super) fn new(place: Place, op: Op, buffers: Buffers) -> Self {
         let (state, way) = (State::Waiting, Way::Direct);
-        Self { place, op, buffers, state, done_bytes: 0, way, refused: 0 }
+        let (done_bytes, refused, tries) = (0, 0, 0);
+        let (claim, waited) = (None, false);
+        Self { place, op, buffers, state, done_bytes, way, refused, tries, claim, waited }
+    }
+
+    /// It is over.
+    pub(super) fn end(&mut self, outcome: Outcome) {
+        self.state = State::Done(outcome);
+        self.claim = None;
     }
 
     /// The buffers that are not done.
@@ -163,7 +168,7 @@ impl Job {
         if let Some(token) = token
             && let Some(part) = self.parts.as_mut().and_then(|it| it.get_mut(part_of(token)))
         {
-            part.state = State::Done(Outcome::IoError);
+            part.end(Outcome::IoError);
         }
         self.give_up(Outcome::IoError);
         self.standing()
@@ -201,11 +206,18 @@ impl Job {
         parts.filter(|(_, part)| part.state == State::Waiting)
     }
 
+    /// Whether an operation of it is in the ring.
+    pub(super) fn is_under_way(&self) -> bool {
+        let parts = self.parts.as_deref().unwrap_or_default();
+        let begun = parts.iter().take(self.allowed).skip(self.over);
+        begun.into_iter().any(|part| part.state == State::InFlight)
+    }
+
     /// No part that was not begun will be.
     pub(super) fn give_up(&mut self, outcome: Outcome) {
         for part in self.parts.get_or_insert_default().iter_mut().skip(self.over) {
             if part.state == State::Waiting {
-                part.state = State::Done(outcome);
+                part.end(outcome);
             }
         }
     }

@@ -4,6 +4,7 @@
 //! shows: a raw `file`, a `stripe` set or a `qcow2` image. `tap` is the link. `loopback` and `faulty`
 //! take their places in tests.
 
+mod blocks;
 pub mod bounce;
 mod cut;
 mod error;
@@ -14,10 +15,12 @@ pub mod loopback;
 pub mod netns;
 mod probe;
 pub mod qcow2;
+mod range;
 pub mod stripe;
 pub mod tap;
 pub mod uring;
 pub mod volume;
+mod way;
 
 #[cfg(test)]
 mod tests;

@@ -13,6 +13,9 @@ use rustix::io::preadv;
 /// A block of every file system.
 const BEHIND_BYTES: u64 = 64 << 10;
 
+/// Larger blocks are left to the page cache.
+const MAX_BLOCK_BYTES: u32 = 64 << 10;
+
 /// What O_DIRECT wants of a request; powers of two, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Alignment {
@@ -41,8 +44,9 @@ pub(super) fn make_blocking(file: &File) -> io::Result<()> {
 pub(super) fn make_direct(file: &File) -> Option<Alignment> {
     let flags = fcntl_getfl(file).ok()?;
     fcntl_setfl(file, flags | OFlags::DIRECT).ok()?;
-    let alignment =
-        reported(file).filter(|alignment| reads(file, alignment.offset)).or_else(|| probed(file));
+    let known = reported(file)
+        .filter(|it| it.offset.max(it.memory) <= MAX_BLOCK_BYTES && reads(file, it.offset));
+    let alignment = known.or_else(|| probed(file));
     if alignment.is_none() {
         // Nobody gets to see the file before this; a failure shows in its first request.
         let _ = fcntl_setfl(file, flags - OFlags::DIRECT);

@@ -2,7 +2,8 @@
 //!
 //! Unit `k` of the volume is unit `k / n` of file `k % n`. So a range of the volume is one range of
 //! each file that it touches, and one request becomes one sub-request per file, however long it is
-//! (the concatenated disk of papers/000).
+//! (the concatenated disk of papers/000). What the files have behind their last whole unit makes one
+//! more row, of shorter units.
 
 use std::path::PathBuf;
 
@@ -25,6 +26,8 @@ pub const MAX_UNIT_BYTES: u64 = 64 << 20;
 pub(super) struct Stripes {
     pub(super) unit_bytes: u64,
     pub(super) files: usize,
+    /// Where the row of shorter units begins in the volume, and how long these are.
+    pub(super) last_row: (u64, u64),
 }
 
 /// A piece of a volume's range that lies on one file.
@@ -68,9 +71,11 @@ impl Stripes {
             let path = name(0);
             return Err(VolumeError::TooSmall { path, size_bytes, least_bytes: unit_bytes });
         }
-        let usable = size_bytes - size_bytes % unit_bytes;
-        let stripes = Self { unit_bytes, files: files.len() };
-        Ok((stripes, usable.saturating_mul(files.len() as u64)))
+        let count = files.len() as u64;
+        let rest = size_bytes % unit_bytes;
+        let last_row = ((size_bytes - rest).saturating_mul(count), rest);
+        let stripes = Self { unit_bytes, files: files.len(), last_row };
+        Ok((stripes, size_bytes.saturating_mul(count)))
     }
 
     /// The pieces of a range, in the order of the volume.
@@ -79,11 +84,13 @@ impl Stripes {
         let end = offset_bytes.saturating_add(len_bytes);
         let mut at = offset_bytes;
         std::iter::from_fn(move || {
-            let within = at % unit;
-            let number = at / unit;
+            let (last, short) = self.last_row;
+            // In the last row everything begins anew with shorter units.
+            let (base, unit) = if at < last { (0, unit) } else { (last, short.max(1)) };
+            let (number, within) = ((at - base) / unit, (at - base) % unit);
             let len_bytes = (unit - within).min(end.saturating_sub(at));
             let file = usize::try_from(number % files as u64).unwrap_or(0);
-            let offset_bytes = number / files as u64 * unit + within;
+            let offset_bytes = base / files as u64 + number / files as u64 * unit + within;
             at += len_bytes;
             (len_bytes > 0).then_some(Piece { file, offset_bytes, len_bytes })
         })
@@ -152,12 +159,26 @@ mod tests {
             unit in 1_u64..40,
             offset in 0_u64..500,
             len in 0_u64..500,
+            rows in 0_u64..20,
+            short in 0_u64..40,
         ) {
-            let stripes = Stripes { unit_bytes: unit, files };
+            let row_bytes = unit * files as u64;
+            let short = short % unit;
+            let (last, size) = (rows * row_bytes, rows * row_bytes + short * files as u64);
+            let offset = offset.min(size);
+            let len = len.min(size - offset);
+            let stripes = Stripes { unit_bytes: unit, files, last_row: (last, short) };
             let mut at = offset;
             for piece in stripes.pieces(offset, len) {
                 for byte in 0..piece.len_bytes {
-                    let (row, within) = (at / (unit * files as u64), at % (unit * files as u64));
+                    if at >= last {
+                        prop_assert_eq!(piece.file as u64, (at - last) / short);
+                        let place = rows * unit + (at - last) % short;
+                        prop_assert_eq!(piece.offset_bytes + byte, place);
+                        at += 1;
+                        continue;
+                    }
+                    let (row, within) = (at / row_bytes, at % row_bytes);
                     prop_assert_eq!(piece.file as u64, within / unit);
                     prop_assert_eq!(piece.offset_bytes + byte, row * unit + within % unit);
                     at += 1;

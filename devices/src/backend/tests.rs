@@ -3,7 +3,10 @@
 mod images;
 mod links;
 mod many;
+mod odd_images;
 mod offload;
+mod reports;
+mod sectors;
 mod stripes;
 mod volumes;
 

@@ -8,20 +8,24 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
-use smallvec::smallvec;
+use smallvec::{SmallVec, smallvec};
 
 use super::error::VolumeError;
 use super::file::{DiskFile, FileId, open_path};
-use super::job::{Part, Place, State, part_of, part_token};
+use super::job::{Part, Place, part_of, part_token};
 use super::qcow2::{Image, Worker};
+use super::range::{clip, range_of};
 use super::stripe::Stripes;
 use super::uring::{Ring, RingFull};
 use super::{Job, Step, Storage};
-use crate::blk::{DISK_ID_LEN, Op, Outcome, Range, SECTOR_BYTES, Topology};
+use crate::blk::{DISK_ID_LEN, Op, Outcome, SECTOR_BYTES, Topology, disk_id};
 use crate::counters::Counters;
 
 /// What a disk of our days writes at once, whatever its logical blocks are.
 const PHYSICAL_BLOCK_BYTES: u32 = 4096;
+
+/// What images are made for unless somebody says otherwise.
+const DEFAULT_BLOCK_BYTES: u32 = 512;
 
 /// One volume.
 #[derive(Debug)]
@@ -29,8 +33,12 @@ pub struct Volume {
     /// Of an image: the layers from the deepest backing file up, each followed by its data file.
     files: Vec<DiskFile>,
     shape: Shape,
+    /// What there is, and what it shows: the same up to a whole block.
+    data_bytes: u64,
     size_bytes: u64,
+    block_bytes: u32,
     read_only: bool,
+    warnings: Vec<String>,
     id: [u8; DISK_ID_LEN],
     /// How its payload moved.
     pub counters: Counters,
@@ -60,6 +68,9 @@ impl Volume {
     pub fn from_file(file: File, name: String, read_only: bool) -> Result<Self, VolumeError> {
         let file = DiskFile::new(file, &name, read_only)?;
         let size_bytes = file.size_bytes();
+        if size_bytes == 0 {
+            return Err(VolumeError::Empty(name));
+        }
         Ok(Self::of(vec![file], Shape::Raw, size_bytes, read_only))
     }
 
@@ -87,12 +98,14 @@ impl Volume {
     /// # Errors
     /// See [`VolumeError`].
     pub fn open_qcow2(root: &Path, path: &Path, read_only: bool) -> Result<Self, VolumeError> {
-        let (image, files) = Image::open(root, path, read_only)?;
+        let (image, files, warnings) = Image::open(root, path, read_only)?;
         let size_bytes = image.size_bytes();
-        Ok(Self::of(files, Shape::Image(Box::new(image)), size_bytes, read_only))
+        let mut volume = Self::of(files, Shape::Image(Box::new(image)), size_bytes, read_only);
+        volume.files.iter_mut().for_each(DiskFile::set_grows);
+        Ok(Self { warnings, ..volume })
     }
 
-    fn of(files: Vec<DiskFile>, shape: Shape, size_bytes: u64, read_only: bool) -> Self {
+    fn of(files: Vec<DiskFile>, shape: Shape, data_bytes: u64, read_only: bool) -> Self {
         // The first file of a stripe set, the top layer of an image.
         let main = match shape {
             Shape::Raw | Shape::Striped(_) => files.first(),
@@ -102,8 +115,11 @@ impl Volume {
             id: main.map(|file| identity(file.id())).unwrap_or_default(),
             files,
             shape,
-            size_bytes: size_bytes - size_bytes % SECTOR_BYTES,
+            data_bytes,
+            size_bytes: data_bytes.next_multiple_of(SECTOR_BYTES),
+            block_bytes: DEFAULT_BLOCK_BYTES,
             read_only,
+            warnings: Vec::new(),
             counters: Counters::default(),
         }
     }
@@ -117,9 +133,33 @@ impl Volume {
         }
     }
 
-    /// Usable size in bytes, a multiple of 512.
+    /// The logical block size that the guest is told, in bytes: what its image was made for. Without
+    /// this 512, whatever the device below has. The volume ends with a whole block.
+    pub fn set_block_size(&mut self, bytes: u32) {
+        self.block_bytes = bytes.max(DEFAULT_BLOCK_BYTES);
+        self.size_bytes = self.data_bytes.next_multiple_of(self.block_bytes.into());
+    }
+
+    /// What the operator should know of it although it works.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// Bytes behind the end of the data that it shows all the same, less than a block.
+    pub fn padding_bytes(&self) -> u64 {
+        self.size_bytes - self.data_bytes
+    }
+
+    /// Usable size in bytes, a multiple of the block size. What of that is behind the end of its
+    /// files reads as zeros, and writes to it are forgotten.
     pub fn size_bytes(&self) -> u64 {
         self.size_bytes
+    }
+
+    /// From now on its files are read and written in blocks of so many bytes.
+    #[cfg(test)]
+    pub(super) fn pretend_blocks(&mut self, bytes: u32) {
+        self.files.iter_mut().for_each(|file| file.pretend_blocks(bytes));
     }
 
     /// Whether the page cache is bypassed. If not, the kernel copies every byte; say so to the user.
@@ -165,20 +205,21 @@ impl Volume {
         self.id
     }
 
-    /// Gives it a serial number; what is longer than 20 bytes is cut off.
+    /// Gives it a serial number; of one that is longer than 20 bytes see [`disk_id`].
     pub fn set_serial(&mut self, serial: &str) {
-        self.id = padded(serial);
+        self.id = disk_id(serial);
     }
 
     /// What a guest sees of it, with `queues` request queues of `queue_size`.
     pub fn disk(&self, queues: u16, queue_size: u16) -> crate::blk::Disk {
-        let block_size = self.align().clamp(512, 4096);
+        let block_size = self.block_bytes;
+        let below = self.align().max(block_size);
         let (discard, write_zeroes, granule, optimal) = match &self.shape {
-            Shape::Raw => (self.all_discard(), true, block_size, 0),
+            Shape::Raw => (self.all_discard(), true, below, 0),
             Shape::Striped(stripes) => {
                 let unit = u32::try_from(stripes.unit_bytes).unwrap_or(u32::MAX);
                 let row = unit.saturating_mul(u32::try_from(stripes.files).unwrap_or(u32::MAX));
-                (self.all_discard(), true, block_size, row)
+                (self.all_discard(), true, below, row)
             }
             Shape::Image(image) => (image.discards(), true, image.cluster_bytes(), 0),
         };
@@ -187,7 +228,7 @@ impl Volume {
             read_only: self.read_only,
             block_size,
             topology: Topology {
-                physical_block_bytes: PHYSICAL_BLOCK_BYTES.max(block_size),
+                physical_block_bytes: PHYSICAL_BLOCK_BYTES.max(below),
                 optimal_io_bytes: optimal,
                 discard_align_bytes: granule,
             },
@@ -225,7 +266,12 @@ impl Volume {
 
     /// Says where a request goes.
     fn plan(&mut self, job: &mut Job) -> Result<(), RingFull> {
+        clip(&mut job.request, self.data_bytes);
         let request = &job.request;
+        if request.op != Op::Flush && range_of(request.op, request.buffers.len_bytes()).1 == 0 {
+            job.plan(SmallVec::new());
+            return Ok(());
+        }
         let parts = match &mut self.shape {
             Shape::Raw => {
                 smallvec![Part::new(Place::File(0), request.op, request.buffers.clone())]
@@ -239,8 +285,24 @@ impl Volume {
                 }
             },
         };
-        job.plan(parts);
+        job.plan(self.split(parts));
         Ok(())
+    }
+
+    /// The parts as their files want them.
+    fn split(&self, parts: SmallVec<[Part; 1]>) -> SmallVec<[Part; 1]> {
+        let file = |part: &Part| match part.place {
+            Place::File(place) => self.files.get(place),
+            Place::Worker(_) => None,
+        };
+        if parts.iter().all(|part| file(part).is_none_or(|file| file.suits(part))) {
+            return parts;
+        }
+        let pieces = parts.into_iter().map(|part| match file(&part) {
+            Some(file) => file.split(part),
+            None => SmallVec::from_iter([part]),
+        });
+        pieces.flatten().collect()
     }
 
     fn standing(&mut self, job: &mut Job) -> Step {
@@ -257,15 +319,36 @@ impl Storage for Volume {
         if !job.is_planned() {
             self.plan(job)?;
         }
+        let mut waits = false;
         for (number, part) in job.startable() {
             let token = part_token(token, number);
-            match (&part.place, &mut self.shape) {
-                (Place::File(place), _) => match self.files.get(*place) {
-                    Some(file) => file.submit(ring, token, part)?,
-                    None => part.state = State::Done(Outcome::IoError),
+            let went = match (&part.place, &mut self.shape) {
+                (Place::File(place), _) => match self.files.get_mut(*place) {
+                    Some(file) => file.submit(ring, token, part),
+                    None => {
+                        part.end(Outcome::IoError);
+                        continue;
+                    }
                 },
-                (Place::Worker(_), Shape::Image(image)) => image.submit(ring, token, part)?,
-                (Place::Worker(_), _) => part.state = State::Done(Outcome::IoError),
+                (Place::Worker(_), Shape::Image(image)) => image.submit(ring, token, part),
+                (Place::Worker(_), _) => {
+                    part.end(Outcome::IoError);
+                    continue;
+                }
+            };
+            if went.is_err() && !part.waited {
+                return Err(RingFull);
+            }
+            if went.is_err() {
+                waits = true;
+                break;
+            }
+        }
+        if waits {
+            job.detour();
+            // It may well be waiting for itself; then what comes back tries again.
+            if !job.is_under_way() {
+                return Err(RingFull);
             }
         }
         Ok(self.standing(job))
@@ -282,14 +365,14 @@ impl Storage for Volume {
         let (request, part) = job.part(number);
         let Some(part) = part else { return Ok(self.standing(job)) };
         let went = match (&part.place, &mut self.shape) {
-            (Place::File(place), _) => match self.files.get(*place) {
+            (Place::File(place), _) => match self.files.get_mut(*place) {
                 Some(file) => file.completed(ring, token, part, result, &mut self.counters),
                 None => Ok(()),
             },
             (Place::Worker(_), Shape::Image(image)) => {
                 if let Some(parts) = image.answered(request, part, &mut self.counters) {
                     // The worker has said where the data is; the rest is done here.
-                    job.plan(parts);
+                    job.plan(self.split(parts));
                     return self.submit(ring, token, job);
                 }
                 Ok(())
@@ -300,37 +383,14 @@ impl Storage for Volume {
             job.give_up(outcome);
         }
         went?;
+        if job.startable().next().is_some() {
+            return self.submit(ring, token, job);
+        }
         Ok(self.standing(job))
     }
 }
 
 /// A name that stays the same.
 fn identity(id: FileId) -> [u8; DISK_ID_LEN] {
-    padded(&format!("{:x}-{:x}", id.device, id.inode))
-}
-
-fn padded(text: &str) -> [u8; DISK_ID_LEN] {
-    let mut id = [0; DISK_ID_LEN];
-    id.iter_mut().zip(text.bytes()).for_each(|(to, from)| *to = from);
-    id
-}
-
-/// Whether the operation changes what is stored.
-pub(super) fn changes(op: Op) -> bool {
-    match op {
-        Op::Read { .. } | Op::Flush => false,
-        Op::Write { .. } | Op::Discard(_) | Op::WriteZeroes(_) => true,
-    }
-}
-
-/// The range of the volume that an operation is about.
-pub(super) fn range_of(op: Op, data_bytes: u64) -> (u64, u64) {
-    match op {
-        Op::Read { offset_bytes } | Op::Write { offset_bytes, .. } => (offset_bytes, data_bytes),
-        Op::Discard(range) | Op::WriteZeroes(range) => {
-            let Range { offset_bytes, len_bytes, .. } = range;
-            (offset_bytes, len_bytes)
-        }
-        Op::Flush => (0, 0),
-    }
+    disk_id(&format!("{:x}-{:x}", id.device, id.inode))
 }

@@ -271,8 +271,14 @@ pub struct VolumeTable {
     /// Request queues, 1 to 16; as many as virtual CPUs are of use. Default 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queues: Option<u16>,
-    /// Serial number, up to 20 printable ASCII characters. Default: the tenant's name and the
-    /// volume's number.
+    /// The logical blocks that the guest is told, in bytes: what its partitions and file systems were
+    /// made for. 512, 1024, 2048 or 4096; default 512, whatever the device below has. Smaller ones
+    /// than that has are read, changed and written back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub block_size: Option<Size>,
+    /// Serial number, up to 20 printable ASCII characters, different for each volume of a tenant.
+    /// Default: the tenant's name and the volume's number; if that is longer, its beginning and a
+    /// hash.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub serial: Option<String>,
     /// See `[tenant.cpu]`.

@@ -158,6 +158,8 @@ pub struct Volume {
     pub readonly: bool,
     /// Request queues, 1 to 16.
     pub queues: u16,
+    /// The logical blocks that the guest is told, in bytes.
+    pub block_size: u32,
     /// What the guest reads as its serial number, up to 20 bytes.
     pub serial: String,
     /// Contract on the disk.

@@ -55,6 +55,7 @@ fn check_one(
             volume_check::check(config, &table.name, number, volume, &at, problems)
         })
         .collect();
+    volume_check::check_serials(&volumes, at, problems);
     let nets: Vec<_> = table
         .net
         .iter()

@@ -1,13 +1,15 @@
 //! Checks a tenant's volume: its disk, its files, how a guest sees it.
 
+use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
 
 use moirai_devices::backend::stripe;
-use moirai_devices::blk::DISK_ID_LEN;
+use moirai_devices::blk::{DISK_ID_LEN, disk_id_of};
 
 use super::check::Problems;
 use super::contract::{Scope, resolve};
 use super::document::{FormatName, StripeTable, VolumeTable};
+use super::export::KEY_PREFIX;
 use super::model::{Config, Disk, Volume, VolumeKind};
 use super::tenant::unknown;
 use super::units::{Rate, Size};
@@ -15,6 +17,8 @@ use super::units::{Rate, Size};
 const DEFAULT_UNIT_BYTES: u64 = 64 << 10;
 /// Most request queues.
 const MAX_QUEUES: u16 = 16;
+/// Logical blocks, in bytes; the first one is the default.
+const BLOCK_SIZES: [u64; 4] = [512, 1024, 2048, 4096];
 
 /// The volume of `table`, number `number` of `tenant`, whose place is `at`.
 pub(super) fn check(
@@ -38,13 +42,38 @@ pub(super) fn check(
         let help = "write how many virtual CPUs are to use the volume at the same time";
         problems.add(format!("{at}.queues"), message, help);
     }
+    let block_size = block_size(table, at, problems);
     let serial = serial(tenant, number, table, at, problems);
     let contract = resolve(&table.contract(), Scope::Disk { bandwidth: disk.bandwidth }, at);
     let contract = problems.note(contract)?;
     let (path, kind) = files?;
     let readonly = table.readonly.unwrap_or(false);
     let bandwidth = disk.bandwidth.filter(|_| matches!(table.rate, Some(Rate::Bytes(_))));
-    Some(Volume { disk: index, path, kind, readonly, queues, serial, contract, bandwidth })
+    let disk = index;
+    Some(Volume { disk, path, kind, readonly, queues, block_size, serial, contract, bandwidth })
+}
+
+/// The volumes of one guest have different serial numbers: it tells them apart by these.
+pub(super) fn check_serials(volumes: &[Option<Volume>], at: &str, problems: &mut Problems) {
+    let mut seen = HashMap::new();
+    let numbered = volumes.iter().enumerate();
+    for (number, volume) in numbered.filter_map(|(n, volume)| Some((n, volume.as_ref()?))) {
+        if let Some(first) = seen.insert(&volume.serial, number) {
+            let message = format!("volume {first} has the serial number {:?}, too", volume.serial);
+            let help = "give each volume of a tenant its own, or leave `serial` out";
+            problems.add(format!("{at}.disk[{number}]"), message, help);
+        }
+    }
+}
+
+fn block_size(table: &VolumeTable, at: &str, problems: &mut Problems) -> u32 {
+    let bytes = table.block_size.map_or(BLOCK_SIZES[0], |Size(bytes)| bytes);
+    if !BLOCK_SIZES.contains(&bytes) {
+        let message = format!("blocks of {bytes} bytes are not usable");
+        let help = "write 512, 1024, 2048 or 4096: what the image was made for";
+        problems.add(format!("{at}.block_size"), message, help);
+    }
+    u32::try_from(bytes).unwrap_or(512)
 }
 
 fn files(
@@ -123,9 +152,7 @@ fn serial(
     problems: &mut Problems,
 ) -> String {
     let Some(serial) = &table.serial else {
-        // Unique within the guest, which is where it is looked at.
-        let name: String = tenant.chars().take(DISK_ID_LEN - 3).collect();
-        return format!("{name}-{number}");
+        return default_serial(tenant, number);
     };
     let printable = serial.bytes().all(|c| c.is_ascii_graphic());
     if !printable || serial.is_empty() || serial.len() > DISK_ID_LEN {
@@ -134,6 +161,20 @@ fn serial(
         problems.add(format!("{at}.serial"), message, help);
     }
     serial.clone()
+}
+
+/// The owner's name and the volume's number. If there is no room for that, the name's beginning and a
+/// hash of all of it, so that neither volumes of one guest nor exports for one VMM are taken for each
+/// other.
+fn default_serial(owner: &str, number: usize) -> String {
+    let whole = format!("{owner}-{number}");
+    if whole.len() <= DISK_ID_LEN {
+        return whole;
+    }
+    let short = owner.strip_prefix(KEY_PREFIX).unwrap_or(owner);
+    let id = disk_id_of(&whole, short);
+    let len = id.iter().position(|byte| *byte == 0).unwrap_or(id.len());
+    String::from_utf8_lossy(id.get(..len).unwrap_or_default()).into_owned()
 }
 
 #[cfg(test)]
@@ -163,10 +204,32 @@ mod tests {
         let image = volumes(image).unwrap().remove(0);
         assert_eq!(image.kind, VolumeKind::Qcow2 { root: PathBuf::from("/srv") });
         assert_eq!((image.queues, image.serial.as_str()), (4, "system"));
+        assert_eq!((plain.block_size, image.block_size), (512, 512));
+        for (text, bytes) in [("4096", 4096), ("\"4K\"", 4096), ("1024", 1024)] {
+            let keys = format!("volume = \"v\"\nblock_size = {text}");
+            assert_eq!(volumes(&keys).unwrap()[0].block_size, bytes);
+        }
         let stripe = "stripe = { files = [\"a\", \"b/c\"] }";
         let stripe = volumes(stripe).unwrap().remove(0);
         let files = vec![PathBuf::from("/srv/a"), PathBuf::from("/srv/b/c")];
         assert_eq!(stripe.kind, VolumeKind::Striped { files, unit: 64 << 10 });
+    }
+
+    #[test]
+    fn default_serials_are_names_that_no_other_volume_has() {
+        assert_eq!(default_serial("cinema", 0), "cinema-0");
+        assert_eq!(default_serial("seventeen-letters", 12), "seventeen-letters-12");
+        let long = "production-database-primary-europe";
+        let names = [long, "production-database-primary-asia", "export/production-database"];
+        let mut seen = std::collections::HashSet::new();
+        for (name, number) in names.iter().flat_map(|name| (0..130).map(move |n| (name, n))) {
+            let serial = default_serial(name, number);
+            let short = name.trim_start_matches("export/");
+            assert!(serial.len() <= DISK_ID_LEN && short.starts_with(&serial[..11]), "{serial}");
+            assert!(seen.insert(serial));
+        }
+        // Guests have it in their fstab: it never changes.
+        assert_eq!(default_serial(long, 3), "production--dha1p0kz");
     }
 
     #[test]
@@ -176,6 +239,23 @@ mod tests {
             (
                 "volume = \"v\"\nserial = \"123456789012345678901\"",
                 "tenant[0].disk[0].serial: \"123456789012345678901\" cannot be a serial number",
+            ),
+            (
+                "volume = \"v\"\nblock_size = 8192",
+                "tenant[0].disk[0].block_size: blocks of 8192 bytes are not usable",
+            ),
+            (
+                "volume = \"v\"\nblock_size = 0",
+                "tenant[0].disk[0].block_size: blocks of 0 bytes are not usable",
+            ),
+            (
+                "volume = \"v\"\nserial = \"s\"\n[[tenant.disk]]\ndisk = \"ssd\"\nvolume = \"w\"\n\
+                 serial = \"s\"",
+                "tenant[0].disk[1]: volume 0 has the serial number \"s\", too",
+            ),
+            (
+                "volume = \"v\"\nserial = \"debian-1\"\n[[tenant.disk]]\ndisk = \"ssd\"\nvolume = \"w\"",
+                "tenant[0].disk[1]: volume 0 has the serial number \"debian-1\", too",
             ),
             ("format = \"qcow2\"", "tenant[0].disk[0]: an image needs a `volume`"),
             (

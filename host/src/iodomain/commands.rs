@@ -234,6 +234,7 @@ impl EventLoop {
             direct_bytes: counters.direct_bytes,
             copied_by_us_bytes: counters.copied_by_us_bytes,
             copied_by_kernel_bytes: counters.copied_by_kernel_bytes,
+            read_modify_writes: counters.read_modify_writes,
             errors: counters.io_errors + counters.refused + counters.unanswerable,
             dropped_tx: counters.dropped_tx,
             dropped_rx: counters.dropped_rx,

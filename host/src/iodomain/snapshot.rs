@@ -123,6 +123,9 @@ pub struct DeviceSnapshot {
     pub copied_by_us_bytes: u64,
     /// Payload bytes that the kernel copied.
     pub copied_by_kernel_bytes: u64,
+    /// Blocks of the disk that were read, changed and written back, because a write covered them in
+    /// part.
+    pub read_modify_writes: u64,
     /// Requests answered with an error.
     pub errors: u64,
     /// Packets of the guest that were dropped as malformed.

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::launch::{FilesInUse, OWNED_HELP, files_in_use};
-use super::open::open_volume;
+use super::open::{open_volume, remark};
 use super::owner::{VolumeOwner, take_volume};
 use super::stats::{PartStats, Snapshots, TenantStats};
 use super::view::{DeviceView, name};
@@ -316,10 +316,7 @@ fn open(spec: &Spec, index: usize) -> Result<Opened, Problem> {
                 message: error.to_string(),
                 help: "volumes are files or block devices below the disk's path".to_owned(),
             })?;
-            if !opened.is_direct() {
-                let volume = volume.path.display();
-                tracing::warn!(export = spec.name, %volume, "the file system refuses O_DIRECT");
-            }
+            remark(&opened, &spec.key(), &volume.path);
             Some(opened)
         }
         ExportDevice::Net(_) => None,

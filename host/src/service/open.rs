@@ -34,14 +34,7 @@ pub(super) fn open(tenant: &Tenant, path: &str) -> Result<Opened, Vec<Problem>> 
     for (index, volume) in tenant.volumes.iter().enumerate() {
         match open_volume(volume) {
             Ok(opened) => {
-                if !opened.is_direct() {
-                    let volume = volume.path.display();
-                    tracing::warn!(
-                        tenant = tenant.name,
-                        %volume,
-                        "the file system refuses O_DIRECT: the kernel copies this volume's data"
-                    );
-                }
+                remark(&opened, &tenant.name, &volume.path);
                 volumes.push(opened);
             }
             Err(error) => {
@@ -84,7 +77,32 @@ pub(super) fn open_volume(volume: &model::Volume) -> Result<Volume, VolumeError>
         VolumeKind::Striped { files, unit } => Volume::open_striped(files, *unit, readonly),
     }?;
     opened.set_serial(&volume.serial);
+    opened.set_block_size(volume.block_size);
     Ok(opened)
+}
+
+/// Says in the log what the operator should know of a volume that was opened.
+pub(super) fn remark(opened: &Volume, owner: &str, path: &Path) {
+    let volume = path.display();
+    if !opened.is_direct() {
+        tracing::warn!(
+            owner,
+            %volume,
+            "the file system refuses O_DIRECT: the kernel copies this volume's data"
+        );
+    }
+    let padding = opened.padding_bytes();
+    if padding > 0 {
+        tracing::warn!(
+            owner,
+            %volume,
+            "it ends within a block: its last {padding} bytes read as zeros, and what is written to \
+             them is forgotten"
+        );
+    }
+    for warning in opened.warnings() {
+        tracing::warn!(owner, %volume, "{warning}");
+    }
 }
 
 fn open_boot(tenant: &Tenant, path: &str) -> Result<File, Problem> {

@@ -106,6 +106,10 @@ pub struct PartStats {
     pub copied_by_us_bytes: u64,
     /// Payload bytes that the kernel copied.
     pub copied_by_kernel_bytes: u64,
+    /// Blocks of the disk that were read, changed and written back, because a write covered them in
+    /// part: the disk's blocks are larger than the guest's.
+    #[serde(default)]
+    pub read_modify_writes: u64,
     /// Requests answered with an error.
     pub errors: u64,
     /// Packets of the guest dropped as malformed.
@@ -326,6 +330,7 @@ impl PartStats {
         self.direct_bytes = device.direct_bytes;
         self.copied_by_us_bytes = device.copied_by_us_bytes;
         self.copied_by_kernel_bytes = device.copied_by_kernel_bytes;
+        self.read_modify_writes = device.read_modify_writes;
         self.errors = device.errors;
         self.dropped_tx = device.dropped_tx;
         self.dropped_rx = device.dropped_rx;

@@ -19,11 +19,13 @@ use rustix::fs::{FlockOperation, Mode, OFlags, ResolveFlags, flock, open, openat
 
 use super::error::ImageError;
 use super::header::{Header, HeaderError, MAX_CLUSTER_BYTES};
+use super::name::file_name;
+use super::storage::ImageFile;
 use crate::backend::error::VolumeError;
 use crate::backend::file::{DiskFile, FileId, open_error};
 
 /// The storage that imago works on.
-pub(super) type Storage = imago::file::File;
+pub(super) type Storage = ImageFile;
 /// An image and everything below it.
 pub(super) type Access = FormatAccess<Storage>;
 
@@ -48,6 +50,8 @@ pub(super) struct Chain {
     pub(super) top_files: usize,
     /// Keep these until the last table has been written: they hold the locks.
     pub(super) locks: Vec<File>,
+    /// What is not as it should be, and no obstacle to reading.
+    pub(super) warnings: Vec<String>,
 }
 
 /// One layer that was opened.
@@ -102,6 +106,7 @@ pub(super) fn open_chain(root: &Path, path: &Path, read_only: bool) -> Result<Ch
             let image = layers.first().unwrap_or(layer).name.clone();
             return Err(ImageError::TooDeep { image, most: MAX_LAYERS }.into());
         }
+        file_name(&layer.name, &backing)?;
         format = format_of(&layer.name, &backing, named.as_deref())?;
         (place, file) = root.open_named(&layer.name, &place, &backing, true)?;
     }
@@ -116,7 +121,10 @@ fn format_of(image: &str, name: &str, named: Option<&str>) -> Result<Format, Ima
         None => Err(ImageError::NoFormat { image: image.to_owned(), name: name.to_owned() }),
         Some(other) => Err(ImageError::Unsupported {
             image: image.to_owned(),
-            what: format!("has a backing file of format {other:?}, not raw or qcow2"),
+            what: format!(
+                "has a backing file of format {other:?}, not raw or qcow2; convert that: qemu-img \
+                 convert -O qcow2 OLD NEW, and rebase: qemu-img rebase -u -b NEW -F qcow2 {image}"
+            ),
         }),
     }
 }
@@ -171,7 +179,7 @@ impl Root<'_> {
             name: name.to_owned(),
             root: self.path.display().to_string(),
         };
-        let named = Path::new(name);
+        let named = Path::new(file_name(image, name)?);
         let found = if named.is_absolute() {
             self.relative(named).ok_or_else(outside)?
         } else {
@@ -258,6 +266,9 @@ fn read_header(
     };
     let start = read(0, file_bytes.min(MAX_CLUSTER_BYTES)).map_err(failed(name))?;
     let header = Header::parse(&start, file_bytes).map_err(judge)?;
+    if let Some(mark) = header.mark.filter(|_| !read_only) {
+        return Err(judge(HeaderError::Unsupported(mark.words().to_owned())).into());
+    }
     let table = read(header.l1_offset, header.l1_entries * 8).map_err(failed(name))?;
     header.check_l1(&table, file_bytes).map_err(judge)?;
     Ok(header)
@@ -272,7 +283,7 @@ fn reopen(file: &File, read_only: bool, direct: bool) -> io::Result<File> {
 
 /// Gives the open layers to imago, from the deepest up.
 fn assemble(layers: Vec<Layer>, read_only: bool) -> Result<Chain, VolumeError> {
-    let (mut files, mut locks) = (Vec::new(), Vec::new());
+    let (mut files, mut locks, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
     let mut below: Option<Arc<Access>> = None;
     let count = layers.len();
     for (height, layer) in layers.into_iter().rev().enumerate() {
@@ -280,7 +291,9 @@ fn assemble(layers: Vec<Layer>, read_only: bool) -> Result<Chain, VolumeError> {
         let writable = top && !read_only;
         let Layer { name, file, disk_file, header, data } = layer;
         let library = |source| ImageError::Library { image: name.clone(), source };
-        let main = storage(&file, &disk_file, writable).map_err(library)?;
+        let mark = header.as_ref().and_then(|header| header.mark);
+        warnings.extend(mark.map(|mark| format!("image {name} {}", mark.words())));
+        let main = storage(&file, &disk_file, writable, mark.is_some()).map_err(library)?;
         files.push(disk_file);
         locks.push(file);
         let Some(header) = header else {
@@ -293,7 +306,7 @@ fn assemble(layers: Vec<Layer>, read_only: bool) -> Result<Chain, VolumeError> {
         image.set_backing(below.take());
         let top_files = 1 + usize::from(data.is_some());
         let data = data.map(|(file, disk_file)| {
-            let opened = storage(&file, &disk_file, writable);
+            let opened = storage(&file, &disk_file, writable, false);
             files.push(disk_file);
             locks.push(file);
             opened
@@ -301,7 +314,7 @@ fn assemble(layers: Vec<Layer>, read_only: bool) -> Result<Chain, VolumeError> {
         image.set_data_file(data.transpose().map_err(library)?);
         let access = FormatAccess::new(image);
         if top {
-            return Ok(Chain { access, files, header, top_files, locks });
+            return Ok(Chain { access, files, header, top_files, locks, warnings });
         }
         below = Some(Arc::new(access));
     }
@@ -309,10 +322,15 @@ fn assemble(layers: Vec<Layer>, read_only: bool) -> Result<Chain, VolumeError> {
 }
 
 /// A file as imago wants it.
-fn storage(file: &File, disk_file: &DiskFile, writable: bool) -> io::Result<Storage> {
+fn storage(
+    file: &File,
+    disk_file: &DiskFile,
+    writable: bool,
+    unmarked: bool,
+) -> io::Result<Storage> {
     let direct = disk_file.is_direct();
     let options = StorageOpenOptions::new().write(writable).direct(direct);
-    Storage::from_open_file(reopen(file, !writable, direct)?, options)
+    ImageFile::new(reopen(file, !writable, direct)?, options, unmarked && !writable)
 }
 
 /// Runs imago on bytes that somebody else wrote; a panic of it is an error of the image.

@@ -17,6 +17,14 @@ const DATA_FILE_NAME: u32 = 0x4441_5441;
 const DIRTY: u64 = 1;
 const CORRUPT: u64 = 1 << 1;
 const DATA_FILE: u64 = 1 << 2;
+const COMPRESSION: u64 = 1 << 3;
+const EXTENDED_L2: u64 = 1 << 4;
+/// Where the byte with the lowest of them is, and which of it are marks: they say nothing of the
+/// format, and that the image ought to be repaired.
+pub(super) const FEATURES_LAST_BYTE: u64 = 79;
+pub(super) const MARKS: u8 = 0b11;
+/// Where a version 3 header says how clusters are compressed, if it is not the usual way.
+const COMPRESSION_AT: usize = 104;
 
 /// Largest cluster; names and extensions lie in the first one.
 pub(in crate::backend) const MAX_CLUSTER_BYTES: u64 = 2 << 20;
@@ -38,6 +46,27 @@ pub(in crate::backend) struct Header {
     pub(in crate::backend) backing_format: Option<String>,
     /// `Some(None)`: it has a data file and does not say which.
     pub(in crate::backend) data_file: Option<Option<String>>,
+    /// What the image is marked with. One that is may only be read.
+    pub(in crate::backend) mark: Option<Mark>,
+}
+
+/// Why an image ought to be repaired before it is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::backend) enum Mark {
+    /// Its last writer did not close it: counts of clusters in use may be wrong.
+    Dirty,
+    /// Somebody has found contradictions in it.
+    Corrupt,
+}
+
+impl Mark {
+    /// What is the matter and what to do.
+    pub(in crate::backend) fn words(self) -> &'static str {
+        match self {
+            Self::Dirty => "was not closed; repair it: qemu-img check -r all",
+            Self::Corrupt => "is marked as corrupt; repair it: qemu-img check -r all",
+        }
+    }
 }
 
 /// What is wrong with a header.
@@ -59,7 +88,10 @@ impl Header {
         }
         let version = u32_at(bytes, 4)?;
         if !(2..=3).contains(&version) {
-            return Err(Unsupported(format!("has version {version} of qcow2, not 2 or 3")));
+            return Err(Unsupported(format!(
+                "has version {version} of qcow2, not 2 or 3; convert it: qemu-img convert -O qcow2 \
+                 OLD NEW"
+            )));
         }
         let cluster_bits = u32_at(bytes, 20)?;
         if !(9..=21).contains(&cluster_bits) {
@@ -75,10 +107,9 @@ impl Header {
             backing: None,
             backing_format: None,
             data_file: None,
+            mark: None,
         };
-        if u32_at(bytes, 32)? != 0 {
-            return Err(Unsupported("is encrypted, which is not supported".to_owned()));
-        }
+        encryption(u32_at(bytes, 32)?)?;
         let first = usize::try_from(cluster_bytes).unwrap_or(usize::MAX).min(bytes.len());
         let first = bytes.get(..first).unwrap_or_default();
         header.extensions(first)?;
@@ -120,16 +151,12 @@ impl Header {
         } else if self.data_file.is_none() {
             self.data_file = Some(None);
         }
-        let problem = match features & !DATA_FILE {
-            0 => return Ok(()),
-            bits if bits & CORRUPT != 0 => "is marked as corrupt; repair it: qemu-img check -r all",
-            bits if bits & DIRTY != 0 => "was not closed; repair it: qemu-img check -r all",
-            _ => {
-                "uses features that are not supported (another compression, extended level-2 \
-                 entries); convert it: qemu-img convert -O qcow2"
-            }
+        self.mark = match features {
+            bits if bits & CORRUPT != 0 => Some(Mark::Corrupt),
+            bits if bits & DIRTY != 0 => Some(Mark::Dirty),
+            _ => None,
         };
-        Err(Unsupported(problem.to_owned()))
+        unsupported(features, bytes.get(COMPRESSION_AT).copied().unwrap_or(0))
     }
 
     /// The tables have to lie in the file and to be large enough for the disk.
@@ -154,6 +181,10 @@ impl Header {
         {
             let end = offset.checked_add(len);
             let inside = end.is_some_and(|end| end <= file_bytes);
+            // An empty disk has no level-1 table and says nothing of where it would be.
+            if len == 0 && name == "level-1" && offset <= file_bytes {
+                continue;
+            }
             if !inside || !offset.is_multiple_of(self.cluster_bytes) || offset == 0 {
                 let what = format!("the {name} table is not in the file");
                 return Err(Damaged(what));
@@ -194,6 +225,50 @@ impl Header {
     }
 }
 
+/// Refuses an encrypted image.
+fn encryption(method: u32) -> Result<(), HeaderError> {
+    let method = match method {
+        0 => return Ok(()),
+        1 => "AES".to_owned(),
+        2 => "LUKS".to_owned(),
+        other => format!("method {other}"),
+    };
+    Err(Unsupported(format!(
+        "is encrypted ({method}), which is not supported; decrypt it: qemu-img convert --object \
+         secret,id=k,file=KEY --image-opts \
+         driver=qcow2,encrypt.key-secret=k,file.filename=OLD -O qcow2 NEW, or encrypt within the guest"
+    )))
+}
+
+/// Refuses features by name.
+fn unsupported(features: u64, compression: u8) -> Result<(), HeaderError> {
+    let known = DIRTY | CORRUPT | DATA_FILE | COMPRESSION | EXTENDED_L2;
+    let what = match features {
+        bits if bits & !known != 0 => {
+            let unknown = bits & !known;
+            format!(
+                "uses incompatible features {unknown:#x} that are not known here; convert it with \
+                 the program that wrote it: qemu-img convert -O qcow2 OLD NEW"
+            )
+        }
+        bits if bits & COMPRESSION != 0 => {
+            let method =
+                if compression == 1 { "zstd".to_owned() } else { format!("type {compression}") };
+            format!(
+                "is compressed with {method}, which is not supported; convert it: qemu-img convert \
+                 -O qcow2 -o compression_type=zlib OLD NEW"
+            )
+        }
+        bits if bits & EXTENDED_L2 != 0 => {
+            "has extended level-2 entries (subclusters), which are not supported; convert it: \
+             qemu-img convert -O qcow2 -o extended_l2=off OLD NEW"
+                .to_owned()
+        }
+        _ => return Ok(()),
+    };
+    Err(Unsupported(what))
+}
+
 fn backing_name(bytes: &[u8]) -> Result<Option<String>, HeaderError> {
     let offset = u64_at(bytes, 8)?;
     if offset == 0 {
@@ -208,7 +283,8 @@ fn backing_name(bytes: &[u8]) -> Result<Option<String>, HeaderError> {
 }
 
 fn text(bytes: &[u8]) -> Result<String, HeaderError> {
-    let text = std::str::from_utf8(bytes).ok().filter(|text| !text.contains('\0'));
+    // It gets into messages and logs.
+    let text = std::str::from_utf8(bytes).ok().filter(|text| !text.contains(char::is_control));
     text.map(str::to_owned).ok_or_else(|| Damaged("a name that is no text".to_owned()))
 }
 

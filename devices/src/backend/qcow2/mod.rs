@@ -2,7 +2,8 @@
 //!
 //! | file | what it holds |
 //! | --- | --- |
-//! | `chain.rs`, `header.rs` | what is opened, and what is refused |
+//! | `chain.rs`, `header.rs`, `name.rs` | what is opened, and what is refused |
+//! | `storage.rs` | what imago sees of it |
 //! | `map.rs` | where clusters are, as far as the loop knows |
 //! | `gate.rs` | which requests may be in the image together |
 //! | `worker.rs`, `bell.rs` | the thread on which imago runs, and how it is asked |
@@ -26,6 +27,8 @@ mod error;
 mod gate;
 mod header;
 mod map;
+mod name;
+mod storage;
 mod worker;
 
 use std::path::Path;
@@ -42,9 +45,9 @@ pub use worker::Worker;
 use super::error::VolumeError;
 use super::file::{DiskFile, Submitted};
 use super::job::{Part, Place, State};
+use super::range::{changes, range_of};
 use super::stripe::moved;
 use super::uring::{Ring, RingFull};
-use super::volume::{changes, range_of};
 use crate::blk::{Op, Outcome, Request};
 use crate::counters::Counters;
 use bell::{Answer, Task};
@@ -75,13 +78,13 @@ pub(super) struct Image {
 }
 
 impl Image {
-    /// Opens an image; the files are for [`super::Volume`].
+    /// Opens an image; files and warnings are for [`super::Volume`].
     pub(super) fn open(
         root: &Path,
         path: &Path,
         read_only: bool,
-    ) -> Result<(Self, Vec<DiskFile>), VolumeError> {
-        let Chain { access, files, header, top_files, locks } =
+    ) -> Result<(Self, Vec<DiskFile>, Vec<String>), VolumeError> {
+        let Chain { access, files, header, top_files, locks, warnings } =
             chain::open_chain(root, path, read_only)?;
         let failed =
             |source| VolumeError::Io { path: root.join(path).display().to_string(), source };
@@ -90,10 +93,6 @@ impl Image {
         let l1_end = header.l1_offset + header.l1_entries * 8;
         let (tasks, queue) = sync_channel(MAX_TASKS);
         let (size_bytes, cluster_bytes) = (header.size_bytes, header.cluster_bytes);
-        if size_bytes < crate::blk::SECTOR_BYTES {
-            let path = root.join(path).display().to_string();
-            return Err(VolumeError::TooSmall { path, size_bytes, least_bytes: 512 });
-        }
         let core = Core {
             buffer: Core::buffer(access.mem_align()).map_err(failed)?,
             access,
@@ -120,7 +119,7 @@ impl Image {
             discards: header.version > 2,
             top_files,
         };
-        Ok((image, files))
+        Ok((image, files, warnings))
     }
 
     pub(super) fn take_worker(&mut self) -> Option<Worker> {
@@ -191,7 +190,7 @@ impl Image {
         }
         let bell = self.bells.pop().map_or_else(|| Bell::new().map(Arc::new), Ok);
         let Ok(bell) = bell else {
-            part.state = State::Done(Outcome::IoError);
+            part.end(Outcome::IoError);
             return Ok(());
         };
         if let Err(full) = ring.wait_readable(bell.event(), token) {

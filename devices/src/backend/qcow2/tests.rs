@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::header::{Header, HeaderError};
+use super::header::{Header, HeaderError, Mark};
 
 /// The header of a version 3 image of 1 GiB with 64 KiB clusters in a file of 1 MiB.
 fn sound() -> Vec<u8> {
@@ -44,23 +44,45 @@ fn a_sound_header_is_read_and_each_broken_field_has_its_words() {
     assert_eq!((header.version, header.cluster_bytes, header.size_bytes), (3, 65536, 1 << 30));
     assert_eq!((header.backing, header.data_file), (None, None));
     assert_eq!(refusal(0, b"QFI!"), "not qcow2");
-    assert_eq!(refusal(4, &4_u32.to_be_bytes()), "has version 4 of qcow2, not 2 or 3");
+    assert!(
+        refusal(4, &1_u32.to_be_bytes()).contains("has version 1 of qcow2, not 2 or 3; convert")
+    );
     assert_eq!(refusal(20, &40_u32.to_be_bytes()), "clusters of 2^40 bytes");
-    assert_eq!(refusal(32, &1_u32.to_be_bytes()), "is encrypted, which is not supported");
+    for (method, said) in [(1_u32, "(AES)"), (2, "(LUKS)"), (9, "(method 9)")] {
+        let refusal = refusal(32, &method.to_be_bytes());
+        assert!(refusal.contains(said) && refusal.contains("encrypt.key-secret"), "{refusal}");
+    }
     assert!(refusal(24, &u64::MAX.to_be_bytes()).contains("too many for its clusters"));
     assert!(refusal(24, &(3_u64 << 30).to_be_bytes()).contains("table is too small"));
     assert!(refusal(36, &u32::MAX.to_be_bytes()).contains("too many"));
     assert!(refusal(40, &(1_u64 << 40).to_be_bytes()).contains("level-1 table is not in the file"));
     assert!(refusal(40, &65537_u64.to_be_bytes()).contains("level-1 table is not in the file"));
     assert!(refusal(56, &u32::MAX.to_be_bytes()).contains("refcount table is not in the file"));
-    assert!(refusal(72, &1_u64.to_be_bytes()).contains("was not closed"));
-    assert!(refusal(72, &2_u64.to_be_bytes()).contains("marked as corrupt"));
-    assert!(refusal(72, &16_u64.to_be_bytes()).contains("features that are not supported"));
+    assert!(refusal(72, &16_u64.to_be_bytes()).contains("extended level-2 entries (subclusters)"));
+    assert!(refusal(72, &8_u64.to_be_bytes()).contains("is compressed with type 0"));
+    assert!(refusal(72, &(1_u64 << 40).to_be_bytes()).contains("features 0x10000000000 that are"));
     assert!(refusal(100, &8_u32.to_be_bytes()).contains("a header of 8 bytes"));
     assert!(refusal(8, &u64::MAX.to_be_bytes()).contains("name leaves the header"));
     let mut extension = 0xe279_2aca_u32.to_be_bytes().to_vec();
     extension.extend(u32::MAX.to_be_bytes());
     assert!(refusal(104, &extension).contains("an extension leaves the header"));
+}
+
+#[test]
+fn marks_are_told_and_an_empty_disk_needs_no_table() {
+    let changed = |changes: &[(usize, &[u8])]| {
+        let mut bytes = sound();
+        for (at, field) in changes {
+            bytes.splice(*at..*at + field.len(), field.iter().copied());
+        }
+        parse(&bytes).unwrap()
+    };
+    assert_eq!(changed(&[]).mark, None);
+    assert_eq!(changed(&[(72, &1_u64.to_be_bytes())]).mark, Some(Mark::Dirty));
+    assert_eq!(changed(&[(72, &3_u64.to_be_bytes())]).mark, Some(Mark::Corrupt));
+    let (nothing, entries) = (0_u64.to_be_bytes(), 0_u32.to_be_bytes());
+    let empty = changed(&[(24, &nothing), (36, &entries), (40, &nothing)]);
+    assert_eq!((empty.size_bytes, empty.l1_entries), (0, 0));
 }
 
 proptest! {

@@ -18,7 +18,7 @@ use imago::{Mapping, Storage as _};
 use super::bell::{Answer, Task};
 use super::chain::Access;
 use super::map::{ClusterMap, Extent, Location, WINDOW, Window, clusters, within};
-use crate::backend::volume::range_of;
+use crate::backend::range::range_of;
 use crate::blk::{Op, Outcome};
 use crate::memory::Buffers;
 
