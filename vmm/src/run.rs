@@ -57,7 +57,7 @@ pub enum RunError {
         hint: String,
     },
     /// The guest did not end by itself.
-    #[error("the VM ended: {0:?}")]
+    #[error("{0}")]
     Ended(ExitReason),
     /// The kernel.
     #[error(transparent)]

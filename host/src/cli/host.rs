@@ -82,5 +82,7 @@ fn log_to_stderr() {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(rustix::termios::isatty(std::io::stderr()))
+        // By itself it would say on standard error that it cannot write there, and panic over that.
+        .log_internal_errors(false)
         .try_init();
 }

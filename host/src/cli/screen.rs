@@ -10,13 +10,14 @@ use ratatui::text::Line;
 use ratatui::widgets::{Block, Row as TableRow, Table};
 
 use super::top::{HEADS, Row, View, WIDTHS};
-use super::{Failure, Status};
+use super::{Failure, Status, terminal};
 use crate::client::Client;
 use crate::config::units::Time;
 use crate::service::Stats;
 
 pub(super) fn run(client: &Client, interval: Duration) -> Result<Status, Failure> {
     let first: Stats = client.get("/v1/stats")?;
+    terminal::give_back_at_the_end(ratatui::restore)?;
     let mut terminal = ratatui::try_init()?;
     let ended = show(&mut terminal, client, interval, first);
     ratatui::restore();

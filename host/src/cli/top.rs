@@ -1,6 +1,7 @@
 //! `moirai top`: two looks at the counters, and what happened between them.
 
 use std::fmt;
+use std::io::IsTerminal;
 use std::path::Path;
 use std::time::Duration;
 
@@ -52,9 +53,14 @@ pub(super) fn run(socket: &Path, args: &TopArgs) -> Result<Status, Failure> {
     let client = Client::new(socket)?;
     let interval = Duration::from_secs_f64(args.interval);
     if !args.once && !args.json {
+        if !std::io::stdout().is_terminal() {
+            let message = "standard output is no terminal; add --once for one table, or --json";
+            return Err(Failure::new(Status::Bad, message));
+        }
         return screen::run(&client, interval);
     }
     if args.json {
+        super::terminal::end_with_the_reader()?;
         return counters(&client, interval, args.once);
     }
     let before: Stats = client.get("/v1/stats")?;

@@ -9,6 +9,8 @@
 //! | `check.rs`, `tenant.rs`, `contract.rs` | what the values must fulfil together; the only maker of a `Config` |
 //! | `machine_memory.rs` | what the machine has for tenants |
 //! | `model.rs` | the checked configuration, every default filled in |
+//! | `kinds.rs` | what each key takes, in words |
+//! | `files.rs` | files that somebody names, read within bounds |
 //! | `problem.rs` | errors with their place in the text |
 //!
 //! Stateless and free of side effects but for [`load`], which reads one file: whether an image or a
@@ -18,6 +20,8 @@ mod check;
 mod contract;
 pub mod document;
 pub mod export;
+mod files;
+pub mod kinds;
 pub mod load;
 mod machine;
 mod machine_check;
@@ -34,10 +38,14 @@ pub use check::{check, check_tenants};
 pub use contract::{Scope, resolve};
 pub use document::{Document, PolicyName, Profile};
 pub use export::check_exports;
+pub use files::read_text;
 pub use machine_check::MAX_STOP_AFTER;
 pub use machine_memory::machine_memory;
 pub use model::Config;
 pub use problem::{Problem, Report};
+
+/// Largest configuration: thousands of tenants.
+const CONFIGURATION_BYTES: u64 = 4 << 20;
 
 /// Reads and checks a configuration file.
 ///
@@ -57,7 +65,7 @@ pub fn load(path: &Path) -> Result<Config, Report> {
 /// A [`Report`] of the first thing that is wrong with it.
 pub fn read(path: &Path) -> Result<(String, Document), Report> {
     let name = path.display().to_string();
-    let text = std::fs::read_to_string(path).map_err(|error| {
+    let text = read_text(path, CONFIGURATION_BYTES).map_err(|error| {
         let problem = Problem {
             path: String::new(),
             message: format!("cannot read {name}: {error}"),
@@ -87,7 +95,12 @@ pub fn read(path: &Path) -> Result<(String, Document), Report> {
 /// # Errors
 /// A [`Report`] of the first thing that is wrong with it.
 pub fn parse(name: &str, text: &str) -> Result<Document, Report> {
-    toml::from_str(text).map_err(|error| {
+    toml::from_str(text).map_err(|error: toml::de::Error| {
+        let value = toml::from_str::<toml::Table>(text).ok().map(serde_json::to_value);
+        let wrong = value.and_then(Result::ok).map(|value| kinds::wrong_kinds::<Document>(&value));
+        if let Some(problems) = wrong.filter(|problems| !problems.is_empty()) {
+            return Report::locate(name, text, problems);
+        }
         let help = "see docs/config.schema.json for all tables, keys and kinds of values";
         let problem = Problem {
             path: String::new(),
