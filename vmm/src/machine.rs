@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use moirai_abi::machine::{
-    END_STATUS_PORT, RESET_COMMAND, RESET_PORT, SERIAL_PORT, SLEEP_CONTROL_PORT, SLEEP_CONTROL_POWER_OFF,
-    SLEEP_STATUS_PORT,
+    END_STATUS_PORT, RESET_COMMAND, RESET_PORT, SERIAL_PORT, SLEEP_CONTROL_PORT,
+    SLEEP_CONTROL_POWER_OFF, SLEEP_STATUS_PORT,
 };
 use vmm_sys_util::eventfd::EventFd;
 

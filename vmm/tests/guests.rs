@@ -8,7 +8,9 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use moirai_abi::machine::{END_STATUS_PORT, IOAPIC_BASE, LAPIC_BASE, POWER_BUTTON_GSI, VIRTIO_MMIO_BASE};
+use moirai_abi::machine::{
+    END_STATUS_PORT, IOAPIC_BASE, LAPIC_BASE, POWER_BUTTON_GSI, VIRTIO_MMIO_BASE,
+};
 use moirai_vmm::launch::{
     Boot, DeviceSpec, Ended, ExitReason, FromHost, LaunchSpec, Sandbox, ToHost,
 };

@@ -78,7 +78,9 @@ fn with_body(head: &[u8]) -> Option<Vec<u8>> {
     }
     let (kind, text) = match status.get(..3)? {
         "414" => (ErrorKind::TooLarge, "the path is longer than any that makes sense"),
-        "431" => (ErrorKind::TooLarge, "the head of the request is longer than any that makes sense"),
+        "431" => {
+            (ErrorKind::TooLarge, "the head of the request is longer than any that makes sense")
+        }
         _ => (ErrorKind::Malformed, "the request is not HTTP/1.1"),
     };
     let body = serde_json::to_string(&ErrorBody::new(kind, text)).unwrap_or_default();

@@ -124,10 +124,7 @@ async fn launch(
     params(("name" = String, Path, description = "name of the tenant")),
     responses((status = 200, body = TenantView), (status = 404, body = ErrorBody))
 )]
-async fn show(
-    State(service): Shared,
-    Name(name): Name,
-) -> Result<Json<TenantView>, ErrorBody> {
+async fn show(State(service): Shared, Name(name): Name) -> Result<Json<TenantView>, ErrorBody> {
     call(service, move |service| service.tenant(&name)).await.map(Json)
 }
 
@@ -159,10 +156,7 @@ async fn change(
     params(("name" = String, Path, description = "name of the tenant")),
     responses((status = 200, body = Promises), (status = 404, body = ErrorBody))
 )]
-async fn explain(
-    State(service): Shared,
-    Name(name): Name,
-) -> Result<Json<Promises>, ErrorBody> {
+async fn explain(State(service): Shared, Name(name): Name) -> Result<Json<Promises>, ErrorBody> {
     call(service, move |service| service.explain(&name)).await.map(Json)
 }
 

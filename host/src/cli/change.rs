@@ -58,17 +58,17 @@ fn read<T: DeserializeOwned>(value: &str) -> Result<T, String> {
     let number = value.parse::<u64>().ok();
     let whole = number.and_then(|number| serde_json::from_value(number.into()).ok());
     // What is no number for this key is a text that says what it lacks.
-    whole.map_or_else(|| serde_json::from_value(value.into()).map_err(|error| error.to_string()), Ok)
+    whole
+        .map_or_else(|| serde_json::from_value(value.into()).map_err(|error| error.to_string()), Ok)
 }
 
 fn extra(value: &str) -> Result<Extra, String> {
     match value {
         "true" => Ok(Extra::Shares(true)),
         "false" => Ok(Extra::Shares(false)),
-        weight => weight
-            .parse()
-            .map(Extra::Weight)
-            .map_err(|_| format!("{weight:?} is not true, false or a weight, which is a whole number")),
+        weight => weight.parse().map(Extra::Weight).map_err(|_| {
+            format!("{weight:?} is not true, false or a weight, which is a whole number")
+        }),
     }
 }
 

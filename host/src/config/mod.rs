@@ -6,7 +6,7 @@
 //! | `export.rs` | `[[export]]`, for foreign VMMs |
 //! | `units.rs` | times, sizes, rates |
 //! | `load.rs` | `[tenant.load]`, for the simulator |
-//! | `check.rs`, `tenant.rs`, `contract.rs` | what the values must fulfil together; the only maker of a `Config` |
+//! | `check.rs`, `link_check.rs`, `tenant.rs`, `contract.rs` | what the values must fulfil together; the only maker of a `Config` |
 //! | `machine_memory.rs` | what the machine has for tenants |
 //! | `model.rs` | the checked configuration, every default filled in |
 //! | `kinds.rs` | what each key takes, in words |
@@ -22,6 +22,7 @@ pub mod document;
 pub mod export;
 mod files;
 pub mod kinds;
+mod link_check;
 pub mod load;
 mod machine;
 mod machine_check;

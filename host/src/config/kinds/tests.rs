@@ -9,16 +9,50 @@ use crate::service::Change;
 
 /// Names of what the program is made of.
 const NAMES: &[&str] = &[
-    "enum", "untagged", "variant", "u16", "u32", "u64", "i64", "f64", "usize", "Option", "struct",
-    "sequence", " map", "PathBuf", "Table", "floating point", "invalid type", "invalid value", "newtype",
-    "tuple", "String", "bool", "unit", "HashMap", "BTree", "Vec", "&str", "datetime",
+    "enum",
+    "untagged",
+    "variant",
+    "u16",
+    "u32",
+    "u64",
+    "i64",
+    "f64",
+    "usize",
+    "Option",
+    "struct",
+    "sequence",
+    " map",
+    "PathBuf",
+    "Table",
+    "floating point",
+    "invalid type",
+    "invalid value",
+    "newtype",
+    "tuple",
+    "String",
+    "bool",
+    "unit",
+    "HashMap",
+    "BTree",
+    "Vec",
+    "&str",
+    "datetime",
 ];
 
 /// One value of each kind, as JSON.
 fn values() -> Vec<Value> {
     vec![
-        json!(true), json!(-1), json!(1.5), json!(5_000_000_000_u64), json!("no such thing"),
-        json!([]), json!([1.5]), json!([[]]), json!({}), json!({"a": 1}), json!([{"x": []}]),
+        json!(true),
+        json!(-1),
+        json!(1.5),
+        json!(5_000_000_000_u64),
+        json!("no such thing"),
+        json!([]),
+        json!([1.5]),
+        json!([[]]),
+        json!({}),
+        json!({"a": 1}),
+        json!([{"x": []}]),
     ]
 }
 

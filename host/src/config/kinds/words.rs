@@ -18,12 +18,14 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("cores", "[1]"),
     ("count", "8"),
     ("cpu_capacity", "0.95"),
+    ("disk", "\"ssd\""),
     ("files", "[\"a.raw\", \"b.raw\"]"),
     ("group", "\"main\""),
     ("image", "\"streamer\""),
     ("initrd", "\"/srv/initrd\""),
     ("io_core", "0"),
     ("kernel", "\"/srv/vmlinux\""),
+    ("link", "\"up\""),
     ("mac", "\"02:00:00:00:00:01\""),
     ("max_unit", "\"1ms\""),
     ("memory", "\"64M\""),
@@ -124,6 +126,7 @@ pub(super) fn example(kinds: &[&Value], key: &str) -> Option<String> {
         kinds.iter().find_map(|kind| match type_of(kind) {
             "boolean" => Some("true".to_owned()),
             "integer" => Some("1".to_owned()),
+            "string" => Some("\"text\"".to_owned()),
             _ => None,
         })
     });
