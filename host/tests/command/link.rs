@@ -44,7 +44,7 @@ impl Drop for Namespace {
 }
 
 /// A host service with one link; killed with the value if it still runs.
-struct Host {
+pub(super) struct Host {
     child: Child,
     folder: TempDir,
 }
@@ -52,12 +52,18 @@ struct Host {
 impl Host {
     /// Starts it; `lines` complete the link.
     fn start(lines: &str) -> Self {
+        Self::serving(&format!(
+            "[[link]]\nname = \"up\"\nrate = \"10Mbit/s\"\ntap = \"tap0\"\n{lines}"
+        ))
+    }
+
+    /// Starts it with these keys of `[host]` and tables.
+    pub(super) fn serving(tables: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().display();
         let core = std::thread::available_parallelism().unwrap().get() - 1;
         let text = format!(
-            "[host]\ncores = [{core}]\nsocket = \"{path}/host.sock\"\nstate_dir = \"{path}/state\"\n\
-             [[link]]\nname = \"up\"\nrate = \"10Mbit/s\"\ntap = \"tap0\"\n{lines}"
+            "[host]\ncores = [{core}]\nsocket = \"{path}/host.sock\"\nstate_dir = \"{path}/state\"\n{tables}"
         );
         let config = super::file(&folder, &text);
         let log = std::fs::File::create(folder.path().join("log")).unwrap();
@@ -71,11 +77,15 @@ impl Host {
         Self { child, folder }
     }
 
-    fn said(&self) -> String {
+    pub(super) fn socket(&self) -> PathBuf {
+        self.folder.path().join("host.sock")
+    }
+
+    pub(super) fn said(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap()
     }
 
-    fn serves(&mut self) {
+    pub(super) fn serves(&mut self) {
         let begin = Instant::now();
         while !self.said().contains("serves") {
             assert_eq!(self.child.try_wait().unwrap(), None, "{}", self.said());
@@ -85,7 +95,7 @@ impl Host {
     }
 
     /// The exit status, after a request to end if it is `asked`.
-    fn ends(&mut self, asked: bool) -> i32 {
+    pub(super) fn ends(&mut self, asked: bool) -> i32 {
         if asked {
             let pid = rustix::process::Pid::from_child(&self.child);
             rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
