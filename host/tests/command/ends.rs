@@ -81,7 +81,7 @@ fn a_screen_gives_the_terminal_back_whatever_signal_ends_it() {
             shown.extend_from_slice(&buffer[..length]);
             String::from_utf8_lossy(&shown).into_owned()
         };
-        while !read().contains("q leaves") {}
+        while !read().contains("leaves") {}
         let cooked = || tcgetattr(&program).unwrap().local_modes.contains(LocalModes::ICANON);
         assert!(!cooked());
         let pid = rustix::process::Pid::from_child(&top);
