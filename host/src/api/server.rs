@@ -161,3 +161,27 @@ async fn gone(connection: BorrowedFd<'_>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_at_the_place_of_the_socket_is_left_alone_and_a_stale_socket_is_replaced() {
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        let _inside = runtime.enter();
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("precious");
+        fs::write(&path, "precious").expect("written");
+        let error = Bound::new(&path).expect_err("no socket");
+        assert!(error.to_string().contains("is no socket"), "{error}");
+        assert_eq!(fs::read_to_string(&path).expect("still there"), "precious");
+        let stale = folder.path().join("stale");
+        drop(UnixListener::bind(&stale).expect("a socket"));
+        let first = Bound::new(&stale).expect("in its place");
+        assert!(matches!(Bound::new(&stale), Err(ServerError::Taken(_))));
+        assert!(stale.exists());
+        drop(first);
+        assert!(!stale.exists());
+    }
+}

@@ -63,11 +63,8 @@ fn table(view: &View) -> Table<'static> {
     let bold = Style::new().add_modifier(Modifier::BOLD);
     let (late, stall) = (Time(view.late_max_ns), Time(view.stall_ns));
     let foot = format!(" latest dispatcher timer {late}; machine stood still {stall}; q leaves ");
-    let mut broken = view.rows.iter().filter_map(|row| {
-        let why = row.not_kept.as_ref()?;
-        Some(format!(" not kept: {} {}: {why} ", row.tenant, row.resource))
-    });
-    let title = broken.next_back().unwrap_or_else(|| " moirai ".to_owned());
+    let trouble = view.troubles().next_back().map(|trouble| format!(" {trouble} "));
+    let title = trouble.unwrap_or_else(|| " moirai ".to_owned());
     Table::new(rows, widths)
         .header(TableRow::new(HEADS).style(bold))
         .block(Block::bordered().title(title).title_bottom(Line::from(foot)))

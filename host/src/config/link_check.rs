@@ -189,7 +189,6 @@ fn network(address: Ipv4Addr, prefix: u8) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::config::{Document, check as check_document, parse};
 
     /// Path and message of everything that is wrong with one link of these keys, or two.
