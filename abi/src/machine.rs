@@ -46,6 +46,14 @@ pub const SLEEP_STATUS_PORT: u16 = 0x601;
 /// Value that powers the machine off: `SLP_EN | SLP_TYP = 5`.
 pub const SLEEP_CONTROL_POWER_OFF: u8 = 0x20 | (5 << 2);
 
+/// How the guest's work ended, an I/O port of one byte. What was written there last counts when the
+/// guest powers itself off: 0, or nothing at all, for well; anything else for a failure.
+pub const END_STATUS_PORT: u16 = 0x602;
+/// Status of a guest whose arguments or devices are not what it needs.
+pub const END_STATUS_FAILED: u8 = 1;
+/// Status of a guest that met a panic or an exception, as Rust programs have it elsewhere.
+pub const END_STATUS_PANIC: u8 = 101;
+
 /// Keyboard controller command port; the classic way to reset.
 pub const RESET_PORT: u16 = 0x64;
 /// The command that resets the machine.

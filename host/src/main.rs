@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use moirai_host::cli;
 
 fn main() -> ExitCode {
-    ExitCode::from(cli::run(cli::Cli::parse()) as u8)
+    let status = cli::parse().map_or_else(|ended| ended, cli::run);
+    ExitCode::from(status as u8)
 }

@@ -3,11 +3,12 @@
 //! State is shared by all vCPU threads, each device behind its own lock. The main thread only ever
 //! tries these locks (see [`crate::vcpu::gate`]).
 
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use moirai_abi::machine::{
-    RESET_COMMAND, RESET_PORT, SERIAL_PORT, SLEEP_CONTROL_PORT, SLEEP_CONTROL_POWER_OFF,
-    SLEEP_STATUS_PORT,
+    END_STATUS_PORT, RESET_COMMAND, RESET_PORT, SERIAL_PORT, SLEEP_CONTROL_PORT,
+    SLEEP_CONTROL_POWER_OFF, SLEEP_STATUS_PORT,
 };
 use vmm_sys_util::eventfd::EventFd;
 
@@ -25,6 +26,8 @@ pub struct Machine {
     devices: Vec<Device>,
     /// The bus that the devices are on, if they are on one.
     bus: Option<HostBridge>,
+    /// What the guest says of its work; counts when it powers itself off.
+    end_status: AtomicU8,
     ended: OnceLock<ExitReason>,
     end_event: EventFd,
 }
@@ -39,7 +42,14 @@ impl Machine {
         end_event: EventFd,
     ) -> Self {
         let bus = (transport == Transport::Pci).then(HostBridge::default);
-        Self { serial: Mutex::new(serial), devices, bus, ended: OnceLock::new(), end_event }
+        Self {
+            serial: Mutex::new(serial),
+            devices,
+            bus,
+            end_status: AtomicU8::new(0),
+            ended: OnceLock::new(),
+            end_event,
+        }
     }
 
     /// The guest writes `data` to `port`; a string instruction brings many bytes at once. Returns
@@ -57,7 +67,12 @@ impl Machine {
                 }
                 None
             }
-            (SLEEP_CONTROL_PORT, Some(&SLEEP_CONTROL_POWER_OFF)) => Some(ExitReason::PowerOff),
+            (END_STATUS_PORT, Some(&status)) => {
+                // Nothing else is published by it.
+                self.end_status.store(status, Ordering::Relaxed);
+                None
+            }
+            (SLEEP_CONTROL_PORT, Some(&SLEEP_CONTROL_POWER_OFF)) => Some(self.powered_off()),
             (RESET_PORT, Some(&RESET_COMMAND)) => Some(ExitReason::Reset),
             (pci::ADDRESS_PORT..=pci::DATA_LAST, _) => {
                 if let Some(bus) = &self.bus {
@@ -66,6 +81,13 @@ impl Machine {
                 None
             }
             _ => None,
+        }
+    }
+
+    fn powered_off(&self) -> ExitReason {
+        match self.end_status.load(Ordering::Relaxed) {
+            0 => ExitReason::PowerOff,
+            status => ExitReason::Failed { status },
         }
     }
 

@@ -6,8 +6,9 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -57,7 +58,7 @@ pub enum RunError {
         hint: String,
     },
     /// The guest did not end by itself.
-    #[error("the VM ended: {0:?}")]
+    #[error("{0}")]
     Ended(ExitReason),
     /// The kernel.
     #[error(transparent)]
@@ -78,8 +79,7 @@ struct Options {
 pub fn main(arguments: &[String]) -> Result<ExitCode, RunError> {
     let options = parse(arguments)?;
     let open = |path: &PathBuf| {
-        let file = File::open(path);
-        file.map(OwnedFd::from).map_err(|error| RunError::Open { path: path.clone(), error })
+        open_regular(path).map_err(|error| RunError::Open { path: path.clone(), error })
     };
     let stop = stop_signal()?;
     let (console, theirs) = UnixStream::pair()?;
@@ -96,6 +96,15 @@ pub fn main(arguments: &[String]) -> Result<ExitCode, RunError> {
     let start = Instant::now();
     let child = launch::spawn(&binary, &options.spec, fds)?;
     pump(&child, console, &stop, options.time.then_some(start))
+}
+
+/// Opens a file; a pipe or a device would never end.
+fn open_regular(path: &Path) -> io::Result<OwnedFd> {
+    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    if file.metadata()?.is_file() {
+        return Ok(file.into());
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"))
 }
 
 /// Becomes readable when somebody wants this process to end.

@@ -8,7 +8,9 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use moirai_abi::machine::{IOAPIC_BASE, LAPIC_BASE, POWER_BUTTON_GSI, VIRTIO_MMIO_BASE};
+use moirai_abi::machine::{
+    END_STATUS_PORT, IOAPIC_BASE, LAPIC_BASE, POWER_BUTTON_GSI, VIRTIO_MMIO_BASE,
+};
 use moirai_vmm::launch::{
     Boot, DeviceSpec, Ended, ExitReason, FromHost, LaunchSpec, Sandbox, ToHost,
 };
@@ -39,6 +41,20 @@ fn a_ring_3_guest_prints_and_powers_off() {
     assert_eq!(tenant.expect("\n"), "hello\n");
     assert_eq!(exit_reason(&tenant), ExitReason::PowerOff);
     assert_eq!(tenant.child.wait().unwrap(), Ended::Exited(0));
+}
+
+#[test]
+fn a_guest_that_says_that_it_failed_does_not_end_well() {
+    let failed = |words: Code| {
+        let mut tenant = Tenant::launch(&spec(), file(&image(&words.0, Notes::Ring3)));
+        tenant.running();
+        let reason = exit_reason(&tenant);
+        assert_eq!(tenant.child.wait().unwrap(), Ended::Exited(0));
+        reason
+    };
+    let status = |status| Code::default().out(END_STATUS_PORT, status);
+    assert_eq!(failed(status(3).power_off()), ExitReason::Failed { status: 3 });
+    assert_eq!(failed(status(101).out(END_STATUS_PORT, 0).power_off()), ExitReason::PowerOff);
 }
 
 #[test]

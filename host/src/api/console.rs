@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, Query, Request, State};
+use axum::extract::{Request, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use http_body_util::channel::Channel;
@@ -12,15 +12,21 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::ErrorBody;
-use super::routes::{Shared, body_bytes, call};
+use super::request::{Asked, Asks, Name, body_bytes};
+use super::routes::{Shared, call};
 use crate::service::Console;
 
 /// How to read a console.
 #[derive(Clone, Copy, Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Reading {
     /// Go on until the tenant ends.
     #[serde(default)]
     follow: bool,
+}
+
+impl Asks for Reading {
+    const WORDS: &'static str = "follow=true or follow=false";
 }
 
 /// How much was typed.
@@ -42,8 +48,8 @@ pub(super) struct Typed {
 )]
 pub(super) async fn read(
     State(service): Shared,
-    Path(name): Path<String>,
-    Query(reading): Query<Reading>,
+    Name(name): Name,
+    Asked(reading): Asked<Reading>,
 ) -> Result<Response, ErrorBody> {
     let console = call(service, move |service| service.console(&name)).await?;
     let body = if reading.follow { follow(console) } else { Body::from(console.read(0).bytes) };
@@ -80,10 +86,10 @@ fn follow(console: Arc<Console>) -> Body {
 )]
 pub(super) async fn write(
     State(service): Shared,
-    Path(name): Path<String>,
+    Name(name): Name,
     request: Request,
 ) -> Result<Json<Typed>, ErrorBody> {
-    let bytes = body_bytes(request, &service).await?;
+    let bytes = body_bytes(request).await?;
     let taken = call(service, move |service| service.type_on_console(&name, &bytes)).await?;
     Ok(Json(Typed { taken }))
 }

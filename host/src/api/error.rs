@@ -22,6 +22,14 @@ pub enum ErrorKind {
     Bad,
     /// Admission refused; `refused` says what.
     Refused,
+    /// The request is no HTTP, its query or its name is not understood, or its body is no JSON.
+    Malformed,
+    /// The path has no such method; `Allow` says which it has.
+    Method,
+    /// The request is larger than any that makes sense.
+    TooLarge,
+    /// The body is of a kind that is not taken.
+    MediaType,
     /// The client was too slow.
     Timeout,
     /// The host service could not do it.
@@ -55,6 +63,10 @@ impl ErrorBody {
             ErrorKind::Unknown => StatusCode::NOT_FOUND,
             ErrorKind::NotRunning | ErrorKind::Refused => StatusCode::CONFLICT,
             ErrorKind::Bad => StatusCode::UNPROCESSABLE_ENTITY,
+            ErrorKind::Malformed => StatusCode::BAD_REQUEST,
+            ErrorKind::Method => StatusCode::METHOD_NOT_ALLOWED,
+            ErrorKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            ErrorKind::MediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             ErrorKind::Timeout => StatusCode::REQUEST_TIMEOUT,
             ErrorKind::Failed => StatusCode::INTERNAL_SERVER_ERROR,
         }

@@ -1,18 +1,20 @@
 //! Exports over HTTP: devices for VMMs that are not ours.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::ErrorBody;
-use super::routes::{Body, Shared, call};
+use super::request::{Body, Name};
+use super::routes::{Shared, call};
 use crate::admission::promise::Promises;
 use crate::config::export::ExportTable;
 use crate::service::{Change, ExportView};
 
 /// Devices to export, as in a configuration file.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Exports {
     /// All are admitted, or none.
@@ -58,7 +60,7 @@ pub(super) async fn start(
 )]
 pub(super) async fn change(
     State(service): Shared,
-    Path(name): Path<String>,
+    Name(name): Name,
     Body(change): Body<Change>,
 ) -> Result<Json<ExportView>, ErrorBody> {
     call(service, move |service| service.change_export(&name, &change)).await.map(Json)
@@ -73,7 +75,7 @@ pub(super) async fn change(
 )]
 pub(super) async fn explain(
     State(service): Shared,
-    Path(name): Path<String>,
+    Name(name): Name,
 ) -> Result<Json<Promises>, ErrorBody> {
     call(service, move |service| service.explain_export(&name)).await.map(Json)
 }
@@ -87,7 +89,7 @@ pub(super) async fn explain(
 )]
 pub(super) async fn end(
     State(service): Shared,
-    Path(name): Path<String>,
+    Name(name): Name,
 ) -> Result<Json<ExportView>, ErrorBody> {
     call(service, move |service| service.unexport(&name)).await.map(Json)
 }

@@ -10,7 +10,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use crate::service::{PartStats, Stats};
+use crate::service::{LinkStats, PartStats, Stats};
 
 /// Content type of [`render`].
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -128,6 +128,12 @@ fn shared_resources(stats: &Stats, registry: &mut Registry) {
     let links = stats.links.iter().map(|link| (format!("link/{}", link.name), link.busy_ns));
     let busy = counters(&mut disks.chain(links));
     registry.register("resource_busy_nanoseconds", "time with work", busy);
+    let links = |value: fn(&LinkStats) -> u64| {
+        counters(&mut stats.links.iter().map(|link| (link.name.clone(), value(link))))
+    };
+    registry.register("link_sent", "packets sent", links(|link| link.sent));
+    registry.register("link_refused", "packets that its TAP refused", links(|link| link.refused));
+    registry.register("link_unclaimed", "packets for nobody", links(|link| link.unclaimed));
     let cores = || stats.cores.iter();
     let overhead = counters(&mut cores().map(|core| (of_core(core.core), core.overhead_ns)));
     registry.register("dispatcher_cpu_nanoseconds", "CPU time of the dispatcher", overhead);

@@ -4,6 +4,9 @@
 //! | --- | --- |
 //! | `server.rs` | the socket, connections, and what a slow or hostile client may cost |
 //! | `routes.rs` | the resources; each handler turns one request into one call of the service |
+//! | `request.rs` | names, queries and bodies of requests, and what is wrong with them |
+//! | `own_answer.rs` | a body for what hyper refuses by itself |
+//! | `scrape.rs` | the counters over TCP, for Prometheus |
 //! | `console.rs` | consoles: streams |
 //! | `exports.rs` | devices for foreign VMMs |
 //! | `error.rs` | what a refused request is told |
@@ -15,12 +18,16 @@ mod console;
 mod error;
 mod exports;
 mod metrics;
+mod own_answer;
+mod request;
 mod routes;
+mod scrape;
 mod server;
 
 pub use error::{ErrorBody, ErrorKind};
 pub use exports::Exports;
 pub use routes::Launch;
+pub use scrape::Scrape;
 pub use server::{Bound, ServerError};
 
 /// The OpenAPI document.

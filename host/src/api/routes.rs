@@ -1,19 +1,18 @@
 //! The resources of the API.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, FromRequest, Path, Query, Request, State};
+use axum::extract::{Request, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
-use serde::de::DeserializeOwned;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use utoipa::{OpenApi, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::request::{Asked, Asks, Body, Name, body_bytes};
 use super::{ErrorBody, ErrorKind, console, exports, metrics};
 use crate::admission::plan::{Plan, plan};
 use crate::admission::promise::Promises;
@@ -21,13 +20,8 @@ use crate::config::document::TenantTable;
 use crate::config::{Document, check};
 use crate::service::{Change, HostView, KeptEvent, Service, ServiceError, Stats, TenantView};
 
-/// Largest body of a request.
-const BODY_BYTES: usize = 1 << 20;
-/// How long a client may take to send a body.
-const BODY_PATIENCE: Duration = Duration::from_secs(5);
-
 /// Tenants to start, as in a configuration file.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Launch {
     /// All are admitted, or none.
@@ -60,34 +54,33 @@ pub(super) fn router() -> OpenApiRouter<Arc<Service>> {
         .routes(routes!(stats))
         .routes(routes!(metrics_text))
         .route("/openapi.json", axum::routing::get(openapi))
-        .fallback(async || ErrorBody::new(ErrorKind::Unknown, "there is nothing at this path"))
-        .layer(DefaultBodyLimit::max(BODY_BYTES))
 }
 
-/// A JSON body that arrived in time.
-pub(super) struct Body<T>(pub(super) T);
+/// The whole API, as a socket serves it.
+pub(super) fn served(service: Arc<Service>) -> axum::Router {
+    let (router, _) = router().split_for_parts();
+    refusing(router).with_state(service)
+}
 
-impl<T: DeserializeOwned> FromRequest<Arc<Service>> for Body<T> {
-    type Rejection = ErrorBody;
+/// The counters and nothing else.
+pub(super) fn metrics_only(service: Arc<Service>) -> axum::Router {
+    let router = axum::Router::new().route("/metrics", axum::routing::get(metrics_text));
+    refusing(router).with_state(service)
+}
 
-    async fn from_request(request: Request, state: &Arc<Service>) -> Result<Self, ErrorBody> {
-        let bytes = body_bytes(request, state).await?;
-        serde_json::from_slice(&bytes).map(Self).map_err(|error| {
-            ErrorBody::new(ErrorKind::Bad, format!("the body is not what is expected: {error}"))
+/// Says what is not there, with the documented body. What was sent along is read: a client that is
+/// still sending would not hear the answer.
+fn refusing(router: axum::Router<Arc<Service>>) -> axum::Router<Arc<Service>> {
+    router
+        .fallback(async |request: Request| {
+            let _ = body_bytes(request).await;
+            ErrorBody::new(ErrorKind::Unknown, "there is nothing at this path")
         })
-    }
-}
-
-/// The bytes of a body, if they arrive in time and are not too many.
-pub(super) async fn body_bytes(request: Request, state: &Arc<Service>) -> Result<Bytes, ErrorBody> {
-    match tokio::time::timeout(BODY_PATIENCE, Bytes::from_request(request, state)).await {
-        Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(refused)) => Err(ErrorBody::new(ErrorKind::Bad, refused.body_text())),
-        Err(_) => {
-            let text = format!("the body did not arrive within {BODY_PATIENCE:?}");
-            Err(ErrorBody::new(ErrorKind::Timeout, text))
-        }
-    }
+        .method_not_allowed_fallback(async |request: Request| {
+            let text = format!("{} is not for this path; `Allow` says what is", request.method());
+            let _ = body_bytes(request).await;
+            ErrorBody::new(ErrorKind::Method, text)
+        })
 }
 
 /// Calls the service on a thread that may wait.
@@ -131,10 +124,7 @@ async fn launch(
     params(("name" = String, Path, description = "name of the tenant")),
     responses((status = 200, body = TenantView), (status = 404, body = ErrorBody))
 )]
-async fn show(
-    State(service): Shared,
-    Path(name): Path<String>,
-) -> Result<Json<TenantView>, ErrorBody> {
+async fn show(State(service): Shared, Name(name): Name) -> Result<Json<TenantView>, ErrorBody> {
     call(service, move |service| service.tenant(&name)).await.map(Json)
 }
 
@@ -153,7 +143,7 @@ async fn show(
 )]
 async fn change(
     State(service): Shared,
-    Path(name): Path<String>,
+    Name(name): Name,
     Body(change): Body<Change>,
 ) -> Result<Json<TenantView>, ErrorBody> {
     call(service, move |service| service.change(&name, &change)).await.map(Json)
@@ -166,10 +156,7 @@ async fn change(
     params(("name" = String, Path, description = "name of the tenant")),
     responses((status = 200, body = Promises), (status = 404, body = ErrorBody))
 )]
-async fn explain(
-    State(service): Shared,
-    Path(name): Path<String>,
-) -> Result<Json<Promises>, ErrorBody> {
+async fn explain(State(service): Shared, Name(name): Name) -> Result<Json<Promises>, ErrorBody> {
     call(service, move |service| service.explain(&name)).await.map(Json)
 }
 
@@ -181,10 +168,15 @@ async fn events(State(service): Shared) -> Result<Json<Vec<KeptEvent>>, ErrorBod
 
 /// How to end a tenant.
 #[derive(Debug, serde::Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
 struct StopQuery {
     /// Pull the plug instead of pressing the power button and waiting for the guest.
     #[serde(default)]
     now: bool,
+}
+
+impl Asks for StopQuery {
+    const WORDS: &'static str = "now=true or now=false";
 }
 
 /// End a tenant and forget it
@@ -196,8 +188,8 @@ struct StopQuery {
 )]
 async fn stop(
     State(service): Shared,
-    Path(name): Path<String>,
-    Query(StopQuery { now }): Query<StopQuery>,
+    Name(name): Name,
+    Asked(StopQuery { now }): Asked<StopQuery>,
 ) -> Result<Json<TenantView>, ErrorBody> {
     call(service, move |service| service.stop(&name, now)).await.map(Json)
 }

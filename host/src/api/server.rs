@@ -7,7 +7,8 @@
 use std::convert::Infallible;
 use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,9 +16,12 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::net::{UnixListener, UnixStream};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::UnixListener;
 use tokio::sync::Semaphore;
 
+use super::own_answer::Answering;
 use super::routes;
 use crate::service::Service;
 
@@ -26,7 +30,9 @@ const CONNECTIONS: usize = 64;
 /// How long a client may take to send the head of a request, and to send nothing.
 const HEAD_PATIENCE: Duration = Duration::from_secs(5);
 /// How long to wait after the kernel had no descriptor for a connection.
-const PAUSE: Duration = Duration::from_millis(100);
+pub(super) const PAUSE: Duration = Duration::from_millis(100);
+/// How often is looked whether a client that says nothing is still there.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Why the socket cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +43,9 @@ pub enum ServerError {
          FILE"
     )]
     Taken(PathBuf),
+    /// Something else is there.
+    #[error("{0} is there and is no socket; remove it, or choose another `socket`")]
+    NoSocket(PathBuf),
     /// The socket cannot be made.
     #[error("cannot listen at {path}: {source}; choose a `socket` that this user may create")]
     Listen {
@@ -63,6 +72,10 @@ impl Bound {
         if std::os::unix::net::UnixStream::connect(path).is_ok() {
             return Err(ServerError::Taken(path.to_owned()));
         }
+        let there = fs::symlink_metadata(path);
+        if there.is_ok_and(|there| !there.file_type().is_socket()) {
+            return Err(ServerError::NoSocket(path.to_owned()));
+        }
         let listener =
             listen(path).map_err(|source| ServerError::Listen { path: path.to_owned(), source })?;
         Ok(Self { listener, path: path.to_owned() })
@@ -70,8 +83,7 @@ impl Bound {
 
     /// Serves the API for as long as the future is polled.
     pub async fn serve(self, service: Arc<Service>) -> Infallible {
-        let (router, _) = routes::router().split_for_parts();
-        let router = router.with_state(service);
+        let router = routes::served(service);
         let places = Arc::new(Semaphore::new(CONNECTIONS));
         loop {
             let place = Arc::clone(&places).acquire_owned().await;
@@ -116,12 +128,60 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-async fn converse(stream: UnixStream, router: axum::Router) {
+/// Serves one client until it or we have enough. A client that has said all it wants to say and has
+/// closed its half of the connection is answered; one that is gone is not waited for.
+pub(super) async fn converse<S>(stream: S, router: axum::Router)
+where
+    S: AsyncRead + AsyncWrite + AsFd + Unpin,
+{
+    // Another descriptor for the same connection: the first one belongs to hyper.
+    let Ok(watched) = stream.as_fd().try_clone_to_owned() else { return };
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_PATIENCE)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    if let Err(error) = connection.await {
-        tracing::debug!(%error, "an API connection ended early");
+        .half_close(true)
+        .serve_connection(Answering::new(TokioIo::new(stream)), TowerToHyperService::new(router));
+    tokio::select! {
+        ended = connection => if let Err(error) = ended {
+            tracing::debug!(%error, "an API connection ended early");
+        },
+        () = gone(watched.as_fd()) => {}
+    }
+}
+
+/// Waits until the client has closed both halves of the connection: hyper sees only that it says
+/// nothing more, which is as well of a client that waits for its answer.
+async fn gone(connection: BorrowedFd<'_>) {
+    let mut fds = [PollFd::from_borrowed_fd(connection, PollFlags::empty())];
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    loop {
+        tokio::time::sleep(LOOK).await;
+        if let Ok(1..) = poll(&mut fds, Some(&at_once)) {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_at_the_place_of_the_socket_is_left_alone_and_a_stale_socket_is_replaced() {
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        let _inside = runtime.enter();
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("precious");
+        fs::write(&path, "precious").expect("written");
+        let error = Bound::new(&path).expect_err("no socket");
+        assert!(error.to_string().contains("is no socket"), "{error}");
+        assert_eq!(fs::read_to_string(&path).expect("still there"), "precious");
+        let stale = folder.path().join("stale");
+        drop(UnixListener::bind(&stale).expect("a socket"));
+        let first = Bound::new(&stale).expect("in its place");
+        assert!(matches!(Bound::new(&stale), Err(ServerError::Taken(_))));
+        assert!(stale.exists());
+        drop(first);
+        assert!(!stale.exists());
     }
 }

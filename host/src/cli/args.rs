@@ -30,7 +30,8 @@ Exit status:
   1  it failed; the last line on standard error says why
   2  the command line or the configuration is bad
   3  admission refused
-  4  the host service does not answer";
+  4  the host service does not answer
+  141  whoever read the output has gone away (as SIGPIPE ends other programs)";
 
 /// The commands.
 #[derive(Debug, Subcommand)]
@@ -100,7 +101,7 @@ pub struct ReportArgs {
 #[derive(Debug, Args)]
 pub struct DemoArgs {
     /// Length of each of the two runs.
-    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    #[arg(long, default_value_t = 30, value_parser = |text: &str| whole::<u32>(text, 1, 86_400))]
     pub seconds: u32,
     /// The film, an MPEG transport stream; made if it is not there.
     #[arg(long, value_name = "FILE", default_value_os_t = crate::demo::default_film())]
@@ -117,9 +118,10 @@ pub struct DemoArgs {
 #[derive(Debug, Args)]
 pub struct ReceiveArgs {
     /// Where to listen, as 10.0.0.1:5004.
+    #[arg(value_parser = socket_address)]
     pub address: std::net::SocketAddr,
     /// How long.
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    #[arg(long, default_value_t = 10, value_parser = |text: &str| whole::<u32>(text, 1, 86_400))]
     pub seconds: u32,
     /// How to report.
     #[command(flatten)]
@@ -143,7 +145,7 @@ pub struct ProbeDiskArgs {
     #[arg(long, value_name = "FILE", default_value = "moirai.toml")]
     pub config: PathBuf,
     /// For how long.
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=600))]
+    #[arg(long, default_value_t = 10, value_parser = |text: &str| whole::<u32>(text, 1, 600))]
     pub seconds: u32,
     /// How to report.
     #[command(flatten)]
@@ -193,10 +195,10 @@ pub struct SimulateArgs {
     /// Configuration file; `[tenant.load]` says what each tenant does.
     pub file: PathBuf,
     /// How long, in virtual time.
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    #[arg(long, default_value_t = 10, value_parser = |text: &str| whole::<u64>(text, 1, 86_400))]
     pub seconds: u64,
     /// Equal seeds give equal results.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = |text: &str| whole::<u64>(text, 0, u64::MAX))]
     pub seed: u64,
     /// Simulate every core, disk and link under this policy.
     #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(POLICIES))]
@@ -282,6 +284,17 @@ pub struct TopArgs {
     /// Print the counters as one JSON object per interval; with --once at once and once only.
     #[arg(long)]
     pub json: bool,
+}
+
+fn whole<T: TryFrom<u64>>(text: &str, least: u64, most: u64) -> Result<T, String> {
+    let number = text.parse().ok().filter(|number| (least..=most).contains(number));
+    let number = number.and_then(|number| T::try_from(number).ok());
+    number.ok_or_else(|| format!("write a whole number from {least} to {most}"))
+}
+
+fn socket_address(text: &str) -> Result<std::net::SocketAddr, String> {
+    let help = "write an address and a port, for example 10.0.0.1:5004";
+    text.parse().map_err(|_| help.to_owned())
 }
 
 fn interval(text: &str) -> Result<f64, String> {

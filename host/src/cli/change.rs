@@ -55,21 +55,20 @@ fn set(table: &mut ContractTable, key: &str, value: &str) -> Result<(), String> 
 
 /// As in the configuration: a text with a unit, or an integer where that is allowed.
 fn read<T: DeserializeOwned>(value: &str) -> Result<T, String> {
-    let json = match value.parse::<u64>() {
-        Ok(number) => serde_json::Value::from(number),
-        Err(_) => serde_json::Value::from(value),
-    };
-    serde_json::from_value(json).map_err(|error| error.to_string())
+    let number = value.parse::<u64>().ok();
+    let whole = number.and_then(|number| serde_json::from_value(number.into()).ok());
+    // What is no number for this key is a text that says what it lacks.
+    whole
+        .map_or_else(|| serde_json::from_value(value.into()).map_err(|error| error.to_string()), Ok)
 }
 
 fn extra(value: &str) -> Result<Extra, String> {
     match value {
         "true" => Ok(Extra::Shares(true)),
         "false" => Ok(Extra::Shares(false)),
-        weight => weight
-            .parse()
-            .map(Extra::Weight)
-            .map_err(|_| format!("{weight:?} is not true, false or a weight")),
+        weight => weight.parse().map(Extra::Weight).map_err(|_| {
+            format!("{weight:?} is not true, false or a weight, which is a whole number")
+        }),
     }
 }
 
@@ -100,6 +99,8 @@ mod tests {
             ("cpu.speed=4", "not one of"),
             ("cpu.slice=-4ms", "negative"),
             ("cpu.extra=maybe", "not true"),
+            ("cpu.extra=1.5", "a whole number"),
+            ("disk.rate=5", "\"5\" has no unit"),
         ] {
             let failure = parsed(&[word]).expect_err(word);
             assert!(failure.message.contains(why), "{}", failure.message);

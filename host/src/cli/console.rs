@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::args::ConsoleArgs;
 use super::control::path;
-use super::{Failure, Status};
+use super::{Failure, Status, terminal, unwritten};
 use crate::client::Client;
 
 /// Ctrl-].
@@ -27,6 +27,9 @@ pub(super) fn run(socket: &Path, args: &ConsoleArgs) -> Result<Status, Failure> 
     let client = Client::new(socket)?;
     let keyboard = !args.once && std::io::stdin().is_terminal();
     let raw = keyboard.then(RawMode::enter).transpose()?;
+    if !args.once {
+        terminal::end_with_the_reader()?;
+    }
     if keyboard {
         let (socket, path) = (socket.to_owned(), path.clone());
         std::thread::spawn(move || type_on(&socket, &path));
@@ -40,10 +43,7 @@ pub(super) fn run(socket: &Path, args: &ConsoleArgs) -> Result<Status, Failure> 
     });
     drop(raw);
     followed?;
-    match broken {
-        Some(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(Status::Done),
-    }
+    broken.map_or(Ok(Status::Done), |error| Err(unwritten(&error)))
 }
 
 /// Writes output; a raw terminal needs a carriage return with each line feed.
@@ -73,7 +73,7 @@ fn type_on(socket: &Path, path: &str) {
     }
     LEFT.store(true, Ordering::Relaxed);
     // The terminal is given back first; nothing else of this process needs an orderly end.
-    let _ = disable_raw_mode();
+    give_back();
     std::process::exit(Status::Done as i32);
 }
 
@@ -103,6 +103,7 @@ struct RawMode;
 
 impl RawMode {
     fn enter() -> Result<Self, Failure> {
+        terminal::give_back_at_the_end(give_back)?;
         enable_raw_mode()?;
         Ok(Self)
     }
@@ -110,7 +111,11 @@ impl RawMode {
 
 impl Drop for RawMode {
     fn drop(&mut self) {
-        // Without a terminal there is nothing to give back.
-        let _ = disable_raw_mode();
+        give_back();
     }
+}
+
+fn give_back() {
+    // Without a terminal there is nothing to give back.
+    let _ = disable_raw_mode();
 }

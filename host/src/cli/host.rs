@@ -1,5 +1,7 @@
 //! `moirai host`: the host service in the foreground, until SIGTERM or SIGINT.
 
+use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -7,21 +9,26 @@ use tracing_subscriber::EnvFilter;
 
 use super::args::HostArgs;
 use super::{Failure, Status};
-use crate::api::Bound;
+use crate::api::{Bound, Scrape};
+use crate::config::model::Link;
 use crate::config::{self, Problem, Report};
-use crate::service::{Service, ServiceError, StateError};
+use crate::service::{LinkError, Service, ServiceError, StateError};
 
 pub(super) fn run(args: &HostArgs) -> Result<Status, Failure> {
     log_to_stderr();
     let (text, document) = config::read(&args.config).map_err(|bad| Failure::bad(&bad))?;
     let file = args.config.display().to_string();
-    let bad = |problems| Failure::bad(&Report::locate(&file, &text, problems));
+    let located = |problems| Report::locate(&file, &text, problems);
+    let bad = |problems| Failure::bad(&located(problems));
     let mut config = config::check(&document).map_err(bad)?;
     if args.no_scheduling {
         config = config.without_scheduling();
     }
     let socket = config.host.socket.clone();
-    let service = Service::start(config).map_err(|error| failure(error, &bad))?;
+    let (links, metrics) = (config.links.clone(), config.host.metrics);
+    let service = Service::start(config).map_err(|error| {
+        link_failure(error, &links, &located).unwrap_or_else(|error| failure(error, &bad))
+    })?;
     let service = Arc::new(service);
     let watch = service.watch_contracts()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -31,6 +38,7 @@ pub(super) fn run(args: &HostArgs) -> Result<Status, Failure> {
         .build()?;
     let ended = runtime.block_on(async {
         let bound = Bound::new(&socket).map_err(|error| Failure::new(Status::Failed, error))?;
+        let scrape = metrics.map(|address| scrape(address, &bad)).transpose()?;
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let launched = Arc::clone(&service);
@@ -47,6 +55,7 @@ pub(super) fn run(args: &HostArgs) -> Result<Status, Failure> {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
             never = bound.serve(Arc::clone(&service)) => match never {},
+            never = serve_metrics(scrape, &service) => match never {},
         }
         tracing::info!("ends; all tenants are stopped");
         Ok(Status::Done)
@@ -56,6 +65,29 @@ pub(super) fn run(args: &HostArgs) -> Result<Status, Failure> {
     drop(watch);
     drop(service);
     ended
+}
+
+/// Takes the port of the counters.
+fn scrape(address: SocketAddr, bad: &dyn Fn(Vec<Problem>) -> Failure) -> Result<Scrape, Failure> {
+    let taken = Scrape::new(address).map_err(|error| {
+        bad(vec![Problem {
+            path: "host.metrics".to_owned(),
+            message: format!("cannot listen at {address}: {error}"),
+            help: "choose a port that nobody has and an address of this machine".to_owned(),
+        }])
+    })?;
+    tracing::info!(%address, "serves GET /metrics");
+    if !address.ip().is_loopback() {
+        tracing::warn!(%address, "everybody who reaches this address can read all counters");
+    }
+    Ok(taken)
+}
+
+async fn serve_metrics(scrape: Option<Scrape>, service: &Arc<Service>) -> Infallible {
+    match scrape {
+        Some(scrape) => scrape.serve(Arc::clone(service)).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Why the service does not start, with the lines of the configuration where that is the reason.
@@ -74,6 +106,23 @@ fn failure(error: ServiceError, bad: &dyn Fn(Vec<Problem>) -> Failure) -> Failur
     }
 }
 
+/// What the kernel says of a link, at the key that asked for it. Not status 2: on another machine, or
+/// when what stands in the way is gone, the same configuration is right.
+fn link_failure(
+    error: ServiceError,
+    links: &[Link],
+    located: &dyn Fn(Vec<Problem>) -> Report,
+) -> Result<Failure, ServiceError> {
+    let ServiceError::Link(LinkError::Refused { link, key, message, help }) = error else {
+        return Err(error);
+    };
+    let index = links.iter().position(|it| it.name == link).unwrap_or_default();
+    let path = format!("link[{index}].{key}");
+    let report = located(vec![Problem { path, message, help }]);
+    let said = format!("link {link:?} cannot be served\n{report}");
+    Ok(Failure::new(Status::Failed, said))
+}
+
 /// Logs to standard error; `MOIRAI_LOG` chooses what, as `RUST_LOG` does elsewhere.
 fn log_to_stderr() {
     let filter = EnvFilter::try_from_env("MOIRAI_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
@@ -82,5 +131,7 @@ fn log_to_stderr() {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(rustix::termios::isatty(std::io::stderr()))
+        // By itself it would say on standard error that it cannot write there, and panic over that.
+        .log_internal_errors(false)
         .try_init();
 }

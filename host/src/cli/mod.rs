@@ -10,6 +10,7 @@
 //! | `change.rs` | the `KEY=VALUE` of `set` |
 //! | `console.rs` | `console` |
 //! | `top.rs`, `screen.rs` | `top` |
+//! | `terminal.rs` | how `top` and `console` end |
 //! | `plan.rs` | `plan` |
 //! | `probe.rs` | `probe` |
 //! | `simulate.rs`, `scenario.rs` | `simulate` |
@@ -34,10 +35,11 @@ mod probe;
 mod scenario;
 mod screen;
 mod simulate;
+mod terminal;
 mod top;
 
 use std::fmt::Display;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::Path;
 
 use serde::Serialize;
@@ -62,6 +64,8 @@ pub enum Status {
     Refused = 3,
     /// The host service does not answer.
     NoService = 4,
+    /// Whoever read standard output has gone away; what a shell says of a program that SIGPIPE ended.
+    NoReader = 141,
 }
 
 /// Why a command did not do what it was asked.
@@ -77,6 +81,15 @@ impl Failure {
     /// A failure with its message.
     pub fn new(status: Status, message: impl Display) -> Self {
         Self { status, message: message.to_string() }
+    }
+
+    /// Says it on standard error; returns its status. That a reader has gone away needs no word.
+    fn say(&self) -> Status {
+        if self.status != Status::NoReader {
+            // Nobody reads standard error if this fails.
+            let _ = writeln!(std::io::stderr(), "moirai: {}", self.message.trim_end());
+        }
+        self.status
     }
 
     /// A bad configuration.
@@ -97,7 +110,12 @@ impl From<ClientError> for Failure {
             ClientError::NoService { .. } => Status::NoService,
             ClientError::Broken(_) => Status::Failed,
             ClientError::Refused(body) => match body.kind {
-                ErrorKind::Bad | ErrorKind::Unknown => Status::Bad,
+                ErrorKind::Bad
+                | ErrorKind::Unknown
+                | ErrorKind::Malformed
+                | ErrorKind::Method
+                | ErrorKind::TooLarge
+                | ErrorKind::MediaType => Status::Bad,
                 ErrorKind::Refused => Status::Refused,
                 _ => Status::Failed,
             },
@@ -135,21 +153,48 @@ pub fn run(cli: Cli) -> Status {
     };
     match ended {
         Ok(status) => status,
-        Err(failure) => {
-            // Nobody reads standard error if this fails.
-            let _ = writeln!(std::io::stderr(), "moirai: {}", failure.message.trim_end());
-            failure.status
-        }
+        Err(failure) => failure.say(),
     }
 }
 
-/// Prints `text` as it is. A reader that has gone away (`moirai list | head -1`) is no failure.
+/// Prints `text` as it is. A reader that has gone away (`moirai list | head -1`) ends the command
+/// without a word, everything else that cannot be written with a failure.
 fn print(text: impl Display) -> Result<Status, Failure> {
     let mut out = std::io::stdout().lock();
-    match write!(out, "{text}").and_then(|()| out.flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(Status::Done),
-    }
+    write!(out, "{text}").and_then(|()| out.flush()).map_err(|error| unwritten(&error))?;
+    Ok(Status::Done)
+}
+
+/// Why output could not be written.
+fn unwritten(error: &std::io::Error) -> Failure {
+    let status = match error.kind() {
+        std::io::ErrorKind::BrokenPipe => Status::NoReader,
+        _ => Status::Failed,
+    };
+    Failure::new(status, format!("cannot write to standard output: {error}"))
+}
+
+/// Reads the command line. `--help` and `--version` are output as any other: what cannot be written is
+/// a failure.
+///
+/// # Errors
+/// The exit status, when there is nothing more to do; everything has been said.
+pub fn parse() -> Result<Cli, Status> {
+    use clap::Parser as _;
+    Cli::try_parse().map_err(|stopped| {
+        if stopped.use_stderr() {
+            // Nobody reads standard error if this fails.
+            let _ = stopped.print();
+            return Status::Bad;
+        }
+        // Not by clap itself, which takes any failure for a success.
+        let written = if std::io::stdout().is_terminal() {
+            print(stopped.render().ansi())
+        } else {
+            print(stopped.render())
+        };
+        written.unwrap_or_else(|failure| failure.say())
+    })
 }
 
 /// Writes a file that was asked for on the command line.

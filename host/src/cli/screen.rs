@@ -10,13 +10,14 @@ use ratatui::text::Line;
 use ratatui::widgets::{Block, Row as TableRow, Table};
 
 use super::top::{HEADS, Row, View, WIDTHS};
-use super::{Failure, Status};
+use super::{Failure, Status, terminal};
 use crate::client::Client;
 use crate::config::units::Time;
 use crate::service::Stats;
 
 pub(super) fn run(client: &Client, interval: Duration) -> Result<Status, Failure> {
     let first: Stats = client.get("/v1/stats")?;
+    terminal::give_back_at_the_end(ratatui::restore)?;
     let mut terminal = ratatui::try_init()?;
     let ended = show(&mut terminal, client, interval, first);
     ratatui::restore();
@@ -62,11 +63,8 @@ fn table(view: &View) -> Table<'static> {
     let bold = Style::new().add_modifier(Modifier::BOLD);
     let (late, stall) = (Time(view.late_max_ns), Time(view.stall_ns));
     let foot = format!(" latest dispatcher timer {late}; machine stood still {stall}; q leaves ");
-    let mut broken = view.rows.iter().filter_map(|row| {
-        let why = row.not_kept.as_ref()?;
-        Some(format!(" not kept: {} {}: {why} ", row.tenant, row.resource))
-    });
-    let title = broken.next_back().unwrap_or_else(|| " moirai ".to_owned());
+    let trouble = view.troubles().next_back().map(|trouble| format!(" {trouble} "));
+    let title = trouble.unwrap_or_else(|| " moirai ".to_owned());
     Table::new(rows, widths)
         .header(TableRow::new(HEADS).style(bold))
         .block(Block::bordered().title(title).title_bottom(Line::from(foot)))

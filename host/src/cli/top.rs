@@ -1,6 +1,7 @@
 //! `moirai top`: two looks at the counters, and what happened between them.
 
 use std::fmt;
+use std::io::IsTerminal;
 use std::path::Path;
 use std::time::Duration;
 
@@ -42,6 +43,8 @@ pub(super) struct View {
     pub(super) interval_ns: u64,
     /// One for every part of every tenant.
     pub(super) rows: Vec<Row>,
+    /// Links whose TAPs refused packets: name and how many.
+    pub(super) refused: Vec<(String, u64)>,
     /// The latest timer of any dispatcher, in nanoseconds, since the start.
     pub(super) late_max_ns: u64,
     /// Time in which the machine stood still, in nanoseconds, as far as remembered.
@@ -52,9 +55,14 @@ pub(super) fn run(socket: &Path, args: &TopArgs) -> Result<Status, Failure> {
     let client = Client::new(socket)?;
     let interval = Duration::from_secs_f64(args.interval);
     if !args.once && !args.json {
+        if !std::io::stdout().is_terminal() {
+            let message = "standard output is no terminal; add --once for one table, or --json";
+            return Err(Failure::new(Status::Bad, message));
+        }
         return screen::run(&client, interval);
     }
     if args.json {
+        super::terminal::end_with_the_reader()?;
         return counters(&client, interval, args.once);
     }
     let before: Stats = client.get("/v1/stats")?;
@@ -85,12 +93,32 @@ impl View {
                 Row::between(&tenant.name, old, part, interval_ns)
             })
         });
+        let refused = after.links.iter().map(|link| {
+            let old = before.links.iter().find(|old| old.name == link.name);
+            let count = link.refused.saturating_sub(old.map_or(0, |old| old.refused));
+            (link.name.clone(), count)
+        });
         Self {
             interval_ns,
             rows: rows.collect(),
+            refused: refused.filter(|(_, count)| *count > 0).collect(),
             late_max_ns: after.cores.iter().map(|core| core.late_max_ns).max().unwrap_or(0),
             stall_ns: after.stalls.iter().map(|(begin, end)| end.saturating_sub(*begin)).sum(),
         }
+    }
+}
+
+impl View {
+    /// What is not as it should be, one sentence each.
+    pub(super) fn troubles(&self) -> impl DoubleEndedIterator<Item = String> {
+        let refused = self.refused.iter().map(|(link, count)| {
+            format!("link/{link}: its TAP refused {count} packets: is it up?")
+        });
+        let not_kept = self.rows.iter().filter_map(|row| {
+            let why = row.not_kept.as_ref()?;
+            Some(format!("not kept: {} {}: {why}", row.tenant, row.resource))
+        });
+        refused.chain(not_kept)
     }
 }
 
@@ -164,8 +192,8 @@ impl fmt::Display for View {
             }
             writeln!(f)?;
         }
-        for (row, why) in self.rows.iter().filter_map(|row| Some((row, row.not_kept.as_ref()?))) {
-            writeln!(f, "not kept: {} {}: {why}", row.tenant, row.resource)?;
+        for trouble in self.troubles() {
+            writeln!(f, "{trouble}")?;
         }
         Ok(())
     }
@@ -174,7 +202,7 @@ impl fmt::Display for View {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::service::TenantStats;
+    use crate::service::{LinkStats, TenantStats};
 
     fn stats(now_ns: u64, guaranteed_ns: u64) -> Stats {
         let part = PartStats {
@@ -193,6 +221,15 @@ mod tests {
         let row = view.rows.first().expect("a row");
         assert_eq!(row.guaranteed, 200_000_000);
         assert_eq!(row.cells().get(4).map(String::as_str), Some("20.00%"));
+    }
+
+    #[test]
+    fn a_tap_that_refuses_packets_is_said_while_it_does() {
+        let link = |refused| LinkStats { name: "up".to_owned(), refused, ..LinkStats::default() };
+        let at = |refused| Stats { links: vec![link(refused)], ..stats(0, 0) };
+        let said = |before, after| View::between(&at(before), &at(after)).to_string();
+        assert!(said(3, 10).contains("link/up: its TAP refused 7 packets"), "{}", said(3, 10));
+        assert!(!said(10, 10).contains("refused"));
     }
 
     #[test]

@@ -7,15 +7,16 @@
 
 use std::collections::HashSet;
 use std::fmt::Display;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use crate::admission::CoreCosts;
 
-use super::document::{DiskTable, Document, HostTable, LinkTable};
-use super::model::{Cidr, Config, Disk, Host, Link};
+use super::document::{DiskTable, Document, HostTable};
+use super::model::{Config, Disk, Host};
 use super::problem::Problem;
 use super::units::Time;
-use super::{export, identity, machine_memory, tenant};
+use super::{export, identity, link_check, machine_memory, tenant};
 
 pub use super::tenant::check_tenants;
 
@@ -26,11 +27,6 @@ const DEFAULT_DEPTH: u32 = 4;
 const MAX_DEPTH: u32 = 1024;
 const DEFAULT_MAX_UNIT: u64 = 1_000_000;
 const DEFAULT_CPU_CAPACITY: f64 = 0.95;
-const DEFAULT_MTU: u32 = 1500;
-/// Smallest MTU of IPv4.
-const MIN_MTU: u32 = 68;
-/// Longest name of a network device in Linux.
-const MAX_DEVICE_NAME_BYTES: usize = 15;
 const MAX_NAME_BYTES: usize = 32;
 
 /// Collects what is wrong.
@@ -74,11 +70,8 @@ pub fn check(document: &Document) -> Result<Config, Vec<Problem>> {
     let disks = numbered("disk", &document.disk)
         .map(|(at, table)| check_disk(table, &at, &mut problems))
         .collect::<Vec<_>>();
-    let links = numbered("link", &document.link)
-        .map(|(at, table)| check_link(table, &at, &mut problems))
-        .collect::<Vec<_>>();
-    unique_taps(&links, &mut problems);
     identity::check_disks(&disks, &mut problems);
+    let links = link_check::check_all(&document.link, &mut problems);
     let config = Config { host, disks, links, tenants: Vec::new(), exports: Vec::new() };
     let tenants = tenant::check_all(&config, &document.tenant, &mut problems);
     let exports = export::check_all(&config, &document.export, &mut problems);
@@ -158,8 +151,22 @@ fn check_host(table: &HostTable, problems: &mut Problems) -> Host {
         cpu_policy,
         io_core,
         socket: table.socket.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_SOCKET)),
+        metrics: check_metrics(table, problems),
         state_dir: table.state_dir.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_STATE_DIR)),
     }
+}
+
+/// An address with a port, or a port of this machine alone.
+fn check_metrics(table: &HostTable, problems: &mut Problems) -> Option<SocketAddr> {
+    let text = table.metrics.as_deref()?;
+    let port = text.strip_prefix(':').unwrap_or(text).parse().ok();
+    let local = port.map(|port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    let address = local.or_else(|| text.parse().ok()).filter(|address| address.port() != 0);
+    if address.is_none() {
+        let message = format!("{text:?} is not an address with a port");
+        problems.add("host.metrics", message, "write for example \"127.0.0.1:9100\"");
+    }
+    address
 }
 
 /// A share above 0 and at most 1 in millionths.
@@ -198,80 +205,6 @@ fn check_disk(table: &DiskTable, at: &str, problems: &mut Problems) -> Disk {
     }
 }
 
-fn check_link(table: &LinkTable, at: &str, problems: &mut Problems) -> Link {
-    let rate_bps = table.rate.bits_per_second().filter(|bits| *bits > 0);
-    if rate_bps.is_none() {
-        let message = format!("{} is not the rate of a link", table.rate);
-        problems.add(format!("{at}.rate"), message, "write for example \"100Mbit/s\"");
-    }
-    let tap = table.tap.clone().unwrap_or_else(|| {
-        let name = format!("mo-{}", table.name);
-        name.chars().take(MAX_DEVICE_NAME_BYTES).collect()
-    });
-    device_name(&tap, &format!("{at}.tap"), problems);
-    if let Some(bridge) = &table.bridge {
-        device_name(bridge, &format!("{at}.bridge"), problems);
-    }
-    if let Some(netns) = &table.netns
-        && (netns.is_empty() || netns.contains('/') || netns.starts_with('.'))
-    {
-        let message = format!("{netns:?} cannot be the name of a network namespace");
-        problems.add(format!("{at}.netns"), message, "write a name as `ip netns` shows it");
-    }
-    let mtu = table.mtu.unwrap_or(DEFAULT_MTU);
-    let fitting = u16::try_from(mtu).ok().filter(|_| mtu >= MIN_MTU);
-    if fitting.is_none() {
-        let help = "write the largest packet in bytes, for example 1500";
-        problems.add(format!("{at}.mtu"), format!("an MTU of {mtu} is not 68 to 65535"), help);
-    }
-    let address = table.address.as_deref().and_then(|text| {
-        let parsed = cidr(text);
-        if parsed.is_none() {
-            let message = format!("{text:?} is not an IPv4 address with a prefix");
-            problems.add(format!("{at}.address"), message, "write for example \"10.0.0.1/24\"");
-        }
-        parsed
-    });
-    Link {
-        name: table.name.clone(),
-        rate_bps: rate_bps.unwrap_or(1),
-        tap,
-        bridge: table.bridge.clone(),
-        netns: table.netns.clone(),
-        address,
-        mtu: fitting.unwrap_or(1500),
-        offload: table.offload.unwrap_or_default(),
-        policy: table.policy.unwrap_or_default(),
-        group: group(table.group.as_ref()),
-    }
-}
-
-fn group(name: Option<&String>) -> String {
+pub(super) fn group(name: Option<&String>) -> String {
     name.cloned().unwrap_or_else(|| DEFAULT_GROUP.to_owned())
-}
-
-fn device_name(name: &str, path: &str, problems: &mut Problems) {
-    let fits = (1..=MAX_DEVICE_NAME_BYTES).contains(&name.len());
-    let letters = name.bytes().all(|c| c.is_ascii_graphic() && !b"/:%".contains(&c));
-    if !fits || !letters || name == "." || name == ".." {
-        let message = format!("{name:?} cannot be the name of a network device");
-        problems.add(path, message, "use 1 to 15 letters, digits, '-' and '_'");
-    }
-}
-
-fn cidr(text: &str) -> Option<Cidr> {
-    let (address, prefix) = text.split_once('/')?;
-    let cidr = Cidr { address: address.parse().ok()?, prefix: prefix.parse().ok()? };
-    (cidr.prefix <= 32).then_some(cidr)
-}
-
-fn unique_taps(links: &[Link], problems: &mut Problems) {
-    let mut seen = HashSet::new();
-    for (index, link) in links.iter().enumerate() {
-        if !seen.insert((&link.netns, &link.tap)) {
-            let message = format!("two links use the TAP device {:?}", link.tap);
-            let help = "give each link a TAP device of its own: tap = \"NAME\"";
-            problems.add(format!("link[{index}].tap"), message, help);
-        }
-    }
 }

@@ -161,6 +161,9 @@ pub struct HostTable {
     /// Path of the API socket. Default `/run/moirai/host.sock`.
     #[schema(value_type = Option<String>)]
     pub socket: Option<PathBuf>,
+    /// Where `GET /metrics` is answered over TCP for Prometheus, as `127.0.0.1:9100`; a port alone is
+    /// one of 127.0.0.1. Default: nowhere but at `socket`.
+    pub metrics: Option<String>,
     /// Directory for what a later start must know. Default `/run/moirai`.
     #[schema(value_type = Option<String>)]
     pub state_dir: Option<PathBuf>,

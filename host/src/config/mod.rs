@@ -6,10 +6,12 @@
 //! | `export.rs` | `[[export]]`, for foreign VMMs |
 //! | `units.rs` | times, sizes, rates |
 //! | `load.rs` | `[tenant.load]`, for the simulator |
-//! | `check.rs`, `tenant.rs`, `contract.rs` | what the values must fulfil together; the only maker of a `Config` |
+//! | `check.rs`, `link_check.rs`, `tenant.rs`, `contract.rs` | what the values must fulfil together; the only maker of a `Config` |
 //! | `identity.rs` | paths that lead to the same disk or volume |
 //! | `machine_memory.rs` | what the machine has for tenants |
 //! | `model.rs` | the checked configuration, every default filled in |
+//! | `kinds.rs` | what each key takes, in words |
+//! | `files.rs` | files that somebody names, read within bounds |
 //! | `problem.rs` | errors with their place in the text |
 //!
 //! Stateless and free of side effects: [`load`] reads one file, [`load_for_this_host`] another one, [`check()`] looks up what the paths of disks
@@ -19,7 +21,10 @@ mod check;
 mod contract;
 pub mod document;
 pub mod export;
+mod files;
 mod identity;
+pub mod kinds;
+mod link_check;
 pub mod load;
 mod machine;
 mod machine_check;
@@ -38,10 +43,14 @@ pub use check::{check, check_tenants};
 pub use contract::{Scope, resolve};
 pub use document::{Document, PolicyName, Profile};
 pub use export::check_exports;
+pub use files::read_text;
 pub use machine_check::MAX_STOP_AFTER;
 pub use machine_memory::machine_memory;
 pub use model::Config;
 pub use problem::{Problem, Report};
+
+/// Largest configuration: thousands of tenants.
+const CONFIGURATION_BYTES: u64 = 4 << 20;
 
 /// Reads and checks a configuration file.
 ///
@@ -74,7 +83,7 @@ pub fn load_for_this_host(path: &Path) -> Result<Config, Report> {
 /// A [`Report`] of the first thing that is wrong with it.
 pub fn read(path: &Path) -> Result<(String, Document), Report> {
     let name = path.display().to_string();
-    let text = std::fs::read_to_string(path).map_err(|error| {
+    let text = read_text(path, CONFIGURATION_BYTES).map_err(|error| {
         let problem = Problem {
             path: String::new(),
             message: format!("cannot read {name}: {error}"),
@@ -104,7 +113,12 @@ pub fn read(path: &Path) -> Result<(String, Document), Report> {
 /// # Errors
 /// A [`Report`] of the first thing that is wrong with it.
 pub fn parse(name: &str, text: &str) -> Result<Document, Report> {
-    toml::from_str(text).map_err(|error| {
+    toml::from_str(text).map_err(|error: toml::de::Error| {
+        let value = toml::from_str::<toml::Table>(text).ok().map(serde_json::to_value);
+        let wrong = value.and_then(Result::ok).map(|value| kinds::wrong_kinds::<Document>(&value));
+        if let Some(problems) = wrong.filter(|problems| !problems.is_empty()) {
+            return Report::locate(name, text, problems);
+        }
         let help = "see docs/config.schema.json for all tables, keys and kinds of values";
         let problem = Problem {
             path: String::new(),

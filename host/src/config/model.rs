@@ -49,6 +49,8 @@ pub struct Host {
     pub io_core: Option<usize>,
     /// API socket.
     pub socket: PathBuf,
+    /// Where the counters are served over TCP.
+    pub metrics: Option<std::net::SocketAddr>,
     /// What a later start must know lies here.
     pub state_dir: PathBuf,
 }

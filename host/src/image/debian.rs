@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::{ImageError, at, kernel, run};
+use crate::config::read_text;
 
 /// The release that is built.
 const SUITE: &str = "bookworm";
@@ -17,6 +18,8 @@ const PACKAGES: &str = "linux-image-cloud-amd64,initramfs-tools,systemd-sysv,ude
                         iputils-ping,openssh-server,sudo";
 /// The least that the packages, a journal and some room need.
 const MIN_BYTES: u64 = 1 << 30;
+/// More than the keys of everybody who logs in to one machine.
+const KEY_BYTES: u64 = 1 << 20;
 /// Programs without which it does not work, with their packages.
 const TOOLS: [(&str, &str); 3] =
     [("mmdebstrap", "mmdebstrap"), ("mke2fs", "e2fsprogs"), ("unshare", "util-linux")];
@@ -153,7 +156,7 @@ fn prepare(wanted: &Debian, work: &Path, root: &Path) -> Result<(), ImageError> 
     // The one value that may have any character is the target of a link.
     std::os::unix::fs::symlink(root, work.join("out")).map_err(at(work))?;
     if let Some(path) = &wanted.ssh_key {
-        let keys = fs::read_to_string(path).map_err(at(path))?;
+        let keys = read_text(path, KEY_BYTES).map_err(at(path))?;
         let is_key = |line: &str| line.starts_with("ssh-") || line.starts_with("ecdsa-");
         if !keys.lines().any(is_key) || keys.contains("PRIVATE KEY") {
             return Err(ImageError::Key { path: path.clone() });

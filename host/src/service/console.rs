@@ -17,6 +17,9 @@ const KEPT_BYTES: usize = 256 << 10;
 const LINE_BYTES: usize = 1024;
 /// How many lines of one tenant reach the log in a second.
 const LINES_PER_SECOND: u32 = 200;
+/// How far back the last word of a guest is looked for, and how much of it is told.
+const LAST_BYTES: usize = 8 << 10;
+const WORD_LETTERS: usize = 300;
 
 /// A console.
 #[derive(Debug)]
@@ -100,6 +103,20 @@ impl Console {
         let skipped = state.kept.len().saturating_sub(wanted);
         let bytes = state.kept.iter().skip(skipped).copied().collect();
         Piece { bytes, next, closed: state.closed }
+    }
+
+    /// The last error that a guest of the library OS reported, or else its last line; cut and cleaned.
+    #[must_use]
+    pub fn last_word(&self) -> Option<String> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let skipped = state.kept.len().saturating_sub(LAST_BYTES);
+        let bytes: Vec<u8> = state.kept.iter().skip(skipped).copied().collect();
+        drop(state);
+        let text = String::from_utf8_lossy(&bytes);
+        let lines = || text.lines().rev().filter(|line| !line.trim().is_empty());
+        let error = lines().find(|line| line.contains("\"event\":\"error\""));
+        let line = error.or_else(|| lines().next())?;
+        Some(line.chars().filter(|c| !c.is_control()).take(WORD_LETTERS).collect())
     }
 
     /// Changes whenever there is more to read.
@@ -187,5 +204,17 @@ mod tests {
         let console = Console::new("a");
         console.write(b"abc");
         assert!(console.read(100).bytes.is_empty());
+    }
+
+    #[test]
+    fn the_last_word_is_the_last_error_or_else_the_last_line() {
+        let console = Console::new("a");
+        assert_eq!(console.last_word(), None);
+        console.write(b"{\"event\":\"error\",\"message\":\"no\x07\"}\nbye\n\n");
+        let error = "{\"event\":\"error\",\"message\":\"no\"}";
+        assert_eq!(console.last_word().as_deref(), Some(error));
+        let linux = Console::new("b");
+        linux.write(format!("one\r\n{}", "x".repeat(1000)).as_bytes());
+        assert_eq!(linux.last_word().map(|line| line.len()), Some(WORD_LETTERS));
     }
 }

@@ -8,7 +8,7 @@
 //! | `supervisor.rs`, `release.rs` | the thread of one tenant: carries out its life, gives everything back |
 //! | `export.rs` | devices for foreign VMMs |
 //! | `change.rs` | other contracts for a running tenant or an export |
-//! | `resources.rs`, `link.rs`, `netns.rs` | dispatchers, I/O domains, TAPs, namespaces |
+//! | `resources.rs`, `link.rs`, `interface.rs`, `netns.rs` | dispatchers, I/O domains, TAPs, namespaces |
 //! | `owner/` | one owner for each core, volume, block device, interface of the machine |
 //! | `own.rs`, `vsock.rs` | the host's side of devices that a tenant process serves itself |
 //! | `console.rs` | output of a guest |
@@ -29,6 +29,7 @@
 mod change;
 mod console;
 mod export;
+mod interface;
 mod kept;
 mod launch;
 mod life;

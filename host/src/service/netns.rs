@@ -5,19 +5,46 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Mode, OFlags, fstatfs, open};
 use rustix::mount::{UnmountFlags, mount_bind, unmount};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 const DIRECTORY: &str = "/run/netns";
+/// What `statfs` says of a mounted namespace (`NSFS_MAGIC` of linux/magic.h).
+const NSFS_MAGIC: i64 = 0x6e73_6673;
 
 /// Where the namespace of that name is.
 pub(super) fn path(name: &str) -> PathBuf {
     Path::new(DIRECTORY).join(name)
 }
 
-/// Whether there is a namespace of that name.
-pub(super) fn exists(name: &str) -> bool {
-    path(name).exists()
+/// What is at the place of a namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    /// A namespace.
+    Namespace,
+    /// Nothing: it can be made.
+    Nothing,
+    /// Something else, which stands in the way.
+    Other(&'static str),
+}
+
+/// What is at the place of the namespace of that name.
+pub(super) fn find(name: &str) -> Found {
+    let path = path(name);
+    let Ok(there) = fs::symlink_metadata(&path) else { return Found::Nothing };
+    // Containers link theirs to /proc/PID/ns/net, which dangles when they are gone.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let Ok(file) = open(&path, flags, Mode::empty()) else {
+        let dangles = there.is_symlink() && !path.exists();
+        return Found::Other(if dangles { "a link to nothing" } else { "not to be opened" });
+    };
+    match fstatfs(&file) {
+        Ok(system) if system.f_type == NSFS_MAGIC => Found::Namespace,
+        _ if path.is_dir() => Found::Other("a folder"),
+        // Left behind when a machine or a program ended between making and mounting it.
+        _ => Found::Other("a file on which no namespace is mounted"),
+    }
 }
 
 /// Makes a namespace.
@@ -71,10 +98,34 @@ mod tests {
         }
         let name = format!("moirai-test-{}", std::process::id());
         create(&name).expect("made");
-        assert!(exists(&name));
+        assert_eq!(find(&name), Found::Namespace);
         create(&name).expect_err("exists");
         remove(&name).expect("removed");
-        assert!(!exists(&name));
+        assert_eq!(find(&name), Found::Nothing);
         remove(&name).expect("no error");
+    }
+
+    #[test]
+    fn what_is_no_namespace_is_named() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("NOT RUN: /run/netns needs root");
+            assert!(std::env::var_os("MOIRAI_REQUIRE_ROOT").is_none());
+            return;
+        }
+        let name = format!("moirai-stale-{}", std::process::id());
+        let place = path(&name);
+        fs::create_dir_all(DIRECTORY).expect("a folder");
+        fs::write(&place, "").expect("a stale file");
+        let stale = find(&name);
+        fs::remove_file(&place).expect("removed");
+        std::os::unix::fs::symlink("/proc/0/ns/net", &place).expect("a link");
+        let dangling = find(&name);
+        fs::remove_file(&place).expect("removed");
+        fs::create_dir(&place).expect("a folder");
+        let folder = find(&name);
+        fs::remove_dir(&place).expect("removed");
+        assert_eq!(stale, Found::Other("a file on which no namespace is mounted"));
+        assert_eq!(dangling, Found::Other("a link to nothing"));
+        assert_eq!(folder, Found::Other("a folder"));
     }
 }

@@ -219,7 +219,10 @@ impl Supervisor {
                     tracing::warn!(tenant, console_dropped_bytes, "console output was lost");
                 }
                 self.reset = reason == ExitReason::Reset;
-                self.ends(End::exited(&reason));
+                // What the guest has said before is the reason if it failed.
+                self.hear_consoles();
+                let is_kernel = self.tenant.with(|live| live.spec.is_kernel);
+                self.ends(End::exited(&reason, is_kernel, self.tenant.console.last_word()));
                 self.happens(Event::Finished);
             }
         }
@@ -285,7 +288,7 @@ impl Supervisor {
             self.happens(Event::StopAsked);
         }
         if at_once && self.tenant.phase() == Phase::Stopping {
-            self.ends(End::exited(&ExitReason::Stopped));
+            self.ends(End::exited(&ExitReason::Stopped, true, None));
             self.child.kill();
         }
     }

@@ -109,20 +109,23 @@ impl End {
         Self::failed(format!("{step}: {error}{hint}"))
     }
 
-    /// The VM has ended.
-    pub(super) fn exited(reason: &ExitReason) -> Self {
-        let (ok, reason) = match reason {
-            ExitReason::PowerOff => (true, "the guest powered itself off".to_owned()),
-            ExitReason::Reset => (true, "the guest reset itself".to_owned()),
-            ExitReason::Stopped => (true, "it was stopped".to_owned()),
-            ExitReason::TripleFault { vcpu, registers } => {
-                (false, format!("virtual CPU {vcpu} met a triple fault; {registers}"))
-            }
-            ExitReason::InternalError { vcpu, error, registers } => {
-                (false, format!("KVM could not run virtual CPU {vcpu}: {error}; {registers}"))
-            }
+    /// The VM has ended. `is_kernel`: it booted a kernel, which may reset itself for a good reason;
+    /// an image of the library OS does that only if it cannot go on. `last` is the last line that a
+    /// guest has said which failed.
+    pub(super) fn exited(reason: &ExitReason, is_kernel: bool, last: Option<String>) -> Self {
+        let ok = match reason {
+            ExitReason::PowerOff | ExitReason::Stopped => true,
+            ExitReason::Reset => is_kernel,
+            ExitReason::Failed { .. }
+            | ExitReason::TripleFault { .. }
+            | ExitReason::InternalError { .. } => false,
         };
-        Self { ok, reason }
+        let mut text = reason.to_string();
+        if !ok && let Some(line) = last {
+            text.push_str(": ");
+            text.push_str(&line);
+        }
+        Self { ok, reason: text }
     }
 }
 
@@ -211,5 +214,28 @@ impl Service {
             resources: self.resources(),
             running: tenants.iter().filter(|tenant| tenant.phase == Phase::Running).count(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guest_that_says_it_failed_is_not_ok_and_its_last_line_says_why() {
+        let line = || Some("{\"event\":\"error\",\"message\":\"no such key\"}".to_owned());
+        for (status, words) in [(1, "says that it failed (status 1)"), (101, "with a panic")] {
+            let end = End::exited(&ExitReason::Failed { status }, false, line());
+            assert!(!end.ok);
+            assert!(end.reason.contains(words) && end.reason.contains("no such key"), "{end:?}");
+        }
+        let end = End::exited(&ExitReason::PowerOff, false, line());
+        assert_eq!(end, End { ok: true, reason: "the guest powered itself off".to_owned() });
+    }
+
+    #[test]
+    fn a_reset_is_a_way_to_end_for_kernels_only() {
+        assert!(End::exited(&ExitReason::Reset, true, None).ok);
+        assert!(!End::exited(&ExitReason::Reset, false, None).ok);
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use moirai_host::api::Bound;
+use moirai_host::api::{Bound, Scrape};
 use moirai_host::config::{self, Config};
 use moirai_host::service::Service;
 use tempfile::TempDir;
@@ -21,8 +21,8 @@ static TURN: Mutex<()> = Mutex::new(());
 /// A host service with one core and at most one disk; ends with the value.
 pub(crate) struct Host {
     // In the order in which they end.
-    _runtime: Runtime,
-    _service: Arc<Service>,
+    runtime: Runtime,
+    service: Arc<Service>,
     folder: TempDir,
     _turn: MutexGuard<'static, ()>,
 }
@@ -53,7 +53,16 @@ impl Host {
             Bound::new(&folder.path().join("host.sock")).unwrap()
         };
         runtime.spawn(bound.serve(Arc::clone(&service)));
-        Self { _runtime: runtime, _service: service, folder, _turn: turn }
+        Self { runtime, service, folder, _turn: turn }
+    }
+
+    /// Serves the counters over TCP as well; returns where.
+    pub(crate) fn scrape(&self) -> std::net::SocketAddr {
+        let _inside = self.runtime.enter();
+        let scrape = Scrape::new("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = scrape.address().unwrap();
+        self.runtime.spawn(scrape.serve(Arc::clone(&self.service)));
+        address
     }
 
     /// What a second service with the same directory says.

@@ -17,6 +17,13 @@ impl Namespace {
         Self(format!("moirai-{purpose}-{}", std::process::id()))
     }
 
+    /// One that is there already.
+    fn made(purpose: &str) -> Self {
+        let netns = Self::named(purpose);
+        assert!(Command::new("ip").args(["netns", "add", &netns.0]).status().unwrap().success());
+        netns
+    }
+
     fn path(&self) -> PathBuf {
         Path::new("/run/netns").join(&self.0)
     }
@@ -37,7 +44,7 @@ impl Drop for Namespace {
 }
 
 /// A host service with one link; killed with the value if it still runs.
-struct Host {
+pub(super) struct Host {
     child: Child,
     folder: TempDir,
 }
@@ -45,12 +52,18 @@ struct Host {
 impl Host {
     /// Starts it; `lines` complete the link.
     fn start(lines: &str) -> Self {
+        Self::serving(&format!(
+            "[[link]]\nname = \"up\"\nrate = \"10Mbit/s\"\ntap = \"tap0\"\n{lines}"
+        ))
+    }
+
+    /// Starts it with these keys of `[host]` and tables.
+    pub(super) fn serving(tables: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().display();
         let core = std::thread::available_parallelism().unwrap().get() - 1;
         let text = format!(
-            "[host]\ncores = [{core}]\nsocket = \"{path}/host.sock\"\nstate_dir = \"{path}/state\"\n\
-             [[link]]\nname = \"up\"\nrate = \"10Mbit/s\"\ntap = \"tap0\"\n{lines}"
+            "[host]\ncores = [{core}]\nsocket = \"{path}/host.sock\"\nstate_dir = \"{path}/state\"\n{tables}"
         );
         let config = super::file(&folder, &text);
         let log = std::fs::File::create(folder.path().join("log")).unwrap();
@@ -64,11 +77,15 @@ impl Host {
         Self { child, folder }
     }
 
-    fn said(&self) -> String {
+    pub(super) fn socket(&self) -> PathBuf {
+        self.folder.path().join("host.sock")
+    }
+
+    pub(super) fn said(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap()
     }
 
-    fn serves(&mut self) {
+    pub(super) fn serves(&mut self) {
         let begin = Instant::now();
         while !self.said().contains("serves") {
             assert_eq!(self.child.try_wait().unwrap(), None, "{}", self.said());
@@ -78,7 +95,7 @@ impl Host {
     }
 
     /// The exit status, after a request to end if it is `asked`.
-    fn ends(&mut self, asked: bool) -> i32 {
+    pub(super) fn ends(&mut self, asked: bool) -> i32 {
         if asked {
             let pid = rustix::process::Pid::from_child(&self.child);
             rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
@@ -134,8 +151,111 @@ fn a_bridge_that_is_missing_is_said_and_nothing_is_left() {
     let netns = Namespace::named("bridgeless");
     let mut host = Host::start(&format!("netns = \"{}\"\nbridge = \"br0\"\n", netns.0));
     assert_eq!(host.ends(false), 1);
-    assert!(host.said().contains("ip link add br0 type bridge"), "{}", host.said());
-    assert!(!netns.path().exists());
+    let said = host.said();
+    assert!(said.contains("moirai.toml:10:10"), "{said}");
+    assert_eq!(pasted(&said), "");
+    netns.ip(&["link", "show", "dev", "br0"]);
+    let _ = Command::new("ip").args(["netns", "del", &netns.0]).status();
+}
+
+/// Runs the commands that `said` advises, each on a line of its own; returns what they complain of.
+fn pasted(said: &str) -> String {
+    let commands: Vec<_> = said
+        .lines()
+        .map(str::trim)
+        .filter(|line| line.starts_with("ip ") || line.starts_with("rmdir "))
+        .collect();
+    assert!(!commands.is_empty(), "{said}");
+    let output = Command::new("sh").args(["-c", &commands.join("\n")]).output().unwrap();
+    String::from_utf8(output.stderr).unwrap()
+}
+
+/// Starts a host that has to end with a refusal, pastes its advice, and starts it once more.
+fn refused_then_mended(netns: &Namespace, lines: &str, place: &str, words: &[&str]) {
+    let lines = format!("netns = \"{}\"\n{lines}", netns.0);
+    let mut host = Host::start(&lines);
+    assert_eq!(host.ends(false), 1, "{}", host.said());
+    let said = host.said();
+    for word in words.iter().chain([&place]) {
+        assert!(said.contains(word), "{word}: {said}");
+    }
+    assert_eq!(pasted(&said), "", "{said}");
+    let mut again = Host::start(&lines);
+    again.serves();
+    assert_eq!(again.ends(true), 0);
+}
+
+#[test]
+fn a_persistent_tap_is_taken_as_it_is_and_a_second_start_finds_its_place() {
+    let _turn = super::turn();
+    let netns = Namespace::made("kept");
+    // As people make it: without the header that we ask for.
+    netns.ip(&["tuntap", "add", "tap0", "mode", "tap"]);
+    netns.ip(&["link", "add", "br0", "type", "bridge"]);
+    let lines = format!("netns = \"{}\"\naddress = \"10.9.8.1/24\"\n", netns.0);
+    for _ in 0..2 {
+        let mut host = Host::start(&lines);
+        host.serves();
+        let shown = netns.ip(&["-4", "address", "show", "dev", "tap0"]);
+        assert_eq!(shown.matches("10.9.8.1/24").count(), 1, "{shown}");
+        assert_eq!(host.ends(true), 0);
+    }
+    let bridged = format!("{lines}bridge = \"br0\"\n");
+    for _ in 0..2 {
+        let mut host = Host::start(&bridged);
+        host.serves();
+        assert_eq!(host.ends(true), 0);
+    }
+}
+
+#[test]
+fn what_is_there_and_is_not_as_wanted_is_refused_by_name_with_what_mends_it() {
+    let _turn = super::turn();
+    let netns = Namespace::made("other");
+    netns.ip(&["tuntap", "add", "tap0", "mode", "tap", "vnet_hdr"]);
+    netns.ip(&["address", "add", "10.1.1.1/24", "dev", "tap0"]);
+    let lines = "address = \"10.9.8.1/24\"\n";
+    refused_then_mended(&netns, lines, "moirai.toml:10:11", &["has the address 10.1.1.1/24"]);
+    for bridge in ["br0", "br1"] {
+        netns.ip(&["link", "add", bridge, "type", "bridge"]);
+    }
+    netns.ip(&["link", "set", "tap0", "master", "br1"]);
+    refused_then_mended(&netns, "bridge = \"br0\"\n", "moirai.toml:10:10", &["is in \"br1\""]);
+    let lines = "bridge = \"br1\"\nmtu = 9000\n";
+    netns.ip(&["link", "set", "tap0", "nomaster"]);
+    netns.ip(&["link", "set", "br1", "mtu", "1500"]);
+    refused_then_mended(&netns, lines, "moirai.toml:11:7", &["the 1500 of bridge \"br1\""]);
+}
+
+#[test]
+fn an_interface_of_another_kind_is_refused_at_the_key_that_named_it() {
+    let _turn = super::turn();
+    let netns = Namespace::made("kind");
+    netns.ip(&["link", "add", "tap0", "type", "veth", "peer", "name", "other"]);
+    let lines = format!("netns = \"{}\"\n", netns.0);
+    let mut host = Host::start(&lines);
+    assert_eq!(host.ends(false), 1);
+    let said = host.said();
+    assert!(said.contains("moirai.toml:8:7") && said.contains("is no single-queue TAP"), "{said}");
+    netns.ip(&["link", "del", "tap0"]);
+    let mut host = Host::start(&format!("{lines}bridge = \"lo\"\n"));
+    assert_eq!(host.ends(false), 1);
+    let said = host.said();
+    assert!(said.contains("moirai.toml:10:10") && said.contains("is no bridge"), "{said}");
+}
+
+#[test]
+fn what_lies_at_the_place_of_a_namespace_is_named_with_a_command_that_removes_it() {
+    let _turn = super::turn();
+    std::fs::create_dir_all("/run/netns").unwrap();
+    let netns = Namespace::named("stale");
+    let words = ["on which no namespace is mounted"];
+    std::fs::write(netns.path(), "").unwrap();
+    refused_then_mended(&netns, "", "moirai.toml:9:9", &words);
+    std::os::unix::fs::symlink("/proc/0/ns/net", netns.path()).unwrap();
+    refused_then_mended(&netns, "", "moirai.toml:9:9", &["a link to nothing"]);
+    std::fs::create_dir(netns.path()).unwrap();
+    refused_then_mended(&netns, "", "moirai.toml:9:9", &["a folder"]);
 }
 
 #[test]

@@ -132,7 +132,7 @@ fn a_bad_load_ends_with_two_and_points_at_the_line() {
       help: remove it
     "#);
     for (load, message) in [
-        ("{ kind = \"sleepy\" }", "unknown variant `sleepy`, expected one of `idle`, `busy`"),
+        ("{ kind = \"sleepy\" }", "`kind` has no \"sleepy\": expected one of `idle`, `busy`"),
         ("{ period = \"10ms\" }", "missing field `kind`"),
         ("{ kind = \"busy\", units = 3 }", "unknown field `units`"),
         ("{ kind = \"busy\", unit = \"3 parsecs\" }", "\"parsecs\" is not a unit"),
@@ -140,7 +140,7 @@ fn a_bad_load_ends_with_two_and_points_at_the_line() {
         ("{ kind = \"single\", work = \"-1ms\" }", "is negative"),
         ("{ kind = \"single\", work = \"1500min\" }", "longer than a day"),
         ("{ kind = \"bursty\", gap = 1, work = 1, count = 100001 }", "more than 100000"),
-        ("\"busy\"", "invalid type"),
+        ("\"busy\"", "`cpu` takes a table"),
     ] {
         let err = said(load);
         assert!(err.contains(message) && err.contains("FILE:"), "{load}: {err}");

@@ -6,6 +6,7 @@
 //! field of them is hostile.
 
 pub mod bzimage;
+pub mod cmdline;
 pub mod elf;
 mod error;
 pub mod file;
@@ -19,7 +20,6 @@ use std::fs::File;
 use std::ops::Range;
 
 use moirai_abi::boot::Ring3Note;
-use moirai_abi::machine::{VIRTIO_MMIO_BASE, VIRTIO_MMIO_FIRST_GSI, VIRTIO_MMIO_SIZE};
 use vm_memory::GuestMemoryMmap;
 
 use crate::acpi;
@@ -122,7 +122,7 @@ fn load_elf(guest: &Guest<'_>, memory: &GuestMemoryMmap) -> Result<Entry, ImageE
     // distribution's kernel: that has ACPI and ignores such words, and its command line is short of
     // room.
     let words = if pci || initrd.is_some() { 0 } else { guest.devices };
-    let line = cmdline(guest.cmdline, words);
+    let line = cmdline::with_devices(guest.cmdline, words);
     if !entry.in_ring3() && line.len() > PVH_LINE_MAX {
         let (len, max) = (line.len(), PVH_LINE_MAX as u64);
         return Err(ImageError::CmdlineTooLong { len, max });
@@ -159,30 +159,4 @@ fn load_bzimage(guest: &Guest<'_>, memory: &GuestMemoryMmap) -> Result<Entry, Im
     };
     zero_page::write(memory, &handover)?;
     Ok(Entry::Linux64(loaded.entry))
-}
-
-/// The command line with a word for each of `devices` virtio-mmio windows.
-#[must_use]
-pub fn cmdline(words: &str, devices: usize) -> String {
-    let mut line = words.to_owned();
-    let windows = (0..).map(|n| VIRTIO_MMIO_BASE + n * VIRTIO_MMIO_SIZE);
-    for (base, gsi) in windows.zip(VIRTIO_MMIO_FIRST_GSI..).take(devices) {
-        let separator = if line.is_empty() { "" } else { " " };
-        line += &format!("{separator}virtio_mmio.device=4K@{base:#x}:{gsi}");
-    }
-    line
-}
-
-#[cfg(test)]
-mod tests {
-    use super::cmdline;
-
-    #[test]
-    fn every_device_gets_its_word_on_the_command_line() {
-        assert_eq!(cmdline("", 0), "");
-        assert_eq!(
-            cmdline("ip=10.0.0.2/24", 2),
-            "ip=10.0.0.2/24 virtio_mmio.device=4K@0xd0000000:5 virtio_mmio.device=4K@0xd0001000:6"
-        );
-    }
 }

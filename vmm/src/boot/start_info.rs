@@ -122,7 +122,8 @@ mod tests {
 
     #[test]
     fn the_longest_command_line_fits_with_the_words_of_all_devices() {
-        let line = crate::boot::cmdline(&"x".repeat(MAX_CMDLINE_BYTES), VIRTIO_MMIO_MAX);
+        let line =
+            crate::boot::cmdline::with_devices(&"x".repeat(MAX_CMDLINE_BYTES), VIRTIO_MMIO_MAX);
         assert!(line.len() < MAX_LINE_BYTES);
         write(&memory(), &handover(&line)).unwrap();
         assert!(write(&memory(), &handover(&"x".repeat(MAX_LINE_BYTES))).is_err());

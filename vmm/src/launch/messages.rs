@@ -1,5 +1,8 @@
 //! The messages between the host service and a tenant process, on the control socket.
 
+use std::fmt;
+
+use moirai_abi::machine::END_STATUS_PANIC;
 use serde::{Deserialize, Serialize};
 
 use super::spec::LaunchSpec;
@@ -101,6 +104,12 @@ pub enum Stage {
 pub enum ExitReason {
     /// The guest powered itself off.
     PowerOff,
+    /// The guest said that its work has failed (`moirai_abi::machine::END_STATUS_PORT`), and powered
+    /// itself off.
+    Failed {
+        /// What it said, not zero.
+        status: u8,
+    },
     /// The guest reset itself, or the host asked for it.
     Reset,
     /// The host asked for it.
@@ -121,4 +130,24 @@ pub enum ExitReason {
         /// Its registers.
         registers: String,
     },
+}
+
+impl fmt::Display for ExitReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PowerOff => write!(f, "the guest powered itself off"),
+            Self::Failed { status: END_STATUS_PANIC } => {
+                write!(f, "the guest ended with a panic (status {END_STATUS_PANIC})")
+            }
+            Self::Failed { status } => write!(f, "the guest says that it failed (status {status})"),
+            Self::Reset => write!(f, "the guest reset itself"),
+            Self::Stopped => write!(f, "it was stopped"),
+            Self::TripleFault { vcpu, registers } => {
+                write!(f, "virtual CPU {vcpu} met a triple fault; {registers}")
+            }
+            Self::InternalError { vcpu, error, registers } => {
+                write!(f, "KVM could not run virtual CPU {vcpu}: {error}; {registers}")
+            }
+        }
+    }
 }

@@ -328,7 +328,7 @@ fn hosts_disks_and_links_out_of_range_are_refused() {
     11 │ mtu = 9
        ╰────
      help: write for example "100Mbit/s"
-     × an MTU of 9 is not 68 to 65535
+     × an MTU of 9 is not 68 to 65521
        ╭─[bad.toml:11:7]
     10 │ rate = "5%"
     11 │ mtu = 9

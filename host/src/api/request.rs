@@ -1,0 +1,154 @@
+//! What a request carries: names, queries, bodies. Whatever is not right gets the documented error
+//! body; nothing of a client is kept beyond [`BODY_BYTES`].
+
+use std::fmt::Display;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::http::HeaderMap;
+use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
+use axum::http::request::Parts;
+use http_body_util::BodyExt;
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+use serde_json::error::Category;
+
+use super::{ErrorBody, ErrorKind};
+use crate::config::kinds;
+use crate::service::Service;
+
+/// Largest body of a request.
+const BODY_BYTES: usize = 1 << 20;
+/// How much of a larger one is read and thrown away, so that its sender hears why.
+const DISCARDED_BYTES: usize = 16 << 20;
+/// How long a client may take to send a body.
+const BODY_PATIENCE: Duration = Duration::from_secs(5);
+
+fn malformed(text: impl Display) -> ErrorBody {
+    ErrorBody::new(ErrorKind::Malformed, text.to_string())
+}
+
+/// The name in a path.
+pub(super) struct Name(pub(super) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Name {
+    type Rejection = ErrorBody;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ErrorBody> {
+        let Path(name) = Path::<String>::from_request_parts(parts, state)
+            .await
+            .map_err(|_| malformed("the name in the path is no text in UTF-8"))?;
+        Ok(Self(name))
+    }
+}
+
+/// A query that can be explained.
+pub(super) trait Asks: DeserializeOwned {
+    /// What it may say.
+    const WORDS: &'static str;
+}
+
+/// A query that says what it may and no more.
+pub(super) struct Asked<T>(pub(super) T);
+
+impl<T: Asks, S: Send + Sync> FromRequestParts<S> for Asked<T> {
+    type Rejection = ErrorBody;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ErrorBody> {
+        let Query(asked) = Query::<T>::try_from_uri(&parts.uri).map_err(|_| {
+            let query = parts.uri.query().unwrap_or_default();
+            malformed(format!("the query {query:?} is not understood; write {}", T::WORDS))
+        })?;
+        Ok(Self(asked))
+    }
+}
+
+/// A JSON body that arrived in time.
+pub(super) struct Body<T>(pub(super) T);
+
+impl<T: DeserializeOwned + JsonSchema> FromRequest<Arc<Service>> for Body<T> {
+    type Rejection = ErrorBody;
+
+    async fn from_request(request: Request, _: &Arc<Service>) -> Result<Self, ErrorBody> {
+        let kind = media_type(request.headers());
+        let bytes = body_bytes(request).await?;
+        kind?;
+        serde_json::from_slice(&bytes).map(Self).map_err(|error| match error.classify() {
+            Category::Data => not_expected::<T>(&bytes, &error),
+            _ => malformed(format!("the body is no JSON: {error}")),
+        })
+    }
+}
+
+/// Says at each key of a body what it takes.
+fn not_expected<T: JsonSchema>(bytes: &[u8], error: &serde_json::Error) -> ErrorBody {
+    let problems = serde_json::from_slice(bytes)
+        .map(|value| kinds::wrong_kinds::<T>(&value))
+        .unwrap_or_default();
+    let said = |problem: &crate::config::Problem| format!("{}: {}", problem.path, problem.message);
+    let text = match problems.as_slice() {
+        [] => error.to_string(),
+        found => found.iter().map(said).collect::<Vec<_>>().join("\n"),
+    };
+    let text = format!("the body is not what is expected: {text}");
+    ErrorBody { problems, ..ErrorBody::new(ErrorKind::Bad, text) }
+}
+
+/// A body may say that it is JSON, or nothing.
+fn media_type(headers: &HeaderMap) -> Result<(), ErrorBody> {
+    let refused = |text: String| Err(ErrorBody::new(ErrorKind::MediaType, text));
+    let said = |name| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()));
+    if let Some(encoding) = said(CONTENT_ENCODING)
+        && !encoding.eq_ignore_ascii_case("identity")
+    {
+        return refused(format!("a body in {encoding:?} is not taken: send it as it is"));
+    }
+    let Some(kind) = said(CONTENT_TYPE) else { return Ok(()) };
+    let essence = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    if essence == "application/json" || essence.ends_with("+json") {
+        return Ok(());
+    }
+    refused(format!("a body of {kind:?} is not taken: send content-type: application/json"))
+}
+
+/// The bytes of a body, if they arrive in time and are not too many.
+pub(super) async fn body_bytes(request: Request) -> Result<Bytes, ErrorBody> {
+    let headers = request.headers();
+    let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    // Who waits for permission gets none; who sends at once is heard to the end, within limits.
+    let patient = headers.contains_key(EXPECT);
+    let most = if patient { BODY_BYTES } else { DISCARDED_BYTES };
+    if length.is_some_and(|length: usize| length > most) {
+        return Err(too_large());
+    }
+    match tokio::time::timeout(BODY_PATIENCE, collect(request.into_body())).await {
+        Ok(collected) => collected,
+        Err(_) => {
+            let text = format!("the body did not arrive within {BODY_PATIENCE:?}");
+            Err(ErrorBody::new(ErrorKind::Timeout, text))
+        }
+    }
+}
+
+async fn collect(mut body: axum::body::Body) -> Result<Bytes, ErrorBody> {
+    let (mut kept, mut seen) = (Vec::new(), 0_usize);
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| malformed(format!("the body broke off: {error}")))?;
+        // What is no data are trailers.
+        let Ok(data) = frame.into_data() else { continue };
+        seen = seen.saturating_add(data.len());
+        if seen <= BODY_BYTES {
+            kept.extend_from_slice(&data);
+        } else if seen > DISCARDED_BYTES {
+            break;
+        }
+    }
+    if seen > BODY_BYTES { Err(too_large()) } else { Ok(kept.into()) }
+}
+
+fn too_large() -> ErrorBody {
+    let text = format!("the body is larger than {BODY_BYTES} bytes");
+    ErrorBody::new(ErrorKind::TooLarge, text)
+}
