@@ -35,8 +35,8 @@ impl Way {
             return Self::Direct;
         }
         let modifies = !whole && changes(part.op);
-        // A whole block would make the file longer.
-        if modifies && to > end_bytes {
+        // A whole block would make the file longer, or is not there for the kernel.
+        if modifies && to > end_bytes || i64::try_from(to).is_err() {
             return Self::PageCache;
         }
         match bounce::zeroed(to - from) {

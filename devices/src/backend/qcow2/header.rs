@@ -271,10 +271,11 @@ fn unsupported(features: u64, compression: u8) -> Result<(), HeaderError> {
 
 fn backing_name(bytes: &[u8]) -> Result<Option<String>, HeaderError> {
     let offset = u64_at(bytes, 8)?;
-    if offset == 0 {
+    let len = u32_at(bytes, 16)? as usize;
+    // As in QEMU, a name of no length is none.
+    if offset == 0 || len == 0 {
         return Ok(None);
     }
-    let len = u32_at(bytes, 16)? as usize;
     let start = usize::try_from(offset).unwrap_or(usize::MAX);
     let name = bytes.get(start..start.saturating_add(len)).filter(|_| len <= MAX_NAME_BYTES);
     let name =

@@ -62,7 +62,8 @@ fn a_sound_header_is_read_and_each_broken_field_has_its_words() {
     assert!(refusal(72, &8_u64.to_be_bytes()).contains("is compressed with type 0"));
     assert!(refusal(72, &(1_u64 << 40).to_be_bytes()).contains("features 0x10000000000 that are"));
     assert!(refusal(100, &8_u32.to_be_bytes()).contains("a header of 8 bytes"));
-    assert!(refusal(8, &u64::MAX.to_be_bytes()).contains("name leaves the header"));
+    let name = [&u64::MAX.to_be_bytes()[..], &4_u32.to_be_bytes()].concat();
+    assert!(refusal(8, &name).contains("name leaves the header"));
     let mut extension = 0xe279_2aca_u32.to_be_bytes().to_vec();
     extension.extend(u32::MAX.to_be_bytes());
     assert!(refusal(104, &extension).contains("an extension leaves the header"));

@@ -109,6 +109,26 @@ fn a_file_that_has_become_shorter_still_gives_an_error() {
 }
 
 #[test]
+fn the_largest_file_that_there_can_be_has_its_last_sector() {
+    let path = Path::new("/dev/shm").join(format!("moirai-largest-{}", std::process::id()));
+    let made = File::create_new(&path).and_then(|file| file.set_len(i64::MAX.cast_unsigned()));
+    let volume = made.ok().and_then(|()| Volume::open(&path, false).ok());
+    let _ = std::fs::remove_file(&path);
+    let Some(mut volume) = volume else {
+        eprintln!("NOT TESTED HERE: no file of 8 EiB");
+        return;
+    };
+    volume.set_block_size(4096);
+    assert_eq!(volume.size_bytes(), 1 << 63);
+    let mut guest = Guest::new(volume.disk(1, 256));
+    guest.mem.write_slice(&[7; 1024], GuestAddress(DATA)).unwrap();
+    let sector = (1 << 54) - 2;
+    assert_eq!(guest.serve(&mut volume, OUT, sector, &[readable(DATA, 1024)]), 0);
+    assert_eq!(guest.serve(&mut volume, IN, sector, &[writable(DATA + 4096, 1024)]), 0);
+    assert_eq!(guest.bytes(DATA + 4096, 1024), [[7; 1023].as_slice(), &[0]].concat());
+}
+
+#[test]
 fn a_stripe_set_of_odd_files_has_every_byte_of_them_and_zeros_only_at_its_end() {
     let directory = tempfile::tempdir().unwrap();
     let paths = [directory.path().join("a"), directory.path().join("b")];
