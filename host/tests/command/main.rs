@@ -285,3 +285,15 @@ fn a_promise_of_a_configuration_is_explained_without_a_host() {
     let output = moirai(&["explain", "b", "--config", path]);
     assert_eq!(output.status.code(), Some(2));
 }
+
+#[test]
+fn a_core_that_is_not_there_is_refused_at_its_line() {
+    let folder = tempfile::tempdir().unwrap();
+    for (line, place) in [("cores = [4000]", "2:10"), ("cores = [0]\nio_core = 4000", "3:11")] {
+        let config = file(&folder, &format!("[host]\n{line}\n"));
+        let output = moirai(&["host", "--config", config.to_str().unwrap()]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(place) && said.contains("there is no core 4000"), "{said}");
+    }
+}
