@@ -26,6 +26,8 @@ const DEFAULT_GROUP: &str = "main";
 const DEFAULT_DEPTH: u32 = 4;
 const MAX_DEPTH: u32 = 1024;
 const DEFAULT_MAX_UNIT: u64 = 1_000_000;
+/// No device that keeps promises about time takes a minute for one request.
+const MAX_UNIT_MAX: u64 = 60_000_000_000;
 const DEFAULT_CPU_CAPACITY: f64 = 0.95;
 const MAX_NAME_BYTES: usize = 32;
 
@@ -198,7 +200,7 @@ fn check_disk(table: &DiskTable, at: &str, problems: &mut Problems) -> Disk {
         name: table.name.clone(),
         path: table.path.clone(),
         depth,
-        max_unit: table.max_unit.map_or(DEFAULT_MAX_UNIT, |Time(nanos)| nanos),
+        max_unit: check_max_unit(table, at, problems),
         bandwidth,
         policy: table.policy.unwrap_or_default(),
         group: group(table.group.as_ref()),
@@ -207,4 +209,18 @@ fn check_disk(table: &DiskTable, at: &str, problems: &mut Problems) -> Disk {
 
 pub(super) fn group(name: Option<&String>) -> String {
     name.cloned().unwrap_or_else(|| DEFAULT_GROUP.to_owned())
+}
+
+fn check_max_unit(table: &DiskTable, at: &str, problems: &mut Problems) -> u64 {
+    let Some(Time(unit)) = table.max_unit else { return DEFAULT_MAX_UNIT };
+    if !(1..=MAX_UNIT_MAX).contains(&unit) {
+        let message =
+            format!("a `max_unit` of {} is not 1ns to {}", Time(unit), Time(MAX_UNIT_MAX));
+        problems.add(
+            format!("{at}.max_unit"),
+            message,
+            "`moirai probe disk` measures what to write",
+        );
+    }
+    unit.clamp(1, MAX_UNIT_MAX)
 }

@@ -31,7 +31,7 @@ const NAMES: &[&str] = &[
     "tuple",
     "String",
     "bool",
-    "unit",
+    "unit value",
     "HashMap",
     "BTree",
     "Vec",
@@ -78,7 +78,7 @@ fn keys(schema: &Value, node: &Value, above: &[String], found: &mut Vec<Vec<Stri
 }
 
 /// A body in which the last key of the path has that value. Tables that come in lists are lists.
-fn body(schema: &Value, path: &[String], value: &Value) -> Value {
+fn body(path: &[String], value: &Value) -> Value {
     let lists = ["tenant", "export", "link", "disk", "net"];
     let mut body = value.clone();
     for (depth, key) in path.iter().enumerate().rev() {
@@ -89,15 +89,12 @@ fn body(schema: &Value, path: &[String], value: &Value) -> Value {
         let inner = if is_list { json!([body]) } else { body };
         body = json!({ key.as_str(): inner });
     }
-    let _ = schema;
     body
 }
 
 fn check_words(said: &str, about: &str) {
     for name in NAMES {
-        let clean = said.replace("max_unit", "").replace("`unit`", "").replace("unit =", "");
-        let clean = clean.replace("has no unit", "").replace("unit behind", "");
-        assert!(!clean.contains(name), "{name}, {about}: {said}");
+        assert!(!said.contains(name), "{name}, {about}: {said}");
     }
 }
 
@@ -110,7 +107,7 @@ fn no_key_answers_a_wrong_value_with_names_of_the_program() {
     let mut wrong = 0;
     for path in &found {
         for value in values() {
-            let body = body(&schema, path, &value);
+            let body = body(path, &value);
             let Ok(text) = toml::to_string(&body) else { continue };
             if let Err(report) = parse("bad.toml", &text) {
                 check_words(&report.to_string().replace(&text, ""), &path.join("."));
@@ -136,7 +133,7 @@ fn every_value_of_a_wrong_kind_is_found_and_no_right_one() {
     keys(&schema, &schema, &[], &mut found);
     for path in &found {
         for value in values() {
-            let body = body(&schema, path, &value);
+            let body = body(path, &value);
             let Err(error) = serde_json::from_value::<Document>(body.clone()) else {
                 assert_eq!(wrong_kinds::<Document>(&body), [], "{path:?} {value}");
                 continue;
@@ -156,11 +153,11 @@ fn examples_are_what_they_are_examples_of() {
     let mut found = Vec::new();
     keys(&schema, &schema, &[], &mut found);
     for path in &found {
-        for problem in wrong_kinds::<Document>(&body(&schema, path, &json!(-1))) {
+        for problem in wrong_kinds::<Document>(&body(path, &json!(-1))) {
             let Some((_, line)) = problem.help.split_once("write for example ") else { continue };
             let Ok(example) = toml::from_str::<toml::Table>(line) else { continue };
             let value = serde_json::to_value(example.values().next()).expect("a value");
-            let right = body(&schema, path, &value);
+            let right = body(path, &value);
             assert_eq!(wrong_kinds::<Document>(&right), [], "{path:?}: {line}");
         }
     }
