@@ -117,6 +117,18 @@ fn a_plan_is_answered_without_starting_anything() {
 }
 
 #[test]
+fn a_plan_counts_with_what_the_first_start_measured() {
+    let host = Host::start();
+    let plan: Value = serde_json::from_str(&host.post("/v1/plan", "{}").1).unwrap();
+    let stored = host.socket().with_file_name("state").join("core-costs.json");
+    let stored: Value = serde_json::from_slice(&std::fs::read(stored).unwrap()).unwrap();
+    assert_eq!(
+        (&plan["core_costs"], &stored["costs"]["measured"]),
+        (&stored["costs"], &true.into())
+    );
+}
+
+#[test]
 fn a_client_that_sends_half_a_request_and_stays_disturbs_nobody_and_is_dropped() {
     let host = Host::start();
     let mut halves: Vec<_> = (0..5).map(|_| host.connect()).collect();
