@@ -287,7 +287,6 @@ fn a_promise_of_a_configuration_is_explained_without_a_host() {
     assert_eq!(output.status.code(), Some(2));
 }
 
-<<<<<<< HEAD
 /// As shared/cases/promise/vc3.toml: both virtual CPUs are to have 60% of one core.
 #[test]
 fn what_a_plan_refuses_is_not_explained_as_promised() {
@@ -319,7 +318,8 @@ fn what_a_plan_refuses_is_not_explained_as_promised() {
     let output = moirai(&["explain", "b", "--config", path, "--json"]);
     let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((output.status.code(), &answer["kept"]), (Some(0), &true.into()));
-=======
+}
+
 #[test]
 fn a_core_that_is_not_there_is_refused_at_its_line() {
     let folder = tempfile::tempdir().unwrap();
@@ -330,5 +330,4 @@ fn a_core_that_is_not_there_is_refused_at_its_line() {
         assert_eq!(output.status.code(), Some(2), "{said}");
         assert!(said.contains(place) && said.contains("there is no core 4000"), "{said}");
     }
->>>>>>> wt-r3
 }
