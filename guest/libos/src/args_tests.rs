@@ -55,6 +55,28 @@ fn network_prefix_decides_what_is_near() {
 }
 
 #[test]
+fn next_hop_is_everybody_a_neighbour_the_gateway_or_nobody() {
+    let address = |text: &str| text.parse::<Ipv4Addr>().unwrap();
+    let cidr = Args::parse("ip=10.0.0.2/24").cidr("ip").unwrap();
+    let gateway = Some(address("10.0.0.254"));
+    for (to, near, far) in [
+        ("10.0.0.9", NextHop::Neighbour(address("10.0.0.9")), None),
+        ("10.0.0.255", NextHop::Everybody, None),
+        ("255.255.255.255", NextHop::Everybody, None),
+        ("239.1.1.1", NextHop::Neighbour(address("239.1.1.1")), None),
+        ("10.0.1.255", NextHop::None, gateway.map(NextHop::Neighbour)),
+    ] {
+        assert_eq!(cidr.next_hop(None, address(to)), near, "{to}");
+        assert_eq!(cidr.next_hop(gateway, address(to)), far.unwrap_or(near), "{to}");
+    }
+    let whole = |prefix| Ipv4Cidr { address: address("10.0.0.2"), prefix }.broadcast();
+    assert_eq!(whole(0), Some(Ipv4Addr::BROADCAST));
+    assert_eq!(whole(20), Some(address("10.0.15.255")));
+    assert_eq!(whole(30), Some(address("10.0.0.3")));
+    assert_eq!((whole(31), whole(32)), (None, None));
+}
+
+#[test]
 fn list_of_endpoints_is_read_or_refused_as_a_whole() {
     let args = Args::parse("to=10.0.0.1:5004,10.0.0.9:6");
     let expected = [

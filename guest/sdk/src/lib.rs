@@ -43,6 +43,7 @@ use thiserror::Error;
 pub use moirai_libos::args::{ArgError, Args, Ipv4Cidr};
 pub use moirai_libos::clock::{machine, now};
 pub use moirai_libos::disk::Disk;
+pub use moirai_libos::icmp;
 pub use moirai_libos::idle::WakeSource;
 pub use moirai_libos::json::Fields;
 pub use moirai_libos::memory::{Buffer, OutOfMemory, Payload};
