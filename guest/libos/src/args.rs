@@ -170,13 +170,13 @@ impl Args {
         found.ok_or_else(|| ArgError::Malformed { key, value: value.to_owned(), example })
     }
 
-    /// `key=A.B.C.D/PREFIX`.
+    /// `key=A.B.C.D/PREFIX`; 10.0.0.2/24 if it is not there.
     ///
     /// # Errors
-    /// [`ArgError::Missing`], [`ArgError::Malformed`].
+    /// [`ArgError::Malformed`].
     pub fn cidr(&self, key: &'static str) -> Result<Ipv4Cidr, ArgError> {
         let example = "10.0.0.2/24";
-        let value = self.text(key).ok_or(ArgError::Missing { key, example })?;
+        let value = self.text(key).unwrap_or(example);
         parse_cidr(value).ok_or_else(|| malformed(key, value, example))
     }
 

@@ -47,6 +47,7 @@ fn network_prefix_decides_what_is_near() {
     let cidr = Args::parse("ip=10.0.0.2/24").cidr("ip").unwrap();
     assert!(cidr.contains(Ipv4Addr::new(10, 0, 0, 255)));
     assert!(!cidr.contains(Ipv4Addr::new(10, 0, 1, 2)));
+    assert_eq!(Args::parse("").cidr("ip"), Ok(cidr), "the default that guest/README.md names");
     let any = Args::parse("ip=10.0.0.2/0").cidr("ip").unwrap();
     assert!(any.contains(Ipv4Addr::new(192, 168, 0, 1)));
     for bad in ["ip=10.0.0.2/33", "ip=10.0.0.2", "ip=x/8", "ip="] {

@@ -1,6 +1,7 @@
 //! What an application on the library OS needs, on one page.
 //!
 //! ```ignore
+//! //! `hello` says what time it is.
 //! #![no_std]
 //! #![no_main]
 //! use moirai_sdk::{App, AppError};
