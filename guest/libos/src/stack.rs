@@ -151,6 +151,12 @@ impl Stack {
         self.poll_at
     }
 
+    /// Is there a way to `destination`, on the link or through the gateway?
+    #[must_use]
+    pub fn has_route(&self, destination: Ipv4Addr) -> bool {
+        self.cidr.next_hop(self.gateway, destination) != NextHop::None
+    }
+
     /// Is it known how to reach `destination`, or that there is no way? Asks for its next hop if not.
     pub fn resolved(&mut self, destination: Ipv4Addr) -> bool {
         self.way(destination) != Err(SendError::Unresolved)
