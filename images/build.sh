@@ -9,6 +9,10 @@ case $build in /*) ;; *) build=$PWD/$build ;; esac
 
 # Cargo reads guest/.cargo/config.toml (target, linker script) only from inside guest/.
 cd "$root/guest"
+# An application that is new is not in the lock file yet: add it, change nothing else.
+for app in apps/*/; do
+    grep -qx "name = \"$(basename "$app")\"" Cargo.lock || { cargo update --quiet --workspace; break; }
+done
 CARGO_TARGET_DIR=$build cargo build --locked --release --workspace
 
 mkdir -p "$images"

@@ -39,6 +39,7 @@ suite parts 900 cargo test --no-fail-fast --locked -p moirai-abi -p moirai-devic
 suite host 1200 cargo test --no-fail-fast --locked -p moirai-host
 suite guest 600 env -C guest cargo test --no-fail-fast --locked --target x86_64-unknown-linux-gnu -p moirai-media -p moirai-libos
 suite qemu 120 guest/tests/qemu.sh
+suite readme 600 guest/tests/readme.sh
 # What later suites boot: by itself, so that a failure here is not taken for one of theirs.
 suite machine 600 tests/lab/machine.sh
 suite debian 300 tests/lab/run.sh debian

@@ -79,3 +79,27 @@ boot thrash 'mode=mixed depth=16 size=65536 count=400' \
 ends thrash
 grep -q '"reads":200,"writes":200,"errors":0' "$work/console" || fail "it has read or written wrongly"
 echo "ok: thrash under QEMU ($accel): 200 reads, 200 writes"
+
+# A film of 51 packets, 10 ms each, with a clock reference in each; one has lost its sync byte.
+for packet in $(seq 0 50); do
+    sync=47
+    [ "$packet" != 20 ] || sync=00
+    printf '%s01003007 10%012x%0352d' "$sync" $((packet * 900 << 15)) 0 | tr -d ' ' | sed 's/../\\x&/g'
+done | xargs -0 printf '%b' >"$work/film"
+truncate -s %512 "$work/film"
+link="-netdev user,id=net -device virtio-net-device,netdev=net"
+drive="-drive id=volume,file=$work/film,format=raw,if=none -device virtio-blk-device,drive=volume"
+# shellcheck disable=SC2086 # these are words
+boot streamer 'ip=10.0.2.15/24 to=10.0.2.2:9,10.9.9.9:5004,10.0.2.77:5004 loop=0' $link $drive
+ends streamer
+grep -q '"receiver":"10.9.9.9:5004","reason":"no route"' "$work/console" || fail "it names no route"
+grep -q '"receiver":"10.0.2.77:5004","reason":"no neighbour"' "$work/console" || fail "it names no neighbour"
+grep -q '"lost_bytes":188,"lost_packets":1,' "$work/console" || fail "it counts no lost packet"
+# The 50 that are left make seven packets of seven and one of one.
+grep -q '"packets":8,"bytes":9400,' "$work/console" || fail "it has not sent the others"
+# shellcheck disable=SC2086
+boot streamer 'ip=10.0.2.15/24 to=10.9.9.9:5004 loop=0' $link $drive
+wait "$qemu" || fail "QEMU ended with status $?"
+qemu=
+grep -q '"event":"error","message":"no receiver could be reached' "$work/console" || fail "it says done"
+echo "ok: streamer under QEMU ($accel): names who cannot be reached, skips damage"

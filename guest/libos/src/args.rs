@@ -64,12 +64,42 @@ pub struct Ipv4Cidr {
 }
 
 impl Ipv4Cidr {
+    /// Where a packet for `destination` is handed to first, through `gateway` if it is not near.
+    #[must_use]
+    pub fn next_hop(&self, gateway: Option<Ipv4Addr>, destination: Ipv4Addr) -> NextHop {
+        if destination.is_broadcast() || self.broadcast() == Some(destination) {
+            NextHop::Everybody
+        } else if destination.is_multicast() || self.contains(destination) {
+            NextHop::Neighbour(destination)
+        } else {
+            gateway.map_or(NextHop::None, NextHop::Neighbour)
+        }
+    }
+
+    /// The address of everybody in this network; the smallest have none (RFC 3021).
+    #[must_use]
+    pub fn broadcast(&self) -> Option<Ipv4Addr> {
+        let host_bits = u32::MAX.checked_shr(u32::from(self.prefix)).unwrap_or(0);
+        (host_bits > 1).then(|| Ipv4Addr::from_bits(self.address.to_bits() | host_bits))
+    }
+
     /// Is `other` in the same network?
     #[must_use]
     pub fn contains(&self, other: Ipv4Addr) -> bool {
         let mask = u32::MAX.checked_shl(32 - u32::from(self.prefix)).unwrap_or(0);
         (self.address.to_bits() ^ other.to_bits()) & mask == 0
     }
+}
+
+/// Who gets a packet first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NextHop {
+    /// Whoever is on the link.
+    Everybody,
+    /// The host or group with this address.
+    Neighbour(Ipv4Addr),
+    /// There is no way.
+    None,
 }
 
 /// The words of the command line.
@@ -140,13 +170,13 @@ impl Args {
         found.ok_or_else(|| ArgError::Malformed { key, value: value.to_owned(), example })
     }
 
-    /// `key=A.B.C.D/PREFIX`.
+    /// `key=A.B.C.D/PREFIX`; 10.0.0.2/24 if it is not there.
     ///
     /// # Errors
-    /// [`ArgError::Missing`], [`ArgError::Malformed`].
+    /// [`ArgError::Malformed`].
     pub fn cidr(&self, key: &'static str) -> Result<Ipv4Cidr, ArgError> {
         let example = "10.0.0.2/24";
-        let value = self.text(key).ok_or(ArgError::Missing { key, example })?;
+        let value = self.text(key).unwrap_or(example);
         parse_cidr(value).ok_or_else(|| malformed(key, value, example))
     }
 

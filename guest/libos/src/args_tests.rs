@@ -47,11 +47,34 @@ fn network_prefix_decides_what_is_near() {
     let cidr = Args::parse("ip=10.0.0.2/24").cidr("ip").unwrap();
     assert!(cidr.contains(Ipv4Addr::new(10, 0, 0, 255)));
     assert!(!cidr.contains(Ipv4Addr::new(10, 0, 1, 2)));
+    assert_eq!(Args::parse("").cidr("ip"), Ok(cidr), "the default that guest/README.md names");
     let any = Args::parse("ip=10.0.0.2/0").cidr("ip").unwrap();
     assert!(any.contains(Ipv4Addr::new(192, 168, 0, 1)));
     for bad in ["ip=10.0.0.2/33", "ip=10.0.0.2", "ip=x/8", "ip="] {
         assert!(Args::parse(bad).cidr("ip").is_err(), "{bad}");
     }
+}
+
+#[test]
+fn next_hop_is_everybody_a_neighbour_the_gateway_or_nobody() {
+    let address = |text: &str| text.parse::<Ipv4Addr>().unwrap();
+    let cidr = Args::parse("ip=10.0.0.2/24").cidr("ip").unwrap();
+    let gateway = Some(address("10.0.0.254"));
+    for (to, near, far) in [
+        ("10.0.0.9", NextHop::Neighbour(address("10.0.0.9")), None),
+        ("10.0.0.255", NextHop::Everybody, None),
+        ("255.255.255.255", NextHop::Everybody, None),
+        ("239.1.1.1", NextHop::Neighbour(address("239.1.1.1")), None),
+        ("10.0.1.255", NextHop::None, gateway.map(NextHop::Neighbour)),
+    ] {
+        assert_eq!(cidr.next_hop(None, address(to)), near, "{to}");
+        assert_eq!(cidr.next_hop(gateway, address(to)), far.unwrap_or(near), "{to}");
+    }
+    let whole = |prefix| Ipv4Cidr { address: address("10.0.0.2"), prefix }.broadcast();
+    assert_eq!(whole(0), Some(Ipv4Addr::BROADCAST));
+    assert_eq!(whole(20), Some(address("10.0.15.255")));
+    assert_eq!(whole(30), Some(address("10.0.0.3")));
+    assert_eq!((whole(31), whole(32)), (None, None));
 }
 
 #[test]

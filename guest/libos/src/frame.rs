@@ -39,12 +39,14 @@ pub const UDP_PAYLOAD_MAX: usize = 65535 - IPV4_LEN - UDP_LEN;
 const UDP_LEN_16: u16 = 8;
 const IPV4_LEN_16: u16 = 20;
 const NEEDS_CSUM: u8 = 1;
-const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
+pub(crate) const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
 const DONT_FRAGMENT: [u8; 2] = [0x40, 0x00];
-const TTL: u8 = 64;
-const PROTOCOL_UDP: u8 = 17;
+pub(crate) const PROTOCOL_UDP: u8 = 17;
 const UDP_START: u16 = 34; // from the start of the Ethernet header
 const UDP_CHECKSUM_OFFSET: u16 = 6; // from the start of the UDP header
+
+/// What a datagram may pass if nobody says otherwise.
+pub const TTL: u8 = 64;
 
 /// Whose job the UDP checksum is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +68,8 @@ pub struct UdpFlow {
     pub source: SocketAddrV4,
     /// The receiver's.
     pub destination: SocketAddrV4,
+    /// Routers that the packet may pass.
+    pub ttl: u8,
 }
 
 /// Writes all headers of a packet with `payload_len` bytes of UDP payload, at most
@@ -95,7 +99,7 @@ pub fn udp_headers(
     ipv4[0] = 0x45; // version 4, five words
     ipv4[2..4].copy_from_slice(&udp_len.saturating_add(IPV4_LEN_16).to_be_bytes());
     ipv4[6..8].copy_from_slice(&DONT_FRAGMENT);
-    ipv4[8] = TTL;
+    ipv4[8] = flow.ttl;
     ipv4[9] = PROTOCOL_UDP;
     ipv4[12..16].copy_from_slice(&flow.source.ip().octets());
     ipv4[16..20].copy_from_slice(&flow.destination.ip().octets());

@@ -10,6 +10,7 @@ fn flow() -> UdpFlow {
         destination_mac: Mac([2, 0, 0, 0, 0, 2]),
         source: SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 2), 5004),
         destination: SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 1), 40000),
+        ttl: 7,
     }
 }
 
@@ -37,6 +38,7 @@ fn headers_are_what_a_receiver_expects() {
         let ip = Ipv4Packet::new_checked(ethernet.payload()).unwrap();
         assert!(ip.verify_checksum());
         assert!(ip.dont_frag());
+        assert_eq!(ip.hop_limit(), 7);
         assert_eq!((ip.src_addr(), ip.dst_addr()), (*flow().source.ip(), *flow().destination.ip()));
         let udp = UdpPacket::new_checked(ip.payload()).unwrap();
         let (from, to) = (IpAddress::Ipv4(ip.src_addr()), IpAddress::Ipv4(ip.dst_addr()));

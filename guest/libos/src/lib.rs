@@ -34,6 +34,7 @@ extern crate alloc;
 
 pub mod args;
 pub mod frame;
+pub mod icmp;
 pub mod json;
 pub mod memory;
 pub mod neighbours;

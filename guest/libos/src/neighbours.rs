@@ -12,6 +12,8 @@ use core::net::Ipv4Addr;
 const RETRY_NS: u64 = 500_000_000;
 /// After this an entry is asked for again; it stays in use meanwhile.
 const REFRESH_NS: u64 = 30_000_000_000;
+/// After this an entry that did not answer meanwhile counts as gone.
+const EXPIRE_NS: u64 = 60_000_000_000;
 /// More addresses than this are not looked after.
 const ENTRIES_MAX: usize = 256;
 
@@ -65,6 +67,9 @@ impl Neighbours {
             stale && entry.ask_at.is_none_or(|at| at <= now)
         })?;
         entry.ask_at = Some(now.saturating_add(RETRY_NS));
+        if now.saturating_sub(entry.learnt_at) > EXPIRE_NS {
+            entry.mac = None;
+        }
         Some(entry.address)
     }
 

@@ -45,6 +45,21 @@ fn old_entry_is_refreshed_while_it_stays_in_use() {
 }
 
 #[test]
+fn neighbour_that_falls_silent_is_gone_until_it_answers_again() {
+    let mut table = Neighbours::default();
+    assert_eq!(table.lookup(THEIRS), None);
+    table.learn(&request_frame(THEIR_MAC, THEIRS, OURS), 0);
+    for second in 31..=60 {
+        assert_eq!(table.due_request(second * SECOND), Some(THEIRS));
+        assert_eq!(table.lookup(THEIRS), Some(THEIR_MAC), "{second} s");
+    }
+    assert_eq!(table.due_request(61 * SECOND), Some(THEIRS));
+    assert_eq!(table.lookup(THEIRS), None);
+    table.learn(&request_frame(THEIR_MAC, THEIRS, OURS), 70 * SECOND);
+    assert_eq!(table.lookup(THEIRS), Some(THEIR_MAC));
+}
+
+#[test]
 fn strangers_and_broken_frames_teach_nothing() {
     let mut table = Neighbours::default();
     assert_eq!(table.lookup(THEIRS), None);

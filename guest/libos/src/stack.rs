@@ -4,13 +4,15 @@
 //! copies. Streams go past it: [`Stack::send`] writes headers beside a payload that stays where the
 //! disk put it, with next hops from [`Neighbours`], which listens to all ARP that arrives.
 
-use crate::args::Ipv4Cidr;
-use crate::frame::{ETHERNET_LEN, UDP_HEADERS_LEN, UdpFlow, udp_headers};
+use crate::args::{Ipv4Cidr, NextHop};
+use crate::frame::{ETHERNET_LEN, Mac, TTL, UDP_HEADERS_LEN, UdpFlow, udp_headers};
+use crate::icmp::{Unreachable, unreachable};
 use crate::memory::Payload;
 use crate::neighbours::{Neighbours, request_frame};
 use crate::nic::{Frame, HEADER_ROOM, Nic, Receiver, Transmitter};
 use crate::ring::RingFull;
 use crate::virtio::VirtioError;
+use alloc::collections::VecDeque;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::net::{Ipv4Addr, SocketAddrV4};
@@ -24,6 +26,8 @@ use thiserror::Error;
 /// Datagrams and bytes that a bound port queues in each direction.
 const QUEUED_DATAGRAMS: usize = 64;
 const QUEUED_BYTES: usize = 64 * 1024;
+/// Answers of unreachable receivers that are kept until somebody asks for them.
+const UNREACHABLE_MAX: usize = 64;
 
 /// A datagram was not sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -31,8 +35,11 @@ pub enum SendError {
     /// The ring is full: wait until the device has sent something.
     #[error("the link's ring is full")]
     Full,
+    /// The receiver is not in our network, and there is no gateway.
+    #[error("no route: it is outside our network, and gw= names no gateway")]
+    NoRoute,
     /// The next hop has not answered ARP yet.
-    #[error("the next hop has not answered ARP")]
+    #[error("no neighbour: the next hop does not answer ARP")]
     Unresolved,
     /// Headers and payload are more than a packet of this link holds.
     #[error("the datagram is larger than the link's packets")]
@@ -51,6 +58,8 @@ pub struct Stack {
     neighbours: Neighbours,
     cidr: Ipv4Cidr,
     gateway: Option<Ipv4Addr>,
+    multicast_ttl: u8,
+    unreachable: VecDeque<Unreachable>,
     /// When smoltcp wants to be called next, if at all.
     poll_at: Option<u64>,
     fault: Option<VirtioError>,
@@ -64,7 +73,10 @@ impl Stack {
         config.random_seed = now ^ u64::from(cidr.address.to_bits());
         let mut neighbours = Neighbours::default();
         let mut fault = None;
-        let mut port = Attachment::new(&mut nic, &mut neighbours, &mut fault, now);
+        let mut answers = VecDeque::with_capacity(UNREACHABLE_MAX);
+        let watch =
+            Watch { neighbours: &mut neighbours, ours: cidr.address, answers: &mut answers };
+        let mut port = Attachment::new(&mut nic, watch, &mut fault, now);
         let mut interface = Interface::new(config, &mut port, instant(now));
         interface.update_ip_addrs(|addresses| {
             // The list is empty and has room for at least one.
@@ -75,7 +87,18 @@ impl Stack {
             let _ = interface.routes_mut().add_default_ipv4_route(gateway);
         }
         let sockets = SocketSet::new(vec![]);
-        Self { nic, interface, sockets, neighbours, cidr, gateway, poll_at: Some(0), fault }
+        Self {
+            nic,
+            interface,
+            sockets,
+            neighbours,
+            cidr,
+            gateway,
+            multicast_ttl: TTL,
+            unreachable: answers,
+            poll_at: Some(0),
+            fault,
+        }
     }
 
     /// The link below.
@@ -89,6 +112,16 @@ impl Stack {
         self.cidr.address
     }
 
+    /// Routers that what is sent to multicast groups may pass.
+    pub fn set_multicast_ttl(&mut self, ttl: u8) {
+        self.multicast_ttl = ttl;
+    }
+
+    /// The next answer, oldest first, that says a datagram did not arrive.
+    pub fn take_unreachable(&mut self) -> Option<Unreachable> {
+        self.unreachable.pop_front()
+    }
+
     /// Does what is due: takes back sent packets, handles arrived frames, answers and asks ARP.
     ///
     /// # Errors
@@ -96,8 +129,9 @@ impl Stack {
     pub fn poll(&mut self, now: u64) -> Result<(), VirtioError> {
         self.nic.reclaim()?;
         if self.nic.has_received() || self.poll_at.is_some_and(|at| at <= now) {
-            let Self { nic, interface, sockets, neighbours, fault, .. } = self;
-            let mut port = Attachment::new(nic, neighbours, fault, now);
+            let Self { nic, interface, sockets, neighbours, unreachable, fault, .. } = self;
+            let watch = Watch { neighbours, ours: self.cidr.address, answers: unreachable };
+            let mut port = Attachment::new(nic, watch, fault, now);
             interface.poll(instant(now), &mut port, sockets);
             self.poll_at = interface.poll_at(instant(now), sockets).map(nanos);
         }
@@ -117,10 +151,15 @@ impl Stack {
         self.poll_at
     }
 
-    /// Is the next hop towards `destination` known? Asks for it if not.
+    /// Is there a way to `destination`, on the link or through the gateway?
+    #[must_use]
+    pub fn has_route(&self, destination: Ipv4Addr) -> bool {
+        self.cidr.next_hop(self.gateway, destination) != NextHop::None
+    }
+
+    /// Is it known how to reach `destination`, or that there is no way? Asks for its next hop if not.
     pub fn resolved(&mut self, destination: Ipv4Addr) -> bool {
-        let hop = self.next_hop(destination);
-        self.neighbours.lookup(hop).is_some()
+        self.way(destination) != Err(SendError::Unresolved)
     }
 
     /// Queues a UDP datagram: `head` (at most what [`HEADER_ROOM`] leaves) is copied, the pieces of
@@ -135,8 +174,7 @@ impl Stack {
         head: &[u8],
         payload: [Option<Payload>; 2],
     ) -> Result<(), SendError> {
-        let hop = self.next_hop(*destination.ip());
-        let destination_mac = self.neighbours.lookup(hop).ok_or(SendError::Unresolved)?;
+        let destination_mac = self.way(*destination.ip())?;
         if self.nic.is_full() {
             return Err(SendError::Full);
         }
@@ -148,7 +186,8 @@ impl Stack {
         let len = len.ok_or(SendError::TooLarge)?;
         let source = SocketAddrV4::new(self.cidr.address, source_port);
         let source_mac = self.nic.mac();
-        let flow = UdpFlow { source_mac, destination_mac, source, destination };
+        let ttl = if destination.ip().is_multicast() { self.multicast_ttl } else { TTL };
+        let flow = UdpFlow { source_mac, destination_mac, source, destination, ttl };
         let mut headers = [0; HEADER_ROOM];
         let fixed = udp_headers(&flow, len, self.nic.udp_checksum());
         headers[..UDP_HEADERS_LEN].copy_from_slice(&fixed);
@@ -181,12 +220,11 @@ impl Stack {
         socket.send_slice(bytes, destination).is_ok()
     }
 
-    fn next_hop(&self, destination: Ipv4Addr) -> Ipv4Addr {
-        match self.gateway {
-            Some(gateway) if !self.cidr.contains(destination) && !destination.is_multicast() => {
-                gateway
-            }
-            _ => destination,
+    fn way(&mut self, destination: Ipv4Addr) -> Result<Mac, SendError> {
+        match self.cidr.next_hop(self.gateway, destination) {
+            NextHop::Everybody => Ok(Mac::BROADCAST),
+            NextHop::Neighbour(hop) => self.neighbours.lookup(hop).ok_or(SendError::Unresolved),
+            NextHop::None => Err(SendError::NoRoute),
         }
     }
 }
@@ -199,11 +237,27 @@ fn nanos(instant: Instant) -> u64 {
     u64::try_from(instant.total_micros()).unwrap_or(0).saturating_mul(1000)
 }
 
+/// What is looked for in the frames that arrive.
+struct Watch<'a> {
+    neighbours: &'a mut Neighbours,
+    ours: Ipv4Addr,
+    answers: &'a mut VecDeque<Unreachable>,
+}
+
+impl Watch<'_> {
+    fn look(&mut self, frame: &[u8], now: u64) {
+        self.neighbours.learn(frame, now);
+        if self.answers.len() < UNREACHABLE_MAX {
+            self.answers.extend(unreachable(frame, self.ours));
+        }
+    }
+}
+
 /// The link as smoltcp sees it.
 struct Attachment<'a> {
     receiver: &'a mut Receiver,
     transmitter: &'a mut Transmitter,
-    neighbours: &'a mut Neighbours,
+    watch: Watch<'a>,
     fault: &'a mut Option<VirtioError>,
     mtu: u16,
     now: u64,
@@ -212,13 +266,13 @@ struct Attachment<'a> {
 impl<'a> Attachment<'a> {
     fn new(
         nic: &'a mut Nic,
-        neighbours: &'a mut Neighbours,
+        watch: Watch<'a>,
         fault: &'a mut Option<VirtioError>,
         now: u64,
     ) -> Self {
         let mtu = nic.mtu();
         let Nic { receiver, transmitter, .. } = nic;
-        Self { receiver, transmitter, neighbours, fault, mtu, now }
+        Self { receiver, transmitter, watch, fault, mtu, now }
     }
 }
 
@@ -243,7 +297,7 @@ impl Device for Attachment<'_> {
                 return None;
             }
         };
-        self.neighbours.learn(self.receiver.bytes(&frame), self.now);
+        self.watch.look(self.receiver.bytes(&frame), self.now);
         Some((Arrived { receiver: self.receiver, frame }, Leaving(self.transmitter)))
     }
 

@@ -1,15 +1,22 @@
 //! The film on its way from the disk to the link: a window of chunks, read ahead in order.
 //!
-//! A buffer is *empty* (in `empties`), *reading* (owned by the disk), *full* (in the window, looked
-//! through for clock references) or *sending* (in `leaving`, until the last packet that points into
-//! it has left), and then empty again. Film bytes are never copied.
+//! A buffer is *empty* (in `empties`), *reading* (owned by the disk), *arrived* (in `window`, waiting
+//! to be looked through, for which the chunk behind it has to be there, too), *ready* (in `ready`, to
+//! be sent), or *sending* (in `leaving`, until the last packet that points into it has left), and then
+//! empty again. Film bytes are not copied. Only what damage or longer packets have torn apart is
+//! moved together inside its buffer, so that ready chunks hold packets of 188 bytes and nothing else;
+//! a packet may straddle two of them.
 
+mod look;
+
+use crate::clock::Clock;
+use crate::framing::{Damage, Framer};
 use crate::pace::Timeline;
-use crate::packets::{PAYLOAD_LEN, Piece, pieces};
-use crate::ts::{NoPacket, Scanner};
+use crate::ts::{NoPacket, PACKET_LEN};
 use alloc::collections::VecDeque;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
+use core::ops::Range;
 use moirai_libos::memory::{Buffer, OutOfMemory, Payload};
 use moirai_libos::request::{Completion, Refusal, RequestError, SECTOR, Token, Volume};
 use thiserror::Error;
@@ -20,6 +27,9 @@ const RETRIES_MAX: u32 = 5;
 /// Clock references are at most 100 ms apart; to interpolate between two of them, the window has to
 /// reach from one to the next: this is enough for 40 Mbit/s.
 const READ_AHEAD_MIN: usize = 512 << 10;
+
+/// Payload of one RTP packet: the most that fits an Ethernet frame.
+pub const PAYLOAD_LEN: u64 = 7 * PACKET_LEN;
 
 /// A film cannot be sent (any further). `F`: the volume's own fault.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -38,12 +48,15 @@ pub enum FilmError<F> {
         /// What the volume said last.
         error: RequestError,
     },
-    /// There is something else than a packet, and it is not the padding at the end.
+    /// There are no packets anywhere, or not for a long time from the start.
     #[error(
-        "no MPEG transport stream packet at byte {} of the volume, but {:#04x}",
+        "no MPEG transport stream packet at byte {} of the volume, but {:#04x}, and none behind it",
         .0.position, .0.byte
     )]
     NoPacket(NoPacket),
+    /// The film's program association table lacks the program that was asked for.
+    #[error("the film has no program {0}")]
+    NoProgram(u16),
     /// The film has less than two clock references.
     #[error("the film has no two clock references (PCR), so it has no pace")]
     NoPace,
@@ -73,43 +86,73 @@ pub enum Next {
     Finished,
 }
 
-enum State {
-    Reading(Token),
-    Full(Rc<Buffer>),
+/// How a film is read and sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Bytes of a read, a multiple of a sector and at least three sectors.
+    pub chunk: u64,
+    /// Reads in flight.
+    pub reads: u16,
+    /// Start again at the end.
+    pub looped: bool,
+    /// Whose clock counts; `None`: the first program's.
+    pub program: Option<u16>,
 }
 
-/// One chunk of the window.
+enum State {
+    Reading(Token),
+    Arrived(Buffer),
+    /// It cannot be read: the film ends here.
+    Broken(RequestError),
+}
+
+/// A chunk that was asked for.
 struct Slot {
-    pass: u64,
-    /// Chunk number within the film.
-    index: u64,
+    /// Where in the film, in bytes.
+    offset: u64,
     len: usize,
-    scanned: bool,
     state: State,
 }
 
-/// A place in the stream: which time round, and where in the film.
-#[derive(Clone, Copy, Default)]
-struct Place {
-    pass: u64,
-    /// Bytes from the start of the film, or chunk number for reads.
-    at: u64,
+/// A chunk that can be sent.
+struct Ready {
+    /// Where in the stream, in bytes of packets.
+    start: u64,
+    len: u64,
+    buffer: Rc<Buffer>,
 }
 
 /// The film and everything that is read of it.
 pub struct Film<V: Volume> {
     volume: V,
-    chunk: u64,
-    reads: u16,
-    looped: bool,
-    /// Known once its end was seen.
+    settings: Settings,
+    /// Bytes to read; known once the film's end was seen.
     len: Option<u64>,
     empties: Vec<Buffer>,
     window: VecDeque<Slot>,
+    ready: VecDeque<Ready>,
     leaving: Vec<Rc<Buffer>>,
-    next_read: Place,
-    next_packet: Place,
-    scanner: Scanner,
+    /// Where the next read starts in the film.
+    next_read: u64,
+    /// Bytes of the stream that are ready or were sent, and those that were sent.
+    stream_end: u64,
+    sent_end: u64,
+    /// Where in the stream the film ends: of the passes that are not sent yet, the oldest first.
+    pass_ends: VecDeque<u64>,
+    /// Where in the stream the pass starts that is looked through.
+    pass_start: u64,
+    passes: u64,
+    /// A chunk cannot be read, so no more are.
+    broken: bool,
+    /// The last of `pass_ends` is the end; why, if it is not the film's.
+    over: bool,
+    failure: Option<FilmError<V::Fault>>,
+    first_byte: u8,
+    framer: Framer,
+    /// Bytes at the start of the next chunk that belong to the last packet.
+    tail: u64,
+    runs: Vec<Range<usize>>,
+    clock: Clock,
     timeline: Timeline,
     retries: u32,
     /// Requests that the disk answered with an error.
@@ -119,34 +162,39 @@ pub struct Film<V: Volume> {
 }
 
 impl<V: Volume> Film<V> {
-    /// Prepares to read the film on `volume` in chunks of `chunk` bytes (a multiple of a sector, at
-    /// least a packet) with `reads` requests in flight.
+    /// Prepares to read the film on `volume`.
     ///
     /// # Errors
     /// [`FilmError::Memory`].
-    pub fn new(
-        volume: V,
-        chunk: u64,
-        reads: u16,
-        looped: bool,
-    ) -> Result<Self, FilmError<V::Fault>> {
-        let chunk_len = usize::try_from(chunk).unwrap_or(usize::MAX);
-        // As many chunks wait to be sent as are being read, and two more are leaving.
+    pub fn new(volume: V, settings: Settings) -> Result<Self, FilmError<V::Fault>> {
+        let chunk_len = usize::try_from(settings.chunk).unwrap_or(usize::MAX);
+        // As many chunks wait to be sent as are being read, two more are leaving, and the last that
+        // has arrived waits for the one behind it.
         let spans_references = READ_AHEAD_MIN.div_ceil(chunk_len);
-        let buffers = (2 * usize::from(reads) + 2).max(spans_references);
+        let buffers = (2 * usize::from(settings.reads) + 2).max(spans_references) + 1;
         let empties = (0..buffers).map(|_| Buffer::new(chunk_len)).collect::<Result<_, _>>()?;
         Ok(Self {
             volume,
-            chunk,
-            reads,
-            looped,
+            settings,
             len: None,
             empties,
             window: VecDeque::with_capacity(buffers),
+            ready: VecDeque::with_capacity(buffers),
             leaving: Vec::with_capacity(buffers),
-            next_read: Place::default(),
-            next_packet: Place::default(),
-            scanner: Scanner::default(),
+            next_read: 0,
+            stream_end: 0,
+            sent_end: 0,
+            pass_ends: VecDeque::new(),
+            pass_start: 0,
+            passes: 0,
+            broken: false,
+            over: false,
+            failure: None,
+            first_byte: 0,
+            framer: Framer::default(),
+            tail: 0,
+            runs: Vec::new(),
+            clock: Clock::new(settings.program),
             timeline: Timeline::default(),
             retries: 0,
             read_errors: 0,
@@ -162,7 +210,19 @@ impl<V: Volume> Film<V> {
     /// How often the film was sent as a whole.
     #[must_use]
     pub fn passes(&self) -> u64 {
-        self.next_packet.pass
+        self.passes
+    }
+
+    /// What the film has lost, as far as it was read, in all passes.
+    #[must_use]
+    pub fn damage(&self) -> Damage {
+        self.framer.damage()
+    }
+
+    /// How often the film's clock has jumped: as the film declared, and without a word.
+    #[must_use]
+    pub fn clock_jumps(&self) -> (u64, u64) {
+        (self.timeline.declared_jumps, self.timeline.undeclared_jumps)
     }
 
     /// Takes in what the volume has delivered and asks it for more.
@@ -173,7 +233,7 @@ impl<V: Volume> Film<V> {
         while let Some(completion) = self.volume.poll().map_err(FilmError::Volume)? {
             self.complete(completion)?;
         }
-        self.scan()?;
+        while self.look_through_next()? {}
         self.empty_leaving();
         self.read_ahead()?;
         self.volume.kick();
@@ -183,32 +243,23 @@ impl<V: Volume> Film<V> {
     /// The next packet; the same again until [`Film::advance`].
     ///
     /// # Errors
-    /// [`FilmError::ReadAheadTooShort`].
+    /// What ended the film early, when all before it was sent; [`FilmError::ReadAheadTooShort`].
     pub fn peek(&mut self) -> Result<Next, FilmError<V::Fault>> {
-        let film_len = self.len.unwrap_or(u64::MAX);
-        if self.next_packet.at >= film_len {
-            if !self.looped {
-                return Ok(Next::Finished);
+        while self.pass_ends.front() == Some(&self.sent_end) {
+            if self.over && self.pass_ends.len() == 1 {
+                return self.failure.take().map_or(Ok(Next::Finished), Err);
             }
-            self.next_packet = Place { pass: self.next_packet.pass + 1, at: 0 };
+            self.pass_ends.pop_front();
+            self.passes += 1;
         }
-        let Place { pass, at } = self.next_packet;
-        let mut payload = [None, None];
-        for (slot, piece) in payload.iter_mut().zip(pieces(at, film_len, self.chunk)) {
-            let Some(piece) = piece else { continue };
-            let Some(found) = self.find(pass, &piece) else { return Ok(Next::Wait) };
-            *slot = Some(found);
-        }
-        let position = self.stream_position(pass, at);
+        let Some((payload, _)) = self.payload() else { return Ok(Next::Wait) };
         // Nothing more can be read before this packet has left: no reference will come in time.
         let stuck =
             self.volume.in_flight() == 0 && self.empties.is_empty() && self.leaving.is_empty();
-        let ended = self.len.is_some() && !self.looped;
-        match self.timeline.due(position, ended || stuck) {
+        match self.timeline.due(self.sent_end, self.over || stuck) {
             Some(due_ticks) => Ok(Next::Packet { due_ticks, payload }),
             None if stuck => {
-                let bytes = self.window.iter().map(|slot| slot.len as u64).sum();
-                Err(FilmError::ReadAheadTooShort(bytes))
+                Err(FilmError::ReadAheadTooShort(self.ready.iter().map(|chunk| chunk.len).sum()))
             }
             None => Ok(Next::Wait),
         }
@@ -216,30 +267,37 @@ impl<V: Volume> Film<V> {
 
     /// Goes on to the packet after the one that [`Film::peek`] gave.
     pub fn advance(&mut self) {
-        self.next_packet.at += PAYLOAD_LEN;
-        let Place { pass, at } = self.next_packet;
-        let done = self.len.is_some_and(|len| at >= len);
-        while let Some(slot) = self.window.front() {
-            let behind = slot.pass < pass || (slot.index + 1) * self.chunk <= at || done;
-            if !behind || slot.pass > pass {
+        let Some((_, len)) = self.payload() else { return };
+        self.sent_end += len;
+        while let Some(chunk) = self.ready.front() {
+            if chunk.start + chunk.len > self.sent_end {
                 break;
             }
-            if let Some(Slot { state: State::Full(buffer), .. }) = self.window.pop_front() {
-                self.leaving.push(buffer);
-            }
+            self.leaving.extend(self.ready.pop_front().map(|chunk| chunk.buffer));
         }
     }
 
-    fn stream_position(&self, pass: u64, at: u64) -> u64 {
-        pass.saturating_mul(self.len.unwrap_or(0)).saturating_add(at)
-    }
-
-    fn find(&self, pass: u64, piece: &Piece) -> Option<Payload> {
-        let slot =
-            self.window.iter().find(|slot| slot.pass == pass && slot.index == piece.chunk)?;
-        let State::Full(buffer) = &slot.state else { return None };
-        let (start, len) = (usize::try_from(piece.start).ok()?, usize::try_from(piece.len).ok()?);
-        slot.scanned.then(|| Payload { buffer: Rc::clone(buffer), start, len })
+    /// The packets that are sent together next, from two chunks at most, and their length.
+    fn payload(&self) -> Option<([Option<Payload>; 2], u64)> {
+        let ends_at = self.pass_ends.front().copied();
+        let wanted = ends_at.map_or(PAYLOAD_LEN, |end| PAYLOAD_LEN.min(end - self.sent_end));
+        let mut chunks = self.ready.iter();
+        let first = chunks.next()?;
+        let skipped = self.sent_end.saturating_sub(first.start);
+        let in_first = wanted.min(first.len - skipped);
+        let second = chunks.next();
+        let in_second = second.map_or(0, |chunk| chunk.len.min(wanted - in_first));
+        let available = in_first + in_second;
+        if available < wanted && second.is_none() {
+            return None;
+        }
+        let len = available - available % PACKET_LEN;
+        let in_second = len.saturating_sub(in_first);
+        let pieces = [
+            piece(first, skipped, len - in_second),
+            second.and_then(|chunk| piece(chunk, 0, in_second)),
+        ];
+        (len > 0).then_some((pieces, len))
     }
 
     fn complete(&mut self, completion: Completion) -> Result<(), FilmError<V::Fault>> {
@@ -257,60 +315,19 @@ impl<V: Volume> Film<V> {
         if let Err(error) = result {
             self.read_errors += 1;
             self.retries += 1;
-            let offset = slot.index * self.chunk;
             if self.retries > RETRIES_MAX {
-                return Err(FilmError::Unreadable { offset, error });
+                slot.state = State::Broken(error);
+                self.empties.push(buffer);
+                self.broken = true;
+                return Ok(());
             }
-            let again = self.volume.read(offset, buffer, slot.len);
+            let again = self.volume.read(slot.offset, buffer, slot.len);
             slot.state = State::Reading(again.map_err(|(refusal, _)| refusal)?);
             return Ok(());
         }
         self.retries = 0;
         self.bytes_read += slot.len as u64;
-        slot.state = State::Full(Rc::new(buffer));
-        Ok(())
-    }
-
-    /// Looks through the chunks that have arrived, in order.
-    fn scan(&mut self) -> Result<(), FilmError<V::Fault>> {
-        while let Some(slot) = self.window.iter_mut().find(|slot| !slot.scanned) {
-            let State::Full(buffer) = &slot.state else { return Ok(()) };
-            let limit = self.len.unwrap_or(self.volume.capacity());
-            let offset = slot.index * self.chunk;
-            let usable = limit.saturating_sub(offset).min(slot.len as u64);
-            let bytes = buffer.get(..usize::try_from(usable).unwrap_or(0)).unwrap_or_default();
-            let base = slot.pass.saturating_mul(self.len.unwrap_or(0));
-            let timeline = &mut self.timeline;
-            let scanned = self.scanner.scan(bytes, |reference| {
-                timeline.add(base.saturating_add(reference.position), reference.pcr);
-            });
-            slot.scanned = true;
-            match scanned {
-                Ok(()) if offset + usable < limit => {}
-                Ok(()) => self.end_pass(self.scanner.whole_packets_end())?,
-                // Volumes are whole sectors: the film's file is padded with zeros.
-                Err(end) if end.byte == 0 && end.position > 0 => self.end_pass(end.position)?,
-                Err(end) => return Err(FilmError::NoPacket(end)),
-            }
-        }
-        Ok(())
-    }
-
-    /// The end of the film was seen for the first time, or once more.
-    fn end_pass(&mut self, film_len: u64) -> Result<(), FilmError<V::Fault>> {
-        if !self.timeline.has_rate() {
-            return Err(FilmError::NoPace);
-        }
-        self.len = Some(film_len);
-        self.scanner = Scanner::default();
-        self.timeline.jump();
-        for slot in core::mem::take(&mut self.window) {
-            match slot.state {
-                _ if slot.index * self.chunk < film_len => self.window.push_back(slot),
-                State::Full(buffer) => self.leaving.push(buffer),
-                State::Reading(_) => {}
-            }
-        }
+        slot.state = State::Arrived(buffer);
         Ok(())
     }
 
@@ -325,18 +342,17 @@ impl<V: Volume> Film<V> {
 
     fn read_ahead(&mut self) -> Result<(), FilmError<V::Fault>> {
         let end = self.len.unwrap_or(self.volume.capacity());
-        while self.volume.in_flight() < self.reads {
-            let mut offset = self.next_read.at * self.chunk;
-            if offset >= end {
-                if !self.looped || self.len.is_none() {
+        while self.volume.in_flight() < self.settings.reads && !self.broken {
+            if self.next_read >= end {
+                if !self.settings.looped || self.len.is_none() {
                     return Ok(());
                 }
-                self.next_read = Place { pass: self.next_read.pass + 1, at: 0 };
-                offset = 0;
+                self.next_read = 0;
             }
+            let offset = self.next_read;
             let Some(buffer) = self.empties.pop() else { return Ok(()) };
             let rest = (end - offset).next_multiple_of(SECTOR);
-            let len = usize::try_from(rest.min(self.chunk)).unwrap_or(0);
+            let len = usize::try_from(rest.min(self.settings.chunk)).unwrap_or(0);
             let token = match self.volume.read(offset, buffer, len) {
                 Ok(token) => token,
                 Err((Refusal::Full, buffer)) => {
@@ -345,13 +361,16 @@ impl<V: Volume> Film<V> {
                 }
                 Err((refusal, _)) => return Err(refusal.into()),
             };
-            let Place { pass, at: index } = self.next_read;
-            let state = State::Reading(token);
-            self.window.push_back(Slot { pass, index, len, scanned: false, state });
-            self.next_read.at += 1;
+            self.window.push_back(Slot { offset, len, state: State::Reading(token) });
+            self.next_read += self.settings.chunk;
         }
         Ok(())
     }
+}
+
+fn piece(chunk: &Ready, start: u64, len: u64) -> Option<Payload> {
+    let (start, len) = (usize::try_from(start).ok()?, usize::try_from(len).ok()?);
+    (len > 0).then(|| Payload { buffer: Rc::clone(&chunk.buffer), start, len })
 }
 
 #[cfg(test)]

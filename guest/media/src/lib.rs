@@ -1,6 +1,7 @@
-//! MPEG transport streams and RTP, as a streaming application needs them: where the clock stands in
-//! a film ([`ts`]), when which byte is due ([`pace`]), how bytes become packets ([`packets`]), what
-//! stands in front of them ([`rtp`]), and the window of a film that is being read ([`film`]).
+//! MPEG transport streams and RTP, as a streaming application needs them: what a packet of a
+//! film says ([`ts`], [`psi`]), where the packets are ([`framing`]), which clock counts ([`clock`]),
+//! when which byte is due ([`pace`]), what stands in front of the packets that are sent ([`rtp`]), and
+//! the window of a film that is being read ([`film`]).
 //!
 //! No clock, and no I/O but through a trait: everything is tested on the host. Media
 //! time is in ticks of the 27 MHz system clock of ISO/IEC 13818-1.
@@ -9,9 +10,11 @@
 
 extern crate alloc;
 
+pub mod clock;
 pub mod film;
+pub mod framing;
 pub mod pace;
-pub mod packets;
+pub mod psi;
 pub mod rtp;
 pub mod ts;
 

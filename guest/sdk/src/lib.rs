@@ -1,6 +1,7 @@
 //! What an application on the library OS needs, on one page.
 //!
 //! ```ignore
+//! //! `hello` says what time it is.
 //! #![no_std]
 //! #![no_main]
 //! use moirai_sdk::{App, AppError};
@@ -43,6 +44,7 @@ use thiserror::Error;
 pub use moirai_libos::args::{ArgError, Args, Ipv4Cidr};
 pub use moirai_libos::clock::{machine, now};
 pub use moirai_libos::disk::Disk;
+pub use moirai_libos::icmp;
 pub use moirai_libos::idle::WakeSource;
 pub use moirai_libos::json::Fields;
 pub use moirai_libos::memory::{Buffer, OutOfMemory, Payload};

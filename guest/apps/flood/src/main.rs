@@ -7,6 +7,7 @@
 
 extern crate alloc;
 
+use alloc::borrow::ToOwned;
 use alloc::format;
 use alloc::rc::Rc;
 use core::net::SocketAddrV4;
@@ -35,10 +36,12 @@ fn run(app: &mut App) -> Result<(), AppError> {
     let limit = if count == 0 { u64::MAX } else { count };
     let (mut sent, mut full, mut waited) = (0u64, 0u64, 0u64);
     let mut turn = receivers.iter().cycle();
+    tell_unroutable(app, &mut network, &receivers);
     let mut moved_at = now();
     while app.running() && sent < limit {
         network.poll(now())?;
-        let outcome = fill(&mut network, &mut turn, port, &payload, limit - sent);
+        let outcome =
+            fill(&mut network, &mut turn, port, &payload, (limit - sent, receivers.len()));
         sent += outcome.sent;
         if outcome.sent > 0 {
             moved_at = now();
@@ -52,7 +55,7 @@ fn run(app: &mut App) -> Result<(), AppError> {
                 full += 1;
                 app.wait(Some(moved_at + SILENCE_NS), &mut [&mut network.nic().wake_on(BATCH)]);
             }
-            Some(SendError::Unresolved) => {
+            Some(SendError::Unresolved | SendError::NoRoute) => {
                 waited += 1;
                 app.wait(Some(now() + 10 * MS), &mut [&mut network.nic().wake_on(0)]);
             }
@@ -68,7 +71,21 @@ fn run(app: &mut App) -> Result<(), AppError> {
         network.poll(now())?;
     }
     report(app, sent, size, full, waited);
+    if sent == 0 && waited > 0 {
+        return Err(AppError::Other("no receiver could be reached: nothing was sent".to_owned()));
+    }
     Ok(())
+}
+
+/// Names the receivers to which there is no way at all.
+fn tell_unroutable(app: &App, network: &mut Stack, receivers: &[SocketAddrV4]) {
+    for to in receivers.iter().filter(|to| !network.has_route(*to.ip())) {
+        let receiver = format!("{to}");
+        let message = format!("{receiver} cannot be reached: {}", SendError::NoRoute);
+        app.report("error", |fields| {
+            fields.text("receiver", &receiver).text("reason", "no route").text("message", &message)
+        });
+    }
 }
 
 struct Outcome {
@@ -76,20 +93,27 @@ struct Outcome {
     error: Option<SendError>,
 }
 
-/// Sends until the ring is full, at most `limit`.
+/// Sends until the ring is full, at most `limit`. Who cannot be reached is left out; the error says so
+/// if that is everybody.
 fn fill<'a>(
     network: &mut Stack,
     turn: &mut impl Iterator<Item = &'a SocketAddrV4>,
     port: u16,
     payload: &Payload,
-    limit: u64,
+    (limit, receivers): (u64, usize),
 ) -> Outcome {
-    let mut sent = 0;
+    let (mut sent, mut failed) = (0, 0);
     while sent < limit {
         let Some(to) = turn.next() else { break };
         if let Err(error) = network.send(port, *to, &[], [Some(payload.clone()), None]) {
+            let unreachable = matches!(error, SendError::Unresolved | SendError::NoRoute);
+            failed += 1;
+            if unreachable && failed < receivers {
+                continue;
+            }
             return Outcome { sent, error: Some(error) };
         }
+        failed = 0;
         sent += 1;
     }
     Outcome { sent, error: None }

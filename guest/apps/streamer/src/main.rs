@@ -2,19 +2,26 @@
 //! receivers, paced by the stream's own clock, and counts what it sent late.
 //!
 //! Words: `ip=`, `gw=`, `to=ADDRESS:PORT,...`, `port=5004` (ours), `reads=4` in flight,
-//! `chunk=65536` bytes each, `loop=1` (start again at the end; 0: stop), `start_ms=0` (not before
-//! then), `late_us=1000` (later than this counts as late).
+//! `chunk=65536` bytes each, `loop=1` (start again at the end; 0: stop), `program=0` (whose clock
+//! counts; 0: the first's), `start_ms=0` (not before then), `late_us=1000` (later than this counts as
+//! late), `ttl=64` (of what goes to multicast groups).
+//!
+//! A receiver that cannot be reached is told by an `error` event with `receiver` and `reason`, and
+//! tried again with every packet; the others do not wait for it.
+//! Places where the film is damaged are skipped, counted, and told by `error` events.
 #![no_std]
 #![no_main]
 
 extern crate alloc;
 
+mod receiver;
 mod sender;
 
+use alloc::borrow::ToOwned;
 use alloc::format;
-use moirai_media::film::{FilmError, Next};
+use moirai_media::film::{FilmError, Next, Settings};
 use moirai_sdk::{App, AppError, Disk, MS, Stack, VirtioError, Volume, now};
-use sender::{Pause, Sender};
+use sender::{Counters, Pause, Sender};
 
 moirai_sdk::main!("streamer", run);
 
@@ -41,8 +48,12 @@ fn run(app: &mut App) -> Result<(), AppError> {
     let start_ns = args.number("start_ms", 0, (0, 3_600_000))? * MS;
     let late_ns = args.number("late_us", 1000, (0, 10_000_000))? * 1000;
     let port = u16::try_from(args.number("port", 5004, (1, 65535))?).unwrap_or(5004);
+    let ttl = u8::try_from(args.number("ttl", 64, (1, 255))?).unwrap_or(64);
     let mut network = app.network()?;
-    let mut film = Film::new(app.volume()?, chunk, reads, looped).map_err(film_error)?;
+    network.set_multicast_ttl(ttl);
+    let program = u16::try_from(args.number("program", 0, (0, 65535))?).ok().filter(|&it| it > 0);
+    let settings = Settings { chunk, reads, looped, program };
+    let mut film = Film::new(app.volume()?, settings).map_err(film_error)?;
     let capacity = film.volume().capacity();
     let mut sender = Sender::new(&receivers, port, late_ns, now());
 
@@ -51,7 +62,12 @@ fn run(app: &mut App) -> Result<(), AppError> {
         fields.number("receivers", receivers.len() as u64).number("volume_bytes", capacity)
     });
     sender.start_at(now().max(start_ns));
-    stream(app, &mut sender, &mut film, &mut network)
+    stream(app, &mut sender, &mut film, &mut network)?;
+    let Counters { packets, unresolved, unrouted, .. } = sender.counters;
+    if packets == 0 && unresolved + unrouted > 0 {
+        return Err(AppError::Other("no receiver could be reached: nothing was sent".to_owned()));
+    }
+    Ok(())
 }
 
 /// Fills the buffers and finds the receivers.
@@ -75,17 +91,39 @@ fn prepare(
     }
 }
 
+/// Sends the film; what was sent before an error still leaves.
 fn stream(
     app: &mut App,
     sender: &mut Sender,
     film: &mut Film,
     network: &mut Stack,
 ) -> Result<(), AppError> {
+    let mut told = 0;
+    let outcome = send_all(app, sender, film, network, &mut told);
+    tell_damage(app, film, &mut told);
+    let patience = now() + DRAIN_NS;
+    while network.nic().unsent() > 0 && now() < patience {
+        app.wait(Some(patience), &mut [&mut network.nic().wake_on(1)]);
+        network.poll(now())?;
+    }
+    report(app, sender, film);
+    outcome
+}
+
+fn send_all(
+    app: &mut App,
+    sender: &mut Sender,
+    film: &mut Film,
+    network: &mut Stack,
+    told: &mut u64,
+) -> Result<(), AppError> {
     let mut moved_at = now();
     while app.running() {
         network.poll(now())?;
         film.poll().map_err(film_error)?;
+        sender.hear(network, now());
         let pause = sender.send_due(film, network, now())?;
+        tell_troubles(app, sender);
         network.nic().kick();
         let silence_ends = moved_at + SILENCE_NS;
         let (until, chains) = match pause {
@@ -105,20 +143,44 @@ fn stream(
         let until = network.poll_at().map_or(until, |at| at.min(until));
         app.wait(Some(until), &mut [film.volume(), &mut network.nic().wake_on(chains)]);
         if app.report_due() {
+            tell_damage(app, film, told);
             report(app, sender, film);
         }
     }
-    let patience = now() + DRAIN_NS;
-    while network.nic().unsent() > 0 && now() < patience {
-        app.wait(Some(patience), &mut [&mut network.nic().wake_on(1)]);
-        network.poll(now())?;
-    }
-    report(app, sender, film);
     Ok(())
+}
+
+/// Prints which receivers cannot be reached any more.
+fn tell_troubles(app: &App, sender: &mut Sender) {
+    for (address, trouble) in sender.troubles.drain(..) {
+        let (reason, hint) = trouble.words();
+        let receiver = format!("{address}");
+        let message = format!("{receiver} cannot be reached: {reason} ({hint}); going on trying");
+        app.report("error", |fields| {
+            fields.text("receiver", &receiver).text("reason", reason).text("message", &message)
+        });
+    }
+}
+
+/// Prints what the film has lost since it was `told`, once per report.
+fn tell_damage(app: &App, film: &Film, told: &mut u64) {
+    let damage = film.damage();
+    let places = damage.places - *told;
+    if places == 0 {
+        return;
+    }
+    *told = damage.places;
+    let message = format!(
+        "the film is damaged at {places} more places, the last at byte {}; so far {} bytes ({} packets) are lost",
+        damage.last_at, damage.bytes, damage.packets
+    );
+    app.report("error", |fields| fields.text("message", &message));
 }
 
 fn report(app: &App, sender: &mut Sender, film: &Film) {
     let counters = &mut sender.counters;
+    let damage = film.damage();
+    let (declared_jumps, clock_jumps) = film.clock_jumps();
     app.report("report", |fields| {
         fields
             .number("packets", counters.packets)
@@ -128,9 +190,16 @@ fn report(app: &App, sender: &mut Sender, film: &Film) {
             .number("worst_late_us", counters.worst_late_ns / 1000)
             .number("max_late_us", counters.max_late_ns / 1000)
             .number("unresolved", counters.unresolved)
+            .number("unrouted", counters.unrouted)
+            .number("refused", counters.refused)
+            .number("unreachable", counters.unreachable)
             .number("bytes_read", film.bytes_read)
             .number("read_errors", film.read_errors)
             .number("passes", film.passes())
+            .number("lost_bytes", damage.bytes)
+            .number("lost_packets", damage.packets)
+            .number("clock_jumps", clock_jumps)
+            .number("declared_jumps", declared_jumps)
     });
     counters.worst_late_ns = 0;
 }

@@ -1,12 +1,13 @@
 //! Sending what is due: one RTP packet after the other to every receiver, on the film's own clock.
 
+use crate::receiver::{Receiver, Trouble};
 use crate::{Film, film_error};
 use alloc::vec::Vec;
 use core::net::SocketAddrV4;
 use moirai_media::film::Next;
 use moirai_media::rtp::{Header, timestamp};
 use moirai_media::ticks_to_nanos;
-use moirai_sdk::{AppError, MS, Payload, SendError, Stack};
+use moirai_sdk::{AppError, MS, Payload, SendError, Stack, icmp};
 
 /// Packets leave up to this much before they are due, so that one wake-up serves several.
 pub(crate) const AHEAD_NS: u64 = 2 * MS;
@@ -40,11 +41,12 @@ pub(crate) struct Counters {
     pub(crate) max_late_ns: u64,
     /// Not sent, because the receiver's next hop has not answered ARP.
     pub(crate) unresolved: u64,
-}
-
-struct Receiver {
-    address: SocketAddrV4,
-    ssrc: u32,
+    /// Not sent, because there is no route to the receiver.
+    pub(crate) unrouted: u64,
+    /// ICMP answers of receivers at whose port nobody listens.
+    pub(crate) refused: u64,
+    /// Other ICMP answers that say a packet did not arrive.
+    pub(crate) unreachable: u64,
 }
 
 /// A packet that some receivers have got.
@@ -65,6 +67,8 @@ pub(crate) struct Sender {
     timestamp_base: u32,
     pending: Option<Pending>,
     starved: bool,
+    /// Trouble with receivers that was not told yet.
+    pub(crate) troubles: Vec<(SocketAddrV4, Trouble)>,
     /// What was sent.
     pub(crate) counters: Counters,
 }
@@ -82,7 +86,7 @@ impl Sender {
         let receivers = receivers
             .iter()
             .zip(0..)
-            .map(|(&address, number)| Receiver { address, ssrc: ssrc_base.wrapping_add(number) });
+            .map(|(&address, number)| Receiver::new(address, ssrc_base.wrapping_add(number)));
         Self {
             source_port,
             receivers: receivers.collect(),
@@ -92,11 +96,12 @@ impl Sender {
             timestamp_base: u32::from_be_bytes([g, h, a, b]),
             pending: None,
             starved: false,
+            troubles: Vec::new(),
             counters: Counters::default(),
         }
     }
 
-    /// Are the next hops of all receivers known?
+    /// Are the next hops of all receivers known that have one?
     pub(crate) fn resolved(&self, network: &mut Stack) -> bool {
         // Every receiver is asked about, so that all are looked for at once.
         self.receivers.iter().filter(|to| !network.resolved(*to.address.ip())).count() == 0
@@ -133,30 +138,51 @@ impl Sender {
                     }
                 }
             }
-            if !self.send_pending(network)? {
+            if !self.send_pending(network, now)? {
                 return Ok(Pause::Link);
             }
             film.advance();
         }
     }
 
+    /// Notes which receivers have said that they did not get a packet.
+    pub(crate) fn hear(&mut self, network: &mut Stack, now: u64) {
+        while let Some(answer) = network.take_unreachable() {
+            let known = self.receivers.iter_mut().find(|to| to.address == answer.destination);
+            let Some(to) = known.filter(|_| answer.source.port() == self.source_port) else {
+                continue;
+            };
+            match answer.reason {
+                icmp::Reason::Refused => self.counters.refused += 1,
+                icmp::Reason::NoWay | icmp::Reason::TooLarge => self.counters.unreachable += 1,
+            }
+            let trouble = to.answered(answer.reason, now);
+            self.troubles.extend(trouble.map(|trouble| (to.address, trouble)));
+        }
+    }
+
     /// Sends the pending packet to the receivers that lack it; false if the ring is full.
-    fn send_pending(&mut self, network: &mut Stack) -> Result<bool, AppError> {
+    fn send_pending(&mut self, network: &mut Stack, now: u64) -> Result<bool, AppError> {
         let Some(pending) = &mut self.pending else { return Ok(true) };
         let len: usize = pending.payload.iter().flatten().map(|piece| piece.len).sum();
-        while let Some(receiver) = self.receivers.get(pending.next_receiver) {
+        while let Some(receiver) = self.receivers.get_mut(pending.next_receiver) {
             let header = Header {
                 sequence: self.sequence,
                 timestamp: timestamp(self.timestamp_base, pending.due_ticks),
                 ssrc: receiver.ssrc,
             };
             let payload = pending.payload.clone();
-            match network.send(self.source_port, receiver.address, &header.to_bytes(), payload) {
+            let result =
+                network.send(self.source_port, receiver.address, &header.to_bytes(), payload);
+            let trouble = receiver.tried(result, now);
+            self.troubles.extend(trouble.map(|trouble| (receiver.address, trouble)));
+            match result {
                 Ok(()) => {
                     self.counters.packets += 1;
                     self.counters.bytes += len as u64;
                 }
                 Err(SendError::Unresolved) => self.counters.unresolved += 1,
+                Err(SendError::NoRoute) => self.counters.unrouted += 1,
                 Err(SendError::Full) => return Ok(false),
                 Err(error @ SendError::TooLarge) => {
                     return Err(AppError::Other(alloc::format!("{error}")));
