@@ -315,7 +315,8 @@ fn machines_that_break_themselves_end_alone_and_say_why() {
     }
     let Attack { end, console, .. } = scene.attack("garbage");
     assert!(console.contains("page fault"), "{console}");
-    assert_eq!(end["ok"], true, "the library OS reports it and powers off: {end}");
+    assert_eq!(end["ok"], false, "the library OS reports it and ends with a status: {end}");
+    assert!(end["reason"].as_str().is_some_and(|reason| reason.contains("panic")), "{end}");
     let Attack { end, .. } = scene.attack("exceptions");
     assert_eq!(end, Value::Null, "an exception for ever goes on until the tenant is stopped");
 }

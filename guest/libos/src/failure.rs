@@ -8,6 +8,7 @@ use crate::power;
 use core::fmt::{self, Write};
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering::Relaxed};
+use moirai_abi::machine::END_STATUS_PANIC;
 
 static APP_NAME: AtomicPtr<u8> = AtomicPtr::new(core::ptr::null_mut());
 static APP_NAME_LEN: AtomicUsize = AtomicUsize::new(0);
@@ -61,7 +62,7 @@ fn fail(message: fmt::Arguments<'_>) -> ! {
     let _ = write!(out, "{{\"app\":\"{}\",\"event\":\"error\",\"message\":\"", app_name());
     let _ = Escaped(&mut out).write_fmt(message);
     let _ = out.write_str("\"}\n");
-    power::off()
+    power::fail(END_STATUS_PANIC)
 }
 
 fn app_name() -> &'static str {

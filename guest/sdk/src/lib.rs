@@ -54,7 +54,7 @@ pub use moirai_libos::stack::{Port, SendError, Stack};
 pub use moirai_libos::virtio::VirtioError;
 
 use moirai_libos::nic::Nic;
-use moirai_libos::{console, failure, idle};
+use moirai_libos::{console, failure, idle, power};
 
 /// Nanoseconds of a millisecond.
 pub const MS: u64 = 1_000_000;
@@ -93,7 +93,8 @@ macro_rules! main {
     };
 }
 
-/// Runs an application and prints how it ended; called by [`main!`].
+/// Runs an application and prints how it ended; called by [`main!`]. One that failed ends the machine with a
+/// status that says so.
 pub fn run_app(name: &'static str, args: Args, run: fn(&mut App) -> Result<(), AppError>) {
     failure::set_app_name(name);
     let outcome = App::new(name, args).and_then(|mut app| {
@@ -105,6 +106,7 @@ pub fn run_app(name: &'static str, args: Args, run: fn(&mut App) -> Result<(), A
     });
     if let Err(error) = outcome {
         print(name, "error", |fields| fields.text("message", &format!("{error}")));
+        power::failed();
     }
 }
 
