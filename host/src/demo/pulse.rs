@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::DemoError;
 use super::servant::Servant;
+use crate::dispatcher::Stall;
 
 /// Name of the tenant.
 pub(super) const PULSE: &str = "pulse";
@@ -33,6 +34,17 @@ fn last(console: &str) -> PulseReport {
     reports.next_back().unwrap_or_default()
 }
 
+/// By how much its contract's period is shorter than its own: by so much it catches up in each period after a stall has
+/// delayed one of its wake-ups (`scene/pulse.toml`).
+const CATCHES_UP: u64 = 1_000_000;
+
+/// How many jobs the stalls that ended after `begin` can have made late: the one that each has delayed, and those after
+/// it until the contract is in phase again.
+pub(super) fn excused(stalls: &[Stall], begin: u64) -> u64 {
+    let stalls = stalls.iter().filter(|stall| stall.end > begin);
+    stalls.map(|stall| 1 + stall.end.saturating_sub(stall.begin) / CATCHES_UP).sum()
+}
+
 impl PulseReport {
     /// What was done since `before`.
     pub(super) fn since(self, before: Self) -> Self {
@@ -47,6 +59,14 @@ impl PulseReport {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stall_excuses_what_it_can_have_delayed_and_one_before_the_run_nothing() {
+        let stall = |begin, end| Stall { begin: begin * CATCHES_UP, end: end * CATCHES_UP };
+        assert_eq!(excused(&[], 0), 0);
+        assert_eq!(excused(&[stall(10, 17)], 5 * CATCHES_UP), 8);
+        assert_eq!(excused(&[stall(1, 5), stall(10, 11)], 5 * CATCHES_UP), 2);
+    }
 
     #[test]
     fn the_last_report_counts_and_other_words_do_not() {

@@ -76,14 +76,13 @@ pub(super) fn run(
     servant.end()?;
     let still: Vec<Stall> = after.stalls.iter().map(|&(begin, end)| Stall { begin, end }).collect();
     let tenants = tenants(&before, &after);
-    // Both are sums since its start: what is excused may have been reported a moment later.
-    let excused = part(&after, PULSE, "cpu").misses_in_stall;
-    let on_time = jobs_after.jobs > 0 && jobs_after.late <= excused;
+    let jobs = jobs_after.since(jobs_before);
+    let on_time = jobs.jobs > 0 && jobs.late <= pulse::excused(&still, before.now_ns);
     let stalls = Stalls { stalls: &still, used_permille: used_permille(&tenants) };
     let report = RunReport {
         receivers: seen(&played, &arrivals, &stalls),
         tenants,
-        pulse: jobs_after.since(jobs_before),
+        pulse: jobs,
         pulse_on_time: on_time,
         stalled_share: stalled_share(&still, before.now_ns, after.now_ns),
     };
