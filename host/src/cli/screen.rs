@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyModifiers};
+use ratatui::crossterm::{cursor, execute};
 use ratatui::layout::Constraint;
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::Line;
@@ -17,11 +18,18 @@ use crate::service::Stats;
 
 pub(super) fn run(client: &Client, interval: Duration) -> Result<Status, Failure> {
     let first: Stats = client.get("/v1/stats")?;
-    terminal::give_back_at_the_end(ratatui::restore)?;
+    terminal::give_back_at_the_end(restore)?;
     let mut terminal = ratatui::try_init()?;
     let ended = show(&mut terminal, client, interval, first);
-    ratatui::restore();
+    restore();
     ended.map(|()| Status::Done)
+}
+
+/// Gives the terminal back as it was: `ratatui` leaves the cursor hidden.
+fn restore() {
+    ratatui::restore();
+    // Whoever has closed the terminal needs no cursor.
+    let _ = execute!(std::io::stdout(), cursor::Show);
 }
 
 fn show(

@@ -87,7 +87,9 @@ fn a_screen_gives_the_terminal_back_whatever_signal_ends_it() {
         let pid = rustix::process::Pid::from_child(&top);
         let signal_of = rustix::process::Signal::from_named_raw(signal).unwrap();
         rustix::process::kill_process(pid, signal_of).unwrap();
-        while !read().contains("\x1b[?1049l") {}
+        // The last thing is that the cursor is shown again.
+        while !read().contains("\x1b[?25h") {}
+        assert!(String::from_utf8_lossy(&shown).contains("\x1b[?1049l"));
         assert_eq!(wait(&mut top).signal(), Some(signal));
         assert!(cooked());
     }
