@@ -6,6 +6,7 @@
 //! serde says of them is in words already.
 
 mod words;
+pub(super) mod written;
 
 use schemars::JsonSchema;
 use serde_json::{Map, Value};
@@ -31,13 +32,22 @@ impl<'a> Walk<'a> {
     /// Holds the value of `key`, at `path`, against its schema.
     fn visit(&mut self, schema: &'a Value, value: &Value, key: &str, path: &str) {
         let kinds = kinds(self.root, schema);
+        if written::written(value).is_some() {
+            return self.found.push(wrong(&kinds, value, key, path));
+        }
         for kind in &kinds {
             match (value, type_of(kind)) {
                 (Value::Object(table), "object") => return self.visit_table(kind, table, path),
                 (Value::Array(items), "array") => {
                     let Some(schema) = kind.get("items") else { return };
+                    let before = self.found.len();
                     for (index, item) in items.iter().enumerate() {
                         self.visit(schema, item, key, &format!("{path}[{index}]"));
+                    }
+                    let items = self.found.iter_mut().skip(before);
+                    // Not those of a key within a table that is an item.
+                    for problem in items.filter(|problem| problem.path.ends_with(']')) {
+                        problem.help = in_list(&problem.help, key);
                     }
                     return;
                 }
@@ -59,6 +69,15 @@ impl<'a> Walk<'a> {
                 self.visit(schema, value, key, &format!("{path}{dot}{key}"));
             }
         }
+    }
+}
+
+/// The example for an item of a list, as an example of the list.
+fn in_list(help: &str, key: &str) -> String {
+    let assigned = format!("write for example {key} = ");
+    match help.strip_prefix(&assigned) {
+        Some(item) if !item.starts_with('[') => format!("{assigned}[{item}]"),
+        _ => help.to_owned(),
     }
 }
 

@@ -114,8 +114,8 @@ pub fn read(path: &Path) -> Result<(String, Document), Report> {
 /// A [`Report`] of the first thing that is wrong with it.
 pub fn parse(name: &str, text: &str) -> Result<Document, Report> {
     toml::from_str(text).map_err(|error: toml::de::Error| {
-        let value = toml::from_str::<toml::Table>(text).ok().map(serde_json::to_value);
-        let wrong = value.and_then(Result::ok).map(|value| kinds::wrong_kinds::<Document>(&value));
+        let value = kinds::written::values(text);
+        let wrong = value.map(|value| kinds::wrong_kinds::<Document>(&value));
         if let Some(problems) = wrong.filter(|problems| !problems.is_empty()) {
             return Report::locate(name, text, problems);
         }

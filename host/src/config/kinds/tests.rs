@@ -126,6 +126,33 @@ fn no_key_answers_a_wrong_value_with_names_of_the_program() {
     assert!(wrong > 1000, "{wrong}");
 }
 
+/// What TOML has and JSON has not.
+#[test]
+fn numbers_that_no_key_takes_are_refused_as_they_were_written() {
+    let schema = schemars::schema_for!(Document).to_value();
+    let mut found = Vec::new();
+    keys(&schema, &schema, &[], &mut found);
+    let mut wrong = 0;
+    for path in &found {
+        let Ok(text) = toml::to_string(&body(path, &json!("@"))) else { continue };
+        for number in
+            ["nan", "+inf", "99999999999999999999", "-99999999999999999999", "0xFFFFFFFFFFFFFFFFF"]
+        {
+            let text = text.replace("\"@\"", number);
+            if let Err(report) = parse("bad.toml", &text) {
+                check_words(&report.to_string().replace(&text, ""), &path.join("."));
+                wrong += 1;
+            }
+        }
+    }
+    assert!(wrong > 500, "{wrong}");
+    let said =
+        parse("bad.toml", "[[tenant]]\nname = \"a\"\nvcpus = nan\n").unwrap_err().to_string();
+    assert!(said.contains("`vcpus` takes") && said.contains("not nan"), "{said}");
+    let said = parse("bad.toml", "[host]\ncores = [\"0\"]\n").unwrap_err().to_string();
+    assert!(said.contains("write for example cores = ["), "{said}");
+}
+
 #[test]
 fn every_value_of_a_wrong_kind_is_found_and_no_right_one() {
     let schema = schemars::schema_for!(Document).to_value();

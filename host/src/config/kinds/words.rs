@@ -1,5 +1,6 @@
 //! Words and examples for the kinds of values.
 
+use super::written::written;
 use serde_json::Value;
 
 use super::{fits, type_of};
@@ -169,6 +170,9 @@ pub(super) fn shown(value: &Value) -> String {
         Value::String(text) => format!("the text {text:?}"),
         Value::Bool(_) | Value::Number(_) => value.to_string(),
         Value::Array(_) => "a list".to_owned(),
+        Value::Object(_) if written(value).is_some() => {
+            written(value).unwrap_or_default().to_owned()
+        }
         Value::Object(table) if table.keys().any(|key| key.contains("datetime")) => {
             "a date".to_owned()
         }
