@@ -75,6 +75,8 @@ pub struct Ticket {
     pub(crate) since: Nanos,
     /// How often slices had been cut.
     pub(crate) cuts: u64,
+    /// Its client keeps its place for what may come back of it.
+    pub(crate) holds: bool,
 }
 
 /// A promise that was not kept.
@@ -220,13 +222,20 @@ pub trait Policy: Send {
     /// [`Policy::complete`] when it comes back. Policies that charge afterwards do nothing here.
     fn hand_out(&mut self, pick: &Pick, estimate: Nanos, now: Nanos) -> Ticket {
         let Pick { client, service, .. } = *pick;
-        Ticket { client, service, estimate, due: None, slice: 0, since: now, cuts: 0 }
+        Ticket { client, service, estimate, due: None, slice: 0, since: now, cuts: 0, holds: false }
     }
 
     /// A unit came back at `now` and has cost `cost` nanoseconds of service. What it was charged too much
     /// or too little is settled; if it is late, that is a miss. No effect for an unknown client.
     fn complete(&mut self, ticket: Ticket, cost: Nanos, now: Nanos) {
         self.charge(ticket.client, ticket.service, cost, now);
+    }
+
+    /// A unit is inside for longer than any should be, and may never come back. Its client keeps no place for it
+    /// any more, so that nobody waits with it; if it is late already, that is a miss now. May be called
+    /// again; follow with [`Policy::complete`] all the same.
+    fn overdue(&mut self, ticket: &mut Ticket, now: Nanos) {
+        let _ = (ticket, now);
     }
 
     /// Visits the misses since the last call, each once, in the order in which they were found; of more than a few

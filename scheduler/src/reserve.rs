@@ -315,8 +315,16 @@ impl<R: Rules> Policy for Reserve<R> {
     fn hand_out(&mut self, pick: &Pick, estimate: Nanos, now: Nanos) -> Ticket {
         let now = self.clock(now);
         let Pick { client: id, service, .. } = *pick;
-        let unknown =
-            Ticket { client: id, service, estimate, due: None, slice: 0, since: now, cuts: 0 };
+        let unknown = Ticket {
+            client: id,
+            service,
+            estimate,
+            due: None,
+            slice: 0,
+            since: now,
+            cuts: 0,
+            holds: false,
+        };
         if !self.rules.charges_at_hand_out() {
             return unknown;
         }
@@ -331,7 +339,7 @@ impl<R: Rules> Policy for Reserve<R> {
         ticket
     }
 
-    fn complete(&mut self, ticket: Ticket, cost: Nanos, now: Nanos) {
+    fn complete(&mut self, mut ticket: Ticket, cost: Nanos, now: Nanos) {
         let Ticket { client: id, service, estimate, .. } = ticket;
         if !self.rules.charges_at_hand_out() {
             return self.charge(id, service, cost, now);
@@ -340,9 +348,18 @@ impl<R: Rules> Policy for Reserve<R> {
         let Some(slot) = self.clients.slot(id) else { return };
         let Some(Client { budget, virtual_time, .. }) = self.clients.get_mut(slot) else { return };
         budget.book(service, cost, now);
-        budget.settle(&ticket, cost, now);
+        budget.settle(&mut ticket, cost, now);
         if let (Service::Extra, Some(weight)) = (service, budget.contract.extra()) {
             *virtual_time = Slack::settle(*virtual_time, estimate, cost, weight);
+        }
+        self.place(slot);
+    }
+
+    fn overdue(&mut self, ticket: &mut Ticket, now: Nanos) {
+        let now = self.clock(now);
+        let Some(slot) = self.clients.slot(ticket.client) else { return };
+        if let Some(client) = self.clients.get_mut(slot) {
+            client.budget.overdue(ticket, now);
         }
         self.place(slot);
     }
@@ -441,6 +458,9 @@ macro_rules! delegate_policy {
             }
             fn complete(&mut self, ticket: Ticket, cost: Nanos, now: Nanos) {
                 self.0.complete(ticket, cost, now);
+            }
+            fn overdue(&mut self, ticket: &mut Ticket, now: Nanos) {
+                self.0.overdue(ticket, now);
             }
             fn take_misses(&mut self, visit: &mut dyn FnMut(Miss)) {
                 self.0.take_misses(visit);

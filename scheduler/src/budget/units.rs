@@ -30,27 +30,44 @@ impl Budget {
             self.reserved = self.reserved.saturating_add(estimate);
         }
         let (slice, since) = (self.account.refills, self.promise.since());
-        Ticket { client, service, estimate, due, slice, since, cuts: self.cuts }
+        Ticket { client, service, estimate, due, slice, since, cuts: self.cuts, holds: true }
+    }
+
+    /// A unit may never come back.
+    pub(crate) fn overdue(&mut self, ticket: &mut Ticket, now: Nanos) {
+        self.judge(now);
+        self.promise.returned(ticket, now);
+        self.let_go(ticket);
+    }
+
+    /// Whether what a ticket gives back belongs to the present slice, uncut.
+    fn owns(&self, ticket: &Ticket) -> bool {
+        let guaranteed = ticket.service == Service::Guaranteed;
+        guaranteed && ticket.slice == self.account.refills && ticket.cuts == self.cuts
+    }
+
+    /// The place is not kept for this unit any more.
+    fn let_go(&mut self, ticket: &mut Ticket) {
+        if core::mem::take(&mut ticket.holds) && self.owns(ticket) {
+            self.reserved = self.reserved.saturating_sub(ticket.estimate);
+        }
     }
 
     /// A unit is back and has cost `cost`.
-    pub(crate) fn settle(&mut self, ticket: &Ticket, cost: Nanos, now: Nanos) {
+    pub(crate) fn settle(&mut self, ticket: &mut Ticket, cost: Nanos, now: Nanos) {
         self.in_flight = self.in_flight.saturating_sub(1);
         if ticket.service == Service::Extra || self.contract.slice() == 0 {
             return;
         }
         self.judge(now);
         self.promise.returned(ticket, now);
-        let own = ticket.slice == self.account.refills && ticket.cuts == self.cuts;
-        if own {
-            self.reserved = self.reserved.saturating_sub(ticket.estimate);
-        }
+        self.let_go(ticket);
         let Some(back) = ticket.estimate.checked_sub(cost) else {
             let more = cost.saturating_sub(ticket.estimate);
             self.left = self.left.saturating_sub(signed(more));
             return;
         };
-        if own {
+        if self.owns(ticket) {
             self.left = self.left.saturating_add(signed(back));
         } else if ticket.slice < self.account.refills && self.cuts == self.cuts_at_release {
             let lacks = signed(self.contract.slice()).saturating_sub(self.granted).max(0);

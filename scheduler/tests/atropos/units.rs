@@ -143,3 +143,20 @@ fn a_newcomer_finds_no_more_than_one_largest_unit_inside() {
         assert!(window.outstanding() <= MS && window.units() <= depth);
     }
 }
+
+#[test]
+fn a_unit_that_does_not_come_back_holds_up_nobody_and_is_a_miss_at_once() {
+    let mut policy = policy(&[(A, contract(100, 5, 10)), (B, contract(100, 50, 100))]);
+    wake(&mut policy, A, 0);
+    wake(&mut policy, B, 0);
+    let mut stuck = hand_out(&mut policy, 6, 0);
+    assert_eq!(policy.pick(MS), None, "A keeps its place for what may come back");
+    policy.overdue(&mut stuck, 2 * MS);
+    assert_eq!(policy.pick(2 * MS).unwrap().client, B);
+    assert_eq!(misses(&mut policy), [], "it is not late yet");
+    policy.overdue(&mut stuck, 12 * MS);
+    policy.overdue(&mut stuck, 13 * MS);
+    assert_eq!(misses(&mut policy), [(0, 10, 2)], "once");
+    policy.complete(stuck, 20 * MS, 20 * MS);
+    assert_eq!((left(&policy), misses(&mut policy)), (-15, vec![]));
+}
