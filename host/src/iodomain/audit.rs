@@ -60,6 +60,7 @@ impl EventLoop {
         }
         self.audited_at = now;
         let mut misses = Vec::new();
+        self.disks.iter_mut().for_each(|disk| disk.find_overdue(now));
         self.disks.iter_mut().for_each(|disk| disk.policy().take_misses(&mut |it| misses.push(it)));
         self.links.iter_mut().for_each(|link| link.policy().take_misses(&mut |it| misses.push(it)));
         if misses.is_empty() {

@@ -23,7 +23,6 @@ const LONG_FLUSHES: u32 = 2;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Unit {
     id: UnitId,
-    ticket: Ticket,
     work: Work,
 }
 
@@ -41,7 +40,7 @@ impl Unit {
 struct Inside {
     id: UnitId,
     begun: Nanos,
-    estimate: Nanos,
+    ticket: Ticket,
     overdue: bool,
 }
 
@@ -134,7 +133,13 @@ impl Disk {
     /// [`Disk::begin`] and [`Disk::head`].
     pub(super) fn pick(&mut self, now: Nanos) -> Option<Pick> {
         self.find_overdue(now);
-        if self.is_full() { None } else { self.policy.pick(now) }
+        if self.is_full() {
+            return None;
+        }
+        let pick = self.policy.pick(now);
+        // Somebody may keep a place for a unit inside; not for longer than that may be there.
+        self.waits = pick.is_none() && self.has_contracts();
+        pick
     }
 
     /// Whether the unit that was picked goes to the disk now; else it waits until another one is
@@ -151,14 +156,18 @@ impl Disk {
         self.inside.len() >= self.depth
     }
 
-    /// Takes units out of the window that have been inside for longer than any may be.
-    fn find_overdue(&mut self, now: Nanos) {
+    /// Takes units out of the window that have been inside for longer than any may be, and tells the policy of
+    /// them: those that are late are missed, whether or not they ever come back.
+    pub(super) fn find_overdue(&mut self, now: Nanos) {
         let longest = self.gauge.declared();
         for unit in &mut self.inside {
-            if !unit.overdue && now.saturating_sub(unit.begun) >= longest {
-                unit.overdue = true;
-                self.window.end(unit.estimate);
+            if now.saturating_sub(unit.begun) < longest {
+                continue;
             }
+            if !std::mem::replace(&mut unit.overdue, true) {
+                self.window.end(unit.ticket.estimate);
+            }
+            self.policy.overdue(&mut unit.ticket, now);
         }
     }
 
@@ -178,16 +187,17 @@ impl Disk {
         let ticket = self.policy.hand_out(pick, estimate, now);
         self.window.begin(estimate);
         let id = self.meter.begin(self.model.weight(work.kind, work.bytes), now);
-        self.inside.push(Inside { id, begun: now, estimate, overdue: false });
-        Unit { id, ticket, work }
+        self.inside.push(Inside { id, begun: now, ticket, overdue: false });
+        Unit { id, work }
     }
 
     /// A unit came back. `how` is asked once, with the time at which the unit began.
     pub(super) fn end(&mut self, unit: Unit, now: Nanos, how: impl FnOnce(Nanos) -> Circumstances) {
-        let Unit { id, ticket, work } = unit;
+        let Unit { id, work } = unit;
         let Some(ended) = self.meter.end(id, now) else { return };
-        self.leave_window(id);
-        self.policy.complete(ticket, ended.share, now);
+        if let Some(ticket) = self.leave_window(id) {
+            self.policy.complete(ticket, ended.share, now);
+        }
         let how = how(ended.begun);
         if !how.undisturbed {
             self.gauge.leave_out(work.kind);
@@ -218,12 +228,13 @@ impl Disk {
         overdue.chain(self.policy.timeout(now)).min()
     }
 
-    fn leave_window(&mut self, id: UnitId) {
-        let Some(place) = self.inside.iter().position(|unit| unit.id == id) else { return };
+    fn leave_window(&mut self, id: UnitId) -> Option<Ticket> {
+        let place = self.inside.iter().position(|unit| unit.id == id)?;
         let unit = self.inside.remove(place);
         if !unit.overdue {
-            self.window.end(unit.estimate);
+            self.window.end(unit.ticket.estimate);
         }
+        Some(unit.ticket)
     }
 
     /// Whether the device has used its slice up and wants more.

@@ -260,3 +260,26 @@ fn a_unit_that_is_stuck_keeps_others_out_for_one_largest_unit_and_lets_no_more_s
     let slack = disk.pick(300 * MS).unwrap();
     assert!(disk.takes(&slack, work(Kind::Read), 300 * MS));
 }
+
+/// A volume on dead storage: its request never comes back. Its client would keep its place in the order until its
+/// next refill, and miss nothing.
+#[test]
+fn a_request_that_never_comes_back_holds_up_nobody_and_is_a_miss() {
+    let contract = |slice, deadline| Contract::new(SECOND, slice, deadline, None).unwrap();
+    let reader = Asker { kind: Kind::Read, bytes: 4096, depth: 1 };
+    let askers = [(reader, contract(MS, 10 * MS)), (reader, contract(100 * MS, SECOND))];
+    let mut disk = Machine::new(MS, &askers).disk;
+    let work = Work { kind: Kind::Read, bytes: 4096, plain: true };
+    for number in 0..2 {
+        disk.head(DeviceId(number), Some(Head::default()), 0);
+    }
+    let pick = disk.pick(0).unwrap();
+    assert!(pick.client == ClientId(0) && disk.takes(&pick, work, 0));
+    let _stuck = disk.begin(&pick, work, 0);
+    assert_eq!(disk.pick(10), None, "what it was charged too much may come back");
+    assert_eq!(disk.timeout(10), Some(MS), "but not for longer than a unit may take");
+    let other = disk.pick(MS).unwrap();
+    assert!(other.client == ClientId(1) && disk.takes(&other, work, MS));
+    disk.find_overdue(11 * MS);
+    assert_eq!(disk.account(DeviceId(0)).misses, 1, "due at 10 ms, still inside");
+}
