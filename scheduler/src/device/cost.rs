@@ -21,9 +21,8 @@ const SMALLEST: u32 = 9;
 const SIZES: usize = 20;
 const KINDS: usize = 5;
 
-/// What is known of a class before it was measured: a fixed part and one for each byte.
+/// What is known of a class before it was measured: this, and a nanosecond for each byte.
 const PRIOR_FIXED: Nanos = 50_000;
-const PRIOR_BYTES_PER_NS: u64 = 1;
 
 /// What a unit does to a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -91,7 +90,7 @@ impl CostModel {
     /// What it costs in the mean, in nanoseconds; never zero.
     #[must_use]
     pub fn weight(&self, kind: Kind, bytes: u64) -> Nanos {
-        let prior = PRIOR_FIXED.saturating_add(bytes / PRIOR_BYTES_PER_NS);
+        let prior = PRIOR_FIXED.saturating_add(bytes);
         let class = self.class(kind, bytes).filter(|class| class.measured_at.is_some());
         class.map_or(prior, |class| class.mean / 8).max(1)
     }
@@ -103,36 +102,6 @@ impl CostModel {
         if let Some(class) = class {
             class.learn(cost, now);
         }
-    }
-
-    /// The most bytes, a power of two of at least `least`, of which a unit of this kind costs at most
-    /// `limit` nanoseconds by what is known; `None` if not even `least` does. Classes that were not
-    /// measured are taken to cost in proportion to the largest measured one below them; where
-    /// nothing was measured, what the prior says.
-    #[must_use]
-    pub fn bytes_within(&self, kind: Kind, limit: Nanos, least: u64, most: u64) -> Option<u64> {
-        let mut best = None;
-        let mut below: Option<(u64, Nanos)> = None;
-        let mut bytes = least.max(1).next_power_of_two();
-        while bytes <= most {
-            let class = self.class(kind, bytes).filter(|class| class.measured_at.is_some());
-            let cost = match (class, below) {
-                (Some(class), _) => class.upper(),
-                (None, Some((known, cost))) => {
-                    cost.saturating_mul(bytes.checked_div(known).unwrap_or(1))
-                }
-                (None, None) => PRIOR_FIXED.saturating_add(bytes / PRIOR_BYTES_PER_NS),
-            };
-            if cost > limit {
-                break;
-            }
-            if class.is_some() {
-                below = Some((bytes, cost));
-            }
-            best = Some(bytes);
-            bytes = bytes.saturating_mul(2);
-        }
-        best
     }
 
     fn class(&self, kind: Kind, bytes: u64) -> Option<&Class> {
@@ -215,18 +184,5 @@ mod tests {
             model.learn(Kind::Flush, u64::MAX, Nanos::MAX, now);
         }
         assert_eq!(model.estimate(Kind::Flush, u64::MAX, 5), MS);
-    }
-
-    #[test]
-    fn what_fits_into_a_limit_is_known_by_measure_and_guessed_beyond_it() {
-        let mut model = CostModel::new(MS);
-        let within =
-            |model: &CostModel, limit| model.bytes_within(Kind::Read, limit, 4 * KIB, 4096 * KIB);
-        assert_eq!(within(&model, 400_000), Some(256 * KIB), "50 us and 1 ns a byte");
-        model.learn(Kind::Read, 64 * KIB, 500_000, 0);
-        assert_eq!(within(&model, 600_000), Some(32 * KIB), "64 KiB cost 500 and 250 us more");
-        assert_eq!(within(&model, 2 * MS), Some(128 * KIB), "twice as much for twice the bytes");
-        model.learn(Kind::Read, 4 * KIB, 5 * MS, 0);
-        assert_eq!(within(&model, MS), None);
     }
 }

@@ -79,11 +79,6 @@ impl Window {
     pub const fn outstanding(&self) -> Nanos {
         self.outstanding
     }
-
-    /// Another largest unit from now on.
-    pub const fn set_unit_max(&mut self, unit_max: Nanos) {
-        self.unit_max = unit_max;
-    }
 }
 
 #[cfg(test)]
