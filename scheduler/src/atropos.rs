@@ -45,7 +45,8 @@ use crate::contract::{Contract, Nanos};
 use crate::policy::{
     Account, ClientId, ClientState, Head, Miss, Pick, Policy, PolicyError, Rank, Service, Ticket,
 };
-use crate::reserve::{Reserve, Rules};
+use crate::reserve::Reserve;
+use crate::rules::Rules;
 
 /// The default policy. See the module for its rules.
 #[derive(Debug)]
@@ -130,4 +131,4 @@ impl Atropos {
     }
 }
 
-crate::reserve::delegate_policy!(Atropos);
+crate::delegate::delegate_policy!(Atropos);

@@ -16,7 +16,8 @@ use crate::contract::{Contract, Nanos};
 use crate::policy::{
     Account, ClientId, ClientState, Head, Miss, Pick, Policy, PolicyError, Rank, Service, Ticket,
 };
-use crate::reserve::{Reserve, Rules};
+use crate::reserve::Reserve;
+use crate::rules::Rules;
 
 /// The classic Nemesis policy. See the module for its rules.
 #[derive(Debug)]
@@ -49,4 +50,4 @@ impl Nemesis {
     }
 }
 
-crate::reserve::delegate_policy!(Nemesis);
+crate::delegate::delegate_policy!(Nemesis);

@@ -22,6 +22,7 @@ use crate::policy::{
 };
 use crate::promise::Found;
 use crate::ranks::Ranks;
+use crate::rules::Rules;
 use crate::slack::{Slack, Virtual};
 use crate::table::Table;
 
@@ -31,44 +32,6 @@ pub const SLACK_QUANTUM: Nanos = 1_000_000;
 
 /// How many misses wait to be taken; the oldest are forgotten.
 const MISSES_MAX: usize = 256;
-
-/// How a policy changes the budget of one client.
-pub(crate) trait Rules: Send {
-    /// The client, asleep until now, has work again. `awake` is already set.
-    fn wake(&self, budget: &mut Budget, now: Nanos);
-
-    /// The next slice is due.
-    fn refill(&self, budget: &mut Budget, now: Nanos) {
-        budget.release_due(now);
-    }
-
-    /// The contracts are these from now on.
-    fn reckon(&mut self, contracts: &mut dyn Iterator<Item = Contract>) {
-        let _ = contracts;
-    }
-
-    /// The blocking term of the resource.
-    fn set_blocking(&mut self, blocking: Nanos) {
-        let _ = blocking;
-    }
-
-    /// How long a client without work keeps its place, in nanoseconds.
-    fn laxity(&self) -> Nanos {
-        0
-    }
-
-    /// Whether units are paid for when the device gets them, not when they are back.
-    fn charges_at_hand_out(&self) -> bool {
-        false
-    }
-
-    /// What a sleeper would have if it woke at `now`.
-    fn woken(&self, budget: &Budget, now: Nanos) -> Budget {
-        let mut woken = budget.clone();
-        self.wake(&mut woken, now);
-        woken
-    }
-}
 
 #[derive(Debug)]
 struct Client {
@@ -427,69 +390,6 @@ impl<R: Rules> Policy for Reserve<R> {
         Some(ClientState { mode, deadline, refill, left, promised })
     }
 }
-
-/// Implements `Policy` for a public wrapper of a [`Reserve`], so that its rules stay private.
-macro_rules! delegate_policy {
-    ($name:ty) => {
-        impl Policy for $name {
-            fn add(&mut self, id: ClientId, c: Contract, now: Nanos) -> Result<(), PolicyError> {
-                self.0.add(id, c, now)
-            }
-            fn remove(&mut self, id: ClientId, now: Nanos) -> Result<Account, PolicyError> {
-                self.0.remove(id, now)
-            }
-            fn change(&mut self, id: ClientId, c: Contract, now: Nanos) -> Result<(), PolicyError> {
-                self.0.change(id, c, now)
-            }
-            fn wake(&mut self, id: ClientId, head: Head, now: Nanos) {
-                self.0.wake(id, head, now);
-            }
-            fn block(&mut self, id: ClientId, now: Nanos) {
-                self.0.block(id, now);
-            }
-            fn pick(&mut self, now: Nanos) -> Option<Pick> {
-                self.0.pick(now)
-            }
-            fn charge(&mut self, id: ClientId, service: Service, cost: Nanos, now: Nanos) {
-                self.0.charge(id, service, cost, now);
-            }
-            fn hand_out(&mut self, pick: &Pick, estimate: Nanos, now: Nanos) -> Ticket {
-                self.0.hand_out(pick, estimate, now)
-            }
-            fn complete(&mut self, ticket: Ticket, cost: Nanos, now: Nanos) {
-                self.0.complete(ticket, cost, now);
-            }
-            fn overdue(&mut self, ticket: &mut Ticket, now: Nanos) {
-                self.0.overdue(ticket, now);
-            }
-            fn take_misses(&mut self, visit: &mut dyn FnMut(Miss)) {
-                self.0.take_misses(visit);
-            }
-            fn judge(&mut self, now: Nanos) {
-                self.0.judge(now);
-            }
-            fn timeout(&self, now: Nanos) -> Option<Nanos> {
-                self.0.timeout(now)
-            }
-            fn ranks(&mut self, now: Nanos, visit: &mut dyn FnMut(Rank)) {
-                self.0.ranks(now, visit);
-            }
-            fn account(&self, id: ClientId) -> Option<Account> {
-                self.0.account(id)
-            }
-            fn set_blocking(&mut self, blocking: Nanos) {
-                self.0.set_blocking(blocking);
-            }
-            fn set_wake_cost(&mut self, cost: Nanos) {
-                self.0.set_wake_cost(cost);
-            }
-            fn state(&self, id: ClientId) -> Option<ClientState> {
-                self.0.state(id)
-            }
-        }
-    };
-}
-pub(crate) use delegate_policy;
 
 #[cfg(test)]
 mod tests;

@@ -16,7 +16,8 @@ use crate::contract::{Contract, Nanos};
 use crate::policy::{
     Account, ClientId, ClientState, Head, Miss, Pick, Policy, PolicyError, Rank, Service, Ticket,
 };
-use crate::reserve::{Reserve, Rules};
+use crate::reserve::Reserve;
+use crate::rules::Rules;
 
 /// The laxity of policies made by name, in nanoseconds.
 pub const USD_LAXITY: Nanos = 2_000_000;
@@ -52,4 +53,4 @@ impl Usd {
     }
 }
 
-crate::reserve::delegate_policy!(Usd);
+crate::delegate::delegate_policy!(Usd);

@@ -19,7 +19,8 @@ use crate::contract::{Contract, Nanos};
 use crate::policy::{
     Account, ClientId, ClientState, Head, Miss, Pick, Policy, PolicyError, Rank, Service, Ticket,
 };
-use crate::reserve::{Reserve, Rules};
+use crate::reserve::Reserve;
+use crate::rules::Rules;
 
 /// The policy of Xen 2.0. See the module for its rules.
 #[derive(Debug)]
@@ -66,4 +67,4 @@ impl Xen {
     }
 }
 
-crate::reserve::delegate_policy!(Xen);
+crate::delegate::delegate_policy!(Xen);
