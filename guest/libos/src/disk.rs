@@ -15,7 +15,10 @@ use core::sync::atomic::{AtomicU8, Ordering};
 use virtio_drivers::transport::DeviceType;
 
 const F_RO: u64 = 1 << 5;
+const F_BLK_SIZE: u64 = 1 << 6;
 const F_FLUSH: u64 = 1 << 9;
+/// Where the configuration space has `blk_size`.
+const CONFIG_BLK_SIZE: usize = 20;
 const REQUEST_QUEUE: u16 = 0;
 const REQUEST_IN: u32 = 0;
 const REQUEST_OUT: u32 = 1;
@@ -37,6 +40,7 @@ pub struct Disk {
     control: Buffer,
     in_flight: Box<[Option<Buffer>]>,
     capacity: u64,
+    block: u64,
 }
 
 impl Disk {
@@ -45,14 +49,19 @@ impl Disk {
     /// # Errors
     /// [`VirtioError`].
     pub fn open(windows: &[DeviceWindow], number: usize) -> Result<Self, VirtioError> {
-        let wanted = F_RO | F_FLUSH | EVENT_IDX;
+        let wanted = F_RO | F_BLK_SIZE | F_FLUSH | EVENT_IDX;
         let mut device = Device::open(windows, DeviceType::Block, number, wanted)?;
         let sectors = u64::from(device.config_word(0)?) | (u64::from(device.config_word(4)?) << 32);
+        let block = match device.has(F_BLK_SIZE) {
+            true => u64::from(device.config_word(CONFIG_BLK_SIZE)?),
+            false => SECTOR,
+        };
         let ring = device.ring(REQUEST_QUEUE)?;
         let control = Buffer::new(CONTROL_LEN * usize::from(ring.size()))?;
         let in_flight = (0..ring.size()).map(|_| None).collect();
         device.start();
-        Ok(Self { device, ring, control, in_flight, capacity: sectors.saturating_mul(SECTOR) })
+        let capacity = sectors.saturating_mul(SECTOR);
+        Ok(Self { device, ring, control, in_flight, capacity, block })
     }
 
     /// Can it only be read?
@@ -175,6 +184,10 @@ impl Volume for Disk {
 
     fn capacity(&self) -> u64 {
         self.capacity
+    }
+
+    fn block(&self) -> u64 {
+        self.block
     }
 
     fn in_flight(&self) -> u16 {

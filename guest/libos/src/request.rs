@@ -63,6 +63,11 @@ pub trait Volume {
     /// Size in bytes.
     fn capacity(&self) -> u64;
 
+    /// What its size is a multiple of, in bytes. The last block may end in zeros that nobody wrote.
+    fn block(&self) -> u64 {
+        SECTOR
+    }
+
     /// Requests in flight.
     fn in_flight(&self) -> u16;
 

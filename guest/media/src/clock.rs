@@ -2,7 +2,7 @@
 //! is the first that shows. A clock that stops is left for one that goes on.
 
 use crate::TICKS_PER_SECOND;
-use crate::psi::{self, PAT_PID, Section};
+use crate::psi::{self, Listed, PAT_PID, Section};
 use crate::ts::{PCR_WRAP, Packet};
 use alloc::vec::Vec;
 
@@ -20,6 +20,15 @@ pub struct Reading {
     pub declared: bool,
 }
 
+/// Why the clock that counts is not the one that was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Astray {
+    /// The film has no table of its programs.
+    NoTable,
+    /// The clock of the program does not show.
+    NoClock,
+}
+
 /// Another clock: what it showed first since ours was last seen.
 #[derive(Clone, Copy, Debug)]
 struct Rival {
@@ -35,6 +44,8 @@ pub struct Clock {
     /// The program that is followed, and the packets of its map table.
     program: Option<(u16, u16)>,
     missing: bool,
+    listed: Listed,
+    astray: Option<Astray>,
     association: Section,
     map: Section,
     pid: Option<u16>,
@@ -56,6 +67,30 @@ impl Clock {
     #[must_use]
     pub fn is_missing(&self) -> bool {
         self.missing
+    }
+
+    /// The programs that the film's table names so far.
+    #[must_use]
+    pub fn programs(&self) -> &[u16] {
+        self.listed.numbers()
+    }
+
+    /// Was a program asked for that says nothing about the clock, and why?
+    #[must_use]
+    pub fn astray(&self) -> Option<Astray> {
+        self.astray
+    }
+
+    /// All packets were seen: what has not shown will not.
+    pub fn finish(&mut self) {
+        if self.pid.is_none() || self.program.is_none() {
+            self.note_astray();
+        }
+    }
+
+    fn note_astray(&mut self) {
+        let why = if self.program.is_some() { Astray::NoClock } else { Astray::NoTable };
+        self.astray = self.astray.or(self.wanted.map(|_| why));
     }
 
     /// The film starts again.
@@ -103,12 +138,14 @@ impl Clock {
         let replaces = (STOPPED_AFTER..=PCR_WRAP / 2).contains(&gone_on);
         if replaces {
             self.pid = Some(pid);
+            self.note_astray();
         }
         replaces
     }
 
     fn read_association(&mut self, packet: &Packet<'_>) {
         let Some(section) = self.association.add(packet) else { return };
+        self.listed.add(section);
         let wanted = self.wanted.or(self.program.map(|(number, _)| number));
         let mut programs = psi::programs(section);
         let found = programs.find(|&(number, _)| wanted.is_none_or(|wanted| wanted == number));
@@ -117,9 +154,8 @@ impl Clock {
             (None, None) => psi::programs(section).next(),
             (found, _) => found,
         };
-        // Sections with other numbers may list more programs: only a table of one is sure.
-        let only_section = section.get(7) == Some(&0);
-        self.missing = found.is_none() && self.program.is_none() && only_section;
+        // Sections that have not come may list it.
+        self.missing = found.is_none() && self.program.is_none() && self.listed.is_whole();
         if found.is_some() && found != self.program {
             self.program = found;
             self.map.clear();

@@ -8,18 +8,21 @@
 //! a packet may straddle two of them.
 
 mod look;
+mod terms;
 
-use crate::clock::Clock;
-use crate::framing::{Damage, Framer};
+pub use terms::{FilmError, Next, Note, Settings};
+
+use crate::clock::{Astray, Clock};
+use crate::damage::Damage;
+use crate::framing::Framer;
 use crate::pace::Timeline;
-use crate::ts::{NoPacket, PACKET_LEN};
+use crate::ts::PACKET_LEN;
 use alloc::collections::VecDeque;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::ops::Range;
-use moirai_libos::memory::{Buffer, OutOfMemory, Payload};
+use moirai_libos::memory::{Buffer, Payload};
 use moirai_libos::request::{Completion, Refusal, RequestError, SECTOR, Token, Volume};
-use thiserror::Error;
 
 /// A chunk that cannot be read is tried again this often.
 const RETRIES_MAX: u32 = 5;
@@ -30,74 +33,6 @@ const READ_AHEAD_MIN: usize = 512 << 10;
 
 /// Payload of one RTP packet: the most that fits an Ethernet frame.
 pub const PAYLOAD_LEN: u64 = 7 * PACKET_LEN;
-
-/// A film cannot be sent (any further). `F`: the volume's own fault.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum FilmError<F> {
-    /// The volume is unusable.
-    #[error(transparent)]
-    Volume(F),
-    /// A request was refused.
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    /// A chunk cannot be read, however often it is tried.
-    #[error("cannot read the film at byte {offset}: {error}")]
-    Unreadable {
-        /// Where, in bytes.
-        offset: u64,
-        /// What the volume said last.
-        error: RequestError,
-    },
-    /// There are no packets anywhere, or not for a long time from the start.
-    #[error(
-        "no MPEG transport stream packet at byte {} of the volume, but {:#04x}, and none behind it",
-        .0.position, .0.byte
-    )]
-    NoPacket(NoPacket),
-    /// The film's program association table lacks the program that was asked for.
-    #[error("the film has no program {0}")]
-    NoProgram(u16),
-    /// The film has less than two clock references.
-    #[error("the film has no two clock references (PCR), so it has no pace")]
-    NoPace,
-    /// All buffers are full, and there is still no second clock reference.
-    #[error(
-        "no second clock reference (PCR) in {0} bytes of film: give chunk= or reads= a greater value"
-    )]
-    ReadAheadTooShort(u64),
-    /// No memory for buffers.
-    #[error(transparent)]
-    Memory(#[from] OutOfMemory),
-}
-
-/// What comes next.
-#[derive(Debug)]
-pub enum Next {
-    /// A packet, due so many ticks after the film's first clock reference.
-    Packet {
-        /// System clock ticks (27 MHz).
-        due_ticks: u64,
-        /// Where its bytes are.
-        payload: [Option<Payload>; 2],
-    },
-    /// The disk has not delivered it yet.
-    Wait,
-    /// The film is over.
-    Finished,
-}
-
-/// How a film is read and sent.
-#[derive(Clone, Copy, Debug)]
-pub struct Settings {
-    /// Bytes of a read, a multiple of a sector and at least three sectors.
-    pub chunk: u64,
-    /// Reads in flight.
-    pub reads: u16,
-    /// Start again at the end.
-    pub looped: bool,
-    /// Whose clock counts; `None`: the first program's.
-    pub program: Option<u16>,
-}
 
 enum State {
     Reading(Token),
@@ -155,6 +90,9 @@ pub struct Film<V: Volume> {
     clock: Clock,
     timeline: Timeline,
     retries: u32,
+    /// What was not told yet, and whether of the clock and of the program something was.
+    notes: Vec<Note>,
+    noted: (bool, bool),
     /// Requests that the disk answered with an error.
     pub read_errors: u64,
     /// Bytes that the disk delivered.
@@ -165,8 +103,12 @@ impl<V: Volume> Film<V> {
     /// Prepares to read the film on `volume`.
     ///
     /// # Errors
-    /// [`FilmError::Memory`].
+    /// [`FilmError::Memory`], [`FilmError::TooLong`].
     pub fn new(volume: V, settings: Settings) -> Result<Self, FilmError<V::Fault>> {
+        let capacity = volume.capacity();
+        if let Some(bytes) = settings.bytes.filter(|&bytes| bytes > capacity) {
+            return Err(FilmError::TooLong { bytes, capacity });
+        }
         let chunk_len = usize::try_from(settings.chunk).unwrap_or(usize::MAX);
         // As many chunks wait to be sent as are being read, two more are leaving, and the last that
         // has arrived waits for the one behind it.
@@ -195,8 +137,10 @@ impl<V: Volume> Film<V> {
             tail: 0,
             runs: Vec::new(),
             clock: Clock::new(settings.program),
-            timeline: Timeline::default(),
+            timeline: Timeline::new(settings.rate_bps),
             retries: 0,
+            notes: Vec::new(),
+            noted: (false, false),
             read_errors: 0,
             bytes_read: 0,
         })
@@ -225,6 +169,11 @@ impl<V: Volume> Film<V> {
         (self.timeline.declared_jumps, self.timeline.undeclared_jumps)
     }
 
+    /// Where the film ends, as far as is known.
+    fn limit(&self) -> u64 {
+        self.len.or(self.settings.bytes).unwrap_or(self.volume.capacity())
+    }
+
     /// Takes in what the volume has delivered and asks it for more.
     ///
     /// # Errors
@@ -243,7 +192,7 @@ impl<V: Volume> Film<V> {
     /// The next packet; the same again until [`Film::advance`].
     ///
     /// # Errors
-    /// What ended the film early, when all before it was sent; [`FilmError::ReadAheadTooShort`].
+    /// What ended the film early, when all before it was sent.
     pub fn peek(&mut self) -> Result<Next, FilmError<V::Fault>> {
         while self.pass_ends.front() == Some(&self.sent_end) {
             if self.over && self.pass_ends.len() == 1 {
@@ -256,13 +205,36 @@ impl<V: Volume> Film<V> {
         // Nothing more can be read before this packet has left: no reference will come in time.
         let stuck =
             self.volume.in_flight() == 0 && self.empties.is_empty() && self.leaving.is_empty();
-        match self.timeline.due(self.sent_end, self.over || stuck) {
-            Some(due_ticks) => Ok(Next::Packet { due_ticks, payload }),
-            None if stuck => {
-                Err(FilmError::ReadAheadTooShort(self.ready.iter().map(|chunk| chunk.len).sum()))
-            }
-            None => Ok(Next::Wait),
+        // Behind a long hole is the next reference, or the end: what is in front of it does not wait.
+        let lost = self.framer.searched() > READ_AHEAD_MIN as u64;
+        let due = self.timeline.due(self.sent_end, self.over || stuck || lost);
+        if self.timeline.has_guessed() && !core::mem::replace(&mut self.noted.0, true) {
+            let (rate_bps, bytes) = (self.settings.rate_bps, self.stream_end);
+            self.notes.push(match self.over {
+                true => Note::NoClock(rate_bps),
+                false => Note::LateClock { bytes, rate_bps, chunk: 4 * self.settings.chunk },
+            });
         }
+        Ok(due.map_or(Next::Wait, |due_ticks| Next::Packet { due_ticks, payload }))
+    }
+
+    /// The next thing that the operator should know and that was not given before.
+    pub fn take_note(&mut self) -> Option<Note> {
+        self.notes.pop()
+    }
+
+    fn note_program(&mut self) {
+        let (Some(why), Some(wanted)) = (self.clock.astray(), self.settings.program) else {
+            return;
+        };
+        if core::mem::replace(&mut self.noted.1, true) {
+            return;
+        }
+        let named = self.clock.programs().to_vec();
+        self.notes.push(match why {
+            Astray::NoTable => Note::NoTable { wanted, named },
+            Astray::NoClock => Note::NoProgramClock { wanted, named },
+        });
     }
 
     /// Goes on to the packet after the one that [`Film::peek`] gave.
@@ -341,7 +313,7 @@ impl<V: Volume> Film<V> {
     }
 
     fn read_ahead(&mut self) -> Result<(), FilmError<V::Fault>> {
-        let end = self.len.unwrap_or(self.volume.capacity());
+        let end = self.limit();
         while self.volume.in_flight() < self.settings.reads && !self.broken {
             if self.next_read >= end {
                 if !self.settings.looped || self.len.is_none() {
@@ -374,5 +346,4 @@ fn piece(chunk: &Ready, start: u64, len: u64) -> Option<Payload> {
 }
 
 #[cfg(test)]
-#[path = "film_tests.rs"]
 mod tests;

@@ -3,14 +3,20 @@
 //!
 //! A place is taken for a packet where three sync bytes stand at the right distances. From there on
 //! one sync byte per packet is enough. What lies between the last packet and the next place with
-//! three is lost and counted. Zeros behind the last packet are the padding of the volume, not damage.
+//! three is lost and counted, also in front of the first packet: a film that begins later and one whose
+//! beginning is damaged look the same. A few zeros behind the last packet are the padding of a volume
+//! that has whole blocks only; more of them are lost packets. A film that was cut within a packet looks
+//! as if the padding belonged to that packet: see [`Framer::is_cut`].
 
+use crate::damage::Damage;
 use crate::ts::{PACKET_LEN, SYNC_BYTE};
 
 /// Distances of packets that are known, the usual one first.
 const STRIDES: [u64; 3] = [PACKET_LEN, 192, 204];
 /// A time stamp stands in front of packets with this distance.
 const STAMPED: (u64, u64) = (192, 4);
+/// So many zeros at the end of a packet are no accident.
+const ZEROS: u64 = 8;
 
 /// A chunk of the film and what comes behind it.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +29,8 @@ pub struct View<'a> {
     pub ahead: &'a [u8],
     /// The film ends with `ahead`.
     pub ends: bool,
+    /// Less than so many zeros at the end of the film may be none of it; 0: its end is known.
+    pub padding: u64,
 }
 
 impl View<'_> {
@@ -75,19 +83,6 @@ impl View<'_> {
     }
 }
 
-/// What a film has lost.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Damage {
-    /// Places at which packets were missing.
-    pub places: u64,
-    /// Bytes between packets that belong to none.
-    pub bytes: u64,
-    /// Packets that these bytes would have been, rounded up.
-    pub packets: u64,
-    /// Where the last of these places is, in bytes from the start of the film.
-    pub last_at: u64,
-}
-
 /// Walks over the packets of a film that comes in chunks, in order.
 #[derive(Clone, Debug, Default)]
 pub struct Framer {
@@ -101,6 +96,8 @@ pub struct Framer {
     packets_end: u64,
     /// Behind the last byte that is not zero, as far as was searched.
     data_end: u64,
+    /// Zeros at the end of the last packet, at most [`ZEROS`]; known near the end of the film.
+    zeros: u64,
     damage: Damage,
 }
 
@@ -121,6 +118,10 @@ impl Framer {
                 continue;
             }
             let following = at + stride;
+            if self.is_cut(view, at) {
+                (self.synced, self.expected, self.next) = (false, at, at + 1);
+                continue;
+            }
             if let Some(early) = next_if_short(view, at, following) {
                 self.lose(at, early - at);
                 self.next = early;
@@ -128,18 +129,37 @@ impl Framer {
             }
             self.next = following;
             self.packets_end = at + PACKET_LEN;
+            if view.ends {
+                self.zeros = zeros_before(view, self.packets_end);
+            }
             return Some(at);
         }
     }
 
     /// The film ends with the view: what it has behind its last packet is lost.
     pub fn finish(&mut self, view: &View<'_>) {
+        // A check or time stamp that belongs to the last packet is no loss.
         let from = if self.synced { self.next } else { self.expected };
-        // Padding, and a check or time stamp that belongs to the last packet, are no loss.
-        let lost = self.data_end.max(view.data_end()).saturating_sub(from);
-        if self.packets_end > 0 {
-            self.lose(from, lost);
+        let data_end = self.data_end.max(view.data_end()).max(from);
+        let zeros = view.end().saturating_sub(data_end);
+        let end = if zeros < view.padding { data_end } else { view.end() };
+        if self.packets_end > 0 && end > from {
+            self.lose(from, end - from);
+            self.damage.rest_at = Some(from);
         }
+    }
+
+    /// Is the packet at `at` the film's last and cut, so that its end is the padding of the volume? If
+    /// it ends in zeros that go on to the volume's end, and the padding may have begun in it. The
+    /// padding cannot be told from a packet that ends in zeros itself: where the one before does so,
+    /// too, it is whole. Who knows the length of the film need not guess ([`View::padding`]).
+    fn is_cut(&self, view: &View<'_>, at: u64) -> bool {
+        let end = at + PACKET_LEN;
+        if !view.ends || end + view.padding <= view.end() || view.padding == 0 {
+            return false;
+        }
+        let zeros = end.saturating_sub(view.data_end());
+        self.zeros < zeros.min(ZEROS)
     }
 
     /// The next view is of the start of the film.
@@ -152,6 +172,12 @@ impl Framer {
     #[must_use]
     pub fn packets_end(&self) -> u64 {
         self.packets_end
+    }
+
+    /// So many bytes were searched since the last packet.
+    #[must_use]
+    pub fn searched(&self) -> u64 {
+        if self.synced { 0 } else { self.next.saturating_sub(self.expected) }
     }
 
     /// What was lost, in all passes.
@@ -214,22 +240,24 @@ impl Framer {
         let beyond = |place: u64| place >= data_end || view.is_sync(place);
         let mut strides = self.stride.into_iter().chain(STRIDES);
         strides.find(|&stride| {
-            let in_phase = match self.packets_end {
-                0 => at == if stride == STAMPED.0 { STAMPED.1 } else { 0 },
-                _ => at.abs_diff(self.expected).is_multiple_of(stride),
+            let from = match self.packets_end {
+                0 if stride == STAMPED.0 => STAMPED.1,
+                0 => 0,
+                _ => self.expected,
             };
+            let in_phase = at.abs_diff(from).is_multiple_of(stride);
             in_phase && beyond(at + stride) && beyond(at + 2 * stride)
         })
     }
 
     fn lose(&mut self, at: u64, bytes: u64) {
-        if bytes > 0 {
-            self.damage.places += 1;
-            self.damage.bytes += bytes;
-            self.damage.packets += bytes.div_ceil(self.stride.unwrap_or(PACKET_LEN));
-            self.damage.last_at = at;
-        }
+        self.damage.add(at, bytes, self.stride.unwrap_or(PACKET_LEN));
     }
+}
+
+/// Zeros in front of `end`, at most [`ZEROS`].
+fn zeros_before(view: &View<'_>, end: u64) -> u64 {
+    (1..=ZEROS).take_while(|back| view.byte(end - back) == Some(0)).count() as u64
 }
 
 /// Bytes are missing from the packet at `at` if the packets go on before its end: there.

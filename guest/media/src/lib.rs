@@ -1,5 +1,5 @@
 //! MPEG transport streams and RTP, as a streaming application needs them: what a packet of a
-//! film says ([`ts`], [`psi`]), where the packets are ([`framing`]), which clock counts ([`clock`]),
+//! film says ([`ts`], [`psi`]), where the packets are ([`framing`]), what is lost ([`damage`]), which clock counts ([`clock`]),
 //! when which byte is due ([`pace`]), what stands in front of the packets that are sent ([`rtp`]), and
 //! the window of a film that is being read ([`film`]).
 //!
@@ -11,6 +11,7 @@
 extern crate alloc;
 
 pub mod clock;
+pub mod damage;
 pub mod film;
 pub mod framing;
 pub mod pace;

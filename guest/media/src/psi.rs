@@ -14,6 +14,8 @@ const PMT: u8 = 2;
 const SECTION_MAX: usize = 1024;
 const HEADER_LEN: usize = 8;
 const CHECKSUM_LEN: usize = 4;
+/// More programs than a table of one section can have are not remembered.
+const LISTED_MAX: usize = 253;
 
 /// Puts a section together.
 #[derive(Clone, Debug, Default)]
@@ -60,6 +62,57 @@ pub fn programs(section: &[u8]) -> impl Iterator<Item = (u16, u16)> {
     });
     // Program 0 is the network information table.
     entries.filter(|&(number, _)| number != 0)
+}
+
+/// The programs that a film has, of all sections of its program association table.
+#[derive(Clone, Debug, Default)]
+pub struct Listed {
+    /// Version of the table and number of its last section.
+    table: Option<(u8, u8)>,
+    /// Which sections have come.
+    seen: [u64; 4],
+    numbers: Vec<u16>,
+}
+
+impl Listed {
+    /// Takes a section of the table.
+    pub fn add(&mut self, section: &[u8]) {
+        let (Some(&PAT), Some(&[version, number, last])) =
+            (section.first(), section.get(5..HEADER_LEN).and_then(<[u8]>::first_chunk))
+        else {
+            return;
+        };
+        if self.table != Some((version, last)) {
+            *self = Self { table: Some((version, last)), ..Self::default() };
+        }
+        if let Some(word) = self.seen.get_mut(usize::from(number / 64)) {
+            *word |= 1 << (number % 64);
+        }
+        for (number, _) in programs(section) {
+            if self.numbers.len() < LISTED_MAX && !self.numbers.contains(&number) {
+                self.numbers.push(number);
+            }
+        }
+    }
+
+    /// Has a section come at all?
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        self.table.is_some()
+    }
+
+    /// Have all sections come?
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        let sections: u32 = self.seen.iter().map(|word| word.count_ones()).sum();
+        self.table.is_some_and(|(_, last)| sections == u32::from(last) + 1)
+    }
+
+    /// The numbers of the programs, in the order in which they came.
+    #[must_use]
+    pub fn numbers(&self) -> &[u16] {
+        &self.numbers
+    }
 }
 
 /// The identifier of the packets with the clock, of the map table of `program`.

@@ -3,8 +3,9 @@
 //!
 //! Words: `ip=`, `gw=`, `to=ADDRESS:PORT,...`, `port=5004` (ours), `reads=4` in flight,
 //! `chunk=65536` bytes each, `loop=1` (start again at the end; 0: stop), `program=0` (whose clock
-//! counts; 0: the first's), `start_ms=0` (not before then), `late_us=1000` (later than this counts as
-//! late), `ttl=64` (of what goes to multicast groups).
+//! counts; 0: the first's), `bytes=0` (length of the film; 0: its volume's), `rate=8000000` (bits per
+//! second where the film has no clock), `start_ms=0` (not before then), `late_us=1000` (later than this
+//! counts as late), `ttl=64` (of what goes to multicast groups).
 //!
 //! A receiver that cannot be reached is told by an `error` event with `receiver` and `reason`, and
 //! tried again with every packet; the others do not wait for it.
@@ -20,7 +21,8 @@ mod sender;
 use alloc::borrow::ToOwned;
 use alloc::format;
 use moirai_media::film::{FilmError, Next, Settings};
-use moirai_sdk::{App, AppError, Disk, MS, Stack, VirtioError, Volume, now};
+use moirai_media::pace::FALLBACK_BPS;
+use moirai_sdk::{App, AppError, Args, Disk, MS, SECTOR, Stack, VirtioError, Volume, now};
 use sender::{Counters, Pause, Sender};
 
 moirai_sdk::main!("streamer", run);
@@ -42,17 +44,13 @@ const CHUNK_MAX: u64 = 4 << 20;
 fn run(app: &mut App) -> Result<(), AppError> {
     let args = app.args();
     let receivers = args.endpoints("to")?;
-    let reads = u16::try_from(args.number("reads", 4, (1, 32))?).unwrap_or(1);
-    let chunk = args.number("chunk", 65536, (CHUNK_MIN, CHUNK_MAX))?.next_multiple_of(512);
-    let looped = args.number("loop", 1, (0, 1))? == 1;
+    let settings = settings(args)?;
     let start_ns = args.number("start_ms", 0, (0, 3_600_000))? * MS;
     let late_ns = args.number("late_us", 1000, (0, 10_000_000))? * 1000;
     let port = u16::try_from(args.number("port", 5004, (1, 65535))?).unwrap_or(5004);
     let ttl = u8::try_from(args.number("ttl", 64, (1, 255))?).unwrap_or(64);
     let mut network = app.network()?;
     network.set_multicast_ttl(ttl);
-    let program = u16::try_from(args.number("program", 0, (0, 65535))?).ok().filter(|&it| it > 0);
-    let settings = Settings { chunk, reads, looped, program };
     let mut film = Film::new(app.volume()?, settings).map_err(film_error)?;
     let capacity = film.volume().capacity();
     let mut sender = Sender::new(&receivers, port, late_ns, now());
@@ -68,6 +66,20 @@ fn run(app: &mut App) -> Result<(), AppError> {
         return Err(AppError::Other("no receiver could be reached: nothing was sent".to_owned()));
     }
     Ok(())
+}
+
+/// What the words say about the film.
+fn settings(args: &Args) -> Result<Settings, AppError> {
+    let nonzero = |number: u64| Some(number).filter(|&it| it > 0);
+    let program = u16::try_from(args.number("program", 0, (0, 65535))?).unwrap_or(0);
+    Ok(Settings {
+        chunk: args.number("chunk", 65536, (CHUNK_MIN, CHUNK_MAX))?.next_multiple_of(SECTOR),
+        reads: u16::try_from(args.number("reads", 4, (1, 32))?).unwrap_or(1),
+        looped: args.number("loop", 1, (0, 1))? == 1,
+        program: Some(program).filter(|&it| it > 0),
+        bytes: nonzero(args.number("bytes", 0, (0, u64::MAX))?),
+        rate_bps: args.number("rate", FALLBACK_BPS, (1000, 100_000_000_000))?,
+    })
 }
 
 /// Fills the buffers and finds the receivers.
@@ -100,7 +112,7 @@ fn stream(
 ) -> Result<(), AppError> {
     let mut told = 0;
     let outcome = send_all(app, sender, film, network, &mut told);
-    tell_damage(app, film, &mut told);
+    tell_film(app, film, &mut told);
     let patience = now() + DRAIN_NS;
     while network.nic().unsent() > 0 && now() < patience {
         app.wait(Some(patience), &mut [&mut network.nic().wake_on(1)]);
@@ -143,7 +155,7 @@ fn send_all(
         let until = network.poll_at().map_or(until, |at| at.min(until));
         app.wait(Some(until), &mut [film.volume(), &mut network.nic().wake_on(chains)]);
         if app.report_due() {
-            tell_damage(app, film, told);
+            tell_film(app, film, told);
             report(app, sender, film);
         }
     }
@@ -162,19 +174,17 @@ fn tell_troubles(app: &App, sender: &mut Sender) {
     }
 }
 
-/// Prints what the film has lost since it was `told`, once per report.
-fn tell_damage(app: &App, film: &Film, told: &mut u64) {
+/// Prints what is to be said of the film and was not, and what it has lost since it was `told`.
+fn tell_film(app: &App, film: &mut Film, told: &mut u64) {
+    while let Some(note) = film.take_note() {
+        let message = format!("{note}");
+        app.report("error", |fields| fields.text("message", &message));
+    }
     let damage = film.damage();
-    let places = damage.places - *told;
-    if places == 0 {
-        return;
+    if let Some(message) = damage.message(*told) {
+        app.report("error", |fields| fields.text("message", &message));
     }
     *told = damage.places;
-    let message = format!(
-        "the film is damaged at {places} more places, the last at byte {}; so far {} bytes ({} packets) are lost",
-        damage.last_at, damage.bytes, damage.packets
-    );
-    app.report("error", |fields| fields.text("message", &message));
 }
 
 fn report(app: &App, sender: &mut Sender, film: &Film) {

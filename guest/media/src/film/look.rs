@@ -11,13 +11,10 @@ use alloc::vec::Vec;
 use core::ops::Range;
 use moirai_libos::request::Volume;
 
-/// After so many bytes without a packet the film is over: what follows is not looked at.
-const SEARCH_MAX: u64 = 16 << 20;
-
 impl<V: Volume> Film<V> {
     /// Looks through the next chunk if it is there, and the one behind it; false if not.
     pub(super) fn look_through_next(&mut self) -> Result<bool, FilmError<V::Fault>> {
-        let limit = self.len.unwrap_or(self.volume.capacity());
+        let limit = self.limit();
         let Some(Slot { offset, len, state }) = self.window.front() else { return Ok(false) };
         let (offset, end) = (*offset, offset + *len as u64);
         match state {
@@ -49,7 +46,10 @@ impl<V: Volume> Film<V> {
         if offset == 0 {
             self.first_byte = chunk.first().copied().unwrap_or(0);
         }
-        let view = View { start: offset, chunk, ahead, ends: ahead_end >= limit || cut_short };
+        let ends = ahead_end >= limit || cut_short;
+        let guessed = self.len.is_none() && self.settings.bytes.is_none() && !cut_short;
+        let padding = if guessed { self.volume.block() } else { 0 };
+        let view = View { start: offset, chunk, ahead, ends, padding };
         self.runs.clear();
         let chunk_end = offset + chunk.len() as u64;
         keep(&mut self.runs, 0, self.tail.min(chunk.len() as u64));
@@ -63,15 +63,18 @@ impl<V: Volume> Film<V> {
             kept += inside - at;
             read_clock(&mut self.clock, &mut self.timeline, &view, at, position);
         }
-        let barren = chunk_end.saturating_sub(self.framer.packets_end()) > SEARCH_MAX;
-        if is_last || barren {
+        if is_last {
             self.framer.finish(&view);
+            self.clock.finish();
         }
         self.hand_over(kept);
         if self.clock.is_missing() {
-            return Err(FilmError::NoProgram(self.settings.program.unwrap_or(0)));
+            let (wanted, named) =
+                (self.settings.program.unwrap_or(0), self.clock.programs().to_vec());
+            return Err(FilmError::NoProgram { wanted, named });
         }
-        if is_last || barren {
+        self.note_program();
+        if is_last {
             self.end_pass(Some(limit))?;
         }
         Ok(true)
@@ -103,12 +106,10 @@ impl<V: Volume> Film<V> {
     fn end_pass(&mut self, limit: Option<u64>) -> Result<(), FilmError<V::Fault>> {
         let empty = self.stream_end == self.pass_start;
         self.over |= limit.is_none() || !self.settings.looped;
-        if limit.is_some() && empty {
+        if empty && (limit.is_some() || self.stream_end == 0) {
             let (position, byte) = (0, self.first_byte);
-            return Err(FilmError::NoPacket(NoPacket { position, byte }));
-        }
-        if empty && self.stream_end == 0 || !self.timeline.has_rate() {
-            return Err(self.failure.take().unwrap_or(FilmError::NoPace));
+            let none = FilmError::NoPacket(NoPacket { position, byte });
+            return Err(self.failure.take().unwrap_or(none));
         }
         if limit.is_some() {
             self.len = Some(self.framer.packets_end());
