@@ -90,16 +90,32 @@ truncate -s %512 "$work/film"
 link="-netdev user,id=net -device virtio-net-device,netdev=net"
 drive="-drive id=volume,file=$work/film,format=raw,if=none -device virtio-blk-device,drive=volume"
 # shellcheck disable=SC2086 # these are words
-boot streamer 'ip=10.0.2.15/24 to=10.0.2.2:9,10.9.9.9:5004,10.0.2.77:5004 loop=0' $link $drive
+boot streamer 'ip=10.0.2.15/24 to=239.1.1.1:9,10.9.9.9:5004,10.0.2.77:5004 loop=0' $link $drive
 ends streamer
 grep -q '"receiver":"10.9.9.9:5004","reason":"no route"' "$work/console" || fail "it names no route"
 grep -q '"receiver":"10.0.2.77:5004","reason":"no neighbour"' "$work/console" || fail "it names no neighbour"
 grep -q '"lost_bytes":188,"lost_packets":1,' "$work/console" || fail "it counts no lost packet"
 # The 50 that are left make seven packets of seven and one of one.
 grep -q '"packets":8,"bytes":9400,' "$work/console" || fail "it has not sent the others"
-# shellcheck disable=SC2086
-boot streamer 'ip=10.0.2.15/24 to=10.9.9.9:5004 loop=0' $link $drive
-wait "$qemu" || fail "QEMU ended with status $?"
-qemu=
-grep -q '"event":"error","message":"no receiver could be reached' "$work/console" || fail "it says done"
-echo "ok: streamer under QEMU ($accel): names who cannot be reached, skips damage"
+
+# fails APP WORDS MESSAGE: the application has to end with an error that says so.
+fails() {
+    # shellcheck disable=SC2086
+    boot "$1" "$2" $link $drive
+    wait "$qemu" || fail "QEMU ended with status $?"
+    qemu=
+    tail -n 1 "$work/console" | grep -q "\"app\":\"$1\",\"event\":\"error\".*$3" || fail "it does not say: $3"
+}
+# QEMU answers for the host, where nobody listens.
+for app in "streamer loop=0" "flood count=20 for_ms=500"; do
+    words="ip=10.0.2.15/24 ${app#* }"
+    fails "${app%% *}" "$words to=10.9.9.9:9" 'no receiver could be reached: 10.9.9.9:9 no route'
+    fails "${app%% *}" "$words to=10.0.2.2:9" 'no receiver could be reached: 10.0.2.2:9 refused'
+    grep -q '"receiver":"10.0.2.2:9","reason":"refused"' "$work/console" || fail "it names nobody"
+    grep -q '"refused":[1-9]' "$work/console" || fail "it counts no refusal"
+    fails "${app%% *}" "$words to=10.0.2.2:9 gw=10.0.3.1" 'gw=10.0.3.1: it is outside our own network'
+done
+for app in carnage echo flood hostile pulse streamer thrash; do
+    fails "$app" 'report_ms=0 lop=0' 'lop=0: there is no such word; the words are '
+done
+echo "ok: streamer and flood under QEMU ($accel): name who cannot be reached and words that are wrong, skip damage"

@@ -1,7 +1,9 @@
 //! The command line: words `key=value` for the application and `virtio_mmio.device=SIZE@BASE:IRQ`
 //! for the devices, as Linux, Firecracker and QEMU's microvm write it.
 
+pub use crate::cidr::{Ipv4Cidr, NextHop};
 use alloc::borrow::ToOwned;
+use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::{Ipv4Addr, SocketAddrV4};
@@ -29,6 +31,35 @@ pub enum ArgError {
         /// A value that would do.
         example: &'static str,
     },
+    /// A word that the application does not know.
+    #[error("{word}: there is no such word; the words are {known}")]
+    Unknown {
+        /// As it stands on the command line.
+        word: String,
+        /// All that are known.
+        known: String,
+    },
+    /// The application asks for a word that it does not list.
+    #[error("{key}=: the application lacks it in the list of words of moirai_sdk::main!")]
+    Unlisted {
+        /// The word's key.
+        key: &'static str,
+    },
+    /// The gateway cannot be one.
+    #[error(
+        "gw={gateway}: {why}, so nothing leaves through it: give gw= another address in the network of \
+         ip={address}/{prefix}, or leave gw= out"
+    )]
+    Gateway {
+        /// What stands there.
+        gateway: Ipv4Addr,
+        /// What is wrong with it.
+        why: &'static str,
+        /// Our own address.
+        address: Ipv4Addr,
+        /// Bits of the network prefix.
+        prefix: u8,
+    },
     /// The value can be read but not be used.
     #[error("{key}={value}: has to be from {min} to {max}")]
     OutOfRange {
@@ -54,64 +85,40 @@ pub struct DeviceWindow {
     pub gsi: u32,
 }
 
-/// An address with the length of its network prefix.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ipv4Cidr {
-    /// The address.
-    pub address: Ipv4Addr,
-    /// Bits of the network prefix, at most 32.
-    pub prefix: u8,
-}
-
-impl Ipv4Cidr {
-    /// Where a packet for `destination` is handed to first, through `gateway` if it is not near.
-    #[must_use]
-    pub fn next_hop(&self, gateway: Option<Ipv4Addr>, destination: Ipv4Addr) -> NextHop {
-        if destination.is_broadcast() || self.broadcast() == Some(destination) {
-            NextHop::Everybody
-        } else if destination.is_multicast() || self.contains(destination) {
-            NextHop::Neighbour(destination)
-        } else {
-            gateway.map_or(NextHop::None, NextHop::Neighbour)
-        }
-    }
-
-    /// The address of everybody in this network; the smallest have none (RFC 3021).
-    #[must_use]
-    pub fn broadcast(&self) -> Option<Ipv4Addr> {
-        let host_bits = u32::MAX.checked_shr(u32::from(self.prefix)).unwrap_or(0);
-        (host_bits > 1).then(|| Ipv4Addr::from_bits(self.address.to_bits() | host_bits))
-    }
-
-    /// Is `other` in the same network?
-    #[must_use]
-    pub fn contains(&self, other: Ipv4Addr) -> bool {
-        let mask = u32::MAX.checked_shl(32 - u32::from(self.prefix)).unwrap_or(0);
-        (self.address.to_bits() ^ other.to_bits()) & mask == 0
-    }
-}
-
-/// Who gets a packet first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NextHop {
-    /// Whoever is on the link.
-    Everybody,
-    /// The host or group with this address.
-    Neighbour(Ipv4Addr),
-    /// There is no way.
-    None,
-}
-
 /// The words of the command line.
 #[derive(Clone, Debug, Default)]
 pub struct Args {
     words: Vec<(String, String)>,
+    /// Words without a value.
+    bare: Vec<String>,
     devices: Vec<DeviceWindow>,
+    /// The words that there are; empty: nobody has said.
+    known: Vec<&'static str>,
 }
 
+/// What VMMs put on the command line of every guest, for Linux; so are words with a dot, which are for
+/// its modules.
+const VMM_WORDS: [&str; 16] = [
+    "acpi",
+    "console",
+    "earlyprintk",
+    "earlycon",
+    "nomodule",
+    "nomodules",
+    "noapic",
+    "panic",
+    "pci",
+    "quiet",
+    "reboot",
+    "ro",
+    "root",
+    "rootfstype",
+    "rw",
+    "tsc",
+];
+
 impl Args {
-    /// Splits a command line. Words that are neither `key=value` nor a device are ignored, as a VMM
-    /// may add some; a device that cannot be read is ignored too and will be missed when it is
+    /// Splits a command line. A device that cannot be read is ignored and will be missed when it is
     /// opened.
     #[must_use]
     pub fn parse(command_line: &str) -> Self {
@@ -120,10 +127,32 @@ impl Args {
             match word.split_once('=') {
                 Some(("virtio_mmio.device", window)) => args.devices.extend(parse_window(window)),
                 Some((key, value)) => args.words.push((key.to_owned(), value.to_owned())),
-                None => {}
+                None => args.bare.push(word.to_owned()),
             }
         }
         args
+    }
+
+    /// Says which words there are.
+    ///
+    /// # Errors
+    /// [`ArgError::Unknown`] names the first one that is none of them.
+    pub fn list(&mut self, known: &[&[&'static str]]) -> Result<(), ArgError> {
+        self.known = known.concat();
+        let keyed = self.words.iter().map(|(key, value)| (key, Some(value)));
+        let bare = self.bare.iter().map(|word| (word, None));
+        let is_unknown = |key: &str, bare: bool| {
+            let for_linux = VMM_WORDS.contains(&key) || key.contains('.');
+            !for_linux && (bare || !self.known.contains(&key))
+        };
+        for (key, value) in keyed.chain(bare) {
+            if is_unknown(key, value.is_none()) {
+                let word = value.map_or(key.clone(), |value| format!("{key}={value}"));
+                let known: Vec<_> = self.known.iter().map(|key| format!("{key}=")).collect();
+                return Err(ArgError::Unknown { word, known: known.join(", ") });
+            }
+        }
+        Ok(())
     }
 
     /// The announced devices in order.
@@ -165,7 +194,7 @@ impl Args {
         words: &[&str],
         example: &'static str,
     ) -> Result<usize, ArgError> {
-        let Some(value) = self.text(key) else { return Ok(0) };
+        let Some(value) = self.value(key)? else { return Ok(0) };
         let found = words.iter().position(|word| *word == value);
         found.ok_or_else(|| ArgError::Malformed { key, value: value.to_owned(), example })
     }
@@ -176,7 +205,7 @@ impl Args {
     /// [`ArgError::Malformed`].
     pub fn cidr(&self, key: &'static str) -> Result<Ipv4Cidr, ArgError> {
         let example = "10.0.0.2/24";
-        let value = self.text(key).unwrap_or(example);
+        let value = self.value(key)?.unwrap_or(example);
         parse_cidr(value).ok_or_else(|| malformed(key, value, example))
     }
 
@@ -185,7 +214,7 @@ impl Args {
     /// # Errors
     /// [`ArgError::Malformed`].
     pub fn address(&self, key: &'static str) -> Result<Option<Ipv4Addr>, ArgError> {
-        if self.text(key) == Some("") {
+        if self.value(key)? == Some("") {
             return Ok(None);
         }
         self.parsed(key, "10.0.0.1")
@@ -197,9 +226,17 @@ impl Args {
     /// [`ArgError::Missing`], [`ArgError::Malformed`].
     pub fn endpoints(&self, key: &'static str) -> Result<Vec<SocketAddrV4>, ArgError> {
         let example = "10.0.0.1:5004,10.0.0.1:5006";
-        let value = self.text(key).ok_or(ArgError::Missing { key, example })?;
+        let value = self.value(key)?.ok_or(ArgError::Missing { key, example })?;
         let parsed: Result<Vec<_>, _> = value.split(',').map(SocketAddrV4::from_str).collect();
         parsed.map_err(|_| malformed(key, value, example))
+    }
+
+    /// The value of a word, which has to be one of those that there are.
+    fn value(&self, key: &'static str) -> Result<Option<&str>, ArgError> {
+        if self.known.is_empty() || self.known.contains(&key) {
+            return Ok(self.text(key));
+        }
+        Err(ArgError::Unlisted { key })
     }
 
     fn parsed<T: FromStr>(
@@ -207,7 +244,7 @@ impl Args {
         key: &'static str,
         example: &'static str,
     ) -> Result<Option<T>, ArgError> {
-        let Some(value) = self.text(key) else { return Ok(None) };
+        let Some(value) = self.value(key)? else { return Ok(None) };
         value.parse().map(Some).map_err(|_| malformed(key, value, example))
     }
 }

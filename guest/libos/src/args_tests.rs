@@ -26,7 +26,70 @@ fn device_outside_the_mapped_memory_is_ignored() {
 }
 
 #[test]
-fn last_word_counts_and_unknown_words_do_no_harm() {
+fn unknown_words_are_refused_by_name_with_those_that_there_are() {
+    let list = |line: &str| Args::parse(line).list(&[&["report_ms"], &["loop", "to"]]);
+    for line in ["", "loop=0 to=1", "loop=0 loop=1 virtio_mmio.device=4K@0xd0000000:5"] {
+        assert_eq!(list(line), Ok(()), "{line}");
+    }
+    let firecracker =
+        "reboot=k panic=1 pci=off nomodule 8250.nr_uarts=0 i8042.noaux root=/dev/vda rw";
+    assert_eq!(list(firecracker), Ok(()), "other VMMs say this to all guests");
+    for (line, word) in [
+        ("loop=0 lop=0", "lop=0"),
+        ("Loop=0", "Loop=0"),
+        ("loop", "loop"),
+        ("loop = 0", "="),
+        ("loop=0 --", "--"),
+        ("=", "="),
+        ("loop=0,to=1 tö=1", "tö=1"),
+    ] {
+        let expected =
+            format!("{word}: there is no such word; the words are report_ms=, loop=, to=");
+        let error = list(line).unwrap_err().to_string();
+        assert_eq!(error, expected);
+    }
+}
+
+#[test]
+fn word_that_is_asked_for_has_to_be_listed() {
+    let mut args = Args::parse("size=1");
+    args.list(&[&["size"]]).unwrap();
+    assert_eq!(args.number("size", 9, (0, 10)), Ok(1));
+    assert_eq!(args.number("depth", 9, (0, 10)), Err(ArgError::Unlisted { key: "depth" }));
+    assert_eq!(args.cidr("ip"), Err(ArgError::Unlisted { key: "ip" }));
+}
+
+#[test]
+fn gateway_has_to_be_another_host_of_the_own_network() {
+    let check = |ip: &str, gateway: &str| {
+        let cidr = Args::parse(&format!("ip={ip}")).cidr("ip").unwrap();
+        cidr.check_gateway(gateway.parse().unwrap()).map_err(|error| error.to_string())
+    };
+    for (ip, gateway) in
+        [("10.0.0.2/24", "10.0.0.1"), ("10.0.0.2/31", "10.0.0.3"), ("10.0.0.2/0", "10.9.9.9")]
+    {
+        assert_eq!(check(ip, gateway), Ok(()), "{gateway}");
+    }
+    let outside = check("10.0.0.2/24", "10.0.1.1").unwrap_err();
+    assert_eq!(
+        outside,
+        "gw=10.0.1.1: it is outside our own network, so nothing leaves through it: give gw= another \
+         address in the network of ip=10.0.0.2/24, or leave gw= out"
+    );
+    for (ip, gateway, why) in [
+        ("10.0.0.2/24", "10.0.0.2", "our own"),
+        ("10.0.0.2/24", "10.0.0.255", "no host"),
+        ("10.0.0.2/24", "10.0.0.0", "no host"),
+        ("10.0.0.2/32", "10.0.0.1", "outside"),
+        ("10.0.0.2/0", "239.1.1.1", "no host"),
+        ("10.0.0.2/24", "255.255.255.255", "outside"),
+    ] {
+        assert!(check(ip, gateway).unwrap_err().contains(why), "{gateway}");
+    }
+}
+
+#[test]
+fn last_word_counts_and_words_that_nobody_lists_do_no_harm() {
     let args = Args::parse("reboot=t quiet size=1 size=2 =");
     assert_eq!(args.number("size", 9, (0, 10)), Ok(2));
     assert_eq!(args.number("depth", 9, (0, 10)), Ok(9));

@@ -33,12 +33,14 @@
 extern crate alloc;
 
 pub mod args;
+pub mod cidr;
 pub mod frame;
 pub mod icmp;
 pub mod json;
 pub mod memory;
 pub mod neighbours;
 pub mod periodic;
+pub mod receivers;
 pub mod request;
 pub mod ring;
 pub mod start_info;

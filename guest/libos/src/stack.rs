@@ -10,6 +10,7 @@ use crate::icmp::{Unreachable, unreachable};
 use crate::memory::Payload;
 use crate::neighbours::{Neighbours, request_frame};
 use crate::nic::{Frame, HEADER_ROOM, Nic, Receiver, Transmitter};
+pub use crate::receivers::SendError;
 use crate::ring::RingFull;
 use crate::virtio::VirtioError;
 use alloc::collections::VecDeque;
@@ -21,30 +22,12 @@ use smoltcp::phy::{Checksum, Device, DeviceCapabilities, Medium, RxToken, TxToke
 use smoltcp::socket::udp;
 use smoltcp::time::Instant;
 use smoltcp::wire::{EthernetAddress, IpAddress, IpCidr, IpEndpoint};
-use thiserror::Error;
 
 /// Datagrams and bytes that a bound port queues in each direction.
 const QUEUED_DATAGRAMS: usize = 64;
 const QUEUED_BYTES: usize = 64 * 1024;
 /// Answers of unreachable receivers that are kept until somebody asks for them.
 const UNREACHABLE_MAX: usize = 64;
-
-/// A datagram was not sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum SendError {
-    /// The ring is full: wait until the device has sent something.
-    #[error("the link's ring is full")]
-    Full,
-    /// The receiver is not in our network, and there is no gateway.
-    #[error("no route: it is outside our network, and gw= names no gateway")]
-    NoRoute,
-    /// The next hop has not answered ARP yet.
-    #[error("no neighbour: the next hop does not answer ARP")]
-    Unresolved,
-    /// Headers and payload are more than a packet of this link holds.
-    #[error("the datagram is larger than the link's packets")]
-    TooLarge,
-}
 
 /// A bound UDP port.
 #[derive(Clone, Copy, Debug)]
@@ -149,12 +132,6 @@ impl Stack {
     #[must_use]
     pub fn poll_at(&self) -> Option<u64> {
         self.poll_at
-    }
-
-    /// Is there a way to `destination`, on the link or through the gateway?
-    #[must_use]
-    pub fn has_route(&self, destination: Ipv4Addr) -> bool {
-        self.cidr.next_hop(self.gateway, destination) != NextHop::None
     }
 
     /// Is it known how to reach `destination`, or that there is no way? Asks for its next hop if not.

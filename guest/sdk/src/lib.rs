@@ -6,7 +6,7 @@
 //! #![no_main]
 //! use moirai_sdk::{App, AppError};
 //!
-//! moirai_sdk::main!("hello", run);
+//! moirai_sdk::main!("hello", run, ["times"]);
 //!
 //! fn run(app: &mut App) -> Result<(), AppError> {
 //!     let times = app.args().number("times", 3, (1, 100))?;
@@ -21,15 +21,16 @@
 //! }
 //! ```
 //!
-//! - Settings: [`App::args`], words `key=value` of the command line. Every application knows
-//!   `report_ms=` (between reports; 0: none) and `for_ms=` (ends then; 0: runs for ever).
+//! - Settings: [`App::args`], words `key=value` of the command line; [`main!`] lists their keys, and others
+//!   are refused. Every application knows `report_ms=` (between reports; 0: none) and `for_ms=` (ends then;
+//!   0: runs for ever).
 //! - Time: [`now`], nanoseconds since the start; [`App::wait`] until then or until a device has
 //!   something.
 //! - Volume: [`App::volume`] opens a [`Disk`]: `read` and `write` take a [`Buffer`] along and return
 //!   a token, `poll` gives the buffer back when the device is done.
 //! - Network: [`App::network`] opens a [`Stack`]: `send` for streams (a header that is copied, and up
 //!   to two pieces of payload that are not), `bind`, `receive_from`, `send_to` for small things.
-//!   `poll` it after every wait.
+//!   `poll` it after every wait. [`receivers`] keeps an eye on who can be reached.
 //! - Output: [`App::ready`] and [`App::report`] print one JSON object per line: application, event, fields.
 //!
 //! When `run` returns, `done` or `error` is printed and the machine powers off.
@@ -41,16 +42,18 @@ use alloc::format;
 use alloc::string::String;
 use thiserror::Error;
 
+pub mod receivers;
+
 pub use moirai_libos::args::{ArgError, Args, Ipv4Cidr};
 pub use moirai_libos::clock::{machine, now};
 pub use moirai_libos::disk::Disk;
-pub use moirai_libos::icmp;
 pub use moirai_libos::idle::WakeSource;
 pub use moirai_libos::json::Fields;
 pub use moirai_libos::memory::{Buffer, OutOfMemory, Payload};
 pub use moirai_libos::periodic::{Lateness, Periodic};
+pub use moirai_libos::receivers::{Receivers, SendError};
 pub use moirai_libos::request::{Completion, Refusal, RequestError, SECTOR, Token, Volume};
-pub use moirai_libos::stack::{Port, SendError, Stack};
+pub use moirai_libos::stack::{Port, Stack};
 pub use moirai_libos::virtio::VirtioError;
 
 use moirai_libos::nic::Nic;
@@ -81,23 +84,32 @@ pub enum AppError {
     Other(String),
 }
 
-/// Defines the entry point: the application's name and its `fn(&mut App) -> Result<(), AppError>`.
+/// Words that every application knows.
+const COMMON_WORDS: &[&str] = &["report_ms", "for_ms"];
+
+/// Defines the entry point: the application's name, its `fn(&mut App) -> Result<(), AppError>`, and the keys
+/// of its words on the command line.
 #[macro_export]
 macro_rules! main {
-    ($name:literal, $run:path) => {
+    ($name:literal, $run:path, [$($word:literal),* $(,)?]) => {
         #[allow(unsafe_code, reason = "the library OS calls it by name")]
         #[unsafe(no_mangle)]
         fn moirai_main(args: $crate::Args) {
-            $crate::run_app($name, args, $run);
+            $crate::run_app($name, &[$($word),*], args, $run);
         }
     };
 }
 
 /// Runs an application and prints how it ended; called by [`main!`]. One that failed ends the machine with a
 /// status that says so.
-pub fn run_app(name: &'static str, args: Args, run: fn(&mut App) -> Result<(), AppError>) {
+pub fn run_app(
+    name: &'static str,
+    words: &[&'static str],
+    args: Args,
+    run: fn(&mut App) -> Result<(), AppError>,
+) {
     failure::set_app_name(name);
-    let outcome = App::new(name, args).and_then(|mut app| {
+    let outcome = App::new(name, words, args).and_then(|mut app| {
         let outcome = run(&mut app);
         if outcome.is_ok() {
             app.report("done", |fields| fields.number("ran_ms", now() / MS));
@@ -120,7 +132,8 @@ pub struct App {
 }
 
 impl App {
-    fn new(name: &'static str, args: Args) -> Result<Self, AppError> {
+    fn new(name: &'static str, words: &[&'static str], mut args: Args) -> Result<Self, AppError> {
+        args.list(&[words, COMMON_WORDS])?;
         let nonzero = |ms: u64| (ms > 0).then_some(ms * MS);
         let report_every = nonzero(args.number("report_ms", 1000, (0, MS_MAX))?);
         let end_at = nonzero(args.number("for_ms", 0, (0, MS_MAX))?);
@@ -148,6 +161,7 @@ impl App {
     /// [`AppError::Device`], [`AppError::Arg`].
     pub fn network(&self) -> Result<Stack, AppError> {
         let (cidr, gateway) = (self.args.cidr("ip")?, self.args.address("gw")?);
+        gateway.map_or(Ok(()), |gateway| cidr.check_gateway(gateway))?;
         let nic = Nic::open(self.args.devices(), 0)?;
         Ok(Stack::new(nic, cidr, gateway, now()))
     }

@@ -5,7 +5,7 @@
 
 use moirai_sdk::{App, AppError, now};
 
-moirai_sdk::main!("carnage", run);
+moirai_sdk::main!("carnage", run, []);
 
 /// Longer gaps than this are somebody else's time.
 const GAP_NS: u64 = 100_000;

@@ -8,7 +8,7 @@ extern crate alloc;
 use alloc::format;
 use moirai_sdk::{App, AppError, now};
 
-moirai_sdk::main!("echo", run);
+moirai_sdk::main!("echo", run, ["ip", "gw", "port"]);
 
 /// Polls in a row, so that a flood does not keep reports from being written.
 const ROUNDS: usize = 16;

@@ -2,29 +2,39 @@
 //!
 //! Words: `ip=`, `gw=`, `to=ADDRESS:PORT,...` (in turn), `size=1400` (bytes of UDP payload),
 //! `count=0` (datagrams; 0: for ever), `port=9` (ours).
+//!
+//! A receiver that cannot be reached is told as `streamer` does it, and left out as long as it has no
+//! route or no neighbour.
 #![no_std]
 #![no_main]
 
 extern crate alloc;
 
-use alloc::borrow::ToOwned;
 use alloc::format;
 use alloc::rc::Rc;
-use core::net::SocketAddrV4;
-use moirai_sdk::{App, AppError, Buffer, MS, Payload, SendError, Stack, now};
+use moirai_sdk::{App, AppError, Buffer, MS, Payload, Receivers, SendError, Stack, now, receivers};
 
-moirai_sdk::main!("flood", run);
+moirai_sdk::main!("flood", run, ["ip", "gw", "to", "size", "count", "port"]);
 
 /// Wake when the device has sent so many of the packets that fill its ring.
 const BATCH: u16 = 32;
 /// A link that has not taken anything for so long is asked whether it has given up.
 const SILENCE_NS: u64 = 2000 * MS;
-/// At the end, packets that the link has not taken yet are waited for no longer than this.
-const DRAIN_NS: u64 = 5000 * MS;
+
+/// What is sent, to whom, and how much of it was.
+struct Flood {
+    receivers: Receivers,
+    payload: Payload,
+    /// Whose turn it is.
+    turn: usize,
+    sent: u64,
+    /// How often the ring was full.
+    full: u64,
+}
 
 fn run(app: &mut App) -> Result<(), AppError> {
     let args = app.args();
-    let receivers = args.endpoints("to")?;
+    let addresses = args.endpoints("to")?;
     let size = args.number("size", 1400, (1, 65507))?;
     let count = args.number("count", 0, (0, u64::MAX))?;
     let port = u16::try_from(args.number("port", 9, (1, 65535))?).unwrap_or(9);
@@ -34,97 +44,78 @@ fn run(app: &mut App) -> Result<(), AppError> {
     app.ready(|fields| fields.number("size", size).number("count", count));
 
     let limit = if count == 0 { u64::MAX } else { count };
-    let (mut sent, mut full, mut waited) = (0u64, 0u64, 0u64);
-    let mut turn = receivers.iter().cycle();
-    tell_unroutable(app, &mut network, &receivers);
-    let mut moved_at = now();
-    while app.running() && sent < limit {
-        network.poll(now())?;
-        let outcome =
-            fill(&mut network, &mut turn, port, &payload, (limit - sent, receivers.len()));
-        sent += outcome.sent;
-        if outcome.sent > 0 {
-            moved_at = now();
-        } else if now() > moved_at + SILENCE_NS {
-            network.nic().check_alive()?;
-            moved_at = now();
-        }
-        match outcome.error {
-            None => {}
-            Some(SendError::Full) => {
-                full += 1;
-                app.wait(Some(moved_at + SILENCE_NS), &mut [&mut network.nic().wake_on(BATCH)]);
-            }
-            Some(SendError::Unresolved | SendError::NoRoute) => {
-                waited += 1;
-                app.wait(Some(now() + 10 * MS), &mut [&mut network.nic().wake_on(0)]);
-            }
-            Some(error) => return Err(AppError::Other(format!("size={size}: {error}"))),
-        }
-        if app.report_due() {
-            report(app, sent, size, full, waited);
-        }
-    }
-    let patience = now() + DRAIN_NS;
-    while network.nic().unsent() > 0 && now() < patience {
-        app.wait(Some(patience), &mut [&mut network.nic().wake_on(1)]);
-        network.poll(now())?;
-    }
-    report(app, sent, size, full, waited);
-    if sent == 0 && waited > 0 {
-        return Err(AppError::Other("no receiver could be reached: nothing was sent".to_owned()));
-    }
-    Ok(())
+    let receivers = Receivers::new(&addresses, port);
+    let mut flood = Flood { receivers, payload, turn: 0, sent: 0, full: 0 };
+    flood.send_all(app, &mut network, limit)?;
+    receivers::drain(app, &mut network, &mut flood.receivers)?;
+    flood.report(app);
+    receivers::verdict(&flood.receivers)
 }
 
-/// Names the receivers to which there is no way at all.
-fn tell_unroutable(app: &App, network: &mut Stack, receivers: &[SocketAddrV4]) {
-    for to in receivers.iter().filter(|to| !network.has_route(*to.ip())) {
-        let receiver = format!("{to}");
-        let message = format!("{receiver} cannot be reached: {}", SendError::NoRoute);
-        app.report("error", |fields| {
-            fields.text("receiver", &receiver).text("reason", "no route").text("message", &message)
+impl Flood {
+    fn send_all(&mut self, app: &mut App, network: &mut Stack, limit: u64) -> Result<(), AppError> {
+        let mut moved_at = now();
+        while app.running() && self.sent < limit {
+            receivers::poll(network, &mut self.receivers)?;
+            let before = self.sent;
+            let error = self.fill(network, limit, now());
+            receivers::tell(app, &mut self.receivers);
+            if self.sent > before {
+                moved_at = now();
+            } else if now() > moved_at + SILENCE_NS {
+                network.nic().check_alive()?;
+                moved_at = now();
+            }
+            match error {
+                None => {}
+                Some(SendError::Full) => {
+                    self.full += 1;
+                    app.wait(Some(moved_at + SILENCE_NS), &mut [&mut network.nic().wake_on(BATCH)]);
+                }
+                Some(SendError::Unresolved | SendError::NoRoute) => {
+                    app.wait(Some(now() + 10 * MS), &mut [&mut network.nic().wake_on(0)]);
+                }
+                Some(error @ SendError::TooLarge) => {
+                    let size = self.payload.len;
+                    return Err(AppError::Other(format!("size={size}: {error}")));
+                }
+            }
+            if app.report_due() {
+                self.report(app);
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends until the ring is full or `limit` datagrams were sent. Who has no way or no neighbour is
+    /// left out; the error says so if that is everybody.
+    fn fill(&mut self, network: &mut Stack, limit: u64, now: u64) -> Option<SendError> {
+        let (port, count) = (self.receivers.source_port(), self.receivers.addresses().count());
+        let mut failed = 0;
+        while self.sent < limit {
+            let to = self.receivers.address(self.turn)?;
+            let result = network.send(port, to, &[], [Some(self.payload.clone()), None]);
+            self.receivers.tried(self.turn, result, now);
+            match result {
+                Ok(()) => (self.sent, failed) = (self.sent + 1, 0),
+                Err(SendError::Unresolved | SendError::NoRoute) => failed += 1,
+                Err(error) => return Some(error),
+            }
+            self.turn = (self.turn + 1) % count;
+            if failed == count {
+                return result.err();
+            }
+        }
+        None
+    }
+
+    fn report(&self, app: &App) {
+        app.report("report", |fields| {
+            fields
+                .number("packets", self.sent)
+                .number("bytes", self.sent.saturating_mul(self.payload.len as u64))
+                .number("ring_full", self.full);
+            receivers::count(fields, &self.receivers)
         });
     }
-}
-
-struct Outcome {
-    sent: u64,
-    error: Option<SendError>,
-}
-
-/// Sends until the ring is full, at most `limit`. Who cannot be reached is left out; the error says so
-/// if that is everybody.
-fn fill<'a>(
-    network: &mut Stack,
-    turn: &mut impl Iterator<Item = &'a SocketAddrV4>,
-    port: u16,
-    payload: &Payload,
-    (limit, receivers): (u64, usize),
-) -> Outcome {
-    let (mut sent, mut failed) = (0, 0);
-    while sent < limit {
-        let Some(to) = turn.next() else { break };
-        if let Err(error) = network.send(port, *to, &[], [Some(payload.clone()), None]) {
-            let unreachable = matches!(error, SendError::Unresolved | SendError::NoRoute);
-            failed += 1;
-            if unreachable && failed < receivers {
-                continue;
-            }
-            return Outcome { sent, error: Some(error) };
-        }
-        failed = 0;
-        sent += 1;
-    }
-    Outcome { sent, error: None }
-}
-
-fn report(app: &App, sent: u64, size: u64, full: u64, waited: u64) {
-    app.report("report", |fields| {
-        fields
-            .number("packets", sent)
-            .number("bytes", sent.saturating_mul(size))
-            .number("ring_full", full)
-            .number("unresolved", waited)
-    });
 }

@@ -20,7 +20,7 @@ use alloc::format;
 use device::Verdict;
 use moirai_sdk::{App, AppError};
 
-moirai_sdk::main!("hostile", run);
+moirai_sdk::main!("hostile", run, ["attack", "count", "seed"]);
 
 /// What came of an attack.
 #[derive(Default)]

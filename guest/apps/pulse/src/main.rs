@@ -11,7 +11,7 @@
 
 use moirai_sdk::{App, AppError, Lateness, Periodic, machine, now};
 
-moirai_sdk::main!("pulse", run);
+moirai_sdk::main!("pulse", run, ["period_us", "work_us", "deadline_us", "phase_us", "seconds"]);
 
 const US: u64 = 1_000;
 /// An hour.

@@ -15,25 +15,30 @@
 
 extern crate alloc;
 
-mod receiver;
 mod sender;
 
-use alloc::borrow::ToOwned;
 use alloc::format;
 use moirai_media::film::{FilmError, Next, Settings};
 use moirai_media::pace::FALLBACK_BPS;
-use moirai_sdk::{App, AppError, Args, Disk, MS, SECTOR, Stack, VirtioError, Volume, now};
-use sender::{Counters, Pause, Sender};
+use moirai_sdk::{
+    App, AppError, Args, Disk, MS, Receivers, SECTOR, Stack, VirtioError, Volume, now, receivers,
+};
+use sender::{Pause, Sender};
 
-moirai_sdk::main!("streamer", run);
+moirai_sdk::main!(
+    "streamer",
+    run,
+    [
+        "ip", "gw", "to", "port", "reads", "chunk", "loop", "program", "bytes", "rate", "start_ms",
+        "late_us", "ttl"
+    ]
+);
 
 /// The film on the tenant's disk.
 type Film = moirai_media::film::Film<Disk>;
 
 /// Receivers that do not answer ARP hold up the start no longer than this.
 const PATIENCE_NS: u64 = 1000 * MS;
-/// At the end, packets that the link has not taken yet are waited for no longer than this.
-const DRAIN_NS: u64 = 2000 * MS;
 /// Devices that have not moved anything for so long are asked whether they have given up.
 const SILENCE_NS: u64 = 2000 * MS;
 /// While the ring is full: wake when the device has sent so many packets.
@@ -43,7 +48,7 @@ const CHUNK_MAX: u64 = 4 << 20;
 
 fn run(app: &mut App) -> Result<(), AppError> {
     let args = app.args();
-    let receivers = args.endpoints("to")?;
+    let addresses = args.endpoints("to")?;
     let settings = settings(args)?;
     let start_ns = args.number("start_ms", 0, (0, 3_600_000))? * MS;
     let late_ns = args.number("late_us", 1000, (0, 10_000_000))? * 1000;
@@ -53,19 +58,15 @@ fn run(app: &mut App) -> Result<(), AppError> {
     network.set_multicast_ttl(ttl);
     let mut film = Film::new(app.volume()?, settings).map_err(film_error)?;
     let capacity = film.volume().capacity();
-    let mut sender = Sender::new(&receivers, port, late_ns, now());
+    let mut sender = Sender::new(Receivers::new(&addresses, port), late_ns, now());
 
     prepare(app, &sender, &mut film, &mut network)?;
     app.ready(|fields| {
-        fields.number("receivers", receivers.len() as u64).number("volume_bytes", capacity)
+        fields.number("receivers", addresses.len() as u64).number("volume_bytes", capacity)
     });
     sender.start_at(now().max(start_ns));
     stream(app, &mut sender, &mut film, &mut network)?;
-    let Counters { packets, unresolved, unrouted, .. } = sender.counters;
-    if packets == 0 && unresolved + unrouted > 0 {
-        return Err(AppError::Other("no receiver could be reached: nothing was sent".to_owned()));
-    }
-    Ok(())
+    receivers::verdict(&sender.receivers)
 }
 
 /// What the words say about the film.
@@ -113,11 +114,7 @@ fn stream(
     let mut told = 0;
     let outcome = send_all(app, sender, film, network, &mut told);
     tell_film(app, film, &mut told);
-    let patience = now() + DRAIN_NS;
-    while network.nic().unsent() > 0 && now() < patience {
-        app.wait(Some(patience), &mut [&mut network.nic().wake_on(1)]);
-        network.poll(now())?;
-    }
+    receivers::drain(app, network, &mut sender.receivers)?;
     report(app, sender, film);
     outcome
 }
@@ -131,11 +128,10 @@ fn send_all(
 ) -> Result<(), AppError> {
     let mut moved_at = now();
     while app.running() {
-        network.poll(now())?;
+        receivers::poll(network, &mut sender.receivers)?;
         film.poll().map_err(film_error)?;
-        sender.hear(network, now());
         let pause = sender.send_due(film, network, now())?;
-        tell_troubles(app, sender);
+        receivers::tell(app, &mut sender.receivers);
         network.nic().kick();
         let silence_ends = moved_at + SILENCE_NS;
         let (until, chains) = match pause {
@@ -162,18 +158,6 @@ fn send_all(
     Ok(())
 }
 
-/// Prints which receivers cannot be reached any more.
-fn tell_troubles(app: &App, sender: &mut Sender) {
-    for (address, trouble) in sender.troubles.drain(..) {
-        let (reason, hint) = trouble.words();
-        let receiver = format!("{address}");
-        let message = format!("{receiver} cannot be reached: {reason} ({hint}); going on trying");
-        app.report("error", |fields| {
-            fields.text("receiver", &receiver).text("reason", reason).text("message", &message)
-        });
-    }
-}
-
 /// Prints what is to be said of the film and was not, and what it has lost since it was `told`.
 fn tell_film(app: &App, film: &mut Film, told: &mut u64) {
     while let Some(note) = film.take_note() {
@@ -188,7 +172,7 @@ fn tell_film(app: &App, film: &mut Film, told: &mut u64) {
 }
 
 fn report(app: &App, sender: &mut Sender, film: &Film) {
-    let counters = &mut sender.counters;
+    let Sender { counters, receivers, .. } = sender;
     let damage = film.damage();
     let (declared_jumps, clock_jumps) = film.clock_jumps();
     app.report("report", |fields| {
@@ -198,11 +182,8 @@ fn report(app: &App, sender: &mut Sender, film: &Film) {
             .number("late", counters.late)
             .number("underruns", counters.underruns)
             .number("worst_late_us", counters.worst_late_ns / 1000)
-            .number("max_late_us", counters.max_late_ns / 1000)
-            .number("unresolved", counters.unresolved)
-            .number("unrouted", counters.unrouted)
-            .number("refused", counters.refused)
-            .number("unreachable", counters.unreachable)
+            .number("max_late_us", counters.max_late_ns / 1000);
+        receivers::count(fields, receivers)
             .number("bytes_read", film.bytes_read)
             .number("read_errors", film.read_errors)
             .number("passes", film.passes())

@@ -1,13 +1,10 @@
 //! Sending what is due: one RTP packet after the other to every receiver, on the film's own clock.
 
-use crate::receiver::{Receiver, Trouble};
 use crate::{Film, film_error};
-use alloc::vec::Vec;
-use core::net::SocketAddrV4;
 use moirai_media::film::Next;
 use moirai_media::rtp::{Header, timestamp};
 use moirai_media::ticks_to_nanos;
-use moirai_sdk::{AppError, MS, Payload, SendError, Stack, icmp};
+use moirai_sdk::{AppError, MS, Payload, Receivers, SendError, Stack};
 
 /// Packets leave up to this much before they are due, so that one wake-up serves several.
 pub(crate) const AHEAD_NS: u64 = 2 * MS;
@@ -39,14 +36,6 @@ pub(crate) struct Counters {
     pub(crate) worst_late_ns: u64,
     /// Greatest lateness at all.
     pub(crate) max_late_ns: u64,
-    /// Not sent, because the receiver's next hop has not answered ARP.
-    pub(crate) unresolved: u64,
-    /// Not sent, because there is no route to the receiver.
-    pub(crate) unrouted: u64,
-    /// ICMP answers of receivers at whose port nobody listens.
-    pub(crate) refused: u64,
-    /// Other ICMP answers that say a packet did not arrive.
-    pub(crate) unreachable: u64,
 }
 
 /// A packet that some receivers have got.
@@ -58,8 +47,9 @@ struct Pending {
 
 /// The sender.
 pub(crate) struct Sender {
-    source_port: u16,
-    receivers: Vec<Receiver>,
+    /// Who is sent to; each has an `ssrc` of its own, counted from `ssrc_base`.
+    pub(crate) receivers: Receivers,
+    ssrc_base: u32,
     late_ns: u64,
     /// When the first packet is due; the film's clock counts from here.
     start_ns: u64,
@@ -67,36 +57,23 @@ pub(crate) struct Sender {
     timestamp_base: u32,
     pending: Option<Pending>,
     starved: bool,
-    /// Trouble with receivers that was not told yet.
-    pub(crate) troubles: Vec<(SocketAddrV4, Trouble)>,
     /// What was sent.
     pub(crate) counters: Counters,
 }
 
 impl Sender {
-    /// Sends to `receivers` from `source_port`; `seed` makes the numbers of this session its own.
-    pub(crate) fn new(
-        receivers: &[SocketAddrV4],
-        source_port: u16,
-        late_ns: u64,
-        seed: u64,
-    ) -> Self {
+    /// Sends to `receivers`; `seed` makes the numbers of this session its own.
+    pub(crate) fn new(receivers: Receivers, late_ns: u64, seed: u64) -> Self {
         let [a, b, c, d, e, f, g, h] = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes();
-        let ssrc_base = u32::from_be_bytes([a, b, c, d]);
-        let receivers = receivers
-            .iter()
-            .zip(0..)
-            .map(|(&address, number)| Receiver::new(address, ssrc_base.wrapping_add(number)));
         Self {
-            source_port,
-            receivers: receivers.collect(),
+            receivers,
+            ssrc_base: u32::from_be_bytes([a, b, c, d]),
             late_ns,
             start_ns: 0,
             sequence: u16::from_be_bytes([e, f]),
             timestamp_base: u32::from_be_bytes([g, h, a, b]),
             pending: None,
             starved: false,
-            troubles: Vec::new(),
             counters: Counters::default(),
         }
     }
@@ -104,7 +81,7 @@ impl Sender {
     /// Are the next hops of all receivers known that have one?
     pub(crate) fn resolved(&self, network: &mut Stack) -> bool {
         // Every receiver is asked about, so that all are looked for at once.
-        self.receivers.iter().filter(|to| !network.resolved(*to.address.ip())).count() == 0
+        self.receivers.addresses().filter(|to| !network.resolved(*to.ip())).count() == 0
     }
 
     /// Sets the time at which the film's clock starts.
@@ -145,44 +122,26 @@ impl Sender {
         }
     }
 
-    /// Notes which receivers have said that they did not get a packet.
-    pub(crate) fn hear(&mut self, network: &mut Stack, now: u64) {
-        while let Some(answer) = network.take_unreachable() {
-            let known = self.receivers.iter_mut().find(|to| to.address == answer.destination);
-            let Some(to) = known.filter(|_| answer.source.port() == self.source_port) else {
-                continue;
-            };
-            match answer.reason {
-                icmp::Reason::Refused => self.counters.refused += 1,
-                icmp::Reason::NoWay | icmp::Reason::TooLarge => self.counters.unreachable += 1,
-            }
-            let trouble = to.answered(answer.reason, now);
-            self.troubles.extend(trouble.map(|trouble| (to.address, trouble)));
-        }
-    }
-
     /// Sends the pending packet to the receivers that lack it; false if the ring is full.
     fn send_pending(&mut self, network: &mut Stack, now: u64) -> Result<bool, AppError> {
         let Some(pending) = &mut self.pending else { return Ok(true) };
         let len: usize = pending.payload.iter().flatten().map(|piece| piece.len).sum();
-        while let Some(receiver) = self.receivers.get_mut(pending.next_receiver) {
+        while let Some(address) = self.receivers.address(pending.next_receiver) {
+            let number = u32::try_from(pending.next_receiver).unwrap_or(0);
             let header = Header {
                 sequence: self.sequence,
                 timestamp: timestamp(self.timestamp_base, pending.due_ticks),
-                ssrc: receiver.ssrc,
+                ssrc: self.ssrc_base.wrapping_add(number),
             };
-            let payload = pending.payload.clone();
-            let result =
-                network.send(self.source_port, receiver.address, &header.to_bytes(), payload);
-            let trouble = receiver.tried(result, now);
-            self.troubles.extend(trouble.map(|trouble| (receiver.address, trouble)));
+            let (port, payload) = (self.receivers.source_port(), pending.payload.clone());
+            let result = network.send(port, address, &header.to_bytes(), payload);
+            self.receivers.tried(pending.next_receiver, result, now);
             match result {
                 Ok(()) => {
                     self.counters.packets += 1;
                     self.counters.bytes += len as u64;
                 }
-                Err(SendError::Unresolved) => self.counters.unresolved += 1,
-                Err(SendError::NoRoute) => self.counters.unrouted += 1,
+                Err(SendError::Unresolved | SendError::NoRoute) => {}
                 Err(SendError::Full) => return Ok(false),
                 Err(error @ SendError::TooLarge) => {
                     return Err(AppError::Other(alloc::format!("{error}")));

@@ -12,7 +12,7 @@ use moirai_sdk::{
     App, AppError, Buffer, Completion, Disk, MS, Refusal, SECTOR, Token, Volume, now,
 };
 
-moirai_sdk::main!("thrash", run);
+moirai_sdk::main!("thrash", run, ["mode", "depth", "size", "pattern", "count"]);
 
 /// A disk that has not finished anything for so long is asked whether it has given up.
 const SILENCE_NS: u64 = 2000 * MS;
