@@ -62,3 +62,7 @@ pub const RESET_COMMAND: u8 = 0xfe;
 /// CPUID leaf with the TSC frequency (kHz, EAX) and the local APIC timer frequency (kHz, EBX), as
 /// several hypervisors define it.
 pub const CPUID_TIMING_LEAF: u32 = 0x4000_0010;
+
+/// Word on the command line of an image: the bytes of data of every volume in order, with commas
+/// between them. A volume whose data ends within a block shows zeros behind it that are none of it.
+pub const VOLUME_BYTES_WORD: &str = "moirai.volume_bytes";

@@ -8,6 +8,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::{Ipv4Addr, SocketAddrV4};
 use core::str::FromStr;
+use moirai_abi::machine::VOLUME_BYTES_WORD;
 use thiserror::Error;
 
 /// A word whose value is not what the application can use.
@@ -159,6 +160,12 @@ impl Args {
     #[must_use]
     pub fn devices(&self) -> &[DeviceWindow] {
         &self.devices
+    }
+
+    /// Where the data of volume `number` ends, if the VMM says so.
+    #[must_use]
+    pub fn volume_bytes(&self, number: usize) -> Option<u64> {
+        self.text(VOLUME_BYTES_WORD)?.split(',').nth(number)?.parse().ok()
     }
 
     /// The value of a word; the last one counts.

@@ -89,6 +89,16 @@ fn gateway_has_to_be_another_host_of_the_own_network() {
 }
 
 #[test]
+fn vmm_says_where_the_data_of_volumes_ends() {
+    let mut args = Args::parse("moirai.volume_bytes=188,5000 size=1");
+    assert_eq!(args.list(&[&["size"]]), Ok(()));
+    assert_eq!([0, 1, 2].map(|number| args.volume_bytes(number)), [Some(188), Some(5000), None]);
+    for silent in ["", "moirai.volume_bytes=", "moirai.volume_bytes=x"] {
+        assert_eq!(Args::parse(silent).volume_bytes(0), None, "{silent}");
+    }
+}
+
+#[test]
 fn last_word_counts_and_words_that_nobody_lists_do_no_harm() {
     let args = Args::parse("reboot=t quiet size=1 size=2 =");
     assert_eq!(args.number("size", 9, (0, 10)), Ok(2));

@@ -41,6 +41,7 @@ pub struct Disk {
     in_flight: Box<[Option<Buffer>]>,
     capacity: u64,
     block: u64,
+    data: Option<u64>,
 }
 
 impl Disk {
@@ -61,7 +62,16 @@ impl Disk {
         let in_flight = (0..ring.size()).map(|_| None).collect();
         device.start();
         let capacity = sectors.saturating_mul(SECTOR);
-        Ok(Self { device, ring, control, in_flight, capacity, block })
+        Ok(Self { device, ring, control, in_flight, capacity, block, data: None })
+    }
+
+    /// Takes the VMM's word for where its data ends; one that cannot be true is ignored.
+    #[must_use]
+    pub fn with_data(self, bytes: Option<u64>) -> Self {
+        let data = bytes.filter(|&bytes| {
+            self.capacity.checked_sub(bytes).is_some_and(|padding| padding < self.block)
+        });
+        Self { data, ..self }
     }
 
     /// Can it only be read?
@@ -188,6 +198,10 @@ impl Volume for Disk {
 
     fn block(&self) -> u64 {
         self.block
+    }
+
+    fn data_bytes(&self) -> Option<u64> {
+        self.data
     }
 
     fn in_flight(&self) -> u16 {

@@ -68,6 +68,11 @@ pub trait Volume {
         SECTOR
     }
 
+    /// Where these zeros begin, if that is known.
+    fn data_bytes(&self) -> Option<u64> {
+        None
+    }
+
     /// Requests in flight.
     fn in_flight(&self) -> u16;
 

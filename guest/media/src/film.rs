@@ -171,7 +171,12 @@ impl<V: Volume> Film<V> {
 
     /// Where the film ends, as far as is known.
     fn limit(&self) -> u64 {
-        self.len.or(self.settings.bytes).unwrap_or(self.volume.capacity())
+        self.known_limit().unwrap_or(self.volume.capacity())
+    }
+
+    /// The same if no padding can belong to it.
+    fn known_limit(&self) -> Option<u64> {
+        self.len.or(self.settings.bytes).or(self.volume.data_bytes())
     }
 
     /// Takes in what the volume has delivered and asks it for more.

@@ -15,7 +15,7 @@ use crate::ts::{PACKET_LEN, SYNC_BYTE};
 const STRIDES: [u64; 3] = [PACKET_LEN, 192, 204];
 /// A time stamp stands in front of packets with this distance.
 const STAMPED: (u64, u64) = (192, 4);
-/// So many zeros at the end of a packet are no accident.
+/// So many zeros at the end of a packet are no accident; a few less are, in sound and pictures.
 const ZEROS: u64 = 8;
 
 /// A chunk of the film and what comes behind it.
@@ -150,8 +150,8 @@ impl Framer {
     }
 
     /// Is the packet at `at` the film's last and cut, so that its end is the padding of the volume? If
-    /// it ends in zeros that go on to the volume's end, and the padding may have begun in it. The
-    /// padding cannot be told from a packet that ends in zeros itself: where the one before does so,
+    /// it ends in several zeros that go on to the volume's end, and the padding may have begun in it.
+    /// The padding cannot be told from a packet that ends in zeros itself: where the one before does so,
     /// too, it is whole. Who knows the length of the film need not guess ([`View::padding`]).
     fn is_cut(&self, view: &View<'_>, at: u64) -> bool {
         let end = at + PACKET_LEN;
@@ -159,7 +159,7 @@ impl Framer {
             return false;
         }
         let zeros = end.saturating_sub(view.data_end());
-        self.zeros < zeros.min(ZEROS)
+        zeros >= ZEROS && self.zeros < ZEROS
     }
 
     /// The next view is of the start of the film.

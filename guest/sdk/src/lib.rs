@@ -152,7 +152,7 @@ impl App {
     /// # Errors
     /// [`AppError::Device`].
     pub fn volume(&self) -> Result<Disk, AppError> {
-        Ok(Disk::open(self.args.devices(), 0)?)
+        Ok(Disk::open(self.args.devices(), 0)?.with_data(self.args.volume_bytes(0)))
     }
 
     /// Opens the first link with the words `ip=` and `gw=`.

@@ -4,6 +4,8 @@ use crate::{App, AppError, Fields, MS, Receivers, Stack, now};
 use alloc::format;
 use moirai_libos::idle;
 
+/// Receivers that do not answer ARP hold up the start no longer than this.
+pub const PATIENCE_NS: u64 = 1000 * MS;
 /// At the end, packets that the link has not taken yet are waited for no longer than this.
 const DRAIN_NS: u64 = 5000 * MS;
 /// Then, answers of receivers that may have got nothing are waited for no longer than this.
@@ -17,6 +19,25 @@ pub fn poll(network: &mut Stack, receivers: &mut Receivers) -> Result<(), AppErr
     network.poll(now())?;
     while let Some(answer) = network.take_unreachable() {
         receivers.answered(&answer, now());
+    }
+    Ok(())
+}
+
+/// Are the next hops of all receivers known that have one? Those that are not are asked for, all at once.
+pub fn resolved(network: &mut Stack, receivers: &Receivers) -> bool {
+    receivers.addresses().filter(|to| !network.resolved(*to.ip())).count() == 0
+}
+
+/// Finds the receivers, as far as they can be found in [`PATIENCE_NS`].
+///
+/// # Errors
+/// [`AppError::Device`].
+pub fn find(app: &App, network: &mut Stack, receivers: &mut Receivers) -> Result<(), AppError> {
+    let patience = now() + PATIENCE_NS;
+    while !resolved(network, receivers) && app.running() && now() < patience {
+        poll(network, receivers)?;
+        app.wait(Some((now() + 10 * MS).min(patience)), &mut [&mut network.nic().wake_on(0)]);
+        poll(network, receivers)?;
     }
     Ok(())
 }

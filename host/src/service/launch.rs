@@ -264,6 +264,7 @@ fn start(shared: &Arc<Shared>, tenant: &Arc<Tenant>, opened: Opened) -> Result<(
     let (gates, gate_fd) = GatePage::create()?;
     let (console, theirs) = UnixStream::pair()?;
     console.set_nonblocking(true)?;
+    let cmdline = opened.command_line(&spec);
     let mut devices = Attached::default();
     for (index, (volume, opened)) in spec.volumes.iter().zip(opened.volumes).enumerate() {
         devices.add_volume(shared, tenant, index, volume, opened)?;
@@ -281,7 +282,7 @@ fn start(shared: &Arc<Shared>, tenant: &Arc<Tenant>, opened: Opened) -> Result<(
         prefault: spec.prefault,
         huge_pages: true,
         vcpus: u8::try_from(spec.cores.len()).unwrap_or(u8::MAX),
-        cmdline: spec.args.clone(),
+        cmdline,
         boot: Boot::Auto,
         initrd: opened.initrd.is_some(),
         transport: spec.transport,

@@ -5,7 +5,9 @@ use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use moirai_abi::machine::VOLUME_BYTES_WORD;
 use moirai_devices::backend::{Volume, VolumeError};
+use moirai_vmm::launch::spec::MAX_CMDLINE_BYTES;
 
 use crate::config::Problem;
 use crate::config::model::{self, Tenant, VolumeKind};
@@ -62,6 +64,22 @@ pub(super) fn open(tenant: &Tenant, path: &str) -> Result<Opened, Vec<Problem>> 
     match image {
         Some(image) if problems.is_empty() => Ok(Opened { image, initrd, volumes }),
         _ => Err(problems),
+    }
+}
+
+impl Opened {
+    /// The command line of `tenant`. An image is told where the data of its volumes ends, if that is
+    /// within a block; a kernel would not know what to do with it.
+    pub(super) fn command_line(&self, tenant: &Tenant) -> String {
+        let data = |volume: &Volume| (volume.size_bytes() - volume.padding_bytes()).to_string();
+        let padded = self.volumes.iter().any(|volume| volume.padding_bytes() > 0);
+        if tenant.is_kernel || !padded {
+            return tenant.args.clone();
+        }
+        let lengths: Vec<String> = self.volumes.iter().map(data).collect();
+        // In front, as the last of several words counts, and what is said by hand is to count.
+        let line = format!("{VOLUME_BYTES_WORD}={} {}", lengths.join(","), tenant.args);
+        if line.len() > MAX_CMDLINE_BYTES { tenant.args.clone() } else { line }
     }
 }
 

@@ -183,7 +183,7 @@ pub(crate) fn film(folder: &Path) -> PathBuf {
         }
         stream.extend(packet);
     }
-    stream.resize(stream.len().next_multiple_of(4096), 0);
+    stream.resize(stream.len().next_multiple_of(512), 0);
     std::fs::write(&path, stream).unwrap();
     path
 }

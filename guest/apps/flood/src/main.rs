@@ -41,11 +41,12 @@ fn run(app: &mut App) -> Result<(), AppError> {
     let mut network = app.network()?;
     let len = usize::try_from(size).unwrap_or(0);
     let payload = Payload { buffer: Rc::new(Buffer::new(len)?), start: 0, len };
+    let receivers = Receivers::new(&addresses, port);
+    let mut flood = Flood { receivers, payload, turn: 0, sent: 0, full: 0 };
+    receivers::find(app, &mut network, &mut flood.receivers)?;
     app.ready(|fields| fields.number("size", size).number("count", count));
 
     let limit = if count == 0 { u64::MAX } else { count };
-    let receivers = Receivers::new(&addresses, port);
-    let mut flood = Flood { receivers, payload, turn: 0, sent: 0, full: 0 };
     flood.send_all(app, &mut network, limit)?;
     receivers::drain(app, &mut network, &mut flood.receivers)?;
     flood.report(app);

@@ -37,8 +37,6 @@ moirai_sdk::main!(
 /// The film on the tenant's disk.
 type Film = moirai_media::film::Film<Disk>;
 
-/// Receivers that do not answer ARP hold up the start no longer than this.
-const PATIENCE_NS: u64 = 1000 * MS;
 /// Devices that have not moved anything for so long are asked whether they have given up.
 const SILENCE_NS: u64 = 2000 * MS;
 /// While the ring is full: wake when the device has sent so many packets.
@@ -90,10 +88,10 @@ fn prepare(
     film: &mut Film,
     network: &mut Stack,
 ) -> Result<(), AppError> {
-    let patience = now() + PATIENCE_NS;
+    let patience = now() + receivers::PATIENCE_NS;
     loop {
         film.poll().map_err(film_error)?;
-        let found = sender.resolved(network) || now() > patience;
+        let found = receivers::resolved(network, &sender.receivers) || now() > patience;
         network.poll(now())?;
         let loaded = !matches!(film.peek().map_err(film_error)?, Next::Wait);
         if (loaded && found) || !app.running() {

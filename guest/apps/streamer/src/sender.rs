@@ -78,12 +78,6 @@ impl Sender {
         }
     }
 
-    /// Are the next hops of all receivers known that have one?
-    pub(crate) fn resolved(&self, network: &mut Stack) -> bool {
-        // Every receiver is asked about, so that all are looked for at once.
-        self.receivers.addresses().filter(|to| !network.resolved(*to.ip())).count() == 0
-    }
-
     /// Sets the time at which the film's clock starts.
     pub(crate) fn start_at(&mut self, time_ns: u64) {
         self.start_ns = time_ns;

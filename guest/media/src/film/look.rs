@@ -47,8 +47,8 @@ impl<V: Volume> Film<V> {
             self.first_byte = chunk.first().copied().unwrap_or(0);
         }
         let ends = ahead_end >= limit || cut_short;
-        let guessed = self.len.is_none() && self.settings.bytes.is_none() && !cut_short;
-        let padding = if guessed { self.volume.block() } else { 0 };
+        let padding =
+            if self.known_limit().is_none() && !cut_short { self.volume.block() } else { 0 };
         let view = View { start: offset, chunk, ahead, ends, padding };
         self.runs.clear();
         let chunk_end = offset + chunk.len() as u64;

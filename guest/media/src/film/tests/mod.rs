@@ -25,12 +25,14 @@ struct Fake {
     failures: u32,
     /// Reads of this byte fail.
     bad_at: Option<u64>,
+    /// Where its data ends, if it says so.
+    data: Option<u64>,
 }
 
 impl Fake {
     fn new(mut bytes: Vec<u8>) -> Self {
         bytes.resize(bytes.len().next_multiple_of(SECTOR as usize), 0);
-        Self { bytes, in_flight: Vec::new(), seed: 1, failures: 0, bad_at: None }
+        Self { bytes, in_flight: Vec::new(), seed: 1, failures: 0, bad_at: None, data: None }
     }
 
     fn dice(&mut self) -> usize {
@@ -44,6 +46,10 @@ impl Volume for Fake {
 
     fn capacity(&self) -> u64 {
         self.bytes.len() as u64
+    }
+
+    fn data_bytes(&self) -> Option<u64> {
+        self.data
     }
 
     fn in_flight(&self) -> u16 {
