@@ -10,7 +10,7 @@
 mod look;
 mod terms;
 
-pub use terms::{FilmError, Next, Note, Settings};
+pub use terms::{CHUNK_MAX, FilmError, Next, Note, Settings};
 
 use crate::clock::{Astray, Clock};
 use crate::damage::Damage;
@@ -214,10 +214,12 @@ impl<V: Volume> Film<V> {
         let lost = self.framer.searched() > READ_AHEAD_MIN as u64;
         let due = self.timeline.due(self.sent_end, self.over || stuck || lost);
         if self.timeline.has_guessed() && !core::mem::replace(&mut self.noted.0, true) {
-            let (rate_bps, bytes) = (self.settings.rate_bps, self.stream_end);
+            let Settings { rate_bps, chunk, .. } = self.settings;
+            let bytes = self.stream_end;
+            let chunk = Some((4 * chunk).min(CHUNK_MAX)).filter(|&more| more > chunk);
             self.notes.push(match self.over {
                 true => Note::NoClock(rate_bps),
-                false => Note::LateClock { bytes, rate_bps, chunk: 4 * self.settings.chunk },
+                false => Note::LateClock { bytes, rate_bps, chunk },
             });
         }
         Ok(due.map_or(Next::Wait, |due_ticks| Next::Packet { due_ticks, payload }))

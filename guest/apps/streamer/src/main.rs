@@ -18,7 +18,7 @@ extern crate alloc;
 mod sender;
 
 use alloc::format;
-use moirai_media::film::{FilmError, Next, Settings};
+use moirai_media::film::{CHUNK_MAX, FilmError, Next, Settings};
 use moirai_media::pace::FALLBACK_BPS;
 use moirai_sdk::{
     App, AppError, Args, Disk, MS, Receivers, SECTOR, Stack, VirtioError, Volume, now, receivers,
@@ -42,7 +42,6 @@ const SILENCE_NS: u64 = 2000 * MS;
 /// While the ring is full: wake when the device has sent so many packets.
 const LINK_BATCH: u16 = 16;
 const CHUNK_MIN: u64 = 4096;
-const CHUNK_MAX: u64 = 4 << 20;
 
 fn run(app: &mut App) -> Result<(), AppError> {
     let args = app.args();

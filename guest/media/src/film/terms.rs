@@ -9,6 +9,9 @@ use moirai_libos::memory::{OutOfMemory, Payload};
 use moirai_libos::request::{Refusal, RequestError};
 use thiserror::Error;
 
+/// The greatest chunk that makes sense.
+pub const CHUNK_MAX: u64 = 4 << 20;
+
 /// How a film is read and sent.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
@@ -66,15 +69,15 @@ pub enum Note {
     /// As far as could be read, it has less than two.
     #[error(
         "the film has no two clock references (PCR) in its first {bytes} bytes: until there are some, it \
-         is sent at {rate_bps} bit/s; chunk={chunk} would look further ahead, rate= sets another pace"
+         is sent at {rate_bps} bit/s, rate= sets another pace{}", further(*.chunk)
     )]
     LateClock {
         /// Bytes that were looked through.
         bytes: u64,
         /// The pace.
         rate_bps: u64,
-        /// A greater value for `chunk=`.
-        chunk: u64,
+        /// A greater value for `chunk=`, if there is one.
+        chunk: Option<u64>,
     },
     /// No table names the program that was asked for.
     #[error("program={wanted} is not followed: {}; {REMEDY}", unnamed(.named))]
@@ -155,6 +158,10 @@ fn list(programs: &[u16]) -> String {
         text.push_str(", ...");
     }
     text
+}
+
+fn further(chunk: Option<u64>) -> String {
+    chunk.map_or_else(String::new, |chunk| alloc::format!("; chunk={chunk} looks further ahead"))
 }
 
 fn has(programs: &[u16]) -> String {

@@ -46,7 +46,11 @@ fn fallback_pace_is_what_was_asked_for_and_is_told() {
                     rate= sets another pace";
     assert_eq!(told, [sentence]);
     let long = play(Fake::new(film_with_clock(20_000, |_| false)), 4096, 2, false, 10);
-    assert!(matches!(long.notes[..], [Note::LateClock { chunk: 16_384, .. }]), "{:?}", long.notes);
+    let told: Vec<_> = long.notes.iter().map(Note::to_string).collect();
+    assert!(told[0].ends_with("; chunk=16384 looks further ahead"), "{told:?}");
+    // No advice that would be refused.
+    let most = play(Fake::new(film_with_clock(500_000, |_| false)), CHUNK_MAX, 4, true, 10);
+    assert!(matches!(most.notes[..], [Note::LateClock { chunk: None, .. }]), "{:?}", most.notes);
 }
 
 #[test]
