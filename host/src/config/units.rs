@@ -10,22 +10,19 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// Why a text is no time, size or rate.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UnitError {
     /// Nothing to read.
-    #[error("the value is empty; write a number and a unit, for example {example}")]
     Empty {
         /// A value of the right kind.
         example: &'static str,
     },
     /// A minus sign.
-    #[error("{text:?} is negative; only values of zero or more make sense here")]
     Negative {
         /// What was written.
         text: String,
     },
     /// The text does not begin with a decimal number.
-    #[error("{text:?} does not begin with a number; write for example {example}")]
     NoNumber {
         /// What was written.
         text: String,
@@ -33,7 +30,6 @@ pub enum UnitError {
         example: &'static str,
     },
     /// A number without its unit.
-    #[error("{text:?} has no unit; write one of {known} behind the number")]
     NoUnit {
         /// What was written.
         text: String,
@@ -41,7 +37,6 @@ pub enum UnitError {
         known: String,
     },
     /// A unit of another kind, or a typing error.
-    #[error("{unit:?} is not a unit known here; write one of {known}")]
     UnknownUnit {
         /// What stands behind the number.
         unit: String,
@@ -49,13 +44,11 @@ pub enum UnitError {
         known: String,
     },
     /// More than 64 bits can hold.
-    #[error("{text:?} is too large")]
     TooLarge {
         /// What was written.
         text: String,
     },
     /// A fraction of the smallest unit.
-    #[error("{text:?} is not a whole number of {smallest}")]
     NotWhole {
         /// What was written.
         text: String,
@@ -63,6 +56,43 @@ pub enum UnitError {
         smallest: &'static str,
     },
 }
+
+impl UnitError {
+    /// The broken rule, for who knows a better example than the error does.
+    #[must_use]
+    pub fn rule(&self) -> String {
+        match self {
+            Self::Empty { .. } => "the value is empty".to_owned(),
+            Self::Negative { text } => {
+                format!("{text:?} is negative; only values of zero or more make sense here")
+            }
+            Self::NoNumber { text, .. } => format!("{text:?} does not begin with a number"),
+            Self::NoUnit { text, known } => {
+                format!("{text:?} has no unit; write one of {known} behind the number")
+            }
+            Self::UnknownUnit { unit, known } => {
+                format!("{unit:?} is not a unit known here; write one of {known}")
+            }
+            Self::TooLarge { text } => format!("{text:?} is too large"),
+            Self::NotWhole { text, smallest } => {
+                format!("{text:?} is not a whole number of {smallest}")
+            }
+        }
+    }
+}
+
+impl fmt::Display for UnitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty { example } | Self::NoNumber { example, .. } => {
+                write!(f, "{}; write for example {example}", self.rule())
+            }
+            _ => write!(f, "{}", self.rule()),
+        }
+    }
+}
+
+impl std::error::Error for UnitError {}
 
 /// One kind of quantity: its units with their size in the smallest one.
 struct Kind {
