@@ -62,22 +62,28 @@ const LETTERS_SHOWN: usize = 40;
 /// # Errors
 /// A [`Report`] of everything that is wrong with it.
 pub fn load(path: &Path) -> Result<Config, Report> {
-    let (text, document) = read(path)?;
-    check(&document)
-        .map_err(|problems| Report::locate(&path.display().to_string(), &text, problems))
+    load_with_text(path).map(|(_, config)| config)
 }
 
 /// Reads and checks a configuration file, for the host that runs here with it: with the costs of a core
-/// that are stored in its state directory.
+/// that are stored in its state directory. Returns its text too, for reports.
 ///
 /// # Errors
 /// As [`load`].
-pub fn load_for_this_host(path: &Path) -> Result<Config, Report> {
-    let mut config = load(path)?;
+pub fn load_for_this_host(path: &Path) -> Result<(String, Config), Report> {
+    let (text, mut config) = load_with_text(path)?;
     if let Some(costs) = CoreCosts::stored(&config.host.state_dir) {
         config.host.costs = costs;
     }
-    Ok(config)
+    Ok((text, config))
+}
+
+fn load_with_text(path: &Path) -> Result<(String, Config), Report> {
+    let (text, document) = read(path)?;
+    match check(&document) {
+        Ok(config) => Ok((text, config)),
+        Err(problems) => Err(Report::locate(&path.display().to_string(), &text, problems)),
+    }
 }
 
 /// Reads a configuration file without checking more than names and kinds of keys; returns its text

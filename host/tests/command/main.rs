@@ -329,5 +329,11 @@ fn a_core_that_is_not_there_is_refused_at_its_line() {
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{said}");
         assert!(said.contains(place) && said.contains("there is no core 4000"), "{said}");
+        // A plan may be for another machine.
+        let output = moirai(&["plan", config.to_str().unwrap()]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{said}");
+        assert!(said.contains("warning: on this machine `moirai host` refuses this"), "{said}");
+        assert!(said.contains(place) && said.contains("there is no core 4000"), "{said}");
     }
 }
