@@ -46,7 +46,7 @@ pub use check::{check, check_tenants};
 pub use contract::{Scope, resolve};
 pub use document::{Document, PolicyName, Profile};
 pub use export::check_exports;
-pub use files::read_text;
+pub use files::{advice, read_text};
 pub use machine_check::MAX_STOP_AFTER;
 pub use machine_memory::machine_memory;
 pub use model::Config;
@@ -98,7 +98,7 @@ pub fn read(path: &Path) -> Result<(String, Document), Report> {
         let problem = Problem {
             path: String::new(),
             message: format!("cannot read {name}: {error}"),
-            help: "name a configuration file that exists and is readable".to_owned(),
+            help: files::advice(&error, path, "a configuration file"),
         };
         Report::at(&name, "", problem, None)
     })?;

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::launch::{FilesInUse, OWNED_HELP, files_in_use};
-use super::open::{open_volume, remark};
+use super::open::{open_volume, remark, unusable};
 use super::owner::{VolumeOwner, take_volume};
 use super::stats::{PartStats, Snapshots, TenantStats};
 use super::view::{DeviceView, name};
@@ -311,11 +311,8 @@ fn shared_files(mut used: FilesInUse, specs: &[Spec], opened: &[Opened]) -> Vec<
 fn open(spec: &Spec, index: usize) -> Result<Opened, Problem> {
     let volume = match &spec.device {
         ExportDevice::Volume(volume) => {
-            let opened = open_volume(volume).map_err(|error| Problem {
-                path: format!("export[{index}].disk.volume"),
-                message: error.to_string(),
-                help: "volumes are files or block devices below the disk's path".to_owned(),
-            })?;
+            let opened = open_volume(volume)
+                .map_err(|error| unusable(&error, volume, &format!("export[{index}].disk")))?;
             remark(&opened, &spec.key(), &volume.path);
             Some(opened)
         }
