@@ -13,6 +13,7 @@ use axum::http::request::Parts;
 use http_body_util::BodyExt;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
+use serde_json::error::Category;
 
 use super::{ErrorBody, ErrorKind};
 use crate::config::{Problem, kinds};
@@ -74,16 +75,18 @@ impl<T: DeserializeOwned + JsonSchema + 'static> FromRequest<Arc<Service>> for B
         let kind = media_type(request.headers());
         let bytes = body_bytes(request).await?;
         kind?;
-        let value = serde_json::from_slice(&bytes)
-            .map_err(|error| malformed(format!("the body is no JSON: {error}")))?;
-        // Also of what could be read: a list would be taken for a table.
-        let problems = kinds::wrong_kinds::<T>(&value);
+        // Also of what can be read: a list would be taken for a table.
+        let value = serde_json::from_slice(&bytes);
+        let problems = value.map(|value| kinds::wrong_kinds::<T>(&value)).unwrap_or_default();
         if !problems.is_empty() {
             return Err(not_expected(problems));
         }
-        serde_json::from_slice(&bytes).map(Self).map_err(|error| {
-            let said = kinds::in_words(&error.to_string());
-            ErrorBody::new(ErrorKind::Bad, format!("{NOT_EXPECTED}: {said}"))
+        serde_json::from_slice(&bytes).map(Self).map_err(|error| match error.classify() {
+            Category::Data => {
+                let said = kinds::in_words(&error.to_string());
+                ErrorBody::new(ErrorKind::Bad, format!("{NOT_EXPECTED}: {said}"))
+            }
+            _ => malformed(format!("the body is no JSON: {error}")),
         })
     }
 }
