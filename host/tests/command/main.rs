@@ -162,7 +162,10 @@ fn a_policy_that_is_not_known_or_not_for_a_core_is_refused_with_those_that_are()
     }
     let (status, _, err) = plan("[host]\ncores = [1]\ncpu_policy = \"drr\"\n", &[]);
     assert_eq!(status, 2);
-    assert!(err.contains("FILE:3:14") && err.contains("use atropos, nemesis"), "{err}");
+    assert!(
+        err.contains("FILE:3:14") && err.contains("write for example \"atropos\"; nemesis, xen"),
+        "{err}"
+    );
 }
 
 #[test]
