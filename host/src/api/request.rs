@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use serde_json::error::Category;
 
 use super::{ErrorBody, ErrorKind};
-use crate::config::kinds;
+use crate::config::{Problem, kinds};
 use crate::service::Service;
 
 /// Largest body of a request.
@@ -68,32 +68,36 @@ impl<T: Asks, S: Send + Sync> FromRequestParts<S> for Asked<T> {
 /// A JSON body that arrived in time.
 pub(super) struct Body<T>(pub(super) T);
 
-impl<T: DeserializeOwned + JsonSchema> FromRequest<Arc<Service>> for Body<T> {
+impl<T: DeserializeOwned + JsonSchema + 'static> FromRequest<Arc<Service>> for Body<T> {
     type Rejection = ErrorBody;
 
     async fn from_request(request: Request, _: &Arc<Service>) -> Result<Self, ErrorBody> {
         let kind = media_type(request.headers());
         let bytes = body_bytes(request).await?;
         kind?;
+        // Also of what can be read: a list would be taken for a table.
+        let value = serde_json::from_slice(&bytes);
+        let problems = value.map(|value| kinds::wrong_kinds::<T>(&value)).unwrap_or_default();
+        if !problems.is_empty() {
+            return Err(not_expected(problems));
+        }
         serde_json::from_slice(&bytes).map(Self).map_err(|error| match error.classify() {
-            Category::Data => not_expected::<T>(&bytes, &error),
+            Category::Data => {
+                let said = kinds::in_words(&error.to_string());
+                ErrorBody::new(ErrorKind::Bad, format!("{NOT_EXPECTED}: {said}"))
+            }
             _ => malformed(format!("the body is no JSON: {error}")),
         })
     }
 }
 
+const NOT_EXPECTED: &str = "the body is not what is expected";
+
 /// Says at each key of a body what it takes.
-fn not_expected<T: JsonSchema>(bytes: &[u8], error: &serde_json::Error) -> ErrorBody {
-    let problems = serde_json::from_slice(bytes)
-        .map(|value| kinds::wrong_kinds::<T>(&value))
-        .unwrap_or_default();
-    let said = |problem: &crate::config::Problem| format!("{}: {}", problem.path, problem.message);
-    let text = match problems.as_slice() {
-        [] => error.to_string(),
-        found => found.iter().map(said).collect::<Vec<_>>().join("\n"),
-    };
-    let text = format!("the body is not what is expected: {text}");
-    ErrorBody { problems, ..ErrorBody::new(ErrorKind::Bad, text) }
+fn not_expected(problems: Vec<Problem>) -> ErrorBody {
+    let said = |problem: &Problem| format!("{}: {}", problem.path, problem.message);
+    let text = problems.iter().map(said).collect::<Vec<_>>().join("\n");
+    ErrorBody { problems, ..ErrorBody::new(ErrorKind::Bad, format!("{NOT_EXPECTED}: {text}")) }
 }
 
 /// A body may say that it is JSON, or nothing.

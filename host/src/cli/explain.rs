@@ -14,7 +14,7 @@ use crate::config::{self, Config};
 pub(super) fn run(socket: &Path, args: &ExplainArgs) -> Result<Status, Failure> {
     let promises = match &args.config {
         Some(file) => {
-            let config = config::load_for_this_host(file).map_err(|bad| Failure::bad(&bad))?;
+            let (_, config) = config::load_for_this_host(file).map_err(|bad| Failure::bad(&bad))?;
             of_config(&config, &args.name).ok_or_else(|| {
                 let (name, file) = (&args.name, file.display());
                 Failure::new(Status::Bad, format!("there is no tenant named {name:?} in {file}"))

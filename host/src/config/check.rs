@@ -16,7 +16,7 @@ use super::document::{DiskTable, Document, HostTable};
 use super::model::{Config, Disk, Host};
 use super::problem::Problem;
 use super::units::Time;
-use super::{export, identity, link_check, machine_memory, tenant};
+use super::{export, identity, link_check, machine_memory, path_check, tenant};
 
 pub use super::tenant::check_tenants;
 
@@ -105,11 +105,9 @@ pub(super) fn unique<'a>(
     let mut seen = HashSet::new();
     for (index, name) in names.enumerate() {
         let path = format!("{kind}[{index}].name");
-        let letters = name.bytes().all(|c| c.is_ascii_alphanumeric() || b"-_.".contains(&c));
-        let begins_well = name.starts_with(|c: char| c.is_ascii_alphanumeric());
-        if !letters || !begins_well || name.len() > MAX_NAME_BYTES {
-            let help = "use up to 32 letters, digits, '-', '_' and '.', beginning with a letter or \
-                        a digit: names become parts of paths and addresses";
+        if !is_name(name) {
+            let help = "write for example \"cinema\": up to 32 letters, digits, '-', '_' and '.', \
+                        beginning with a letter or a digit, because names become parts of paths";
             problems.add(&path, format!("{name:?} cannot be the name of a {kind}"), help);
         }
         if !seen.insert(name) {
@@ -123,7 +121,7 @@ fn check_host(table: &HostTable, problems: &mut Problems) -> Host {
     let machine = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let cores = table.cores.clone().unwrap_or_else(|| vec![machine.saturating_sub(1)]);
     if cores.is_empty() {
-        problems.add("host.cores", "no core for tenants", "name at least one, as cores = [1]");
+        problems.add("host.cores", "no core for tenants", "write for example cores = [1]");
     }
     if cores.iter().collect::<HashSet<_>>().len() < cores.len() {
         problems.add("host.cores", "a core is named twice", "name each core once");
@@ -131,15 +129,15 @@ fn check_host(table: &HostTable, problems: &mut Problems) -> Host {
     let capacity = table.cpu_capacity.unwrap_or(DEFAULT_CPU_CAPACITY);
     let cpu_capacity_ppm = ppm(capacity).unwrap_or_else(|| {
         let message = format!("a capacity of {capacity} is not between 0 and 1");
-        let help = "write the share of a core that may be reserved, for example 0.95";
+        let help = "write for example 0.9: the share of a core that may be reserved";
         problems.add("host.cpu_capacity", message, help);
         0
     });
     let cpu_policy = table.cpu_policy.unwrap_or_default();
     if !cpu_policy.suits_a_core() {
         let message = format!("`{}` does not say who is owed time on a core", cpu_policy.as_str());
-        let help = "use atropos, nemesis, xen, usd or fifo; others are for disks, links and \
-                    `moirai simulate --policy`";
+        let help = "write for example \"atropos\"; nemesis, xen, usd and fifo suit a core, too, the others \
+                    disks, links and `moirai simulate --policy`";
         problems.add("host.cpu_policy", message, help);
     }
     let io_core = table.io_core.or_else(|| (0..machine).find(|core| !cores.contains(core)));
@@ -152,10 +150,22 @@ fn check_host(table: &HostTable, problems: &mut Problems) -> Host {
         costs: CoreCosts::default(),
         cpu_policy,
         io_core,
-        socket: table.socket.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_SOCKET)),
+        socket: check_socket(table, problems),
         metrics: check_metrics(table, problems),
-        state_dir: table.state_dir.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_STATE_DIR)),
+        state_dir: check_state_dir(table, problems),
     }
+}
+
+fn check_socket(table: &HostTable, problems: &mut Problems) -> PathBuf {
+    let socket = table.socket.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_SOCKET));
+    path_check::check_socket(&socket, "host.socket", DEFAULT_SOCKET, problems);
+    socket
+}
+
+fn check_state_dir(table: &HostTable, problems: &mut Problems) -> PathBuf {
+    let folder = table.state_dir.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_STATE_DIR));
+    path_check::check(&folder, "host.state_dir", DEFAULT_STATE_DIR, problems);
+    folder
 }
 
 /// An address with a port, or a port of this machine alone.
@@ -183,9 +193,10 @@ fn ppm(share: f64) -> Option<u32> {
 }
 
 fn check_disk(table: &DiskTable, at: &str, problems: &mut Problems) -> Disk {
+    path_check::check(&table.path, &format!("{at}.path"), "/srv/volumes", problems);
     let depth = table.depth.unwrap_or(DEFAULT_DEPTH);
     if !(1..=MAX_DEPTH).contains(&depth) {
-        let help = "write how many requests the device gets at a time, for example 4";
+        let help = "write for example 4: how many requests the device gets at a time";
         problems.add(format!("{at}.depth"), format!("a depth of {depth} is not 1 to 1024"), help);
     }
     let bandwidth = table.bandwidth.and_then(|rate| {
@@ -203,12 +214,28 @@ fn check_disk(table: &DiskTable, at: &str, problems: &mut Problems) -> Disk {
         max_unit: check_max_unit(table, at, problems),
         bandwidth,
         policy: table.policy.unwrap_or_default(),
-        group: group(table.group.as_ref()),
+        group: group(table.group.as_ref(), at, problems),
     }
 }
 
-pub(super) fn group(name: Option<&String>) -> String {
-    name.cloned().unwrap_or_else(|| DEFAULT_GROUP.to_owned())
+/// The group of a disk or a link; a thread and a row of counters have its name.
+pub(super) fn group(name: Option<&String>, at: &str, problems: &mut Problems) -> String {
+    let name = name.cloned().unwrap_or_else(|| DEFAULT_GROUP.to_owned());
+    if !is_name(&name) {
+        let help = "write for example \"main\": up to 32 letters, digits, '-', '_' and '.'";
+        problems.add(
+            format!("{at}.group"),
+            format!("{name:?} cannot be the name of a group"),
+            help,
+        );
+    }
+    name
+}
+
+fn is_name(name: &str) -> bool {
+    let letters = name.bytes().all(|c| c.is_ascii_alphanumeric() || b"-_.".contains(&c));
+    let begins_well = name.starts_with(|c: char| c.is_ascii_alphanumeric());
+    letters && begins_well && name.len() <= MAX_NAME_BYTES
 }
 
 fn check_max_unit(table: &DiskTable, at: &str, problems: &mut Problems) -> u64 {
@@ -219,7 +246,7 @@ fn check_max_unit(table: &DiskTable, at: &str, problems: &mut Problems) -> u64 {
         problems.add(
             format!("{at}.max_unit"),
             message,
-            "`moirai probe disk` measures what to write",
+            "write for example \"1ms\"; `moirai probe disk` measures what it takes",
         );
     }
     unit.clamp(1, MAX_UNIT_MAX)

@@ -56,7 +56,7 @@ pub fn resolve(table: &ContractTable, scope: Scope, path: &str) -> Result<Contra
     if (1..SHORTEST_PERIOD).contains(&period) {
         let shortest = Time(SHORTEST_PERIOD);
         let message = format!("a period of {} is shorter than {shortest}", Time(period));
-        let help = "no scheduler decides that often: take periods of milliseconds";
+        let help = "write for example \"10ms\": no scheduler decides that often";
         return Err(at("period", message, help));
     }
     let slice = match (table.slice, table.rate) {
@@ -93,13 +93,17 @@ fn broken_rule(
     let slice_key = if table.rate.is_some() { "rate" } else { "slice" };
     match error {
         ContractError::PeriodZero => {
-            let help = "write how often the slice is released, for example \"10ms\"";
+            let help = "write for example \"10ms\": how often the slice is released";
             at("period", "the period is zero".to_owned(), help)
         }
         ContractError::PeriodTooLong { period } => {
             let longest = Time(Contract::PERIOD_MAX);
             let message = format!("a period of {} is longer than {longest}", Time(period));
-            at("period", message, "promises about time need periods of milliseconds to seconds")
+            at(
+                "period",
+                message,
+                "write for example \"10ms\": promises about time need periods of milliseconds to seconds",
+            )
         }
         ContractError::NothingAsked => {
             let message = "a slice of zero without `extra` would never get any service".to_owned();

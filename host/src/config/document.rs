@@ -179,6 +179,7 @@ pub struct DiskTable {
     #[schema(value_type = String)]
     pub path: PathBuf,
     /// How many requests the device gets at a time. Default 4.
+    #[schemars(extend("minimum" = 1, "maximum" = 1024))]
     pub depth: Option<u32>,
     /// The longest time one request takes: the blocking term of admission. Longer requests are cut.
     /// Default 1 ms.
@@ -210,6 +211,7 @@ pub struct LinkTable {
     /// Address of the host on the TAP, as `10.0.0.1/24`.
     pub address: Option<String>,
     /// Largest packet in bytes, without the Ethernet header. Default 1500.
+    #[schemars(extend("minimum" = 68, "maximum" = 65521))]
     pub mtu: Option<u32>,
     /// What guests may leave to the link. Default `checksum`.
     pub offload: Option<OffloadName>,
@@ -272,6 +274,7 @@ pub struct VolumeTable {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub readonly: Option<bool>,
     /// Request queues, 1 to 16; as many as virtual CPUs are of use. Default 1.
+    #[schemars(extend("minimum" = 1, "maximum" = 16))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queues: Option<u16>,
     /// The logical blocks that the guest is told, in bytes: what its partitions and file systems were
@@ -337,6 +340,7 @@ pub struct NetTable {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac: Option<String>,
     /// Pairs of a receive and a transmit queue, 1 to 7. Default 1.
+    #[schemars(extend("minimum" = 1, "maximum" = 7))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queues: Option<u16>,
     /// See `[tenant.cpu]`.

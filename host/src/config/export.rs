@@ -3,8 +3,7 @@
 //! The tables of its device are those of a tenant, and so are the contracts.
 
 use std::collections::HashSet;
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use moirai_scheduler::Contract;
 use schemars::JsonSchema;
@@ -16,13 +15,11 @@ use super::document::{NetTable, VolumeTable};
 use super::model::{Config, Net, Volume};
 use super::problem::Problem;
 use super::tenant::check_net;
-use super::volume_check;
+use super::{path_check, volume_check};
 
 /// What the names of exports have before them where they stand beside those of tenants, which have no
 /// slash.
 pub const KEY_PREFIX: &str = "export/";
-/// Longest path of a unix socket on Linux; a zero byte follows.
-const MAX_SOCKET_BYTES: usize = 107;
 
 /// `[[export]]`: a device for a foreign VMM. It has either `[export.disk]` or `[export.net]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, ToSchema)]
@@ -117,7 +114,8 @@ pub(super) fn check_all(
     let mut sockets = HashSet::from([config.host.socket.as_path()]);
     let mut exports = Vec::new();
     for (at, table) in numbered("export", tables) {
-        check_socket(&table.socket, &at, problems);
+        let example = "/run/moirai/vm.sock";
+        path_check::check_socket(&table.socket, &format!("{at}.socket"), example, problems);
         if !sockets.insert(&table.socket) {
             let message = format!("the socket {} is taken", table.socket.display());
             problems.add(format!("{at}.socket"), message, "give each export its own socket");
@@ -125,15 +123,6 @@ pub(super) fn check_all(
         exports.extend(check_one(config, table, &at, problems));
     }
     exports
-}
-
-fn check_socket(socket: &Path, at: &str, problems: &mut Problems) {
-    let len = socket.as_os_str().as_bytes().len();
-    if socket.file_name().is_none() || len > MAX_SOCKET_BYTES {
-        let message = format!("{:?} cannot be the path of a socket", socket.display().to_string());
-        let help = "name a file, by a path of at most 107 bytes";
-        problems.add(format!("{at}.socket"), message, help);
-    }
 }
 
 fn check_one(

@@ -48,7 +48,37 @@ fn read_within(path: &Path, most: u64, patience: Duration) -> io::Result<String>
             return Err(too_large(most));
         }
     }
-    String::from_utf8(bytes).map_err(|_| io::Error::other("it is no text in UTF-8"))
+    String::from_utf8(bytes).map_err(|error| {
+        let good = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
+        let line = good.iter().filter(|byte| **byte == b'\n').count() + 1;
+        let text = format!("it is no text in UTF-8: line {line} has other bytes");
+        io::Error::new(io::ErrorKind::InvalidData, text)
+    })
+}
+
+/// What to do about a file that cannot be read; `what` is what was looked for, as "a kernel".
+#[must_use]
+pub fn advice(error: &io::Error, path: &Path, what: &str) -> String {
+    let path = path.display();
+    match error.kind() {
+        io::ErrorKind::NotFound => format!("correct the path, or make {what} there"),
+        io::ErrorKind::NotADirectory => {
+            format!("correct the path: something on the way to {path} is a file")
+        }
+        io::ErrorKind::PermissionDenied => {
+            format!("let this user read it; what is on the way there shows: namei -l {path}")
+        }
+        io::ErrorKind::IsADirectory => format!("that is a folder: name {what} in it"),
+        io::ErrorKind::FileTooLarge => format!("that is something else: name {what}"),
+        io::ErrorKind::TimedOut => format!("whoever writes {path} has to close it, or name a file"),
+        io::ErrorKind::InvalidData => {
+            format!("save it as UTF-8: iconv -f LATIN1 -t UTF-8 {path} > NEW")
+        }
+        _ if error.raw_os_error() == Some(libc::ELOOP) => {
+            "the symbolic links there lead in a circle".to_owned()
+        }
+        _ => format!("name {what} on a device that can be read"),
+    }
 }
 
 /// Waits until there is something to read, or nothing will come any more.
@@ -102,6 +132,36 @@ mod tests {
             let text = read_within(&path, 1 << 20, PATIENCE).expect("read");
             assert_eq!(text.len(), 100_000);
         });
+    }
+
+    #[test]
+    fn each_reason_why_a_file_cannot_be_read_has_its_own_advice() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let at = |name: &str| folder.path().join(name);
+        std::fs::write(at("latin"), b"ok\nGr\xfc\xdfe\n").expect("written");
+        File::create(at("big")).and_then(|file| file.set_len(1 << 20)).expect("a file");
+        std::os::unix::fs::symlink("ring", at("ring")).expect("a link");
+        mknodat(CWD, at("pipe"), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("a pipe");
+        let mut seen = std::collections::BTreeSet::new();
+        for (path, said) in [
+            (at("none"), "make a configuration there"),
+            (at("latin/x"), "is a file"),
+            (at(""), "a folder"),
+            (at("big"), "something else"),
+            (at("latin"), "iconv -f LATIN1"),
+            (at("ring"), "in a circle"),
+            (at("pipe"), "close it"),
+        ] {
+            let error = read_within(&path, 1 << 10, Duration::from_millis(20)).expect_err(said);
+            let advice = advice(&error, &path, "a configuration");
+            assert!(advice.contains(said), "{error}: {advice}");
+            seen.insert(advice);
+        }
+        assert_eq!(seen.len(), 7);
+        let error = read_text(&at("latin"), 1 << 10).expect_err("no UTF-8");
+        assert!(error.to_string().contains("line 2"), "{error}");
+        let denied = io::Error::from(io::ErrorKind::PermissionDenied);
+        assert!(advice(&denied, &at("x"), "a file").contains("namei -l"));
     }
 
     #[test]

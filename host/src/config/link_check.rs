@@ -51,7 +51,11 @@ fn check(table: &LinkTable, at: &str, problems: &mut Problems) -> Link {
             || !netns.bytes().all(|c| c.is_ascii_graphic() && c != b'/'))
     {
         let message = format!("{netns:?} cannot be the name of a network namespace");
-        problems.add(format!("{at}.netns"), message, "write a name as `ip netns` shows it");
+        problems.add(
+            format!("{at}.netns"),
+            message,
+            "write for example \"moirai\": a name as `ip netns` shows it",
+        );
     }
     Link {
         name: table.name.clone(),
@@ -63,7 +67,7 @@ fn check(table: &LinkTable, at: &str, problems: &mut Problems) -> Link {
         mtu: check_mtu(table, at, problems),
         offload: table.offload.unwrap_or_default(),
         policy: table.policy.unwrap_or_default(),
-        group: group(table.group.as_ref()),
+        group: group(table.group.as_ref(), at, problems),
     }
 }
 
@@ -90,7 +94,7 @@ fn check_mtu(table: &LinkTable, at: &str, problems: &mut Problems) -> u16 {
     let mtu = table.mtu.unwrap_or(DEFAULT_MTU);
     let fitting = u16::try_from(mtu).ok().filter(|_| (MIN_MTU..=MAX_MTU).contains(&mtu));
     fitting.unwrap_or_else(|| {
-        let help = "write the largest packet in bytes, for example 1500";
+        let help = "write for example 1500: the largest packet in bytes";
         let message = format!("an MTU of {mtu} is not {MIN_MTU} to {MAX_MTU}");
         problems.add(format!("{at}.mtu"), message, help);
         1500
@@ -108,8 +112,8 @@ fn check_address(table: &LinkTable, at: &str, problems: &mut Problems) -> Option
         return None;
     };
     if let Some(why) = senseless(cidr) {
-        let help = "write an address that one host can have and the length of its network, for \
-                    example \"10.0.0.1/24\"";
+        let help = "write for example \"10.0.0.1/24\": an address that one host can have and the length of \
+                    its network";
         wrong(format!("{text:?} is {why}"), help);
     }
     Some(cidr)
@@ -139,7 +143,11 @@ fn device_name(name: &str, path: &str, problems: &mut Problems) {
     let letters = name.bytes().all(|c| c.is_ascii_graphic() && !b"/:%".contains(&c));
     if !fits || !letters || name == "." || name == ".." {
         let message = format!("{name:?} cannot be the name of a network device");
-        problems.add(path, message, "use 1 to 15 letters, digits, '-' and '_'");
+        problems.add(
+            path,
+            message,
+            "write for example \"moirai0\": 1 to 15 letters, digits, '-' and '_'",
+        );
     }
 }
 

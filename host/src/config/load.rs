@@ -93,6 +93,7 @@ pub struct LoadTable {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gap: Option<Time>,
     /// Jobs in a burst, or writes before a flush (default 8), 1 to 100000.
+    #[schemars(extend("minimum" = 1, "maximum" = 100_000))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub count: Option<u32>,
     /// How long it wants service.
@@ -245,12 +246,18 @@ impl LoadTable {
                     problems.add(at, format!("a load of kind `{kind}` has no `{key}`"), &help);
                 }
                 Some(Time(0)) if !["phase", "think", "pause", "announced"].contains(&key) => {
-                    let help = "write more than that, or kind = \"idle\" for no load at all";
-                    problems.add(at, format!("`{key}` is zero"), help);
+                    let more = if key == "count" { "8" } else { "\"10ms\"" };
+                    let help =
+                        format!("write for example {more}, or kind = \"idle\" for no load at all");
+                    problems.add(at, format!("`{key}` is zero"), &help);
                 }
                 Some(Time(value)) if key == "count" && value > u64::from(COUNT_MAX) => {
                     let message = format!("bursts of {value} jobs are more than {COUNT_MAX}");
-                    problems.add(at, message, "a queue holds no more than that");
+                    problems.add(
+                        at,
+                        message,
+                        "write for example 8: a queue holds no more than that",
+                    );
                 }
                 Some(time) if time.0 > TIME_MAX => {
                     let message = format!("a `{key}` of {time} is longer than a day");

@@ -43,6 +43,7 @@ pub struct TenantTable {
     pub prefault: Option<bool>,
     /// Number of virtual CPUs; each gets an equal share of the contract of `[tenant.cpu]`. Default 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("minimum" = 1, "maximum" = 8))]
     pub vcpus: Option<u32>,
     /// Core of all virtual CPUs, one of `host.cores`. Default: the first of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -108,6 +109,7 @@ pub enum TransportName {
 pub struct VsockTable {
     /// Context id of the guest, at least 3. Default 3.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("minimum" = 3, "maximum" = 4294967294_u32))]
     pub cid: Option<u32>,
 }
 

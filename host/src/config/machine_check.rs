@@ -12,6 +12,7 @@ use moirai_vmm::launch::{OwnDevice, Transport};
 use super::check::Problems;
 use super::document::{Args, TenantTable, TransportName};
 use super::model::Config;
+use super::path_check;
 use super::units::{Size, Time};
 
 const DEFAULT_MEMORY_BYTES: u64 = 64 << 20;
@@ -62,6 +63,15 @@ fn check_boots(table: &TenantTable, at: &str, problems: &mut Problems) -> Option
         let message = "an `initrd` without a `kernel`";
         problems.add(format!("{at}.initrd"), message, "only Linux kernels take one");
     }
+    for (key, path, example) in [
+        ("image", &table.image, "streamer"),
+        ("kernel", &table.kernel, "/srv/vmlinux"),
+        ("initrd", &table.initrd, "/srv/initrd"),
+    ] {
+        if let Some(path) = path {
+            path_check::check(path, &format!("{at}.{key}"), example, problems);
+        }
+    }
     match (&table.image, &table.kernel) {
         (Some(boots), None) | (None, Some(boots)) => Some(boots.clone()),
         (Some(_), Some(_)) => {
@@ -83,7 +93,11 @@ fn check_transport(table: &TenantTable, at: &str, problems: &mut Problems) -> Tr
         TransportName::Pci if table.kernel.is_some() => Transport::Pci,
         TransportName::Pci => {
             let message = "images of the library OS do not look for devices on PCI";
-            problems.add(format!("{at}.transport"), message, "leave it out: mmio is the default");
+            problems.add(
+                format!("{at}.transport"),
+                message,
+                "write for example \"mmio\", or leave it out",
+            );
             Transport::Mmio
         }
     }
@@ -104,7 +118,11 @@ fn check_own_devices(table: &TenantTable, at: &str, problems: &mut Problems) -> 
         let cid = vsock.cid.unwrap_or(MIN_CID);
         if !(MIN_CID..=MAX_CID).contains(&cid) {
             let message = format!("context id {cid} is not {MIN_CID} to {MAX_CID}");
-            problems.add(format!("{at}.vsock.cid"), message, "leave it out: 3 is the default");
+            problems.add(
+                format!("{at}.vsock.cid"),
+                message,
+                "write for example 3, or leave it out",
+            );
         }
         devices.push(OwnDevice::Vsock { cid });
     }
@@ -150,7 +168,11 @@ fn check_args(table: &TenantTable, at: &str, problems: &mut Problems) -> String 
     }
     if args.bytes().any(|c| !(c.is_ascii_graphic() || c == b' ')) {
         let message = "the arguments have characters that a guest's command line cannot have";
-        problems.add(format!("{at}.args"), message, "use printable ASCII and blanks");
+        problems.add(
+            format!("{at}.args"),
+            message,
+            "write for example \"ip=10.0.0.2/24\": printable ASCII and blanks",
+        );
     }
     args
 }
@@ -165,7 +187,11 @@ fn check_cores(
     let vcpus = table.vcpus.unwrap_or(1);
     if !(1..=u32::from(MAX_VCPUS)).contains(&vcpus) {
         let message = format!("{vcpus} virtual CPUs are not 1 to {MAX_VCPUS}");
-        problems.add(format!("{at}.vcpus"), message, "write how many the guest gets");
+        problems.add(
+            format!("{at}.vcpus"),
+            message,
+            "write for example 2: how many the guest gets",
+        );
     }
     if table.core.is_some() && table.cores.is_some() {
         let message = "`core` and `cores` are both given";
@@ -177,12 +203,16 @@ fn check_cores(
         (None, None) => ("core", config.host.cores.first().copied().into_iter().collect()),
     };
     let known = &config.host.cores;
+    let right = known.first().copied().unwrap_or(1);
+    let right = if key == "core" { format!("{right}") } else { format!("[{right}]") };
     if let Some(core) = wanted.iter().find(|core| !known.is_empty() && !known.contains(core)) {
         let message = format!("core {core} is not one of host.cores {known:?}");
-        problems.add(format!("{at}.{key}"), message, "choose one of them, or add it there");
+        let help = format!("write for example {right}, or add it there");
+        problems.add(format!("{at}.{key}"), message, &help);
     }
     if wanted.is_empty() && table.cores.is_some() {
-        problems.add(format!("{at}.cores"), "no core is named", "name at least one, as [1]");
+        let help = format!("write for example {right}");
+        problems.add(format!("{at}.cores"), "no core is named", &help);
     }
     let count = usize::try_from(vcpus.clamp(1, MAX_VCPUS.into())).unwrap_or(1);
     let wanted = if wanted.is_empty() { vec![0] } else { wanted };

@@ -8,6 +8,7 @@
 //! | `load.rs` | `[tenant.load]`, for the simulator |
 //! | `check.rs`, `link_check.rs`, `tenant.rs`, `contract.rs` | what the values must fulfil together; the only maker of a `Config` |
 //! | `identity.rs` | paths that lead to the same disk or volume |
+//! | `path_check.rs` | paths that no file can have |
 //! | `machine_memory.rs` | what the machine has for tenants |
 //! | `model.rs` | the checked configuration, every default filled in |
 //! | `kinds.rs` | what each key takes, in words |
@@ -30,11 +31,13 @@ mod machine;
 mod machine_check;
 mod machine_memory;
 pub mod model;
+mod path_check;
 mod problem;
 mod tenant;
 pub mod units;
 mod volume_check;
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use crate::admission::CoreCosts;
@@ -43,7 +46,7 @@ pub use check::{check, check_tenants};
 pub use contract::{Scope, resolve};
 pub use document::{Document, PolicyName, Profile};
 pub use export::check_exports;
-pub use files::read_text;
+pub use files::{advice, read_text};
 pub use machine_check::MAX_STOP_AFTER;
 pub use machine_memory::machine_memory;
 pub use model::Config;
@@ -51,28 +54,36 @@ pub use problem::{Problem, Report};
 
 /// Largest configuration: thousands of tenants.
 const CONFIGURATION_BYTES: u64 = 4 << 20;
+/// How much of a line is marked that is wrong as a whole.
+const LETTERS_SHOWN: usize = 40;
 
 /// Reads and checks a configuration file.
 ///
 /// # Errors
 /// A [`Report`] of everything that is wrong with it.
 pub fn load(path: &Path) -> Result<Config, Report> {
-    let (text, document) = read(path)?;
-    check(&document)
-        .map_err(|problems| Report::locate(&path.display().to_string(), &text, problems))
+    load_with_text(path).map(|(_, config)| config)
 }
 
 /// Reads and checks a configuration file, for the host that runs here with it: with the costs of a core
-/// that are stored in its state directory.
+/// that are stored in its state directory. Returns its text too, for reports.
 ///
 /// # Errors
 /// As [`load`].
-pub fn load_for_this_host(path: &Path) -> Result<Config, Report> {
-    let mut config = load(path)?;
+pub fn load_for_this_host(path: &Path) -> Result<(String, Config), Report> {
+    let (text, mut config) = load_with_text(path)?;
     if let Some(costs) = CoreCosts::stored(&config.host.state_dir) {
         config.host.costs = costs;
     }
-    Ok(config)
+    Ok((text, config))
+}
+
+fn load_with_text(path: &Path) -> Result<(String, Config), Report> {
+    let (text, document) = read(path)?;
+    match check(&document) {
+        Ok(config) => Ok((text, config)),
+        Err(problems) => Err(Report::locate(&path.display().to_string(), &text, problems)),
+    }
 }
 
 /// Reads a configuration file without checking more than names and kinds of keys; returns its text
@@ -87,7 +98,7 @@ pub fn read(path: &Path) -> Result<(String, Document), Report> {
         let problem = Problem {
             path: String::new(),
             message: format!("cannot read {name}: {error}"),
-            help: "name a configuration file that exists and is readable".to_owned(),
+            help: files::advice(&error, path, "a configuration file"),
         };
         Report::at(&name, "", problem, None)
     })?;
@@ -101,7 +112,8 @@ pub fn read(path: &Path) -> Result<(String, Document), Report> {
         }
         paths.extend(document.disk.iter_mut().map(|disk| &mut disk.path));
         paths.extend(document.export.iter_mut().map(|export| &mut export.socket));
-        for path in paths {
+        // An empty one stays, to be refused: it would be the directory.
+        for path in paths.into_iter().filter(|path| !path.as_os_str().is_empty()) {
             *path = directory.join(&path);
         }
     }
@@ -113,20 +125,37 @@ pub fn read(path: &Path) -> Result<(String, Document), Report> {
 /// # Errors
 /// A [`Report`] of the first thing that is wrong with it.
 pub fn parse(name: &str, text: &str) -> Result<Document, Report> {
+    let values = kinds::written::values(text);
+    let wrong = values.map(|values| kinds::wrong_kinds::<Document>(&values)).unwrap_or_default();
+    if !wrong.is_empty() {
+        return Err(Report::locate(name, text, wrong));
+    }
     toml::from_str(text).map_err(|error: toml::de::Error| {
-        let value = kinds::written::values(text);
-        let wrong = value.map(|value| kinds::wrong_kinds::<Document>(&value));
-        if let Some(problems) = wrong.filter(|problems| !problems.is_empty()) {
-            return Report::locate(name, text, problems);
-        }
         let help = "see docs/config.schema.json for all tables, keys and kinds of values";
         let problem = Problem {
             path: String::new(),
-            message: error.message().to_owned(),
+            message: kinds::in_words(error.message()),
             help: help.to_owned(),
         };
-        Report::at(name, text, problem, error.span())
+        let span = error.span().or_else(|| Some(line_of(text, error.message())));
+        Report::at(name, text, problem, span)
     })
+}
+
+/// The line that the parser complains of without saying where: the last one of the shortest beginning
+/// of the text that it complains of.
+fn line_of(text: &str, complaint: &str) -> Range<usize> {
+    let ends: Vec<_> = text.match_indices('\n').map(|(at, _)| at).chain([text.len()]).collect();
+    let complains = |end: usize| {
+        let error = text.get(..end).and_then(|text| toml::de::DeTable::parse(text).err());
+        error.is_some_and(|error| error.message() == complaint && error.span().is_none())
+    };
+    let line = ends.partition_point(|end| !complains(*end));
+    let end = ends.get(line).copied().unwrap_or(text.len());
+    let begin = text.get(..end).and_then(|text| text.rfind('\n')).map_or(0, |at| at + 1);
+    // Of a line that nobody would read to its end, the beginning.
+    let shown = text.get(begin..end).unwrap_or_default().chars().take(LETTERS_SHOWN);
+    begin..begin + shown.map(char::len_utf8).sum::<usize>()
 }
 
 /// The JSON Schema of a configuration, as it lies in `docs/config.schema.json`.

@@ -112,7 +112,7 @@ pub(super) fn check_net(
         None => derived_mac(owner, number),
         Some(text) => parse_mac(text).or_else(|| {
             let message = format!("{text:?} is not the address of one network card");
-            let help = "write six bytes, the first one even, as \"02:00:00:00:00:01\"";
+            let help = "write for example \"02:00:00:00:00:01\": six bytes, the first one even";
             problems.add(format!("{at}.mac"), message, help);
             None
         })?,
@@ -120,7 +120,8 @@ pub(super) fn check_net(
     let queues = table.queues.unwrap_or(1);
     if !(1..=MAX_PAIRS).contains(&queues) {
         let message = format!("{queues} pairs of queues are not 1 to {MAX_PAIRS}");
-        let help = "write how many virtual CPUs are to send and receive at the same time";
+        let help =
+            "write for example 1: how many virtual CPUs are to send and receive at the same time";
         problems.add(format!("{at}.queues"), message, help);
     }
     let contract = resolve(&table.contract(), Scope::Link { rate_bps: link.rate_bps }, at);
@@ -137,7 +138,11 @@ pub(super) fn unknown<'a>(
     let known: Vec<_> = known.collect();
     let help = match known.as_slice() {
         [] => format!("add a [[{kind}]] with that name"),
-        names => format!("choose one of {}, or add a [[{kind}]] with that name", names.join(", ")),
+        [first] => format!("write for example {first:?}, or add a [[{kind}]] with that name"),
+        [first, others @ ..] => format!(
+            "write for example {first:?}, or {}, or add a [[{kind}]] with that name",
+            others.join(", ")
+        ),
     };
     problems.add(path, format!("there is no {kind} named {name:?}"), &help);
 }

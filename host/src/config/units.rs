@@ -3,66 +3,15 @@
 //! Pure text to integers, without a float on the way: a decimal number is scaled by its unit in
 //! `u128` and must come out whole. Stateless; used by [`super::document`] and by the command line.
 
+mod error;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// Why a text is no time, size or rate.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum UnitError {
-    /// Nothing to read.
-    #[error("the value is empty; write a number and a unit, for example {example}")]
-    Empty {
-        /// A value of the right kind.
-        example: &'static str,
-    },
-    /// A minus sign.
-    #[error("{text:?} is negative; only values of zero or more make sense here")]
-    Negative {
-        /// What was written.
-        text: String,
-    },
-    /// The text does not begin with a decimal number.
-    #[error("{text:?} does not begin with a number; write for example {example}")]
-    NoNumber {
-        /// What was written.
-        text: String,
-        /// A value of the right kind.
-        example: &'static str,
-    },
-    /// A number without its unit.
-    #[error("{text:?} has no unit; write one of {known} behind the number")]
-    NoUnit {
-        /// What was written.
-        text: String,
-        /// The units that are known.
-        known: String,
-    },
-    /// A unit of another kind, or a typing error.
-    #[error("{unit:?} is not a unit known here; write one of {known}")]
-    UnknownUnit {
-        /// What stands behind the number.
-        unit: String,
-        /// The units that are known.
-        known: String,
-    },
-    /// More than 64 bits can hold.
-    #[error("{text:?} is too large")]
-    TooLarge {
-        /// What was written.
-        text: String,
-    },
-    /// A fraction of the smallest unit.
-    #[error("{text:?} is not a whole number of {smallest}")]
-    NotWhole {
-        /// What was written.
-        text: String,
-        /// What everything is counted in.
-        smallest: &'static str,
-    },
-}
+pub use error::UnitError;
 
 /// One kind of quantity: its units with their size in the smallest one.
 struct Kind {

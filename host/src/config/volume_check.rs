@@ -11,6 +11,7 @@ use super::contract::{Scope, resolve};
 use super::document::{FormatName, StripeTable, VolumeTable};
 use super::export::KEY_PREFIX;
 use super::model::{Config, Disk, Volume, VolumeKind};
+use super::path_check;
 use super::tenant::unknown;
 use super::units::{Rate, Size};
 
@@ -39,7 +40,8 @@ pub(super) fn check(
     let queues = table.queues.unwrap_or(1);
     if !(1..=MAX_QUEUES).contains(&queues) {
         let message = format!("{queues} queues are not 1 to {MAX_QUEUES}");
-        let help = "write how many virtual CPUs are to use the volume at the same time";
+        let help =
+            "write for example 1: how many virtual CPUs are to use the volume at the same time";
         problems.add(format!("{at}.queues"), message, help);
     }
     let block_size = block_size(table, at, problems);
@@ -70,7 +72,7 @@ fn block_size(table: &VolumeTable, at: &str, problems: &mut Problems) -> u32 {
     let bytes = table.block_size.map_or(BLOCK_SIZES[0], |Size(bytes)| bytes);
     if !BLOCK_SIZES.contains(&bytes) {
         let message = format!("blocks of {bytes} bytes are not usable");
-        let help = "write 512, 1024, 2048 or 4096: what the image was made for";
+        let help = "write for example 4096, or 512, 1024, 2048: what the image was made for";
         problems.add(format!("{at}.block_size"), message, help);
     }
     u32::try_from(bytes).unwrap_or(512)
@@ -117,13 +119,21 @@ fn striped(
     let count = table.files.len();
     if !stripe::FILES.contains(&count) {
         let message = format!("a stripe set of {count} files");
-        problems.add(format!("{at}.files"), message, "name 2 to 64 files");
+        problems.add(
+            format!("{at}.files"),
+            message,
+            "write for example [\"a.raw\", \"b.raw\"]: 2 to 64 files",
+        );
     }
     let unit = table.unit.map_or(DEFAULT_UNIT_BYTES, |Size(bytes)| bytes);
     let units = stripe::UNIT_STEP_BYTES..=stripe::MAX_UNIT_BYTES;
     if !units.contains(&unit) || !unit.is_multiple_of(stripe::UNIT_STEP_BYTES) {
         let message = format!("a stripe unit of {} is not usable", Size(unit));
-        problems.add(format!("{at}.unit"), message, "write 4K to 64M, a multiple of 4K");
+        problems.add(
+            format!("{at}.unit"),
+            message,
+            "write for example \"64K\": 4K to 64M, a multiple of 4K",
+        );
     }
     let files = table.files.iter().enumerate();
     let files: Vec<_> = files
@@ -137,10 +147,15 @@ fn striped(
 fn below(disk: &Disk, volume: &Path, at: &str, problems: &mut Problems) -> Option<PathBuf> {
     let inside = volume.components().all(|part| matches!(part, Component::Normal(_)));
     if inside && volume.components().next().is_some() {
+        path_check::check(volume, at, "film.ts", problems);
         return Some(disk.path.join(volume));
     }
     let message = format!("the volume {} is not below its disk's path", volume.display());
-    problems.add(at, message, "write a path relative to the disk's path, without \"..\"");
+    problems.add(
+        at,
+        message,
+        "write for example \"film.ts\": a path relative to the disk's path, without \"..\"",
+    );
     None
 }
 
@@ -157,7 +172,8 @@ fn serial(
     let printable = serial.bytes().all(|c| c.is_ascii_graphic());
     if !printable || serial.is_empty() || serial.len() > DISK_ID_LEN {
         let message = format!("{serial:?} cannot be a serial number");
-        let help = "write 1 to 20 printable ASCII characters without blanks";
+        let help =
+            "write for example \"disk-1\": 1 to 20 printable ASCII characters without blanks";
         problems.add(format!("{at}.serial"), message, help);
     }
     serial.clone()

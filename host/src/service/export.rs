@@ -2,27 +2,27 @@
 //!
 //! An export holds a reservation, a device in an I/O domain and a socket, whether or not anybody is
 //! connected; contract and account outlive every peer, so that coming again gains nothing. In the
-//! ledger and in the counters it is called `export/NAME`.
+//! ledger and in the counters it is called `export/NAME`. `device.rs` has what is opened and attached for it,
+//! `view.rs` what is shown of it.
 
-use std::os::unix::net::UnixStream;
+mod device;
+mod view;
+
 use std::sync::Arc;
 
 use moirai_devices::backend::{FileId, Volume};
-use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 
 use super::launch::{FilesInUse, OWNED_HELP, files_in_use};
-use super::open::{open_volume, remark};
 use super::owner::{VolumeOwner, take_volume};
-use super::stats::{PartStats, Snapshots, TenantStats};
-use super::view::{DeviceView, name};
-use super::{Phase, Service, ServiceError, Shared, lock};
-use crate::admission::plan::{ContractReport, TenantPlan};
-use crate::admission::{Claim, MemoryClaim, per_second};
-use crate::config::export::{Export as Spec, ExportDevice, ExportTable};
-use crate::config::{Config, Problem, check_exports};
-use crate::export::{ExportSocket, Listener};
-use crate::iodomain::{BlkSpec, DeviceId, IoDomainError, NetSpec, Peer};
+use super::{Phase, Service, ServiceError, lock};
+use crate::admission::plan::TenantPlan;
+use crate::admission::{Claim, MemoryClaim};
+use crate::config::export::{Export as Spec, ExportTable};
+use crate::config::{Problem, check_exports};
+use crate::export::Listener;
+use crate::iodomain::{DeviceId, IoDomainError, Peer};
+use device::{Opened, attach, detach, open, shared_files};
+pub use view::ExportView;
 
 /// A running export.
 #[derive(Debug)]
@@ -35,33 +35,6 @@ pub(super) struct Export {
     /// They are owned on this machine.
     _owned: Option<VolumeOwner>,
     listener: Listener,
-}
-
-/// An export.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct ExportView {
-    /// Name.
-    pub name: String,
-    /// Path of its socket.
-    pub socket: String,
-    /// Process of the VMM that is connected; 0 if it cannot be seen from here.
-    pub peer: Option<u32>,
-    /// What stands behind it. `failed` says why the latest peer was given up, or its device.
-    pub device: DeviceView,
-    /// Whether its contract is kept.
-    #[serde(default)]
-    pub kept: bool,
-    /// Why it is not; empty if it is.
-    #[serde(default)]
-    pub because: String,
-    /// What was asked for.
-    pub table: ExportTable,
-}
-
-/// What is had before admission, so that something missing costs nobody anything.
-struct Opened {
-    socket: ExportSocket,
-    volume: Option<Volume>,
 }
 
 impl Service {
@@ -231,47 +204,6 @@ impl Service {
         lock(&self.shared.ledger).release(&spec.key());
     }
 
-    pub(super) fn export_view(&self, export: &Export) -> ExportView {
-        let Export { spec, group, id, listener, .. } = export;
-        let snapshot = self.shared.resources.domain(group).and_then(|it| it.snapshot().ok());
-        let devices = snapshot.map(|snapshot| snapshot.devices).unwrap_or_default();
-        let found = devices.into_iter().find(|device| device.id == id.0);
-        let not_kept = found.as_ref().and_then(|device| device.not_kept.clone());
-        let (resource, what) = described(spec, &self.shared.config);
-        ExportView {
-            name: spec.name.clone(),
-            socket: spec.socket.display().to_string(),
-            peer: listener.peer(),
-            kept: not_kept.is_none(),
-            because: not_kept.unwrap_or_default(),
-            device: DeviceView {
-                resource,
-                what,
-                contract: ContractReport::of(&spec.contract()),
-                failed: found.and_then(|device| device.failed),
-            },
-            table: spec.table.clone(),
-        }
-    }
-
-    /// What exports got, in the form of tenants with one part.
-    pub(super) fn export_stats(&self, snapshots: &Snapshots<'_>) -> Vec<TenantStats> {
-        let stats = |export: &Export| {
-            let contract = export.spec.contract();
-            let mut part = PartStats {
-                resource: described(&export.spec, &self.shared.config).0,
-                contract: Some(ContractReport::of(&contract)),
-                reserved: per_second(&contract),
-                ..PartStats::default()
-            };
-            if let Some(snapshot) = snapshots.devices.get(&(export.group.as_str(), export.id.0)) {
-                part.add_device(snapshot);
-            }
-            TenantStats { name: export.spec.key(), parts: vec![part] }
-        };
-        lock(&self.exports).values().map(stats).collect()
-    }
-
     /// The files of all exports.
     pub(super) fn exported_files(&self) -> FilesInUse {
         lock(&self.exports).values().flat_map(Export::files_in_use).collect()
@@ -282,116 +214,6 @@ impl Export {
     fn files_in_use(&self) -> impl Iterator<Item = (FileId, (String, bool))> {
         let name = self.spec.key();
         self.files.iter().map(move |(file, written)| (*file, (name.clone(), *written)))
-    }
-}
-
-/// A file that somebody writes belongs to one volume only.
-fn shared_files(mut used: FilesInUse, specs: &[Spec], opened: &[Opened]) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    for (index, (spec, opened)) in specs.iter().zip(opened).enumerate() {
-        let mut conflict = None;
-        for (file, written) in opened.volume.iter().flat_map(Volume::files) {
-            match used.get(&file) {
-                Some((user, theirs)) if written || *theirs => conflict = Some(user.clone()),
-                _ => drop(used.insert(file, (spec.key(), written))),
-            }
-        }
-        if let Some(user) = conflict {
-            problems.push(Problem {
-                path: format!("export[{index}].disk.volume"),
-                message: format!("the volume is in use by {user}"),
-                help: "give each its own, or let all of them only read it: readonly = true"
-                    .to_owned(),
-            });
-        }
-    }
-    problems
-}
-
-fn open(spec: &Spec, index: usize) -> Result<Opened, Problem> {
-    let volume = match &spec.device {
-        ExportDevice::Volume(volume) => {
-            let opened = open_volume(volume).map_err(|error| Problem {
-                path: format!("export[{index}].disk.volume"),
-                message: error.to_string(),
-                help: "volumes are files or block devices below the disk's path".to_owned(),
-            })?;
-            remark(&opened, &spec.key(), &volume.path);
-            Some(opened)
-        }
-        ExportDevice::Net(_) => None,
-    };
-    let socket = ExportSocket::bind(&spec.socket).map_err(|error| Problem {
-        path: format!("export[{index}].socket"),
-        message: error.to_string(),
-        help: "name a path at which this user may make a socket and nobody else has one".to_owned(),
-    })?;
-    Ok(Opened { socket, volume })
-}
-
-/// Attaches the device without a peer: one end of a pair whose other end is closed.
-fn attach(
-    shared: &Shared,
-    spec: &Spec,
-    opened: Option<Volume>,
-) -> Result<(String, DeviceId), ServiceError> {
-    let gone = || ServiceError::IoDomain(IoDomainError::Gone);
-    let setup = |error| ServiceError::IoDomain(IoDomainError::Setup(error));
-    let (socket, _) = UnixStream::pair().map_err(setup)?;
-    let (tenant, contract) = (spec.key(), spec.contract());
-    match (&spec.device, opened) {
-        (ExportDevice::Volume(volume), Some(opened)) => {
-            let disk = shared.config.disks.get(volume.disk).ok_or_else(gone)?;
-            let domain = shared.resources.domain(&disk.group).ok_or_else(gone)?;
-            let disk_name = disk.name.clone();
-            let attached = BlkSpec {
-                tenant,
-                disk: disk_name,
-                volume: opened,
-                queues: volume.queues,
-                contract,
-                bandwidth: volume.bandwidth,
-                socket,
-            };
-            let id = domain.attach_blk(attached)?;
-            Ok((disk.group.clone(), id))
-        }
-        (ExportDevice::Net(net), _) => {
-            let link = shared.config.links.get(net.link).ok_or_else(gone)?;
-            let domain = shared.resources.domain(&link.group).ok_or_else(gone)?;
-            let link_name = link.name.clone();
-            let attached = NetSpec {
-                tenant,
-                link: link_name,
-                mac: net.mac,
-                pairs: net.queues,
-                contract,
-                socket,
-            };
-            let id = domain.attach_net(attached)?;
-            Ok((link.group.clone(), id))
-        }
-        (ExportDevice::Volume(_), None) => Err(gone()),
-    }
-}
-
-fn detach(shared: &Shared, spec: &Spec, group: &str, id: DeviceId) {
-    if let Some(Err(error)) = shared.resources.domain(group).map(|domain| domain.detach(id)) {
-        tracing::warn!(export = spec.name, %error, "a device was not given back");
-    }
-}
-
-/// The resource that an export is of, and the file or address.
-fn described(spec: &Spec, config: &Config) -> (String, String) {
-    match &spec.device {
-        ExportDevice::Volume(volume) => (
-            name("disk", config.disks.get(volume.disk).map(|disk| &disk.name)),
-            volume.path.display().to_string(),
-        ),
-        ExportDevice::Net(net) => (
-            name("link", config.links.get(net.link).map(|link| &link.name)),
-            net.mac.map(|byte| format!("{byte:02x}")).join(":"),
-        ),
     }
 }
 

@@ -6,10 +6,26 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::pin::pin;
 
 use futures_util::{Stream, StreamExt};
+use rtnetlink::packet_core::Nla;
 use rtnetlink::packet_route::address::AddressAttribute;
-use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use rtnetlink::packet_route::link::{
+    InfoData, InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+};
 use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec};
 use tokio::runtime::Runtime;
+
+/// What the TUN driver says of an interface (linux/if_link.h, linux/if_tun.h).
+const IFLA_TUN_TYPE: u16 = 3;
+const IFLA_TUN_MULTI_QUEUE: u16 = 7;
+const IFF_TAP: u8 = 2;
+
+/// An IPv4 address and where it is.
+pub(super) struct Address {
+    /// Number of the interface.
+    pub(super) interface: u32,
+    pub(super) address: Ipv4Addr,
+    pub(super) prefix: u8,
+}
 
 /// What is known of an interface.
 #[derive(Clone, Debug)]
@@ -18,6 +34,8 @@ pub(super) struct Interface {
     pub(super) name: String,
     pub(super) mtu: u32,
     pub(super) is_bridge: bool,
+    /// A TAP with one queue, as far as the kernel says.
+    pub(super) is_tap: bool,
     pub(super) is_up: bool,
     /// Number of the bridge or bond that it is in.
     pub(super) controller: Option<u32>,
@@ -68,9 +86,9 @@ impl Interfaces {
         }
     }
 
-    /// Its IPv4 addresses with the lengths of their prefixes.
-    pub(super) fn addresses(&self, of: &Interface) -> io::Result<Vec<(Ipv4Addr, u8)>> {
-        let all = self.handle.address().get().set_link_index_filter(of.index).execute();
+    /// All IPv4 addresses of the namespace.
+    pub(super) fn addresses(&self) -> io::Result<Vec<Address>> {
+        let all = self.handle.address().get().execute();
         let all: Vec<_> = self.runtime.block_on(async { pin!(all).collect().await });
         let mut found = Vec::new();
         for message in all {
@@ -80,7 +98,8 @@ impl Interfaces {
                 AddressAttribute::Local(IpAddr::V4(address)) => Some(*address),
                 _ => None,
             });
-            found.extend(local.map(|address| (address, message.header.prefix_len)));
+            let (interface, prefix) = (message.header.index, message.header.prefix_len);
+            found.extend(local.map(|address| Address { interface, address, prefix }));
         }
         Ok(found)
     }
@@ -126,6 +145,7 @@ fn interface(message: &LinkMessage) -> Interface {
         name: String::new(),
         mtu: 0,
         is_bridge: false,
+        is_tap: false,
         is_up: message.header.flags.contains(LinkFlags::Up),
         controller: None,
     };
@@ -137,11 +157,32 @@ fn interface(message: &LinkMessage) -> Interface {
             LinkAttribute::Controller(index) => found.controller = Some(*index),
             LinkAttribute::LinkInfo(infos) => {
                 found.is_bridge |= infos.contains(&LinkInfo::Kind(InfoKind::Bridge));
+                found.is_tap |= is_tap(infos);
             }
             _ => {}
         }
     }
     found
+}
+
+/// Whether it is an interface of the TUN driver, of packets of Ethernet and with one queue. A kernel that
+/// says no more than the driver is believed.
+fn is_tap(infos: &[LinkInfo]) -> bool {
+    let details = infos.iter().find_map(|info| match info {
+        LinkInfo::Data(InfoData::Tun(details)) => Some(details.as_slice()),
+        _ => None,
+    });
+    let says = |what: u16, expected: u8| {
+        let mut details = details.unwrap_or_default().iter();
+        details.find(|detail| detail.kind() == what).is_none_or(|detail| {
+            let mut value = vec![0; detail.value_len()];
+            detail.emit_value(&mut value);
+            value == [expected]
+        })
+    };
+    infos.contains(&LinkInfo::Kind(InfoKind::Tun))
+        && says(IFLA_TUN_TYPE, IFF_TAP)
+        && says(IFLA_TUN_MULTI_QUEUE, 0)
 }
 
 /// The kernel's answer, where there was one.

@@ -28,6 +28,7 @@
 
 mod change;
 mod console;
+mod cores;
 mod export;
 mod interface;
 mod kept;
@@ -73,10 +74,11 @@ use crate::iodomain::IoDomainError;
 
 pub use change::Change;
 pub use console::{Console, Piece};
+pub use cores::core_problems;
 pub use export::ExportView;
 pub use kept::{KeptEvent, KeptWatch};
 pub use life::Phase;
-pub use link::LinkError;
+pub use link::{LinkError, link_problems};
 pub use own::BalloonView;
 pub use privilege::Missing;
 pub use realtime::realtime_problems;
@@ -144,33 +146,6 @@ fn check_memory(config: &Config) -> Result<(), Problem> {
         ),
         help: "write less, or leave it out: then tenants may have all but `memory_reserve`"
             .to_owned(),
-    })
-}
-
-/// Cores that the machine has not cannot be served.
-fn check_cores(config: &Config) -> Result<(), Vec<Problem>> {
-    let online = std::fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default();
-    let online = online.trim();
-    let named = config.host.cores.iter().enumerate();
-    let named = named.map(|(index, core)| (format!("host.cores[{index}]"), *core));
-    let io = config.host.io_core.map(|core| ("host.io_core".to_owned(), core));
-    let missing = named.chain(io).filter(|(_, core)| !online.is_empty() && !lists(online, *core));
-    let problems: Vec<_> = missing
-        .map(|(path, core)| Problem {
-            path,
-            message: format!("there is no core {core}: this machine has {online}"),
-            help: "name cores that are there; `lscpu` shows them".to_owned(),
-        })
-        .collect();
-    if problems.is_empty() { Ok(()) } else { Err(problems) }
-}
-
-/// Whether a list of the kernel's, as `0-3,5`, has that number in it.
-fn lists(list: &str, number: usize) -> bool {
-    list.split(',').any(|range| {
-        let (first, last) = range.split_once('-').unwrap_or((range, range));
-        let bounds = first.trim().parse().ok().zip(last.trim().parse().ok());
-        bounds.is_some_and(|(first, last)| (first..=last).contains(&number))
     })
 }
 
@@ -242,7 +217,10 @@ impl Service {
     /// What stands in the way, and what to do about it.
     pub fn start(mut config: Config) -> Result<Self, ServiceError> {
         privilege::check(&config)?;
-        check_cores(&config).map_err(ServiceError::Bad)?;
+        let missing = core_problems(&config);
+        if !missing.is_empty() {
+            return Err(ServiceError::Bad(missing));
+        }
         check_memory(&config).map_err(|problem| ServiceError::Bad(vec![problem]))?;
         let owners = Owners::open().map_err(|error| bad_owners(&error))?;
         // First of all: what somebody else serves is not to be disturbed by our start.
@@ -383,18 +361,5 @@ impl Drop for Service {
             }
         }
         self.shared.state.remove_namespaces();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::lists;
-
-    #[test]
-    fn a_list_of_cores_is_read_as_the_kernel_writes_it() {
-        let cores = |list| (0..10).filter(|core| lists(list, *core)).collect::<Vec<_>>();
-        assert_eq!(cores("0-1"), [0, 1]);
-        assert_eq!(cores("0,2-4,9"), [0, 2, 3, 4, 9]);
-        assert_eq!(cores("0"), [0]);
     }
 }

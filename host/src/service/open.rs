@@ -2,15 +2,17 @@
 //! file costs nobody anything.
 
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use moirai_abi::machine::VOLUME_BYTES_WORD;
+use moirai_devices::backend::qcow2::ImageError;
 use moirai_devices::backend::{Volume, VolumeError};
 use moirai_vmm::launch::spec::MAX_CMDLINE_BYTES;
 
-use crate::config::Problem;
 use crate::config::model::{self, Tenant, VolumeKind};
+use crate::config::{Problem, advice};
 
 /// Open files of a tenant.
 #[derive(Debug)]
@@ -40,24 +42,7 @@ pub(super) fn open(tenant: &Tenant, path: &str) -> Result<Opened, Vec<Problem>> 
                 volumes.push(opened);
             }
             Err(error) => {
-                let (key, help) = match volume.kind {
-                    VolumeKind::Raw => {
-                        ("volume", "volumes are raw files or block devices below the disk's path")
-                    }
-                    VolumeKind::Qcow2 { .. } => (
-                        "volume",
-                        "an image and all that it names lie below the disk's path; `qemu-img info \
-                         --backing-chain` shows what it names",
-                    ),
-                    VolumeKind::Striped { .. } => {
-                        ("stripe", "the files of a stripe set exist and have the same size")
-                    }
-                };
-                problems.push(Problem {
-                    path: format!("{path}.disk[{index}].{key}"),
-                    message: error.to_string(),
-                    help: help.to_owned(),
-                });
+                problems.push(unusable(&error, volume, &format!("{path}.disk[{index}]")));
             }
         }
     }
@@ -81,6 +66,47 @@ impl Opened {
         let line = format!("{VOLUME_BYTES_WORD}={} {}", lengths.join(","), tenant.args);
         if line.len() > MAX_CMDLINE_BYTES { tenant.args.clone() } else { line }
     }
+}
+
+/// Why the volume of the table `at` cannot be used, at its key, with advice for that reason.
+pub(super) fn unusable(error: &VolumeError, volume: &model::Volume, at: &str) -> Problem {
+    let key = match volume.kind {
+        VolumeKind::Striped { .. } => "stripe",
+        VolumeKind::Raw | VolumeKind::Qcow2 { .. } => "volume",
+    };
+    let help = match error {
+        VolumeError::Missing(_) => {
+            "volumes are files below the disk's path; a new one of 1 GiB makes: truncate -s 1G PATH"
+        }
+        VolumeError::Forbidden { how: "read", .. } => "`namei -l PATH` shows who may do what there",
+        VolumeError::Forbidden { .. } => "readonly = true, if it is only to be read",
+        VolumeError::NotAVolume(_) => {
+            "name a file below the disk's path, or leave `volume` out if that is a block device"
+        }
+        VolumeError::StripeSizes { .. } => "make them so: truncate -s SIZE FILE",
+        VolumeError::StripeTwice(_) => "name each file once in `files`",
+        VolumeError::Image(ImageError::NotQcow2(_)) => "`qemu-img info FILE` says what it is",
+        VolumeError::Image(ImageError::InUse(_)) => {
+            "stop whoever has it, or let all of its users only read it: readonly = true"
+        }
+        VolumeError::Image(ImageError::Unsupported { .. } | ImageError::Damaged { .. }) => {
+            "`qemu-img info FILE` and `qemu-img check FILE` say more of it"
+        }
+        VolumeError::Image(_) => {
+            "an image and all that it names lie below the disk's path; `qemu-img info \
+             --backing-chain` shows what it names"
+        }
+        VolumeError::Io { .. } => "the kernel's log (`dmesg`) may say more",
+        // These say it themselves.
+        VolumeError::Empty(_)
+        | VolumeError::TornDevice { .. }
+        | VolumeError::TooSmall { .. }
+        | VolumeError::StripeShape => match volume.kind {
+            VolumeKind::Striped { .. } => "the files of a stripe set exist and have the same size",
+            VolumeKind::Raw | VolumeKind::Qcow2 { .. } => "volumes have at least one byte",
+        },
+    };
+    Problem { path: format!("{at}.{key}"), message: error.to_string(), help: help.to_owned() }
 }
 
 /// Opens a volume.
@@ -134,17 +160,23 @@ fn open_boot(tenant: &Tenant, path: &str) -> Result<File, Problem> {
 }
 
 fn open_regular(file: &Path, path: &str, kind: &str, help: &str) -> Result<File, Problem> {
-    let problem = |what: String| Problem {
+    let problem = |what: String, help: &str| Problem {
         path: path.to_owned(),
         message: format!("the {kind} {} {what}", file.display()),
         help: help.to_owned(),
     };
     // O_NONBLOCK: a path that turns out to be a pipe must not hold us up.
     let opened = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(file);
-    let file = opened.map_err(|error| problem(format!("cannot be opened: {error}")))?;
+    let file = opened.map_err(|error| {
+        let help = match error.kind() {
+            io::ErrorKind::NotFound => help.to_owned(),
+            _ => advice(&error, file, &format!("a file with the {kind}")),
+        };
+        problem(format!("cannot be opened: {error}"), &help)
+    })?;
     match file.metadata() {
         Ok(metadata) if metadata.is_file() => Ok(file),
-        _ => Err(problem("is not a regular file".to_owned())),
+        _ => Err(problem("is not a regular file".to_owned(), help)),
     }
 }
 
@@ -171,4 +203,71 @@ pub(super) fn tenant_binary() -> PathBuf {
         path.exists().then_some(path)
     });
     beside.unwrap_or_else(|| PathBuf::from("moirai-tenant"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{check, parse};
+
+    /// The only volume of a tenant with these keys, on a disk that is `folder`.
+    fn volume(folder: &Path, keys: &str) -> Result<model::Volume, Vec<Problem>> {
+        let text = format!(
+            "[[disk]]\nname = \"d\"\npath = {folder:?}\n[[tenant]]\nname = \"a\"\nimage = \"i\"\n\
+             [[tenant.disk]]\ndisk = \"d\"\n{keys}\n"
+        );
+        let document = parse("test", &text).unwrap_or_else(|report| panic!("{report}"));
+        check(&document).map(|mut config| config.tenants.remove(0).volumes.remove(0))
+    }
+
+    /// From the text of the configuration to what the guest reads.
+    #[test]
+    fn the_block_size_that_is_written_is_the_one_that_the_guest_is_told() {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join("v"), vec![1; 10_000]).expect("a file");
+        for (written, blk_size, sectors) in [
+            ("", 512_u32, 20_u64),
+            ("block_size = 512", 512, 20),
+            ("block_size = 2048", 2048, 20),
+            ("block_size = 4096", 4096, 24),
+            ("block_size = \"4K\"", 4096, 24),
+        ] {
+            let volume = volume(folder.path(), &format!("volume = \"v\"\n{written}"));
+            let opened = open_volume(&volume.expect("a volume")).expect("opened");
+            let config = opened.disk(1, 256).config_space();
+            // struct virtio_blk_config: capacity at 0, blk_size at 20.
+            assert_eq!(config.get(..8), Some(&sectors.to_le_bytes()[..]), "{written}");
+            assert_eq!(config.get(20..24), Some(&blk_size.to_le_bytes()[..]), "{written}");
+        }
+        for wrong in ["0", "1", "511", "513", "1000", "3072", "4097", "8192", "\"64K\""] {
+            let keys = format!("volume = \"v\"\nblock_size = {wrong}");
+            let problems = volume(folder.path(), &keys).expect_err(wrong);
+            let [problem] = problems.as_slice() else { panic!("{problems:?}") };
+            assert_eq!(problem.path, "tenant[0].disk[0].block_size");
+        }
+    }
+
+    #[test]
+    fn each_reason_why_a_volume_cannot_be_used_has_its_own_advice() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let at = |name: &str| folder.path().join(name);
+        std::fs::write(at("text"), "no image").expect("a file");
+        std::fs::create_dir(at("folder")).expect("a folder");
+        std::fs::write(at("small"), vec![0; 64 << 10]).expect("a file");
+        std::fs::write(at("large"), vec![0; 128 << 10]).expect("a file");
+        let mut seen = std::collections::BTreeSet::new();
+        for (keys, said) in [
+            ("volume = \"none\"", "truncate -s 1G"),
+            ("volume = \"folder\"", "leave `volume` out"),
+            ("volume = \"text\"\nformat = \"qcow2\"", "qemu-img info"),
+            ("stripe = { files = [\"small\", \"large\"] }", "truncate -s SIZE"),
+        ] {
+            let volume = volume(folder.path(), keys).expect("a volume");
+            let error = open_volume(&volume).expect_err(keys);
+            let help = unusable(&error, &volume, "").help;
+            assert!(help.contains(said), "{error}: {help}");
+            seen.insert(help);
+        }
+        assert_eq!(seen.len(), 4);
+    }
 }

@@ -164,6 +164,16 @@ fn more_clients_than_places_are_served_when_idle_ones_have_been_dropped() {
     drop(idle);
 }
 
+/// The first key of the table would be the first item.
+#[test]
+fn a_list_in_place_of_a_table_is_refused_at_its_key() {
+    let host = Host::start();
+    let body = r#"{"tenant": [{"name": "a", "image": "i", "vsock": [3]}]}"#;
+    let (status, answer) = host.post("/v1/tenants", body);
+    assert_eq!(status, 422, "{answer}");
+    assert!(answer.contains("tenant[0].vsock: `vsock` takes a table"), "{answer}");
+}
+
 #[test]
 fn too_much_and_garbage_are_refused() {
     let host = Host::start();

@@ -224,7 +224,96 @@ fn what_is_there_and_is_not_as_wanted_is_refused_by_name_with_what_mends_it() {
     let lines = "bridge = \"br1\"\nmtu = 9000\n";
     netns.ip(&["link", "set", "tap0", "nomaster"]);
     netns.ip(&["link", "set", "br1", "mtu", "1500"]);
+    netns.ip(&["link", "set", "tap0", "mtu", "9000"]);
     refused_then_mended(&netns, lines, "moirai.toml:11:7", &["the 1500 of bridge \"br1\""]);
+}
+
+/// What somebody has set on his interface is not changed, and no address is given twice.
+#[test]
+fn a_persistent_tap_keeps_its_mtu_and_an_address_has_one_interface() {
+    let _turn = super::turn();
+    let netns = Namespace::made("theirs");
+    netns.ip(&["tuntap", "add", "tap0", "mode", "tap"]);
+    netns.ip(&["link", "set", "tap0", "mtu", "9000"]);
+    let mtu = || netns.ip(&["-o", "link", "show", "dev", "tap0"]);
+    let words = ["TAP \"tap0\" has an MTU of 9000, not 1400", "write mtu = 9000"];
+    let lines = format!("netns = \"{}\"\nmtu = 1400\n", netns.0);
+    let mut host = Host::start(&lines);
+    assert_eq!(host.ends(false), 1, "{}", host.said());
+    assert!(mtu().contains("mtu 9000"), "{}", mtu());
+    refused_then_mended(&netns, "mtu = 1400\n", "moirai.toml:10:7", &words);
+    assert!(mtu().contains("mtu 1400"), "{}", mtu());
+    // The default is wanted like any other value.
+    refused_then_mended(&netns, "", "moirai.toml:5:1", &["has an MTU of 1400, not 1500"]);
+
+    netns.ip(&["link", "add", "other0", "type", "veth", "peer", "name", "other1"]);
+    netns.ip(&["address", "add", "10.9.8.1/16", "dev", "other0"]);
+    let words = ["the address 10.9.8.1 is on interface \"other0\" already"];
+    refused_then_mended(&netns, "address = \"10.9.8.1/24\"\n", "moirai.toml:10:11", &words);
+}
+
+/// What a report says and advises, and the line and column, without the text.
+fn in_words(report: &str) -> Vec<String> {
+    let (_, report) = report.split_once(" × ").unwrap();
+    let (message, rest) = report.split_once("╭─[").unwrap();
+    let (place, rest) = rest.split_once("]\n").unwrap();
+    let (_, help) = rest.split_once("╰────").unwrap();
+    let (_, place) = place.split_once(':').unwrap();
+    [message, place, help].map(|part| part.trim().to_owned()).into()
+}
+
+/// Everything that a host service would refuse of a link is a warning of the plan, with the same words at
+/// the same place, and changes nothing: the plan may be for another machine.
+#[test]
+fn a_plan_says_of_links_what_a_host_service_would_say() {
+    let _turn = super::turn();
+    let netns = Namespace::made("planned");
+    let made: &[&[&str]] = &[
+        &["tuntap", "add", "big0", "mode", "tap"],
+        &["link", "set", "big0", "mtu", "9000"],
+        &["tuntap", "add", "tun0", "mode", "tun"],
+        &["tuntap", "add", "many0", "mode", "tap", "multi_queue"],
+        &["link", "add", "eth0", "type", "veth", "peer", "name", "eth1"],
+        &["address", "add", "10.9.8.1/24", "dev", "eth0"],
+        &["link", "add", "small0", "mtu", "1000", "type", "bridge"],
+        &["link", "add", "br0", "type", "bridge"],
+        &["link", "add", "br1", "type", "bridge"],
+        &["tuntap", "add", "in0", "mode", "tap"],
+        &["link", "set", "in0", "master", "br1"],
+    ];
+    made.iter().for_each(|words| drop(netns.ip(words)));
+    let here = format!("netns = \"{}\"", netns.0);
+    for (lines, said) in [
+        ("tap = \"lo\"", "interface lo exists and is no single-queue TAP"),
+        ("tap = \"eth0\"", "interface eth0 exists and is no single-queue TAP"),
+        ("tap = \"tun0\"", "interface tun0 exists and is no single-queue TAP"),
+        ("tap = \"many0\"", "interface many0 exists and is no single-queue TAP"),
+        ("bridge = \"lo\"", "the interface \"lo\" is no bridge"),
+        ("bridge = \"none0\"", "there is no bridge \"none0\""),
+        ("bridge = \"small0\"", "an MTU of 1500 is more than the 1000 of bridge \"small0\""),
+        ("tap = \"big0\"", "TAP \"big0\" has an MTU of 9000, not 1500"),
+        ("tap = \"in0\"\nbridge = \"br0\"", "TAP \"in0\" is in \"br1\", not in \"br0\""),
+        ("address = \"10.9.8.1/24\"", "the address 10.9.8.1 is on interface \"eth0\" already"),
+    ] {
+        let lines = format!("[[link]]\nname = \"up\"\nrate = \"10Mbit/s\"\n{here}\n{lines}\n");
+        let before = netns.ip(&["address"]);
+        let (status, _, warned) = super::plan(&format!("{}{lines}", super::HEAD), &[]);
+        assert_eq!(status, 0, "{warned}");
+        assert!(warned.contains("on this machine `moirai host` refuses this"), "{warned}");
+        assert!(warned.contains(said), "{said}: {warned}");
+        let mut host = Host::serving(&lines);
+        assert_eq!(host.ends(false), 1, "{lines}: {}", host.said());
+        let refused = host.said();
+        assert_eq!(in_words(&warned), in_words(&refused));
+        assert_eq!(netns.ip(&["address"]), before);
+    }
+    let fine = format!("{}[[link]]\nname = \"up\"\nrate = \"10Mbit/s\"\n{here}\n", super::HEAD);
+    let (status, _, warned) = super::plan(&format!("{fine}bridge = \"br0\"\n"), &[]);
+    assert_eq!((status, warned.as_str()), (0, ""));
+    // A namespace that is not there yet has no bridge.
+    let (_, _, warned) =
+        super::plan(&format!("{fine}bridge = \"br0\"\n").replace("planned", "gone"), &[]);
+    assert!(warned.contains("there is no bridge \"br0\""), "{warned}");
 }
 
 #[test]

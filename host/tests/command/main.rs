@@ -162,7 +162,10 @@ fn a_policy_that_is_not_known_or_not_for_a_core_is_refused_with_those_that_are()
     }
     let (status, _, err) = plan("[host]\ncores = [1]\ncpu_policy = \"drr\"\n", &[]);
     assert_eq!(status, 2);
-    assert!(err.contains("FILE:3:14") && err.contains("use atropos, nemesis"), "{err}");
+    assert!(
+        err.contains("FILE:3:14") && err.contains("write for example \"atropos\"; nemesis, xen"),
+        "{err}"
+    );
 }
 
 #[test]
@@ -328,6 +331,12 @@ fn a_core_that_is_not_there_is_refused_at_its_line() {
         let output = moirai(&["host", "--config", config.to_str().unwrap()]);
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(place) && said.contains("there is no core 4000"), "{said}");
+        // A plan may be for another machine.
+        let output = moirai(&["plan", config.to_str().unwrap()]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{said}");
+        assert!(said.contains("warning: on this machine `moirai host` refuses this"), "{said}");
         assert!(said.contains(place) && said.contains("there is no core 4000"), "{said}");
     }
 }

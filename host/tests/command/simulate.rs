@@ -133,8 +133,8 @@ fn a_bad_load_ends_with_two_and_points_at_the_line() {
     "#);
     for (load, message) in [
         ("{ kind = \"sleepy\" }", "`kind` has no \"sleepy\": expected one of `idle`, `busy`"),
-        ("{ period = \"10ms\" }", "missing field `kind`"),
-        ("{ kind = \"busy\", units = 3 }", "unknown field `units`"),
+        ("{ period = \"10ms\" }", "missing key `kind`"),
+        ("{ kind = \"busy\", units = 3 }", "unknown key `units`"),
         ("{ kind = \"busy\", unit = \"3 parsecs\" }", "\"parsecs\" is not a unit"),
         ("{ kind = \"single\", work = \"0ms\" }", "`work` is zero"),
         ("{ kind = \"single\", work = \"-1ms\" }", "is negative"),

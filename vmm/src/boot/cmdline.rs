@@ -106,7 +106,50 @@ mod tests {
         assert_eq!(with_devices("quiet ", 1), format!("quiet {ONE}"));
     }
 
+    /// The words of a line as Linux takes them apart (`parse_args`): those that the kernel reads, and
+    /// what is left for init, if there is a `--`.
+    fn as_linux_reads(line: &str) -> (Vec<String>, Option<String>) {
+        let (mut words, mut rest) = (Vec::new(), line.trim_start());
+        while !rest.is_empty() {
+            let mut quoted = false;
+            let end = rest.find(|letter: char| {
+                quoted ^= letter == '"';
+                letter.is_ascii_whitespace() && !quoted
+            });
+            let (word, left) = rest.split_at(end.unwrap_or(rest.len()));
+            rest = left.trim_start();
+            let bare = word.strip_prefix('"').map(|word| word.strip_suffix('"').unwrap_or(word));
+            if bare.unwrap_or(word) == "--" && (bare.is_none() || word.ends_with('"')) {
+                return (words, Some(rest.to_owned()));
+            }
+            words.push(word.to_owned());
+        }
+        (words, None)
+    }
+
     proptest! {
+        /// Also where words with dashes, quotes and tabs stand in any order.
+        #[test]
+        fn linux_reads_a_word_for_the_device_and_everything_else_as_before(
+            words in prop::collection::vec(
+                prop::sample::select(vec![
+                    "--", "\"--\"", "--x", "---", "-", "a", "x=--", "x=\"a -- b\"", "\"c d\"", "\"a",
+                    "b\"", "--\"\"", "\"\"--", "\"-- ", "--=1",
+                ]),
+                0..7,
+            ),
+            blank in prop::sample::select(vec![" ", "\t", "  ", " \t"]),
+        ) {
+            let line = words.join(blank);
+            let (kernels, init) = as_linux_reads(&line);
+            let (read, init_then) = as_linux_reads(&with_devices(&line, 1));
+            prop_assert_eq!(init_then, init);
+            let is_device = |word: &String| word == ONE;
+            prop_assert_eq!(read.iter().filter(|word| is_device(word)).count(), 1);
+            let others: Vec<_> = read.into_iter().filter(|word| !is_device(word)).collect();
+            prop_assert_eq!(others, kernels);
+        }
+
         #[test]
         fn nothing_of_a_line_is_lost_or_moved(line in "[-a=\" \t]{0,40}") {
             let made = with_devices(&line, 1);

@@ -267,7 +267,8 @@ fn read_header(
     let start = read(0, file_bytes.min(MAX_CLUSTER_BYTES)).map_err(failed(name))?;
     let header = Header::parse(&start, file_bytes).map_err(judge)?;
     if let Some(mark) = header.mark.filter(|_| !read_only) {
-        return Err(judge(HeaderError::Unsupported(mark.words().to_owned())).into());
+        let what = mark.words(name) + ", or only read it: readonly = true";
+        return Err(judge(HeaderError::Unsupported(what)).into());
     }
     let table = read(header.l1_offset, header.l1_entries * 8).map_err(failed(name))?;
     header.check_l1(&table, file_bytes).map_err(judge)?;
@@ -292,7 +293,7 @@ fn assemble(layers: Vec<Layer>, read_only: bool) -> Result<Chain, VolumeError> {
         let Layer { name, file, disk_file, header, data } = layer;
         let library = |source| ImageError::Library { image: name.clone(), source };
         let mark = header.as_ref().and_then(|header| header.mark);
-        warnings.extend(mark.map(|mark| format!("image {name} {}", mark.words())));
+        warnings.extend(mark.map(|mark| format!("image {name} {}", mark.words(&name))));
         let main = storage(&file, &disk_file, writable, mark.is_some()).map_err(library)?;
         files.push(disk_file);
         locks.push(file);

@@ -60,12 +60,13 @@ pub(in crate::backend) enum Mark {
 }
 
 impl Mark {
-    /// What is the matter and what to do.
-    pub(in crate::backend) fn words(self) -> &'static str {
-        match self {
-            Self::Dirty => "was not closed; repair it: qemu-img check -r all",
-            Self::Corrupt => "is marked as corrupt; repair it: qemu-img check -r all",
-        }
+    /// What is the matter with the image of that name, and what to do.
+    pub(in crate::backend) fn words(self, name: &str) -> String {
+        let matter = match self {
+            Self::Dirty => "was not closed",
+            Self::Corrupt => "is marked as corrupt",
+        };
+        format!("{matter}; repair it: qemu-img check -r all {name}")
     }
 }
 

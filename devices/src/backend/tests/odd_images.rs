@@ -110,9 +110,12 @@ fn marked_images_may_be_read_with_a_warning_and_not_be_written() {
             let before = std::fs::read(shop.path("image")).unwrap();
             let refusal = shop.refusal("image");
             assert!(
-                refusal.contains(said) && refusal.contains("qemu-img check -r all"),
+                refusal.contains(said) && refusal.ends_with(", or only read it: readonly = true"),
                 "{refusal}"
             );
+            let (_, repair) = refusal.split_once("qemu-img ").unwrap();
+            let (repair, _) = repair.split_once(',').unwrap();
+            assert_eq!(repair, format!("check -r all {}", shop.path("image").display()));
             let mut open = shop.open("image", true).unwrap_or_else(|e| panic!("{bits}: {e}"));
             let warnings = open.volume.warnings();
             assert!(warnings.len() == 1 && warnings[0].contains(said), "{warnings:?}");

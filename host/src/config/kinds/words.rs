@@ -1,54 +1,32 @@
-//! Words and examples for the kinds of values.
+//! Words for the kinds of values.
 
-use super::written::written;
 use serde_json::Value;
 
-use super::{fits, type_of};
-
-/// Values that show what a key is for, where those of its kind say little. As they stand in a
-/// configuration file.
-const EXAMPLES: &[(&str, &str)] = &[
-    ("address", "\"10.0.0.1/24\""),
-    ("args", "\"ip=10.0.0.2/24\""),
-    ("bandwidth", "\"400MB/s\""),
-    ("block_size", "4096"),
-    ("bridge", "\"br0\""),
-    ("cid", "3"),
-    ("cmdline", "\"root=/dev/vda console=ttyS0\""),
-    ("core", "1"),
-    ("cores", "[1]"),
-    ("count", "8"),
-    ("cpu_capacity", "0.95"),
-    ("disk", "\"ssd\""),
-    ("files", "[\"a.raw\", \"b.raw\"]"),
-    ("group", "\"main\""),
-    ("image", "\"streamer\""),
-    ("initrd", "\"/srv/initrd\""),
-    ("io_core", "0"),
-    ("kernel", "\"/srv/vmlinux\""),
-    ("link", "\"up\""),
-    ("mac", "\"02:00:00:00:00:01\""),
-    ("max_unit", "\"1ms\""),
-    ("memory", "\"64M\""),
-    ("memory_reserve", "\"512M\""),
-    ("metrics", "\"127.0.0.1:9100\""),
-    ("mtu", "1500"),
-    ("name", "\"cinema\""),
-    ("netns", "\"moirai\""),
-    ("path", "\"/srv/volumes\""),
-    ("queues", "1"),
-    ("serial", "\"disk-1\""),
-    ("socket", "\"/run/moirai/host.sock\""),
-    ("state_dir", "\"/run/moirai\""),
-    ("tap", "\"moirai0\""),
-    ("unit", "\"64K\""),
-    ("vcpus", "2"),
-    ("volume", "\"film.ts\""),
-];
+use super::examples::keys_of;
+use super::written::written;
+use super::{is_date, type_of};
+use crate::config::units::{Rate, Size, Time};
 
 /// Whether a schema is that of a time, a size or a rate.
 pub(super) fn is_quantity(schema: &Value) -> bool {
     words_of_quantity(schema).is_some()
+}
+
+/// What is wrong with a text that is to be a time, a size or a rate.
+pub(super) fn wrong_quantity(kinds: &[&Value], value: &Value) -> Option<String> {
+    let text = value.as_str()?;
+    let words = kinds.iter().find_map(|kind| words_of_quantity(kind))?;
+    let wrong = match words.as_bytes() {
+        [b'A', b' ', b't', ..] => text.parse::<Time>().err(),
+        [b'A', b' ', b's', ..] => text.parse::<Size>().err(),
+        _ => text.parse::<Rate>().err(),
+    };
+    wrong.map(|wrong| wrong.rule())
+}
+
+/// The first example in the description of a quantity.
+pub(super) fn quantity_example(kind: &Value) -> Option<&str> {
+    words_of_quantity(kind)?.split('"').nth(1)
 }
 
 fn words_of_quantity(schema: &Value) -> Option<&str> {
@@ -66,8 +44,8 @@ pub(super) fn choices(kind: &Value) -> Vec<&str> {
     listed.chain(one).filter_map(Value::as_str).chain(described).collect()
 }
 
-/// The largest number that a whole number may be.
-pub(super) fn most(kind: &Value) -> u64 {
+/// The largest number that there is room for.
+pub(super) fn widest(kind: &Value) -> u64 {
     match kind.get("format").and_then(Value::as_str) {
         Some("uint8") => u8::MAX.into(),
         Some("uint16") => u16::MAX.into(),
@@ -76,86 +54,68 @@ pub(super) fn most(kind: &Value) -> u64 {
     }
 }
 
-/// What a key with these kinds takes.
-pub(super) fn takes(kinds: &[&Value], key: &str) -> String {
-    let words: Vec<_> = kinds.iter().filter_map(|kind| words(kind, key)).collect();
+/// The smallest and the largest number that a key takes; without a largest one there is no limit that
+/// anybody would meet.
+fn range(kind: &Value) -> (u64, Option<u64>) {
+    let bound = |name: &str| kind.get(name).and_then(Value::as_u64);
+    let most = bound("maximum").or_else(|| Some(widest(kind)).filter(|most| *most < u64::MAX));
+    (bound("minimum").unwrap_or(0), most)
+}
+
+/// What a key with these kinds takes; `example` is a value that it takes.
+pub(super) fn takes(
+    kinds: &[&Value],
+    path: &str,
+    example: impl FnOnce() -> Option<String>,
+) -> String {
+    let example = example().unwrap_or_default();
+    let words: Vec<_> = kinds.iter().filter_map(|kind| words(kind, path, &example)).collect();
     words.join(" or ")
 }
 
-fn words(kind: &Value, key: &str) -> Option<String> {
+fn words(kind: &Value, path: &str, example: &str) -> Option<String> {
     if let Some(text) = words_of_quantity(kind) {
-        let text = text.split(" (").next().unwrap_or(text);
-        let text = text.trim_end_matches('.').replacen('A', "a", 1);
-        return Some(text.replace("an integer", "a whole number"));
+        let what = text.split(" such as").next().unwrap_or(text).replacen('A', "a", 1);
+        let number = text.split_once("or an integer of ").map(|(_, unit)| unit);
+        let number = number.map(|unit| format!(", or a whole number of {unit}"));
+        let number = number.unwrap_or_default();
+        return Some(format!("{what} such as {example}{}", number.trim_end_matches('.')));
     }
     let choices = choices(kind);
     if !choices.is_empty() {
         return Some(format!("one of `{}`", choices.join("`, `")));
     }
+    let keys = keys_of(path);
     Some(match type_of(kind) {
         "boolean" => "true or false".to_owned(),
-        "integer" => match most(kind) {
-            u64::MAX => "a whole number of 0 or more".to_owned(),
-            most => format!("a whole number from 0 to {most}"),
+        "integer" => match range(kind) {
+            (least, None) => format!("a whole number of {least} or more"),
+            (least, Some(most)) => format!("a whole number from {least} to {most}"),
         },
         "number" => "a number".to_owned(),
         "string" => "a text in quotes".to_owned(),
         "array" => match kind.get("items").map(|items| (items, type_of(items))) {
             Some((_, "integer")) => "a list of whole numbers".to_owned(),
             Some((items, "string")) if items.get("$ref").is_none() => "a list of texts".to_owned(),
-            _ => format!("a list of tables, each headed [[{key}]]"),
+            _ => format!("a list of tables, each headed [[{keys}]]"),
         },
-        "object" if key.is_empty() => "a table of keys and values".to_owned(),
+        "object" if keys.is_empty() => "a table of keys and values".to_owned(),
         "object" => "a table with keys of its own".to_owned(),
         _ => return None,
     })
 }
 
-/// A right value for the key, with the key where that helps.
-pub(super) fn example(kinds: &[&Value], key: &str) -> Option<String> {
-    let listed = EXAMPLES.iter().find(|(name, _)| *name == key).map(|(_, value)| *value);
-    let listed = listed.filter(|text| kinds.iter().any(|kind| suits(kind, text)));
-    let value = listed.map(str::to_owned).or_else(|| {
-        let quantity = kinds.iter().find_map(|kind| words_of_quantity(kind));
-        let quoted = quantity.and_then(|text| text.split('"').nth(1));
-        if let Some(value) = quoted {
-            return Some(format!("\"{value}\""));
+/// The line above the keys of a table, or of one in a list of them.
+pub(super) fn header(kinds: &[&Value], path: &str) -> Option<String> {
+    let keys = keys_of(path);
+    kinds.iter().find_map(|kind| match type_of(kind) {
+        "object" => Some(format!("[{keys}]")),
+        "array" => {
+            let items = kind.get("items")?;
+            items.get("$ref").map(|_| format!("[[{keys}]]"))
         }
-        if let Some(choice) = kinds.iter().find_map(|kind| choices(kind).first().copied()) {
-            return Some(format!("\"{choice}\""));
-        }
-        kinds.iter().find_map(|kind| match type_of(kind) {
-            "boolean" => Some("true".to_owned()),
-            "integer" => Some("1".to_owned()),
-            "string" => Some("\"text\"".to_owned()),
-            _ => None,
-        })
-    });
-    match value {
-        Some(value) => Some(format!("{key} = {value}")),
-        None => kinds.iter().find_map(|kind| match type_of(kind) {
-            "array" if !key.is_empty() => Some(format!("[[{key}]] and its keys below")),
-            "object" if !key.is_empty() => Some(format!("[{key}] and its keys below")),
-            _ => None,
-        }),
-    }
-}
-
-/// Whether the example `text` is of this kind.
-fn suits(kind: &Value, text: &str) -> bool {
-    let Ok(value) = serde_json::from_str::<Value>(text) else { return false };
-    let list = type_of(kind) == "array"
-        && value.as_array().is_some_and(|items| {
-            let schema = kind.get("items");
-            items.iter().all(|item| schema.is_some_and(|schema| fits(schema, item)))
-        });
-    let quantity = words_of_quantity(kind).is_some_and(|words| {
-        value.as_str().is_none_or(|text| match words.starts_with("A size") {
-            true => text.ends_with(['K', 'M', 'G']),
-            false => !text.ends_with(['K', 'M', 'G']),
-        })
-    });
-    list || (fits(kind, &value) && (quantity || words_of_quantity(kind).is_none()))
+        _ => None,
+    })
 }
 
 /// How a value is called that does not fit.
@@ -173,9 +133,7 @@ pub(super) fn shown(value: &Value) -> String {
         Value::Object(_) if written(value).is_some() => {
             written(value).unwrap_or_default().to_owned()
         }
-        Value::Object(table) if table.keys().any(|key| key.contains("datetime")) => {
-            "a date".to_owned()
-        }
+        Value::Object(table) if is_date(table) => "a date".to_owned(),
         Value::Object(_) => "a table".to_owned(),
     }
 }

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::str::FromStr;
 
 use serde_json::Value;
 
+use crate::config::units::{Rate, Size, Time, UnitError};
 use crate::config::{PolicyName, check, json_schema, parse};
 
 fn document(name: &str) -> String {
@@ -55,6 +57,92 @@ fn the_example_of_the_document_is_a_good_configuration() {
     let document = parse("configuration.md", &example).unwrap_or_else(|report| panic!("{report}"));
     let config = check(&document).unwrap_or_else(|problems| panic!("{problems:?}"));
     assert_eq!(config.tenants.len(), 1);
+}
+
+/// The units that a kind of value has, as its error lists them.
+fn units<T: FromStr<Err = UnitError>>() -> Vec<String> {
+    match "5".parse::<T>() {
+        Err(UnitError::NoUnit { known, .. }) => known.split(", ").map(str::to_owned).collect(),
+        _ => panic!("a number without a unit is taken"),
+    }
+}
+
+fn is_quantity(text: &str) -> bool {
+    text.parse::<Time>().is_ok() || text.parse::<Size>().is_ok() || text.parse::<Rate>().is_ok()
+}
+
+#[test]
+fn the_units_that_are_listed_are_those_that_there_are() {
+    let text = document("configuration.md");
+    for (kind, units) in
+        [("time", units::<Time>()), ("size", units::<Size>()), ("rate", units::<Rate>())]
+    {
+        let row = text.lines().find(|line| line.starts_with(&format!("| {kind} |")));
+        let (examples, listed) = row.and_then(|row| row.split_once(';')).expect("a row");
+        let listed = listed.split([' ', '|', '(']).map(|word| word.trim_end_matches(','));
+        let listed: Vec<_> = listed.filter(|word| !word.is_empty()).take(units.len()).collect();
+        assert_eq!(listed, units, "{kind}");
+        let examples: Vec<_> = examples.split('`').skip(1).step_by(2).collect();
+        assert!(examples.len() > 1, "{examples:?}");
+        for example in examples {
+            assert!(is_quantity(example.trim_matches('"')), "{example}");
+        }
+    }
+}
+
+/// A number with a short word behind it: that is a unit, or one of the words that stand there in English.
+#[test]
+fn no_unit_is_named_that_there_is_not() {
+    const WORDS: [&str; 10] = ["to", "or", "and", "is", "on", "in", "at", "of", "it", "th"];
+    let mut quantities = 0;
+    for name in ["configuration.md", "loads.md"] {
+        let text = document(name);
+        let letters = |c: char| c.is_alphabetic() || c == '/' || c == '%';
+        let number = |c: char| c.is_ascii_digit() || c == '.';
+        let begins = text.char_indices().zip(std::iter::once(' ').chain(text.chars()));
+        let begins = begins.filter(|((_, now), before)| {
+            now.is_ascii_digit() && !before.is_alphanumeric() && !"-._:/\"".contains(*before)
+        });
+        for ((at, _), _) in begins {
+            let rest = &text[at..];
+            let end = rest.find(|c| !number(c)).unwrap_or(rest.len());
+            let (digits, rest) = rest.split_at(end);
+            let rest = rest.strip_prefix(' ').unwrap_or(rest);
+            let word = &rest[..rest.find(|c| !letters(c)).unwrap_or(rest.len())];
+            let sentence_ends = digits.ends_with('.');
+            let none = sentence_ends || word.is_empty() || word.starts_with('/');
+            if none || word.chars().count() > 3 || WORDS.contains(&word) {
+                continue;
+            }
+            assert!(is_quantity(&format!("{digits}{word}")), "{name}: {digits} {word}");
+            quantities += 1;
+        }
+    }
+    assert!(quantities > 10, "{quantities}");
+}
+
+#[test]
+fn ranges_of_whole_numbers_are_written_as_they_are() {
+    fn ranges(schema: &Value, found: &mut Vec<(String, u64, u64)>) {
+        let members = schema.as_object().into_iter().flatten();
+        for (key, below) in members {
+            let bound = |name: &str| below.get(name).and_then(Value::as_u64);
+            if let (Some(least), Some(most)) = (bound("minimum"), bound("maximum")) {
+                found.push((key.clone(), least, most));
+            }
+            ranges(below, found);
+        }
+    }
+    let schema: Value = serde_json::from_str(&json_schema()).expect("JSON");
+    let mut found = Vec::new();
+    ranges(&schema, &mut found);
+    assert!(found.len() > 5, "{found:?}");
+    let text = document("configuration.md") + &document("loads.md");
+    // Nobody chooses a context id by its largest one.
+    for (key, least, most) in found.into_iter().filter(|(key, ..)| key != "cid") {
+        let row = format!("| `{key}` | {least} to {most}");
+        assert!(text.contains(&row), "no row begins with {row}");
+    }
 }
 
 #[test]

@@ -43,7 +43,7 @@ fn text_that_is_no_toml_is_shown_with_its_line() {
 #[test]
 fn an_unknown_key_is_shown_with_its_line() {
     insta::assert_snapshot!(said_of_tenant("image = \"i\"\n[tenant.cpu]\nslcie = \"1ms\""), @r#"
-     × unknown field `slcie`, expected one of `period`, `slice`, `rate`, `deadline`, `extra`
+     × unknown key `slcie`, expected one of `period`, `slice`, `rate`, `deadline`, `extra`
        ╭─[bad.toml:13:1]
     12 │ [tenant.cpu]
     13 │ slcie = "1ms"
@@ -79,8 +79,8 @@ fn names_that_are_taken_or_impossible_are_refused() {
       ·        ─────
     3 │ rate = "1Mbit/s"
       ╰────
-     help: use up to 32 letters, digits, '-', '_' and '.', beginning with a letter or a digit: names
-           become parts of paths and addresses
+     help: write for example "cinema": up to 32 letters, digits, '-', '_' and '.', beginning with a
+           letter or a digit, because names become parts of paths
      × there are two disks named "d"
        ╭─[bad.toml:9:8]
      8 │ [[disk]]
@@ -104,7 +104,7 @@ fn unknown_disks_links_and_cores_are_refused_with_what_there_is() {
        ·        ─
     13 │ [[tenant.disk]]
        ╰────
-     help: choose one of them, or add it there
+     help: write for example 1, or add it there
      × there is no disk named "sdd"
        ╭─[bad.toml:14:8]
     13 │ [[tenant.disk]]
@@ -112,14 +112,14 @@ fn unknown_disks_links_and_cores_are_refused_with_what_there_is() {
        ·        ─────
     15 │ volume = "v"
        ╰────
-     help: choose one of ssd, or add a [[disk]] with that name
+     help: write for example "ssd", or add a [[disk]] with that name
      × there is no link named "down"
        ╭─[bad.toml:17:8]
     16 │ [[tenant.net]]
     17 │ link = "down"
        ·        ──────
        ╰────
-     help: choose one of up, or add a [[link]] with that name
+     help: write for example "up", or add a [[link]] with that name
     "#);
 }
 
@@ -148,7 +148,7 @@ fn zero_negative_and_absurd_times_are_refused() {
        ·          ─────
     14 │ slice = "0ms"
        ╰────
-     help: write how often the slice is released, for example "10ms"
+     help: write for example "10ms": how often the slice is released
     "#);
     let negative = "image = \"i\"\n[tenant.cpu]\nperiod = \"-10ms\"\nslice = \"1ms\"";
     insta::assert_snapshot!(said_of_tenant(negative), @r#"
@@ -159,7 +159,7 @@ fn zero_negative_and_absurd_times_are_refused() {
        ·          ───────
     14 │ slice = "1ms"
        ╰────
-     help: see docs/config.schema.json for all tables, keys and kinds of values
+     help: write for example period = "10ms"
     "#);
     let absurd = "image = \"i\"\n[tenant.cpu]\nperiod = \"300min\"\nslice = \"1ms\"";
     insta::assert_snapshot!(said_of_tenant(absurd), @r#"
@@ -170,7 +170,7 @@ fn zero_negative_and_absurd_times_are_refused() {
        ·          ────────
     14 │ slice = "1ms"
        ╰────
-     help: promises about time need periods of milliseconds to seconds
+     help: write for example "10ms": promises about time need periods of milliseconds to seconds
     "#);
     let tiny = "image = \"i\"\n[tenant.cpu]\nperiod = \"10ns\"\nslice = \"1ns\"";
     insta::assert_snapshot!(said_of_tenant(tiny), @r#"
@@ -181,7 +181,7 @@ fn zero_negative_and_absurd_times_are_refused() {
        ·          ──────
     14 │ slice = "1ns"
        ╰────
-     help: no scheduler decides that often: take periods of milliseconds
+     help: write for example "10ms": no scheduler decides that often
     "#);
     let nothing = "image = \"i\"\n[tenant.cpu]\nperiod = \"10ms\"\nslice = 0";
     insta::assert_snapshot!(said_of_tenant(nothing), @r#"
@@ -248,7 +248,7 @@ fn a_volume_outside_its_disk_is_refused() {
     14 │ volume = "../../etc/shadow"
        ·          ──────────────────
        ╰────
-     help: write a path relative to the disk's path, without ".."
+     help: write for example "film.ts": a path relative to the disk's path, without ".."
     "#);
 }
 
@@ -272,7 +272,7 @@ fn numbers_out_of_range_are_refused() {
        ·         ─
     14 │ args = "a\u0007"
        ╰────
-     help: write how many the guest gets
+     help: write for example 2: how many the guest gets
      × the arguments have characters that a guest's command line cannot have
        ╭─[bad.toml:14:8]
     13 │ vcpus = 0
@@ -280,14 +280,14 @@ fn numbers_out_of_range_are_refused() {
        ·        ─────────
     15 │ [[tenant.net]]
        ╰────
-     help: use printable ASCII and blanks
+     help: write for example "ip=10.0.0.2/24": printable ASCII and blanks
      × "01:00:00:00:00:01" is not the address of one network card
        ╭─[bad.toml:17:7]
     16 │ link = "up"
     17 │ mac = "01:00:00:00:00:01"
        ·       ───────────────────
        ╰────
-     help: write six bytes, the first one even, as "02:00:00:00:00:01"
+     help: write for example "02:00:00:00:00:01": six bytes, the first one even
     "#);
 }
 
@@ -303,7 +303,7 @@ fn hosts_disks_and_links_out_of_range_are_refused() {
       ·         ──
     3 │ cpu_capacity = 1.5
       ╰────
-     help: name at least one, as cores = [1]
+     help: write for example cores = [1]
      × a capacity of 1.5 is not between 0 and 1
       ╭─[bad.toml:3:16]
     2 │ cores = []
@@ -311,7 +311,7 @@ fn hosts_disks_and_links_out_of_range_are_refused() {
       ·                ───
     4 │ [[disk]]
       ╰────
-     help: write the share of a core that may be reserved, for example 0.95
+     help: write for example 0.9: the share of a core that may be reserved
      × a depth of 0 is not 1 to 1024
       ╭─[bad.toml:7:9]
     6 │ path = "/"
@@ -319,7 +319,7 @@ fn hosts_disks_and_links_out_of_range_are_refused() {
       ·         ─
     8 │ [[link]]
       ╰────
-     help: write how many requests the device gets at a time, for example 4
+     help: write for example 4: how many requests the device gets at a time
      × 5% is not the rate of a link
        ╭─[bad.toml:10:8]
      9 │ name = "l"
@@ -335,7 +335,7 @@ fn hosts_disks_and_links_out_of_range_are_refused() {
        ·       ─
     12 │ address = "10.0.0.1"
        ╰────
-     help: write the largest packet in bytes, for example 1500
+     help: write for example 1500: the largest packet in bytes
      × "10.0.0.1" is not an IPv4 address with a prefix
        ╭─[bad.toml:12:11]
     11 │ mtu = 9
