@@ -22,7 +22,7 @@ use crate::admission::{Claim, MemoryClaim, per_second};
 use crate::config::export::{Export as Spec, ExportDevice, ExportTable};
 use crate::config::{Config, Problem, check_exports};
 use crate::export::{ExportSocket, Listener};
-use crate::iodomain::{BlkSpec, DeviceId, IoDomainError, NetSpec, Peer};
+use moirai_io::{BlkSpec, DeviceId, IoDomainError, NetSpec, Peer};
 
 /// A running export.
 #[derive(Debug)]

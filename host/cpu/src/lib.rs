@@ -20,7 +20,6 @@
 //! | `gate.rs` | the page through which a vCPU is stopped |
 //! | `thread.rs` | the thread: commands, timer, lateness |
 //! | `measure.rs` | what switches, rounds and wake-ups cost on this host |
-//! | `stall.rs` | times in which the machine itself stood still |
 //!
 //! Neighbours: the service attaches and detaches vCPUs; nothing here knows what a tenant is.
 //!
@@ -34,22 +33,19 @@ mod judge;
 mod kernel;
 mod measure;
 mod slack;
-mod stall;
 mod thread;
 mod vcpu;
 mod way;
 
-pub(crate) use kernel::{now, own_cpu_time, pin, set_scheduler, set_scheduler_inherited};
-pub(crate) use measure::measure;
-
 use std::io;
 
+use moirai_runtime::{Percentiles, StallLog};
 use moirai_scheduler::{Account, Contract, Nanos, PolicyError};
 use serde::Serialize;
 
 pub use gate::{GatePage, GateWord};
 pub use judge::Excused;
-pub use stall::{NoiseFloor, NoiseProbe, Stall, StallLog};
+pub use measure::{Measured, measure};
 pub use thread::Dispatcher;
 
 /// Names a vCPU to its dispatcher.
@@ -181,17 +177,6 @@ pub struct CoreSnapshot {
     pub overhead_ns: Nanos,
     /// How late its own timer was: median, 99th percentile, longest.
     pub timer_late_ns: Percentiles,
-}
-
-/// A distribution in three numbers.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
-pub struct Percentiles {
-    /// Median.
-    pub p50: Nanos,
-    /// 99th percentile.
-    pub p99: Nanos,
-    /// Largest value.
-    pub max: Nanos,
 }
 
 impl VcpuSnapshot {

@@ -15,9 +15,9 @@
 use moirai_scheduler::{ClientId, Head, Nanos, Policy, Service};
 
 use super::Core;
-use crate::dispatcher::judge::{Backlog, Promise, judge_late};
-use crate::dispatcher::kernel::{Class, CpuTime, Threads};
-use crate::dispatcher::vcpu::Vcpu;
+use crate::judge::{Backlog, Promise, judge_late};
+use crate::kernel::{Class, CpuTime, Threads};
+use crate::vcpu::Vcpu;
 
 /// Who has not slept for longer is not asked. A wait for the core is in the accounts only when it is over: the
 /// time of a round itself looks like sleep to whoever it has interrupted.

@@ -16,7 +16,7 @@ use super::event_loop::EventLoop;
 use super::populate::OFFLOAD_BYTES;
 use super::token::Token;
 use super::work::Work;
-use crate::dispatcher::now;
+use moirai_runtime::now;
 
 /// No stall is shorter.
 const STALL: Nanos = 5_000_000;
@@ -59,7 +59,7 @@ impl EventLoop {
                 turn => served |= turn == Turn::Begun,
             }
             let begin = now;
-            now = crate::dispatcher::now();
+            now = moirai_runtime::now();
             self.book_cpu(DeviceId(pick.client.0), now.saturating_sub(begin));
         }
         served
@@ -282,12 +282,12 @@ impl EventLoop {
             blk.unfinished.retain(|part| part.unit != slot);
         }
         let Some(device) = self.devices.get_mut(&device) else { return };
-        let begin = crate::dispatcher::now();
+        let begin = moirai_runtime::now();
         device.usage.completed += 1;
         device.usage.bytes += job.request.buffers.len_bytes();
         device.usage.latency_max = device.usage.latency_max.max(now.saturating_sub(arrival));
         answer(device, queue, job, outcome);
-        device.usage.io_cpu += crate::dispatcher::now().saturating_sub(begin);
+        device.usage.io_cpu += moirai_runtime::now().saturating_sub(begin);
     }
 }
 

@@ -22,8 +22,8 @@ use super::populate::Presence;
 use super::requests::InFlight;
 use super::serve::announce;
 use super::token::Token;
-use crate::dispatcher::{StallLog, now, set_scheduler_inherited};
-use crate::mailbox::Inbox;
+use moirai_runtime::Inbox;
+use moirai_runtime::{StallLog, now, set_scheduler_inherited};
 
 /// How often the loop looks whether a guest's memory is present by now.
 const POPULATING_LOOK: Nanos = 2_000_000;

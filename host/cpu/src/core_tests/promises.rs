@@ -6,7 +6,7 @@ use moirai_scheduler::{Contract, Nanos, Weight};
 
 use super::machine::Load;
 use super::{Bench, MS, STEP, always};
-use crate::dispatcher::Stall;
+use moirai_runtime::Stall;
 
 const US: Nanos = 1_000;
 /// How late a job may be: what somebody else may overrun until the next look.

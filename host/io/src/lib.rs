@@ -58,10 +58,10 @@ use moirai_devices::backend::Volume;
 use moirai_devices::backend::tap::Tap;
 use moirai_scheduler::{Contract, Nanos, PolicyError};
 
-use crate::dispatcher::StallLog;
+use moirai_runtime::StallLog;
 
 pub use handle::IoDomain;
-pub(crate) use handle::PRIORITY;
+pub use handle::PRIORITY;
 pub use snapshot::{
     DeviceSnapshot, DiskSnapshot, DomainSnapshot, Excuse, KindSnapshot, LinkSnapshot,
 };

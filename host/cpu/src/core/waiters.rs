@@ -15,7 +15,7 @@ use moirai_scheduler::{ClientId, Nanos, Rank};
 
 use super::Core;
 use super::observe::{Turn, What};
-use crate::dispatcher::kernel::{Class, Threads};
+use crate::kernel::{Class, Threads};
 
 impl<T: Threads> Core<T> {
     /// Looks for those that wait. The order is still that of the last round.

@@ -12,7 +12,7 @@ use super::device::{Body, Device, Net, Waiting};
 use super::disk::Disk;
 use super::event_loop::EventLoop;
 use super::link::Link;
-use crate::dispatcher::now;
+use moirai_runtime::now;
 
 /// Packets, and about how many bytes, taken from a TAP in one turn.
 const RECEIVE_BURST: usize = 64;

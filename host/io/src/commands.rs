@@ -19,7 +19,7 @@ use super::{
     BlkSpec, DeviceId, DeviceSnapshot, DiskSnapshot, DomainSnapshot, IoDomainError, LinkSnapshot,
     NetSpec,
 };
-use crate::dispatcher::own_cpu_time;
+use moirai_runtime::own_cpu_time;
 
 /// Largest ring a driver may use.
 const BLK_QUEUE_SIZE: u16 = 256;

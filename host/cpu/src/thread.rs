@@ -3,22 +3,20 @@
 use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
 
-use hdrhistogram::Histogram;
+use moirai_runtime::{Inbox, Lateness, Mailbox, mailbox, now, own_cpu_time, pin, set_scheduler};
 use moirai_scheduler::{Contract, Nanos, policy_by_name};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::core::{Core, FIRST_PRIORITY};
-use super::kernel::{LinuxThread, now, own_cpu_time, pin, set_scheduler};
-use super::stall::{new_histogram, percentiles};
+use super::kernel::LinuxThread;
 use super::{CoreSnapshot, DispatcherError, DispatcherSpec, VcpuId, VcpuSnapshot, VcpuSpec};
-use crate::mailbox::{Inbox, Mailbox, mailbox};
 
 /// Above every vCPU of the core, below the noise probe.
 const DISPATCHER_PRIORITY: i32 = FIRST_PRIORITY + 8;
 /// How many vCPUs a core can have.
 const CAPACITY: usize = 1024;
 
-type Reply<T> = crate::mailbox::Reply<Result<T, DispatcherError>>;
+type Reply<T> = moirai_runtime::Reply<Result<T, DispatcherError>>;
 
 #[derive(Debug)]
 enum Command {
@@ -64,7 +62,7 @@ impl Dispatcher {
                     let mut rounds = Core::new(policy, spec.scheduling, spec.stalls.clone());
                     rounds.set_wake_cost(spec.wake_cost);
                     let load = OwnLoad::default();
-                    Loop { spec, rounds, inbox, late: new_histogram(), load }.run();
+                    Loop { spec, rounds, inbox, late: Lateness::default(), load }.run();
                 }
             }
         });
@@ -126,7 +124,7 @@ struct Loop {
     spec: DispatcherSpec,
     rounds: Core<LinuxThread>,
     inbox: Inbox<Command>,
-    late: Histogram<u64>,
+    late: Lateness,
     load: OwnLoad,
 }
 
@@ -161,7 +159,7 @@ impl Loop {
         loop {
             let woke = now();
             if let Some(planned) = planned.filter(|&planned| planned <= woke) {
-                self.late.saturating_record(woke - planned);
+                self.late.note(woke - planned);
                 self.spec.stalls.note_late(planned, woke);
             }
             while let Some(command) = self.inbox.next() {
@@ -234,7 +232,7 @@ impl Loop {
             vcpus,
             decisions: self.rounds.rounds,
             overhead_ns,
-            timer_late_ns: percentiles(&self.late),
+            timer_late_ns: self.late.percentiles(),
         }
     }
 }

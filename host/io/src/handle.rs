@@ -12,17 +12,17 @@ use super::disk::Disk;
 use super::event_loop::EventLoop;
 use super::link::Link;
 use super::{BlkSpec, DeviceId, DomainSnapshot, GroupSpec, IoDomainError, NetSpec, Peer};
-use crate::dispatcher::{pin, set_scheduler_inherited};
-use crate::mailbox::{Mailbox, mailbox};
+use moirai_runtime::{Mailbox, mailbox};
+use moirai_runtime::{pin, set_scheduler_inherited};
 
 /// How many devices an event loop serves at most.
 const DEVICES: usize = 1024;
 /// Operations in flight: polls of every socket, queue and TAP, and the disk requests.
 const RING_ENTRIES: u32 = 8192;
 /// Below the dispatchers, above everything that serves no contract.
-pub(crate) const PRIORITY: i32 = 80;
+pub const PRIORITY: i32 = 80;
 
-pub(super) type Reply<T> = crate::mailbox::Reply<Result<T, IoDomainError>>;
+pub(super) type Reply<T> = moirai_runtime::Reply<Result<T, IoDomainError>>;
 
 #[derive(Debug)]
 pub(super) enum Command {

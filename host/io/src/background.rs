@@ -6,7 +6,7 @@
 //! priority and on its core: it runs when the loop sleeps, or waits for it.
 
 use super::handle::PRIORITY;
-use crate::dispatcher::{pin, set_scheduler};
+use moirai_runtime::{pin, set_scheduler};
 
 /// Runs `work` on a thread of its own. If there is none to be had, nothing is done.
 pub(super) fn background(

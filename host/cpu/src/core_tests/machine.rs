@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use moirai_scheduler::Nanos;
 
-use crate::dispatcher::kernel::{Class, CpuTime, Threads};
+use crate::kernel::{Class, CpuTime, Threads};
 
 /// What a round costs on the machine.
 pub(super) const ROUND_COST: Nanos = 15_000;

@@ -7,12 +7,9 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
+use moirai_runtime::{now, pin, set_scheduler, sleep_until};
 use moirai_scheduler::Nanos;
 use rustix::pipe::pipe;
-
-use super::kernel::{now, pin, set_scheduler};
-use super::stall::sleep_until;
-use crate::admission::CoreCosts;
 
 const PRIORITY: i32 = 97;
 const PASSES: usize = 1_000;
@@ -25,11 +22,24 @@ const DISPLACED_BY: usize = 4 * 1024 * 1024;
 /// Of a round's work for one vCPU the reading of its account is about half.
 const ROUND_PER_READ: Nanos = 2;
 
+/// What it found, in nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Measured {
+    /// A switch, with the dispatcher's rounds at its ends, at its 99th percentile.
+    pub switch: Nanos,
+    /// Refilling the caches.
+    pub cache: Nanos,
+    /// What a round does for one vCPU.
+    pub vcpu: Nanos,
+    /// How late a wake-up is, at its 99th percentile.
+    pub wake_p99: Nanos,
+}
+
 /// Measures on `core`.
 ///
 /// # Errors
 /// If a thread cannot be made, pinned or given its priority, or a pipe or file cannot be used.
-pub(crate) fn measure(core: usize) -> io::Result<CoreCosts> {
+pub fn measure(core: usize) -> io::Result<Measured> {
     let measuring = std::thread::Builder::new().name(format!("costs-{core}")).spawn(move || {
         pin(0, core)?;
         set_scheduler(0, libc::SCHED_FIFO, PRIORITY)?;
@@ -38,7 +48,7 @@ pub(crate) fn measure(core: usize) -> io::Result<CoreCosts> {
         // A slice begins and ends with a round: two classes are changed, a state and an account read.
         let switch = pass.saturating_add(read.saturating_mul(4 * ROUND_PER_READ));
         let (cache, wake_p99) = (cache(), wakes());
-        Ok(CoreCosts { switch, cache, vcpu: read * ROUND_PER_READ, wake_p99, measured: true })
+        Ok(Measured { switch, cache, vcpu: read * ROUND_PER_READ, wake_p99 })
     })?;
     measuring.join().map_err(|_| io::Error::other("the measuring thread panicked"))?
 }

@@ -8,9 +8,10 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
+use moirai_runtime::{pin, set_scheduler};
 use moirai_scheduler::{Nanos, Weight};
 
-use super::GateWord;
+use crate::GateWord;
 
 /// Where a vCPU stands with the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -183,52 +184,6 @@ fn parse_sleeps(text: &[u8]) -> Option<u64> {
     let text = std::str::from_utf8(text).ok()?;
     let count = text.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
     count.trim().parse().ok()
-}
-
-/// Pins thread `tid` (0: the calling thread) to one core.
-pub(crate) fn pin(tid: i32, core: usize) -> io::Result<()> {
-    if core >= libc::CPU_SETSIZE as usize {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "no such core"));
-    }
-    // SAFETY: an all-zero cpu_set_t is the empty set; CPU_SET stays in bounds by the check above;
-    // the kernel reads `size_of` bytes of a live value.
-    check(i64::from(unsafe {
-        let mut set: libc::cpu_set_t = std::mem::zeroed();
-        libc::CPU_SET(core, &mut set);
-        libc::sched_setaffinity(tid, size_of::<libc::cpu_set_t>(), &raw const set)
-    }))
-}
-
-/// Sets class and priority of thread `tid` (0: the calling thread). Children do not inherit it.
-pub(crate) fn set_scheduler(tid: i32, policy: i32, priority: i32) -> io::Result<()> {
-    let parameters = libc::sched_param { sched_priority: priority };
-    // SAFETY: the kernel reads one live sched_param.
-    check(i64::from(unsafe {
-        libc::sched_setscheduler(tid, policy | libc::SCHED_RESET_ON_FORK, &raw const parameters)
-    }))
-}
-
-/// Sets class and priority of the calling thread, and of the threads that it, or the kernel for it, makes
-/// from now on.
-pub(crate) fn set_scheduler_inherited(policy: i32, priority: i32) -> io::Result<()> {
-    let parameters = libc::sched_param { sched_priority: priority };
-    // SAFETY: the kernel reads one live sched_param.
-    check(i64::from(unsafe { libc::sched_setscheduler(0, policy, &raw const parameters) }))
-}
-
-/// CPU time of the calling thread.
-pub(crate) fn own_cpu_time() -> Nanos {
-    nanos(rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime))
-}
-
-/// The clock that everything in the host service uses: CLOCK_MONOTONIC.
-pub(crate) fn now() -> Nanos {
-    nanos(rustix::time::clock_gettime(rustix::time::ClockId::Monotonic))
-}
-
-fn nanos(time: rustix::time::Timespec) -> Nanos {
-    u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000
-        + u64::try_from(time.tv_nsec).unwrap_or(0)
 }
 
 fn check(result: i64) -> io::Result<()> {

@@ -13,26 +13,26 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// The end of those who ask.
 #[derive(Debug)]
-pub(crate) struct Mailbox<C> {
+pub struct Mailbox<C> {
     commands: Sender<C>,
     bell: Arc<OwnedFd>,
 }
 
 /// The end of the thread that is asked.
 #[derive(Debug)]
-pub(crate) struct Inbox<C> {
+pub struct Inbox<C> {
     commands: Receiver<C>,
     bell: Arc<OwnedFd>,
 }
 
 /// Where an answer goes. Whoever asked may have stopped waiting; the answer is then nobody's.
-pub(crate) type Reply<T> = SyncSender<T>;
+pub type Reply<T> = SyncSender<T>;
 
 /// A mailbox and its inbox.
 ///
 /// # Errors
 /// No descriptor left.
-pub(crate) fn mailbox<C>() -> io::Result<(Mailbox<C>, Inbox<C>)> {
+pub fn mailbox<C>() -> io::Result<(Mailbox<C>, Inbox<C>)> {
     let bell = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
     let (sender, receiver) = channel();
     let inbox = Inbox { commands: receiver, bell: Arc::clone(&bell) };
@@ -42,14 +42,14 @@ pub(crate) fn mailbox<C>() -> io::Result<(Mailbox<C>, Inbox<C>)> {
 impl<C> Mailbox<C> {
     /// Sends the command that `make` makes of the place for its answer, and waits for that. `None`:
     /// the thread has ended.
-    pub(crate) fn ask<T>(&self, make: impl FnOnce(Reply<T>) -> C) -> Option<T> {
+    pub fn ask<T>(&self, make: impl FnOnce(Reply<T>) -> C) -> Option<T> {
         let (reply, answer) = sync_channel(1);
         self.tell(make(reply))?;
         answer.recv().ok()
     }
 
     /// Sends a command that has no answer. `None`: the thread has ended.
-    pub(crate) fn tell(&self, command: C) -> Option<()> {
+    pub fn tell(&self, command: C) -> Option<()> {
         self.commands.send(command).ok()?;
         // A counter that is full already wakes the thread just as well.
         let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
@@ -59,17 +59,17 @@ impl<C> Mailbox<C> {
 
 impl<C> Inbox<C> {
     /// The next command, if there is one.
-    pub(crate) fn next(&self) -> Option<C> {
+    pub fn next(&self) -> Option<C> {
         self.commands.try_recv().ok()
     }
 
     /// Silences the bell. Take all commands afterwards.
-    pub(crate) fn silence(&self) {
+    pub fn silence(&self) {
         let _ = rustix::io::read(&self.bell, &mut [0u8; 8]);
     }
 
     /// Readable when somebody has asked.
-    pub(crate) fn bell(&self) -> BorrowedFd<'_> {
+    pub fn bell(&self) -> BorrowedFd<'_> {
         self.bell.as_fd()
     }
 }

@@ -4,16 +4,13 @@
 //! measured would not have admitted it, while a rate is not reached by who wants more than it gets,
 //! and for a minute after a miss that nothing excuses.
 
-use moirai_scheduler::admission::check;
+use moirai_scheduler::admission::{Resource, check};
 use moirai_scheduler::{Contract, Nanos};
 
 use super::DeviceId;
 use super::audit::resource;
 use super::device::{Body, Device};
 use super::event_loop::EventLoop;
-use crate::admission::not_preemptible;
-use crate::config::Profile;
-use crate::config::units::Time;
 
 /// Up to so many contracts of a disk are told apart when not all of them fit; each takes one test.
 const TOLD_APART: usize = 64;
@@ -51,7 +48,7 @@ fn too_long(
     measured: Nanos,
     contracts: &[(DeviceId, Contract)],
 ) -> Vec<(DeviceId, String)> {
-    let resource = not_preemptible(measured, Profile::Default);
+    let resource = Resource::of_units(measured);
     let all: Vec<_> = contracts.iter().map(|(_, contract)| *contract).collect();
     let Err(violation) = check(&resource, &all) else { return Vec::new() };
     let why = |time, demand, supply| {
@@ -60,7 +57,7 @@ fn too_long(
             "units of {disk} take {}, {} is declared: in {time} up to {demand} are due, but only \
              {supply} can be supplied",
             rounded(measured),
-            Time(declared)
+            exact(declared)
         )
     };
     if contracts.len() > TOLD_APART {
@@ -103,6 +100,13 @@ fn promised_rate(contract: Contract, bandwidth: u64) -> u64 {
     let bytes = u128::from(bandwidth) * u128::from(contract.slice());
     let rate = bytes.checked_div(u128::from(contract.period())).unwrap_or(0);
     u64::try_from(rate).unwrap_or(u64::MAX)
+}
+
+/// A time as it was declared.
+fn exact(time: Nanos) -> String {
+    let units = [("s", 1_000_000_000), ("ms", 1_000_000), ("us", 1_000)];
+    let whole = units.iter().find(|(_, scale)| time > 0 && time.is_multiple_of(*scale));
+    whole.map_or_else(|| format!("{time}ns"), |(name, scale)| format!("{}{name}", time / scale))
 }
 
 /// A time with two digits, so that a reason does not change at every look.
