@@ -21,7 +21,7 @@ use super::error::VolumeError;
 use super::job::{Part, State};
 use super::probe::{self, Alignment};
 use super::range::{changes, range_of};
-use super::uring::{Deallocate, Ring, RingFull};
+use super::ring::{Deallocate, Deferred, Operations};
 use super::way::{Way, account};
 use crate::blk::{Op, Outcome, Range, SECTOR_BYTES};
 use crate::counters::Counters;
@@ -166,7 +166,6 @@ impl DiskFile {
     fn claim(&mut self, part: &mut Part) -> bool {
         if part.claim.is_none() && changes(part.op) && self.shares_blocks() {
             part.claim = self.claims.claim(part, self.align().into(), self.end_bytes());
-            part.waited |= part.claim.is_none();
             return part.claim.is_some();
         }
         true
@@ -186,10 +185,15 @@ impl DiskFile {
     }
 
     /// Begins what is left of a part. A part that is nothing to do is done. One that has to wait for
-    /// another one says so as if the ring were full.
-    pub(super) fn submit(&mut self, ring: &mut Ring, token: u64, part: &mut Part) -> Submitted {
+    /// another one says so.
+    pub(super) fn submit(
+        &mut self,
+        ring: &mut dyn Operations,
+        token: u64,
+        part: &mut Part,
+    ) -> Submitted {
         if !self.claim(part) {
-            return Err(RingFull);
+            return Err(Deferred::BlocksTaken);
         }
         match part.op {
             Op::Read { offset_bytes } => self.read(ring, token, part, offset_bytes)?,
@@ -215,7 +219,7 @@ impl DiskFile {
     /// Takes the result of a part's operation and begins the rest, if any.
     pub(super) fn completed(
         &mut self,
-        ring: &mut Ring,
+        ring: &mut dyn Operations,
         token: u64,
         part: &mut Part,
         result: io::Result<u32>,
@@ -278,7 +282,7 @@ impl DiskFile {
         Ok(())
     }
 
-    fn again(&mut self, ring: &mut Ring, token: u64, part: &mut Part) -> Submitted {
+    fn again(&mut self, ring: &mut dyn Operations, token: u64, part: &mut Part) -> Submitted {
         part.state = State::Waiting;
         self.submit(ring, token, part)
     }
@@ -286,7 +290,7 @@ impl DiskFile {
     /// What an error of the kernel means for the part.
     fn failed(
         &mut self,
-        ring: &mut Ring,
+        ring: &mut dyn Operations,
         token: u64,
         part: &mut Part,
         error: &io::Error,
@@ -324,7 +328,7 @@ impl DiskFile {
     }
 
     /// Reads what is left of the part.
-    fn read(&self, ring: &mut Ring, token: u64, part: &mut Part, at: u64) -> Submitted {
+    fn read(&self, ring: &mut dyn Operations, token: u64, part: &mut Part, at: u64) -> Submitted {
         part.way = self.way(part);
         let offset = at + part.done_bytes;
         let (buffers, offset) = match &part.way {
@@ -337,7 +341,7 @@ impl DiskFile {
     /// Writes what is left of the part, or begins to change a block.
     fn write(
         &self,
-        ring: &mut Ring,
+        ring: &mut dyn Operations,
         token: u64,
         part: &mut Part,
         at: u64,
@@ -368,7 +372,7 @@ impl DiskFile {
     /// giving the space back if that is allowed, by writing zeros.
     fn write_zeroes(
         &self,
-        ring: &mut Ring,
+        ring: &mut dyn Operations,
         token: u64,
         part: &mut Part,
         range: Range,
@@ -386,7 +390,8 @@ impl DiskFile {
             (0, false) | (1, true) => Deallocate::ZeroRange,
             _ => {
                 let rest = range.len_bytes - part.done_bytes;
-                let zeros = bounce::zeroed(rest.min(ZERO_CHUNK_BYTES)).map_err(|_| RingFull)?;
+                let zeros = bounce::zeroed(rest.min(ZERO_CHUNK_BYTES))
+                    .map_err(|_| Deferred::OutOfMemory)?;
                 let offset = range.offset_bytes + part.done_bytes;
                 let aligned = (offset | rest) & (block - 1) == 0;
                 part.way = if aligned { Way::Direct } else { Way::PageCache };
@@ -400,4 +405,4 @@ impl DiskFile {
 }
 
 /// Whether an operation went into the ring. If not, the part waits.
-pub(super) type Submitted = Result<(), RingFull>;
+pub(super) type Submitted = Result<(), Deferred>;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use moirai_devices::backend::{Link as _, Storage as _};
 use moirai_devices::blk;
 use moirai_devices::net::MacAddr;
 use moirai_devices::net::{self, Card};
@@ -200,7 +201,7 @@ impl EventLoop {
         let account = account(&self.disks, &self.links, device);
         let (kind, resource, in_flight, counters, direct_io) = match &device.body {
             Body::Blk(blk) => {
-                let mut counters = blk.volume.counters;
+                let mut counters = blk.volume.counters();
                 blk.frontends.iter().for_each(|frontend| counters.add(&frontend.counters));
                 let disk = self.disks.get(blk.disk);
                 let name = disk.map(|disk| disk.name.clone()).unwrap_or_default();

@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 
-use moirai_devices::backend::Volume;
+use moirai_devices::backend::{Storage as _, Volume};
 use moirai_devices::blk;
 use moirai_devices::net::{Card, Role, tx};
 use moirai_devices::vhost::{Session, Vring};

@@ -8,7 +8,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use moirai_devices::backend::uring::{Completion, Ring};
+use moirai_devices::backend::uring::Uring;
+use moirai_devices::backend::{Completion, Ring as _};
 use moirai_devices::net::Role;
 use moirai_scheduler::Nanos;
 
@@ -32,7 +33,7 @@ const POPULATING_LOOK: Nanos = 2_000_000;
 pub(super) struct EventLoop {
     pub(super) name: String,
     pub(super) core: Option<usize>,
-    pub(super) ring: Ring,
+    pub(super) ring: Uring,
     pub(super) inbox: Inbox<Command>,
     pub(super) disks: Vec<Disk>,
     pub(super) links: Vec<Link>,

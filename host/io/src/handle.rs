@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
 
-use moirai_devices::backend::uring::Ring;
+use moirai_devices::backend::uring::Uring;
 use moirai_scheduler::{Account, Contract, Policy, policy_by_name};
 
 use super::disk::Disk;
@@ -61,7 +61,7 @@ impl IoDomain {
                     .map_or(Ok(()), |core| pin(0, core))
                     .and_then(|()| set_scheduler_inherited(libc::SCHED_FIFO, PRIORITY))
                     // Made by the thread that uses it: io_uring may be tied to its submitter.
-                    .and_then(|()| Ring::new(RING_ENTRIES));
+                    .and_then(|()| Uring::new(RING_ENTRIES));
                 match ready {
                     Ok(ring) => {
                         let _ = report.send(Ok(()));

@@ -1,5 +1,6 @@
 //! The vhost-user peers: what they say, which of their descriptors are watched, how they are left.
 
+use moirai_devices::backend::Ring as _;
 use moirai_devices::blk;
 use moirai_devices::vhost::{DeviceProfile, Event, Session};
 use moirai_scheduler::Nanos;

@@ -5,7 +5,7 @@
 //! disk's window and pays its share of the time. So a request of many parts is begun part by part,
 //! whenever its device is chosen.
 
-use moirai_devices::backend::{Job, Step, Storage as _};
+use moirai_devices::backend::{Job, Ring as _, Step, Storage as _};
 use moirai_devices::blk::{Op, Outcome};
 use moirai_scheduler::{Nanos, Pick, Service};
 

@@ -8,6 +8,7 @@ use std::fmt::Display;
 use std::io;
 use std::net::Ipv4Addr;
 
+use moirai_devices::backend::Link as _;
 use moirai_devices::backend::netns::in_netns;
 use moirai_devices::backend::tap::Tap;
 use moirai_devices::net::Offload;

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use moirai_devices::backend::Storage as _;
 use moirai_devices::backend::{Volume, VolumeError};
 
 use crate::config::Problem;
