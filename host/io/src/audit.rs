@@ -11,19 +11,16 @@
 
 use std::collections::VecDeque;
 
-use moirai_scheduler::admission::{WHOLE_PPM, reserved_ppm};
 use moirai_scheduler::excuse::{Outage, excuse, union};
-use moirai_scheduler::{Account, ClientId, Miss, Nanos};
+use moirai_scheduler::{Miss, Nanos};
 
-use super::DeviceId;
-use super::device::{Body, Device};
-use super::disk::Disk;
-use super::event_loop::EventLoop;
-use super::link::Link;
-use super::snapshot::Excuse;
+use crate::domain::Domain;
+use crate::schedule::{Owner, Schedule};
+use crate::seams::Seams;
+use crate::snapshot::Excuse;
 
 /// How often misses are attributed.
-pub(super) const INTERVAL: Nanos = 10_000_000;
+pub(crate) const INTERVAL: Nanos = 10_000_000;
 
 /// A timer that is later than this was held up by the machine.
 const HICCUP: Nanos = 250_000;
@@ -32,11 +29,11 @@ const REMEMBERED: usize = 256;
 
 /// Times in which the loop's own timer was late.
 #[derive(Debug, Default)]
-pub(super) struct Hiccups(VecDeque<Outage>);
+pub(crate) struct Hiccups(VecDeque<Outage>);
 
 impl Hiccups {
     /// A timer planned for `planned` came at `woke`.
-    pub(super) fn note(&mut self, planned: Nanos, woke: Nanos) {
+    pub(crate) fn note(&mut self, planned: Nanos, woke: Nanos) {
         if woke.saturating_sub(planned) <= HICCUP {
             return;
         }
@@ -47,71 +44,48 @@ impl Hiccups {
     }
 
     /// Whether one of them ended after `begin`. They are noted in the order of their ends.
-    pub(super) fn since(&self, begin: Nanos) -> bool {
+    pub(crate) fn since(&self, begin: Nanos) -> bool {
         self.0.back().is_some_and(|hiccup| begin < hiccup.end)
     }
 }
 
-impl EventLoop {
+impl<S: Seams> Domain<S> {
     /// Attributes the misses since the last time.
-    pub(super) fn audit(&mut self, now: Nanos) {
+    pub(crate) fn audit(&mut self, now: Nanos) {
         if now.saturating_sub(self.audited_at) < INTERVAL {
             return;
         }
         self.audited_at = now;
         let mut misses = Vec::new();
         self.disks.iter_mut().for_each(|disk| disk.find_overdue(now));
-        self.disks.iter_mut().for_each(|disk| disk.policy().take_misses(&mut |it| misses.push(it)));
-        self.links.iter_mut().for_each(|link| link.policy().take_misses(&mut |it| misses.push(it)));
+        let disks = self.disks.iter_mut().map(|disk| &mut disk.schedule);
+        let links = self.links.iter_mut().map(|link| link.schedule());
+        disks.chain(links).for_each(|schedule| take_misses(schedule, &mut misses));
         if misses.is_empty() {
             return;
         }
         let stalls = self.stalls.all().into_iter();
         let stalls = stalls.map(|stall| Outage { begin: stall.begin, end: stall.end });
         let outages = union(stalls.chain(self.hiccups.0.iter().copied()).collect());
-        for miss in misses {
-            self.attribute(&miss, &outages, now);
-        }
-    }
-
-    fn attribute(&mut self, miss: &Miss, outages: &[Outage], now: Nanos) {
-        let ClientId(number) = miss.client;
-        let id = DeviceId(number);
-        let Some(place) = self.devices.get(&id).map(|device| resource(&device.body)) else {
-            return;
-        };
-        let others = self.devices.values().filter(|it| it.id != id && resource(&it.body) == place);
-        let others: Vec<_> = others.map(|device| device.contract).collect();
-        let spare_ppm = WHOLE_PPM.saturating_sub(reserved_ppm(&others));
-        let Some(device) = self.devices.get_mut(&id) else { return };
-        match excuse(miss, outages, spare_ppm) {
-            Some(hiccup_ns) => {
-                device.record.excuse(Excuse {
-                    at_ns: miss.deadline,
-                    late_ns: miss.late,
-                    hiccup_ns,
-                });
+        for (Owner::Device(id), miss, spare_ppm) in misses {
+            let Some(device) = self.devices.get_mut(id) else { continue };
+            let (at_ns, late_ns) = (miss.deadline, miss.late);
+            match excuse(&miss, &outages, spare_ppm) {
+                Some(hiccup_ns) => device.record.excuse(Excuse { at_ns, late_ns, hiccup_ns }),
+                None => device.record.miss(miss.late, now),
             }
-            None => device.record.miss(miss.late, now),
         }
     }
 }
 
-/// Which resource a device uses: a number that differs between disks and links.
-pub(super) fn resource(body: &Body) -> (bool, usize) {
-    match body {
-        Body::Blk(blk) => (true, blk.disk),
-        Body::Net(net) => (false, net.link),
-    }
-}
-
-/// A device's account with its scheduler.
-pub(super) fn account(disks: &[Disk], links: &[Link], device: &Device) -> Account {
-    let account = match &device.body {
-        Body::Blk(blk) => disks.get(blk.disk).map(|disk| disk.account(device.id)),
-        Body::Net(net) => links.get(net.link).map(|link| link.account(device.id)),
-    };
-    account.unwrap_or_default()
+/// The misses of a resource's clients, each with what the others leave of it.
+fn take_misses(schedule: &mut Schedule, into: &mut Vec<(Owner, Miss, u32)>) {
+    let mut misses = Vec::new();
+    schedule.policy().take_misses(&mut |miss| misses.push(miss));
+    let known = misses.into_iter().filter_map(|miss| {
+        Some((schedule.owner(miss.client)?, miss, schedule.spare_ppm_beside(miss.client)))
+    });
+    into.extend(known);
 }
 
 #[cfg(test)]

@@ -1,5 +1,8 @@
 //! What an outage of the machine excuses, and what it does not.
 
+use moirai_scheduler::ClientId;
+use moirai_scheduler::admission::WHOLE_PPM;
+
 use super::*;
 
 const US: Nanos = 1_000;

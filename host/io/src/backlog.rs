@@ -6,11 +6,11 @@ use std::collections::VecDeque;
 
 use moirai_devices::net::tx::TxPacket;
 
-use super::device::Waiting;
+use crate::device::Waiting;
 
 /// What waits, queue by queue.
 #[derive(Debug)]
-pub(super) struct Backlog<T = TxPacket> {
+pub(crate) struct Backlog<T = TxPacket> {
     lanes: Vec<Lane<T>>,
     /// Whose packet is next. It stays next until it is taken: the scheduler knows its cost.
     next: usize,
@@ -27,7 +27,7 @@ struct Lane<T> {
 }
 
 /// What a packet occupies.
-pub(super) trait WireBytes {
+pub(crate) trait WireBytes {
     fn wire_bytes(&self) -> u64;
 }
 
@@ -38,13 +38,13 @@ impl WireBytes for TxPacket {
 }
 
 impl<T: WireBytes> Backlog<T> {
-    pub(super) fn new(pairs: u16) -> Self {
+    pub(crate) fn new(pairs: u16) -> Self {
         let lane = |_| Lane { waiting: VecDeque::new(), served: 0 };
         Self { lanes: (0..pairs).map(lane).collect(), next: 0, len: 0, clock: 0 }
     }
 
     /// Adds a packet of the transmit queue of this pair.
-    pub(super) fn push_back(&mut self, pair: u16, packet: Waiting<T>) {
+    pub(crate) fn push_back(&mut self, pair: u16, packet: Waiting<T>) {
         let least = self.busy().map(|(_, lane)| lane.served).min();
         let place = usize::from(pair);
         let Some(lane) = self.lanes.get_mut(place) else { return };
@@ -61,12 +61,12 @@ impl<T: WireBytes> Backlog<T> {
     }
 
     /// The packet that is next.
-    pub(super) fn front(&self) -> Option<&Waiting<T>> {
+    pub(crate) fn front(&self) -> Option<&Waiting<T>> {
         self.lanes.get(self.next)?.waiting.front()
     }
 
     /// Takes it.
-    pub(super) fn pop_front(&mut self) -> Option<Waiting<T>> {
+    pub(crate) fn pop_front(&mut self) -> Option<Waiting<T>> {
         let lane = self.lanes.get_mut(self.next)?;
         let packet = lane.waiting.pop_front()?;
         lane.served = lane.served.saturating_add(packet.unit.wire_bytes());
@@ -77,15 +77,11 @@ impl<T: WireBytes> Backlog<T> {
         Some(packet)
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.len
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.lanes.iter_mut().for_each(|lane| lane.waiting.clear());
         self.len = 0;
     }

@@ -1,34 +1,32 @@
 //! What the rest of the host service asks of the loop: attach, change, detach, snapshot.
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
+use std::os::unix::net::UnixStream;
 
-use moirai_devices::backend::{Link as _, Storage as _};
-use moirai_devices::blk;
-use moirai_devices::net::MacAddr;
-use moirai_devices::net::{self, Card};
-use moirai_devices::vhost::Session;
-use moirai_scheduler::{Account, ClientId, Contract, Nanos, Policy};
+use moirai_devices::backend::Storage as _;
+use moirai_devices::blk::Frontend;
+use moirai_devices::net::{Card, MacAddr, Nic};
+use moirai_devices::vhost::{DeviceProfile, Session};
+use moirai_scheduler::{Account, Contract, Nanos};
 
-use super::audit::{account, resource};
-use super::background::background;
-use super::backlog::Backlog;
-use super::device::{Blk, Body, Device, Net};
-use super::disk::admit;
-use super::event_loop::EventLoop;
-use super::handle::Command;
-use super::{
-    BlkSpec, DeviceId, DeviceSnapshot, DiskSnapshot, DomainSnapshot, IoDomainError, LinkSnapshot,
-    NetSpec,
-};
-use moirai_runtime::own_cpu_time;
+use crate::backlog::Backlog;
+use crate::blk::Blk;
+use crate::device::{Body, Device, Place};
+use crate::domain::Domain;
+use crate::handle::Command;
+use crate::nic::Net;
+use crate::schedule::{Owner, Schedule};
+use crate::seams::{Machine as _, Seams};
+use crate::token::Token;
+use crate::{BlkSpec, DeviceId, IoDomainError, NetSpec};
 
 /// Largest ring a driver may use.
 const BLK_QUEUE_SIZE: u16 = 256;
 const NET_QUEUE_SIZE: u16 = 1024;
 
-impl EventLoop {
+impl<S: Seams> Domain<S> {
     /// Takes all commands that wait.
-    pub(super) fn obey(&mut self, now: Nanos) {
+    pub(crate) fn obey(&mut self, now: Nanos) {
         while let Some(command) = self.inbox.next() {
             // Whoever asked may have stopped waiting; the answer is then nobody's.
             match command {
@@ -51,31 +49,40 @@ impl EventLoop {
         }
     }
 
-    fn attach_blk(&mut self, id: DeviceId, spec: BlkSpec, now: Nanos) -> Result<(), IoDomainError> {
+    pub(crate) fn attach_blk(
+        &mut self,
+        id: DeviceId,
+        spec: BlkSpec<S::Storage>,
+        now: Nanos,
+    ) -> Result<(), IoDomainError> {
         let unknown = || IoDomainError::UnknownResource { kind: "disk", name: spec.disk.clone() };
         let place = self.disks.iter().position(|disk| disk.name == spec.disk);
         let place = place.ok_or_else(unknown)?;
-        let disk = spec.volume.disk(spec.queues, BLK_QUEUE_SIZE);
-        let session = session(spec.socket, disk.profile())?;
-        if let Some(disk) = self.disks.get_mut(place) {
-            admit(disk.policy(), id, spec.contract, now).map_err(IoDomainError::Policy)?;
-        }
-        let frontends = (0..spec.queues).map(|_| blk::Frontend::new(disk.clone())).collect();
+        let shown = spec.volume.disk(spec.queues, BLK_QUEUE_SIZE);
+        let session = session(spec.socket, shown.profile())?;
+        let Some(disk) = self.disks.get_mut(place) else { return Err(unknown()) };
+        let client = admit(&mut disk.schedule, id, spec.contract, now)?;
         let body = Body::Blk(Blk {
             disk: place,
+            client,
             volume: spec.volume,
             bandwidth: spec.bandwidth,
-            frontends,
-            waiting: std::collections::VecDeque::new(),
-            unfinished: std::collections::VecDeque::new(),
+            frontends: (0..spec.queues).map(|_| Frontend::new(shown.clone())).collect(),
+            waiting: VecDeque::new(),
+            unfinished: VecDeque::new(),
             in_flight: 0,
         });
-        let queues = usize::from(spec.queues);
-        self.enlist(Device::new(id, spec.tenant, spec.contract, session, body, queues));
+        let device = Device::new(id, spec.tenant, spec.contract, session, body, spec.queues);
+        self.enlist(device, now);
         Ok(())
     }
 
-    fn attach_net(&mut self, id: DeviceId, spec: NetSpec, now: Nanos) -> Result<(), IoDomainError> {
+    pub(crate) fn attach_net(
+        &mut self,
+        id: DeviceId,
+        spec: NetSpec,
+        now: Nanos,
+    ) -> Result<(), IoDomainError> {
         let unknown = || IoDomainError::UnknownResource { kind: "link", name: spec.link.clone() };
         let place = self.links.iter().position(|link| link.name == spec.link);
         let place = place.ok_or_else(unknown)?;
@@ -84,173 +91,82 @@ impl EventLoop {
         if link.owner(mac).is_some() {
             return Err(IoDomainError::MacInUse { mac: spec.mac });
         }
-        let (mtu, pairs, offload) = (link.mtu, spec.pairs, link.tap().offload());
-        let nic = net::Nic { mac, mtu, queue_size: NET_QUEUE_SIZE, pairs, offload };
-        let queues = usize::from(nic.queues());
+        let (mtu, pairs, offload) = (link.mtu, spec.pairs, link.offload());
+        let nic = Nic { mac, mtu, queue_size: NET_QUEUE_SIZE, pairs, offload };
+        let queues = nic.queues();
         let session = session(spec.socket, nic.profile())?;
-        admit(link.policy(), id, spec.contract, now).map_err(IoDomainError::Policy)?;
+        let client = admit(link.schedule(), id, spec.contract, now)?;
         link.enlist(mac, id);
-        let body =
-            Body::Net(Net { link: place, card: Card::new(nic), waiting: Backlog::new(spec.pairs) });
-        self.enlist(Device::new(id, spec.tenant, spec.contract, session, body, queues));
+        let waiting = Backlog::new(spec.pairs);
+        let body = Body::Net(Net { link: place, client, card: Card::new(nic), waiting });
+        self.enlist(Device::new(id, spec.tenant, spec.contract, session, body, queues), now);
         Ok(())
     }
 
-    fn enlist(&mut self, device: Device) {
+    fn enlist(&mut self, device: Device<S::Storage>, now: Nanos) {
         let id = device.id;
-        self.devices.insert(id, device);
-        self.count_promised();
-        self.watch_session(id);
+        self.devices.insert(device);
+        self.listen(Token::Session(id), now);
     }
 
-    fn change(
+    pub(crate) fn change(
         &mut self,
         id: DeviceId,
         contract: Contract,
         now: Nanos,
     ) -> Result<(), IoDomainError> {
-        let client = ClientId(id.0);
-        self.policy_of(id)?.change(client, contract, now).map_err(IoDomainError::Policy)?;
-        if let Some(device) = self.devices.get_mut(&id) {
-            device.contract = contract;
-        }
-        self.count_promised();
+        let device = self.devices.get_mut(id).ok_or(IoDomainError::UnknownDevice(id))?;
+        let (place, client) = device.place();
+        let schedule = schedule_of(&mut self.disks, &mut self.links, place);
+        let schedule = schedule.ok_or(IoDomainError::UnknownDevice(id))?;
+        schedule.change(client, contract, now).map_err(IoDomainError::Policy)?;
+        device.contract = contract;
         Ok(())
     }
 
-    fn detach(&mut self, id: DeviceId, now: Nanos) -> Result<Account, IoDomainError> {
-        let account =
-            self.policy_of(id)?.remove(ClientId(id.0), now).map_err(IoDomainError::Policy)?;
+    pub(crate) fn detach(&mut self, id: DeviceId, now: Nanos) -> Result<Account, IoDomainError> {
+        let device = self.devices.get(id).ok_or(IoDomainError::UnknownDevice(id))?;
+        let (place, client) = device.place();
+        let schedule = schedule_of(&mut self.disks, &mut self.links, place);
+        let schedule = schedule.ok_or(IoDomainError::UnknownDevice(id))?;
+        let account = schedule.dismiss(client, now).map_err(IoDomainError::Policy)?;
         self.unwatch(id);
         self.abandon_unfinished(id, now);
-        let device = self.devices.remove(&id);
-        self.count_promised();
-        if let Some(device) = device {
-            if let Body::Net(net) = &device.body
-                && let Some(link) = self.links.get_mut(net.link)
+        if let Some(device) = self.devices.remove(id) {
+            if let Place::Link(place) = place
+                && let Some(link) = self.links.get_mut(place)
             {
                 link.strike(id);
             }
             // Unmapping a guest's memory takes milliseconds; this thread has packets to send.
-            background("unmap", self.core, move || drop(device));
+            self.machine.send_off("unmap", Box::new(move || drop(device)));
         }
         Ok(account)
     }
+}
 
-    /// Tells the disks how many contracts promise something.
-    fn count_promised(&mut self) {
-        for (place, disk) in self.disks.iter_mut().enumerate() {
-            let here = self.devices.values().filter(|it| resource(&it.body) == (true, place));
-            disk.set_promised(here.filter(|device| device.contract.slice() > 0).count());
-        }
-    }
-
-    fn policy_of(&mut self, id: DeviceId) -> Result<&mut dyn Policy, IoDomainError> {
-        let device = self.devices.get(&id).ok_or(IoDomainError::UnknownDevice(id))?;
-        let policy = match &device.body {
-            Body::Blk(blk) => self.disks.get_mut(blk.disk).map(|disk| disk.policy()),
-            Body::Net(net) => self.links.get_mut(net.link).map(|link| link.policy()),
-        };
-        policy.ok_or(IoDomainError::UnknownDevice(id))
-    }
-
-    fn snapshot(&mut self, now: Nanos) -> DomainSnapshot {
-        self.audited_at = self.audited_at.min(now.saturating_sub(super::audit::INTERVAL));
-        self.disks.iter_mut().for_each(|disk| disk.policy().judge(now));
-        self.links.iter_mut().for_each(|link| link.policy().judge(now));
-        self.audit(now);
-        let verdicts: BTreeMap<_, _> = self.verdicts(now).into_iter().collect();
-        let disks = self.disks.iter_mut().map(|disk| {
-            let kinds = disk.gauge.report(now);
-            DiskSnapshot {
-                name: disk.name.clone(),
-                busy_ns: disk.busy(),
-                in_flight: disk.in_flight(),
-                max_unit_ns: disk.gauge.declared(),
-                measured_unit_ns: kinds.iter().map(|kind| kind.measured_ns).max().unwrap_or(0),
-                kinds,
-            }
-        });
-        let disks = disks.collect();
-        let links = self.links.iter().map(|link| LinkSnapshot {
-            name: link.name.clone(),
-            busy_ns: link.busy(),
-            sent: link.sent,
-            unclaimed: link.unclaimed,
-            refused: link.refused,
-        });
-        DomainSnapshot {
-            group: self.name.clone(),
-            cpu_ns: own_cpu_time(),
-            polled_ns: self.polled_ns,
-            sleeps: self.sleeps,
-            disks,
-            links: links.collect(),
-            devices: self
-                .devices
-                .values()
-                .map(|device| DeviceSnapshot {
-                    not_kept: verdicts.get(&device.id).cloned(),
-                    ..self.device_snapshot(device)
-                })
-                .collect(),
-        }
-    }
-
-    fn device_snapshot(&self, device: &Device) -> DeviceSnapshot {
-        let account = account(&self.disks, &self.links, device);
-        let (kind, resource, in_flight, counters, direct_io) = match &device.body {
-            Body::Blk(blk) => {
-                let mut counters = blk.volume.counters();
-                blk.frontends.iter().for_each(|frontend| counters.add(&frontend.counters));
-                let disk = self.disks.get(blk.disk);
-                let name = disk.map(|disk| disk.name.clone()).unwrap_or_default();
-                ("disk", name, blk.in_flight, counters, Some(blk.volume.is_direct()))
-            }
-            Body::Net(net) => {
-                let counters = net.card.counters();
-                let link = self.links.get(net.link);
-                let name = link.map(|link| link.name.clone()).unwrap_or_default();
-                ("link", name, 0, counters, None)
-            }
-        };
-        DeviceSnapshot {
-            id: device.id.0,
-            tenant: device.tenant.clone(),
-            kind,
-            resource,
-            guaranteed_ns: account.guaranteed,
-            extra_ns: account.extra,
-            misses: account.misses.saturating_sub(device.record.excused()),
-            misses_in_stall: device.record.excused(),
-            excused: device.record.excuses(),
-            stall_loss_ns: account.stall_loss,
-            queued: device.queued(),
-            queued_max: device.usage.queued_max,
-            in_flight,
-            completed: device.usage.completed,
-            bytes: device.usage.bytes,
-            latency_max_ns: device.usage.latency_max,
-            io_cpu_ns: device.usage.io_cpu,
-            direct_bytes: counters.direct_bytes,
-            copied_by_us_bytes: counters.copied_by_us_bytes,
-            copied_by_kernel_bytes: counters.copied_by_kernel_bytes,
-            read_modify_writes: counters.read_modify_writes,
-            errors: counters.io_errors + counters.refused + counters.unanswerable,
-            dropped_tx: counters.dropped_tx,
-            dropped_rx: counters.dropped_rx,
-            received: device.usage.received,
-            direct_io,
-            failed: device.failed.clone(),
-            not_kept: None,
-        }
+/// Who decides about a resource.
+pub(crate) fn schedule_of<'a, L>(
+    disks: &'a mut [crate::disk::Disk],
+    links: &'a mut [crate::link::Link<L>],
+    place: Place,
+) -> Option<&'a mut Schedule> {
+    match place {
+        Place::Disk(place) => disks.get_mut(place).map(|disk| &mut disk.schedule),
+        Place::Link(place) => links.get_mut(place).map(|link| link.schedule()),
     }
 }
 
-fn session(
-    socket: std::os::unix::net::UnixStream,
-    profile: moirai_devices::vhost::DeviceProfile,
-) -> Result<Session, IoDomainError> {
+fn admit(
+    schedule: &mut Schedule,
+    id: DeviceId,
+    contract: Contract,
+    now: Nanos,
+) -> Result<moirai_scheduler::ClientId, IoDomainError> {
+    schedule.admit(Owner::Device(id), contract, now).map_err(IoDomainError::Policy)
+}
+
+fn session(socket: UnixStream, profile: DeviceProfile) -> Result<Session, IoDomainError> {
     Session::new(socket, profile)
         .map_err(|error| IoDomainError::Setup(std::io::Error::other(error)))
 }

@@ -8,7 +8,7 @@ use moirai_devices::backend::Cuts;
 use moirai_scheduler::Nanos;
 use moirai_scheduler::device::Kind;
 
-use super::work::Work;
+use crate::work::Work;
 
 /// So many good parts in a row double the size.
 const GOOD: u32 = 16;
@@ -36,7 +36,7 @@ struct Size {
 
 /// The sizes of one disk's parts.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Cutter {
+pub(crate) struct Cutter {
     unit_max: Nanos,
     read: Size,
     write: Size,
@@ -46,14 +46,14 @@ pub(super) struct Cutter {
 
 impl Cutter {
     /// For parts that take at most so long.
-    pub(super) fn new(unit_max: Nanos) -> Self {
+    pub(crate) fn new(unit_max: Nanos) -> Self {
         let first = |limits: &Limits| Size { bytes: limits.first, good: 0, long: 0 };
         let (data, discard, write_zeroes) = (first(&DATA), first(&DISCARD), first(&ZEROES));
         Self { unit_max, read: data, write: data, discard, write_zeroes }
     }
 
     /// How long parts may be now.
-    pub(super) fn cuts(&self) -> Cuts {
+    pub(crate) fn cuts(&self) -> Cuts {
         Cuts {
             read: self.read.bytes,
             write: self.write.bytes,
@@ -63,7 +63,7 @@ impl Cutter {
     }
 
     /// A part took so much of the disk's time.
-    pub(super) fn note(&mut self, work: Work, cost: Nanos) {
+    pub(crate) fn note(&mut self, work: Work, cost: Nanos) {
         let unit_max = self.unit_max;
         let (size, limits) = match work.kind {
             Kind::Read => (&mut self.read, DATA),

@@ -5,120 +5,115 @@
 //! known; their number is bounded by the size of the ring. A failed device keeps its place until it
 //! is detached: it serves nothing and says why.
 
-use std::collections::VecDeque;
+use moirai_devices::backend::Storage;
+use moirai_devices::net::Role;
+use moirai_devices::vhost::Session;
+use moirai_scheduler::{ClientId, Contract, Head, Nanos};
 
-use moirai_devices::backend::{Storage as _, Volume};
-use moirai_devices::blk;
-use moirai_devices::net::{Card, Role, tx};
-use moirai_devices::vhost::{Session, Vring};
-use moirai_scheduler::{Contract, Head, Nanos};
-
-use super::backlog::Backlog;
-use super::populate::{Presence, Report};
-use super::record::Record;
-use super::{DeviceId, Peer};
+use crate::blk::Blk;
+use crate::link::Link;
+use crate::nic::Net;
+use crate::populate::{Presence, Report};
+use crate::record::Record;
+use crate::{DeviceId, Peer};
 
 /// How many chains are taken off one ring at a time, so that no tenant holds up the loop.
 const BATCH: usize = 64;
 
 /// A request that waits for the scheduler.
 #[derive(Debug)]
-pub(super) struct Waiting<T> {
-    pub(super) unit: T,
-    pub(super) queue: u16,
-    pub(super) arrival: Nanos,
+pub(crate) struct Waiting<T> {
+    pub(crate) unit: T,
+    pub(crate) queue: u16,
+    pub(crate) arrival: Nanos,
+}
+
+/// A queue as the loop sees it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Queue {
+    /// It may be served.
+    runs: bool,
+    /// Its driver is told not to kick, because the loop looks by itself.
+    polled: bool,
+    /// It is in the loop's list of polled queues.
+    listed: bool,
+    /// Its peer waits until nothing is in flight.
+    drains: bool,
+    /// It has completions that the driver was not told about.
+    unsignalled: bool,
 }
 
 /// One device.
-pub(super) struct Device {
-    pub(super) id: DeviceId,
-    pub(super) tenant: String,
-    pub(super) contract: Contract,
-    pub(super) session: Session,
-    pub(super) body: Body,
+pub(crate) struct Device<St> {
+    pub(crate) id: DeviceId,
+    pub(crate) tenant: String,
+    pub(crate) contract: Contract,
+    pub(crate) session: Session,
+    pub(crate) body: Body<St>,
     /// Whether all of the guest's memory is present in this process.
-    pub(super) memory: Report,
-    /// Queues that may be served, by index.
-    pub(super) running: Vec<bool>,
-    /// Queues whose driver is told not to kick because the loop looks by itself.
-    pub(super) polled: Vec<bool>,
-    /// Queues whose peer waits until nothing is in flight.
-    pub(super) draining: Vec<u16>,
-    /// Queues with completions that the driver was not told about.
-    pub(super) unsignalled: Vec<bool>,
-    pub(super) failed: Option<String>,
+    pub(crate) memory: Report,
+    queues: Vec<Queue>,
+    /// Why it does not work, if so.
+    failed: Option<String>,
     /// How often that has happened.
-    pub(super) failures: u32,
+    failures: u32,
     /// The peer hung up or was hung up on; nothing of it is listened to.
-    pub(super) left: bool,
+    left: bool,
     /// For a device whose peers come and go: the one that is served when the last one's requests
     /// are done.
-    pub(super) next_peer: Option<Peer>,
+    next_peer: Option<Peer>,
     /// Whether its peers come and go.
-    pub(super) exported: bool,
-    pub(super) usage: Usage,
+    exported: bool,
+    /// It is in the loop's list of devices with something to do at the end of the turn.
+    pub(crate) touched: bool,
+    pub(crate) usage: Usage,
     /// How well its contract was kept.
-    pub(super) record: Record,
+    pub(crate) record: Record,
 }
 
 /// What a device has cost and what it got, apart from its account with the scheduler.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Usage {
-    pub(super) completed: u64,
-    pub(super) bytes: u64,
-    pub(super) latency_max: Nanos,
-    pub(super) queued_max: usize,
-    pub(super) io_cpu: Nanos,
-    pub(super) received: u64,
+pub(crate) struct Usage {
+    pub(crate) completed: u64,
+    pub(crate) bytes: u64,
+    pub(crate) latency_max: Nanos,
+    pub(crate) queued_max: usize,
+    pub(crate) io_cpu: Nanos,
+    pub(crate) received: u64,
 }
 
 /// What kind of device it is.
-pub(super) enum Body {
-    Blk(Blk),
+pub(crate) enum Body<St> {
+    Blk(Blk<St>),
     Net(Net),
 }
 
-/// A virtio-blk device.
-pub(super) struct Blk {
-    /// Place of its disk in the domain.
-    pub(super) disk: usize,
-    pub(super) volume: Volume,
-    /// Of a contract that was written as a rate: the bandwidth by which it became a slice, in bytes
-    /// per second.
-    pub(super) bandwidth: Option<u64>,
-    pub(super) frontends: Vec<blk::Frontend>,
-    pub(super) waiting: VecDeque<Waiting<blk::Request>>,
-    /// Requests in the disk of which only some parts were begun, by their numbers there; the rest goes
-    /// before what is waiting.
-    pub(super) unfinished: VecDeque<Waiting<u32>>,
-    pub(super) in_flight: usize,
-}
-
-/// A virtio-net device.
-pub(super) struct Net {
-    /// Place of its link in the domain.
-    pub(super) link: usize,
-    pub(super) card: Card,
-    pub(super) waiting: Backlog,
+/// What a device is a client of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// The disk of this number in the domain.
+    Disk(usize),
+    /// The link of this number.
+    Link(usize),
 }
 
 /// What [`Device::take`] found on a ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Taken {
+pub(crate) struct Taken {
     /// There is a new head of the queue to tell the scheduler.
-    pub(super) new_head: bool,
+    pub(crate) new_head: bool,
     /// The ring may hold more.
-    pub(super) more: bool,
+    pub(crate) more: bool,
 }
 
-impl Device {
-    pub(super) fn new(
+impl<St: Storage> Device<St> {
+    pub(crate) fn new(
         id: DeviceId,
         tenant: String,
         contract: Contract,
         session: Session,
-        body: Body,
-        queues: usize,
+        body: Body<St>,
+        queues: u16,
     ) -> Self {
         Self {
             id,
@@ -127,48 +122,57 @@ impl Device {
             session,
             body,
             memory: Report::default(),
-            running: vec![false; queues],
-            polled: vec![false; queues],
-            draining: Vec::new(),
-            unsignalled: vec![false; queues],
+            queues: vec![Queue::default(); usize::from(queues)],
             failed: None,
             failures: 0,
             left: false,
             next_peer: None,
             exported: false,
+            touched: false,
             usage: Usage::default(),
             record: Record::default(),
         }
     }
 
-    /// Whether requests are taken from this queue.
-    pub(super) fn runs(&self, queue: u16) -> bool {
-        self.failed.is_none() && self.running.get(usize::from(queue)).copied().unwrap_or(false)
+    /// Whose client it is, and under which number.
+    pub(crate) fn place(&self) -> (Place, ClientId) {
+        match &self.body {
+            Body::Blk(blk) => (Place::Disk(blk.disk), blk.client),
+            Body::Net(net) => (Place::Link(net.link), net.client),
+        }
     }
 
-    /// Number of queues.
-    pub(super) fn queues(&self) -> u16 {
-        u16::try_from(self.running.len()).unwrap_or(u16::MAX)
+    /// What its scheduler may know of its first waiting request. `links`: all of the domain.
+    pub(crate) fn head<L>(&self, links: &[Link<L>]) -> Option<Head> {
+        match &self.body {
+            Body::Blk(blk) => blk.head(),
+            Body::Net(net) => net.head(links.get(net.link)?),
+        }
+    }
+
+    /// The same of a device on this link.
+    pub(crate) fn head_on<L>(&self, link: &Link<L>) -> Option<Head> {
+        match &self.body {
+            Body::Blk(_) => None,
+            Body::Net(net) => net.head(link),
+        }
+    }
+
+    /// Whether it is the queue by which a driver sends commands.
+    pub(crate) fn is_control(&self, queue: u16) -> bool {
+        matches!(&self.body, Body::Net(net) if net.card.role(queue) == Role::Control)
     }
 
     /// Whether requests come from this queue; they do not from a network device's receive queues.
-    pub(super) fn gives_requests(&self, queue: u16) -> bool {
+    pub(crate) fn gives_requests(&self, queue: u16) -> bool {
         match &self.body {
             Body::Blk(_) => true,
             Body::Net(net) => matches!(net.card.role(queue), Role::Transmit(_) | Role::Control),
         }
     }
 
-    /// Whether nothing of its peer is in a disk.
-    pub(super) fn is_idle(&self) -> bool {
-        match &self.body {
-            Body::Blk(blk) => blk.in_flight == 0,
-            Body::Net(_) => true,
-        }
-    }
-
     /// Requests that wait for the scheduler.
-    pub(super) fn queued(&self) -> usize {
+    pub(crate) fn queued(&self) -> usize {
         match &self.body {
             Body::Blk(blk) => blk.waiting.len(),
             Body::Net(net) => net.waiting.len(),
@@ -176,45 +180,17 @@ impl Device {
     }
 
     /// Takes a batch of requests off a ring.
-    pub(super) fn take(&mut self, queue: u16, now: Nanos) -> Taken {
+    pub(crate) fn take(&mut self, queue: u16, now: Nanos) -> Taken {
         let nothing = Taken { new_head: false, more: false };
         if !self.runs(queue) || self.memory.get() == Presence::Coming {
             return nothing;
         }
+        let before = self.queued();
         let Some(vring) = self.session.queue(queue) else { return nothing };
-        let before = match &self.body {
-            Body::Blk(blk) => blk.waiting.len(),
-            Body::Net(net) => net.waiting.len(),
-        };
         let mut answered = false;
         let more = match &mut self.body {
-            Body::Blk(blk) => {
-                let Some(frontend) = blk.frontends.get_mut(usize::from(queue)) else {
-                    return nothing;
-                };
-                let waiting = &mut blk.waiting;
-                batch(|| {
-                    let unfinished = vring.next_unfinished();
-                    let Some((memory, ring)) = vring.parts() else { return Ok(false) };
-                    let next = match unfinished {
-                        Some(head) => frontend.request_again(memory, ring, head),
-                        None => frontend.next_request(memory, ring),
-                    };
-                    match next.map_err(|error| error.to_string())? {
-                        blk::Next::Request(unit) => {
-                            vring.note_taken(unit.token.head());
-                            waiting.push_back(Waiting { unit, queue, arrival: now });
-                        }
-                        blk::Next::Answered => {
-                            vring.note_returned(unfinished);
-                            answered = true;
-                        }
-                        blk::Next::Empty => return Ok(false),
-                    }
-                    Ok(true)
-                })
-            }
-            Body::Net(net) => net.take(vring, queue, now, &mut answered),
+            Body::Blk(blk) => batch(|| blk.take(vring, queue, now, &mut answered)),
+            Body::Net(net) => batch(|| net.take(vring, queue, now, &mut answered)),
         };
         if answered {
             self.mark(queue);
@@ -230,58 +206,89 @@ impl Device {
             }
         }
     }
+}
 
-    /// A queue's ring is broken: the device stops until its driver resets it.
-    pub(super) fn fail(&mut self, queue: u16, why: String) {
-        if let Some(vring) = self.session.queue(queue) {
-            vring.fail();
-        }
-        if let Some(running) = self.running.get_mut(usize::from(queue)) {
-            *running = false;
-        }
-        self.failures = self.failures.saturating_add(1);
-        // A driver can break its ring and reset its device a thousand times a second; the log tells
-        // of the first few times and then ever more seldom.
-        let failures = self.failures;
-        if failures.is_power_of_two() {
-            tracing::warn!(tenant = %self.tenant, queue, failures, "device failed: {why}");
-        }
-        self.failed = Some(why);
+/// Its queues.
+impl<St> Device<St> {
+    fn queue(&self, queue: u16) -> Queue {
+        self.queues.get(usize::from(queue)).copied().unwrap_or_default()
     }
 
-    /// The driver is to be told about completions on this queue at the end of the turn.
-    pub(super) fn mark(&mut self, queue: u16) {
-        if let Some(flag) = self.unsignalled.get_mut(usize::from(queue)) {
-            *flag = true;
-        }
+    fn queue_mut(&mut self, queue: u16) -> Option<&mut Queue> {
+        self.queues.get_mut(usize::from(queue))
     }
 
-    /// Tells the driver about completions, once for all of a turn.
-    pub(super) fn signal(&mut self) {
-        for queue in 0..self.unsignalled.len() {
-            if !std::mem::take(&mut self.unsignalled[queue]) {
-                continue;
-            }
-            let Ok(index) = u16::try_from(queue) else { continue };
-            let told = self.session.queue(index).map(|vring| vring.signal());
-            if let Some(Err(error)) = told {
-                self.fail(index, format!("cannot signal the driver: {error}"));
-            }
+    /// Numbers of its queues.
+    pub(crate) fn queues(&self) -> std::ops::Range<u16> {
+        0..u16::try_from(self.queues.len()).unwrap_or(u16::MAX)
+    }
+
+    /// Whether requests are taken from this queue.
+    pub(crate) fn runs(&self, queue: u16) -> bool {
+        self.failed.is_none() && self.queue(queue).runs
+    }
+
+    /// The queues that requests are taken from, one bit for each.
+    pub(crate) fn running(&self) -> u64 {
+        self.queues().filter(|queue| self.runs(*queue)).fold(0, |bits, queue| bits | 1 << queue)
+    }
+
+    /// The driver has set this queue up; what was wrong before is over.
+    pub(crate) fn start(&mut self, queue: u16) {
+        self.failed = None;
+        if let Some(queue) = self.queue_mut(queue) {
+            queue.runs = true;
         }
     }
 
-    /// Prepares for sleep: asks the drivers to kick again. True if something arrived meanwhile.
-    pub(super) fn arm(&mut self, queue: u16) -> bool {
+    /// Nothing more is taken from this queue; `drains`: its peer waits until nothing of it is in flight.
+    pub(crate) fn stop(&mut self, queue: u16, drains: bool) {
+        if let Some(queue) = self.queue_mut(queue) {
+            (queue.runs, queue.drains) = (false, queue.drains || drains);
+        }
+    }
+
+    pub(crate) fn is_polled(&self, queue: u16) -> bool {
+        self.queue(queue).polled
+    }
+
+    /// From now on the loop looks at this queue by itself; whether that is new.
+    pub(crate) fn poll(&mut self, queue: u16) -> bool {
+        if self.queues.get(usize::from(queue)).is_none_or(|queue| queue.polled) {
+            return false;
+        }
+        // If the driver cannot be told it just kicks once more than it needs to.
+        let told = self.session.queue(queue).is_some_and(|vring| vring.disable_kicks().is_ok());
+        if let Some(queue) = self.queue_mut(queue) {
+            queue.polled = told;
+        }
+        told
+    }
+
+    /// Puts a queue into the list of polled ones; whether it was not there.
+    pub(crate) fn list(&mut self, queue: u16) -> bool {
+        self.queue_mut(queue).is_some_and(|queue| !std::mem::replace(&mut queue.listed, true))
+    }
+
+    /// It has left that list.
+    pub(crate) fn unlist(&mut self, queue: u16) {
+        if let Some(queue) = self.queue_mut(queue) {
+            queue.listed = false;
+        }
+    }
+
+    /// The driver of this queue is to kick again. True if something arrived meanwhile: then the loop
+    /// goes on looking.
+    pub(crate) fn arm(&mut self, queue: u16) -> bool {
         if self.memory.get() == Presence::Coming {
             return false;
         }
-        let Some(polled) = self.polled.get_mut(usize::from(queue)).filter(|polled| **polled) else {
-            return false;
-        };
-        *polled = false;
         let armed = self.session.queue(queue).map(|vring| vring.enable_kicks());
+        if let Some(queue) = self.queue_mut(queue) {
+            queue.polled = false;
+        }
         match armed {
-            Some(Ok(arrived)) => arrived,
+            Some(Ok(arrived)) => arrived && self.poll(queue),
             Some(Err(error)) => {
                 self.fail(queue, format!("cannot arm the queue: {error}"));
                 false
@@ -290,88 +297,128 @@ impl Device {
         }
     }
 
-    /// From now on the loop looks at this queue by itself.
-    pub(super) fn poll(&mut self, queue: u16) {
-        if self.polled.get(usize::from(queue)).copied().unwrap_or(true) {
-            return;
-        }
-        // If the driver cannot be told it just kicks once more than it needs to.
-        if self.session.queue(queue).is_some_and(|vring| vring.disable_kicks().is_ok())
-            && let Some(polled) = self.polled.get_mut(usize::from(queue))
-        {
-            *polled = true;
+    /// The driver is to be told about completions on this queue at the end of the turn.
+    pub(crate) fn mark(&mut self, queue: u16) {
+        if let Some(queue) = self.queue_mut(queue) {
+            queue.unsignalled = true;
         }
     }
-}
 
-impl Blk {
-    /// What the scheduler may know of the first waiting request.
-    ///
-    /// None while its image's worker is busy: what would wait for it must not take up the disk's
-    /// depth, which is others', too.
-    pub(super) fn head(&self) -> Option<Head> {
-        if self.volume.is_busy() {
-            return None;
-        }
-        if let Some(first) = self.unfinished.front() {
-            return Some(Head { cost: 0, arrival: first.arrival, position: 0 });
-        }
-        self.waiting.front().map(|first| {
-            let position = match &first.unit.op {
-                blk::Op::Read { offset_bytes } | blk::Op::Write { offset_bytes, .. } => {
-                    offset_bytes / blk::SECTOR_BYTES
-                }
-                blk::Op::Flush | blk::Op::Discard(_) | blk::Op::WriteZeroes(_) => 0,
-            };
-            // What it may cost is for the disk's window to know, not for its policy.
-            Head { cost: 0, arrival: first.arrival, position }
-        })
-    }
-
-    /// Whether nothing of this queue is waiting or in flight.
-    pub(super) fn is_drained(&self, queue: u16) -> bool {
-        let frontend = self.frontends.get(usize::from(queue));
-        frontend.is_none_or(|frontend| frontend.in_flight() == 0)
-    }
-}
-
-impl Net {
-    /// Takes a batch of packets off a transmit queue, or answers a batch of commands; whether there
-    /// may be more. `answered`: the driver is to be told about chains that went back.
-    fn take(
-        &mut self,
-        vring: &mut Vring,
-        queue: u16,
-        now: Nanos,
-        answered: &mut bool,
-    ) -> Result<bool, String> {
-        let role = self.card.role(queue);
-        batch(|| {
-            let Some((memory, ring)) = vring.parts() else { return Ok(false) };
-            let Role::Transmit(pair) = role else {
-                let served = role == Role::Control
-                    && self.card.serve_control(memory, ring).map_err(|e| e.to_string())?;
-                *answered |= served;
-                return Ok(served);
-            };
-            let Some(frontend) = self.card.transmit(pair) else { return Ok(false) };
-            match frontend.next_packet(memory, ring).map_err(|e| e.to_string())? {
-                tx::Next::Packet(unit) => {
-                    self.waiting.push_back(pair, Waiting { unit, queue, arrival: now });
-                }
-                tx::Next::Dropped => {
-                    vring.note_returned(None);
-                    *answered = true;
-                }
-                tx::Next::Empty => return Ok(false),
+    /// Tells the driver about completions, once for all of a turn.
+    pub(crate) fn signal(&mut self) {
+        for index in self.queues() {
+            let Some(queue) = self.queue_mut(index) else { continue };
+            if !std::mem::take(&mut queue.unsignalled) {
+                continue;
             }
-            Ok(true)
-        })
+            let told = self.session.queue(index).map(|vring| vring.signal());
+            if let Some(Err(error)) = told {
+                self.fail(index, format!("cannot signal the driver: {error}"));
+            }
+        }
+    }
+}
+
+/// What it fails at, and its peers.
+impl<St> Device<St> {
+    /// A queue's ring is broken: the device stops until its driver resets it.
+    pub(crate) fn fail(&mut self, queue: u16, why: String) {
+        if let Some(vring) = self.session.queue(queue) {
+            vring.fail();
+        }
+        if let Some(queue) = self.queue_mut(queue) {
+            queue.runs = false;
+        }
+        self.note_failure(why);
     }
 
-    /// Whether nothing of this queue is waiting.
-    pub(super) fn is_drained(&self, queue: u16) -> bool {
-        self.card.in_flight(queue) == 0
+    /// It does not work any more.
+    pub(crate) fn note_failure(&mut self, why: String) {
+        self.failures = self.failures.saturating_add(1);
+        // A driver can break its ring and reset its device a thousand times a second, a peer can come
+        // back and break the protocol; the log tells of the first few times and then ever more seldom.
+        let failures = self.failures;
+        if failures.is_power_of_two() {
+            tracing::warn!(tenant = %self.tenant, failures, "device failed: {why}");
+        }
+        self.failed = Some(why);
+    }
+
+    /// Why it does not work, if so.
+    pub(crate) fn failed(&self) -> Option<&str> {
+        self.failed.as_deref()
+    }
+
+    /// Its peer is gone.
+    pub(crate) fn has_left(&self) -> bool {
+        self.left
+    }
+}
+
+impl<St: Storage> Device<St> {
+    /// The peer is gone or broken: nothing of it is served any more.
+    pub(crate) fn leave(&mut self) {
+        self.left = true;
+        if self.exported {
+            // Whoever accepts the next peer waits for this.
+            self.session.hang_up();
+        }
+        for queue in &mut self.queues {
+            (queue.runs, queue.polled, queue.drains) = (false, false, false);
+        }
+        match &mut self.body {
+            Body::Blk(blk) => blk.waiting.clear(),
+            Body::Net(net) => net.waiting.clear(),
+        }
+    }
+
+    /// Another peer is to be served when the last one's requests are done.
+    pub(crate) fn expect(&mut self, peer: Peer) {
+        self.exported = true;
+        self.next_peer = Some(peer);
+    }
+
+    /// The peer that is to be served now, if nothing of the last one is in a disk: a write of the dead
+    /// that reaches the disk after one of the living would be a lost write.
+    pub(crate) fn take_next_peer(&mut self) -> Option<Peer> {
+        if self.is_abandoned() { self.next_peer.take() } else { None }
+    }
+
+    /// Whether its last peer has left for good, and nothing of it is in a disk.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        let idle = match &self.body {
+            Body::Blk(blk) => blk.in_flight == 0,
+            Body::Net(_) => true,
+        };
+        self.left && self.exported && idle
+    }
+
+    /// A new peer is served by this session; the old one, to be dropped where there is time for it.
+    pub(crate) fn welcome(&mut self, session: Session) -> Session {
+        self.memory = Report::default();
+        (self.left, self.failed) = (false, None);
+        self.queues.iter_mut().for_each(|queue| queue.unsignalled = false);
+        match &mut self.body {
+            Body::Blk(blk) => blk.abandon(),
+            Body::Net(net) => net.card.abandon(),
+        }
+        std::mem::replace(&mut self.session, session)
+    }
+
+    /// The queues that have become empty, whose peer waits for that.
+    pub(crate) fn drained(&mut self) -> Vec<u16> {
+        let mut drained = Vec::new();
+        for (index, queue) in (0..).zip(&mut self.queues) {
+            let empty = || match &self.body {
+                Body::Blk(blk) => blk.is_drained(index),
+                Body::Net(net) => net.is_drained(index),
+            };
+            if queue.drains && empty() {
+                queue.drains = false;
+                drained.push(index);
+            }
+        }
+        drained
     }
 }
 

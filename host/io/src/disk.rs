@@ -6,29 +6,28 @@
 
 use moirai_devices::backend::Cuts;
 use moirai_scheduler::device::{CostModel, Kind, SLACK_WINDOW, Window};
-use moirai_scheduler::{
-    Account, ClientId, Contract, Head, Mode, Nanos, Pick, Policy, PolicyError, Service, Ticket,
-};
+use moirai_scheduler::{Nanos, Pick, Policy, Service, Ticket};
 
-use super::cutter::Cutter;
-use super::gauge::Gauge;
-use super::meter::{Meter, UnitId};
-use super::work::Work;
-use super::{DeviceId, DiskSpec};
+use crate::DiskSpec;
+use crate::cutter::Cutter;
+use crate::gauge::Gauge;
+use crate::meter::{Meter, UnitId};
+use crate::schedule::Schedule;
+use crate::work::Work;
 
 /// So many flushes that are longer than the largest unit are no accident.
 const LONG_FLUSHES: u32 = 2;
 
 /// A unit in the disk.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Unit {
+pub(crate) struct Unit {
     id: UnitId,
     work: Work,
 }
 
 impl Unit {
     /// Bytes that it reads or writes.
-    pub(super) fn payload_bytes(&self) -> u64 {
+    pub(crate) fn payload_bytes(&self) -> u64 {
         if matches!(self.work.kind, Kind::Read | Kind::Write) { self.work.bytes } else { 0 }
     }
 }
@@ -45,13 +44,11 @@ struct Inside {
 }
 
 /// One disk and the clients that share it.
-pub(super) struct Disk {
-    pub(super) name: String,
-    policy: Box<dyn Policy>,
+pub(crate) struct Disk {
+    pub(crate) name: String,
+    pub(crate) schedule: Schedule,
     /// Whether the policy knows contracts; one that does not needs nothing done for them.
     keeps: bool,
-    /// Devices with a guarantee.
-    promised: usize,
     depth: usize,
     window: Window,
     /// The units inside, oldest first.
@@ -64,29 +61,28 @@ pub(super) struct Disk {
     /// may keep in the disk.
     cutter: Cutter,
     slack_cutter: Cutter,
-    pub(super) gauge: Gauge,
+    pub(crate) gauge: Gauge,
     /// Flushes that took longer than the largest unit; see [`Disk::writes_through`].
     long_flushes: u32,
 }
 
 /// How a unit was served, as far as that decides what is to be learned from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Circumstances {
+pub(crate) struct Circumstances {
     /// It did nothing but operations on a file.
-    pub(super) plain: bool,
+    pub(crate) plain: bool,
     /// The machine ran all the time.
-    pub(super) undisturbed: bool,
+    pub(crate) undisturbed: bool,
 }
 
 impl Disk {
-    pub(super) fn new(spec: DiskSpec, mut policy: Box<dyn Policy>) -> Self {
+    pub(crate) fn new(spec: DiskSpec, mut policy: Box<dyn Policy>) -> Self {
         let depth = spec.depth.max(1);
         policy.set_blocking(spec.blocking);
         Self {
             keeps: spec.policy != "fifo",
             name: spec.name,
-            policy,
-            promised: 0,
+            schedule: Schedule::new(policy),
             depth,
             inside: Vec::with_capacity(depth),
             waits: false,
@@ -100,22 +96,13 @@ impl Disk {
         }
     }
 
-    pub(super) fn policy(&mut self) -> &mut dyn Policy {
-        self.policy.as_mut()
-    }
-
-    /// So many of its devices have a guarantee now.
-    pub(super) fn set_promised(&mut self, promised: usize) {
-        self.promised = promised;
-    }
-
     /// Somebody is promised time, and the policy keeps promises.
     fn has_contracts(&self) -> bool {
-        self.keeps && self.promised > 0
+        self.keeps && self.schedule.promised() > 0
     }
 
     /// How long the parts of a request may be that is begun now.
-    pub(super) fn cuts(&self, service: Service) -> Cuts {
+    pub(crate) fn cuts(&self, service: Service) -> Cuts {
         match service {
             _ if !self.has_contracts() => Cuts::NONE,
             Service::Guaranteed => self.cutter.cuts(),
@@ -125,18 +112,18 @@ impl Disk {
 
     /// Whether writes are to be on stable storage when they come back, so that a flush has nothing left to
     /// do. A flush cannot be cut; where it has taken too long twice, it has had too much to do.
-    pub(super) fn writes_through(&self) -> bool {
+    pub(crate) fn writes_through(&self) -> bool {
         self.has_contracts() && self.long_flushes >= LONG_FLUSHES
     }
 
     /// Chooses whose unit is next, if the disk could take one. Ask [`Disk::takes`], then follow with
-    /// [`Disk::begin`] and [`Disk::head`].
-    pub(super) fn pick(&mut self, now: Nanos) -> Option<Pick> {
+    /// [`Disk::begin`] and [`Schedule::head`].
+    pub(crate) fn pick(&mut self, now: Nanos) -> Option<Pick> {
         self.find_overdue(now);
         if self.is_full() {
             return None;
         }
-        let pick = self.policy.pick(now);
+        let pick = self.schedule.pick(now);
         // Somebody may keep a place for a unit inside; not for longer than that may be there.
         self.waits = pick.is_none() && self.has_contracts();
         pick
@@ -144,7 +131,7 @@ impl Disk {
 
     /// Whether the unit that was picked goes to the disk now; else it waits until another one is
     /// back, or the policy picks somebody else.
-    pub(super) fn takes(&mut self, pick: &Pick, work: Work, now: Nanos) -> bool {
+    pub(crate) fn takes(&mut self, pick: &Pick, work: Work, now: Nanos) -> bool {
         // Slack that does not come back is not given more.
         let stuck = pick.service == Service::Extra && self.inside.iter().any(|unit| unit.overdue);
         let fits = !stuck && self.window.fits(pick.service, self.estimate(work, now), true);
@@ -158,7 +145,7 @@ impl Disk {
 
     /// Takes units out of the window that have been inside for longer than any may be, and tells the policy of
     /// them: those that are late are missed, whether or not they ever come back.
-    pub(super) fn find_overdue(&mut self, now: Nanos) {
+    pub(crate) fn find_overdue(&mut self, now: Nanos) {
         let longest = self.gauge.declared();
         for unit in &mut self.inside {
             if now.saturating_sub(unit.begun) < longest {
@@ -167,7 +154,7 @@ impl Disk {
             if !std::mem::replace(&mut unit.overdue, true) {
                 self.window.end(unit.ticket.estimate);
             }
-            self.policy.overdue(&mut unit.ticket, now);
+            self.schedule.policy().overdue(&mut unit.ticket, now);
         }
     }
 
@@ -182,9 +169,9 @@ impl Disk {
     }
 
     /// The unit that was picked goes to the disk.
-    pub(super) fn begin(&mut self, pick: &Pick, work: Work, now: Nanos) -> Unit {
+    pub(crate) fn begin(&mut self, pick: &Pick, work: Work, now: Nanos) -> Unit {
         let estimate = self.estimate(work, now);
-        let ticket = self.policy.hand_out(pick, estimate, now);
+        let ticket = self.schedule.hand_out(pick, estimate, now);
         self.window.begin(estimate);
         let id = self.meter.begin(self.model.weight(work.kind, work.bytes), now);
         self.inside.push(Inside { id, begun: now, ticket, overdue: false });
@@ -192,11 +179,11 @@ impl Disk {
     }
 
     /// A unit came back. `how` is asked once, with the time at which the unit began.
-    pub(super) fn end(&mut self, unit: Unit, now: Nanos, how: impl FnOnce(Nanos) -> Circumstances) {
+    pub(crate) fn end(&mut self, unit: Unit, now: Nanos, how: impl FnOnce(Nanos) -> Circumstances) {
         let Unit { id, work } = unit;
         let Some(ended) = self.meter.end(id, now) else { return };
         if let Some(ticket) = self.leave_window(id) {
-            self.policy.complete(ticket, ended.share, now);
+            self.schedule.policy().complete(ticket, ended.share, now);
         }
         let how = how(ended.begun);
         if !how.undisturbed {
@@ -213,19 +200,14 @@ impl Disk {
         }
     }
 
-    /// A device's first waiting request is this one now, or there is none.
-    pub(super) fn head(&mut self, device: DeviceId, head: Option<Head>, now: Nanos) {
-        announce(self.policy.as_mut(), device, head, now);
-    }
-
     /// When to pick again although nothing happens.
-    pub(super) fn timeout(&self, now: Nanos) -> Option<Nanos> {
+    pub(crate) fn timeout(&self, now: Nanos) -> Option<Nanos> {
         if self.is_full() {
             return None;
         }
         let within = self.inside.iter().filter(|unit| self.waits && !unit.overdue);
         let overdue = within.map(|unit| unit.begun.saturating_add(self.gauge.declared()));
-        overdue.chain(self.policy.timeout(now)).min()
+        overdue.chain(self.schedule.timeout(now)).min()
     }
 
     fn leave_window(&mut self, id: UnitId) -> Option<Ticket> {
@@ -237,41 +219,13 @@ impl Disk {
         Some(unit.ticket)
     }
 
-    /// Whether the device has used its slice up and wants more.
-    pub(super) fn is_exhausted(&self, device: DeviceId) -> bool {
-        let state = self.policy.state(ClientId(device.0));
-        state.is_some_and(|state| state.mode == Mode::Waiting)
-    }
-
-    pub(super) fn account(&self, device: DeviceId) -> Account {
-        self.policy.account(ClientId(device.0)).unwrap_or_default()
-    }
-
-    pub(super) fn busy(&self) -> Nanos {
+    pub(crate) fn busy(&self) -> Nanos {
         self.meter.busy()
     }
 
-    pub(super) fn in_flight(&self) -> usize {
+    pub(crate) fn in_flight(&self) -> usize {
         self.meter.in_flight()
     }
-}
-
-/// Tells a policy what is at the head of a client's queue.
-pub(super) fn announce(policy: &mut dyn Policy, device: DeviceId, head: Option<Head>, now: Nanos) {
-    match head {
-        Some(head) => policy.wake(ClientId(device.0), head, now),
-        None => policy.block(ClientId(device.0), now),
-    }
-}
-
-/// Lets a device in under its contract.
-pub(super) fn admit(
-    policy: &mut dyn Policy,
-    device: DeviceId,
-    contract: Contract,
-    now: Nanos,
-) -> Result<(), PolicyError> {
-    policy.add(ClientId(device.0), contract, now)
 }
 
 #[cfg(test)]

@@ -1,8 +1,10 @@
 //! A disk in virtual time: who gets how much of it beside whom, and what it is charged.
 
-use moirai_scheduler::{Weight, policy_by_name};
+use moirai_scheduler::{Account, ClientId, Contract, Head, Weight, policy_by_name};
 
 use super::*;
+use crate::DeviceId;
+use crate::schedule::Owner;
 
 const US: Nanos = 1_000;
 const MS: Nanos = 1_000_000;
@@ -51,9 +53,9 @@ impl Machine {
         };
         let mut disk = Disk::new(spec, policy_by_name("atropos", 8).unwrap());
         for (number, (_, contract)) in (0..).zip(askers) {
-            admit(disk.policy(), DeviceId(number), *contract, 0).unwrap();
+            let client = disk.schedule.admit(Owner::Device(DeviceId(number)), *contract, 0);
+            assert_eq!(client, Ok(ClientId(number)));
         }
-        disk.set_promised(askers.iter().filter(|(_, contract)| contract.slice() > 0).count());
         let askers = askers.iter().map(|(asker, _)| (*asker, Got::default())).collect();
         Self {
             disk,
@@ -115,12 +117,12 @@ impl Machine {
 
     fn announce(&mut self, asker: usize) {
         let waits = self.askers[asker].1.waiting > 0;
-        let device = DeviceId(u32::try_from(asker).unwrap());
-        self.disk.head(device, waits.then(Head::default), self.now);
+        let client = ClientId(u32::try_from(asker).unwrap());
+        self.disk.schedule.head(client, waits.then(Head::default), self.now);
     }
 
     fn account(&self, asker: u32) -> Account {
-        self.disk.account(DeviceId(asker))
+        self.disk.schedule.account(ClientId(asker))
     }
 }
 
@@ -242,8 +244,8 @@ fn a_unit_that_is_stuck_keeps_others_out_for_one_largest_unit_and_lets_no_more_s
     let slack = disk.pick(0).unwrap();
     assert!(disk.takes(&slack, work(Kind::Discard), 0));
     let stuck = disk.begin(&slack, work(Kind::Discard), 0);
-    disk.head(DeviceId(1), Some(Head::default()), 0);
-    disk.head(DeviceId(0), Some(Head::default()), 10 * US);
+    disk.schedule.head(ClientId(1), Some(Head::default()), 0);
+    disk.schedule.head(ClientId(0), Some(Head::default()), 10 * US);
     let owed = disk.pick(10 * US).unwrap();
     assert_eq!(owed.service, Service::Guaranteed);
     assert!(!disk.takes(&owed, work(Kind::Read), 10 * US));
@@ -251,7 +253,7 @@ fn a_unit_that_is_stuck_keeps_others_out_for_one_largest_unit_and_lets_no_more_s
     let owed = disk.pick(MS).unwrap();
     assert!(disk.takes(&owed, work(Kind::Read), MS));
     let read = disk.begin(&owed, work(Kind::Read), MS);
-    disk.head(DeviceId(0), None, MS);
+    disk.schedule.head(ClientId(0), None, MS);
     disk.end(read, MS + 60 * US, |_| UNDISTURBED);
     let slack = disk.pick(2 * MS).unwrap();
     assert_eq!(slack.service, Service::Extra);
@@ -271,7 +273,7 @@ fn a_request_that_never_comes_back_holds_up_nobody_and_is_a_miss() {
     let mut disk = Machine::new(MS, &askers).disk;
     let work = Work { kind: Kind::Read, bytes: 4096, plain: true };
     for number in 0..2 {
-        disk.head(DeviceId(number), Some(Head::default()), 0);
+        disk.schedule.head(ClientId(number), Some(Head::default()), 0);
     }
     let pick = disk.pick(0).unwrap();
     assert!(pick.client == ClientId(0) && disk.takes(&pick, work, 0));
@@ -281,5 +283,5 @@ fn a_request_that_never_comes_back_holds_up_nobody_and_is_a_miss() {
     let other = disk.pick(MS).unwrap();
     assert!(other.client == ClientId(1) && disk.takes(&other, work, MS));
     disk.find_overdue(11 * MS);
-    assert_eq!(disk.account(DeviceId(0)).misses, 1, "due at 10 ms, still inside");
+    assert_eq!(disk.schedule.account(ClientId(0)).misses, 1, "due at 10 ms, still inside");
 }

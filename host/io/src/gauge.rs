@@ -4,8 +4,8 @@
 use moirai_scheduler::Nanos;
 use moirai_scheduler::device::Kind;
 
-use super::maxima::Maxima;
-use super::snapshot::KindSnapshot;
+use crate::maxima::Maxima;
+use crate::snapshot::KindSnapshot;
 
 /// One kind of unit.
 #[derive(Debug, Default)]
@@ -17,7 +17,7 @@ struct Line {
 
 /// The measure of one disk.
 #[derive(Debug)]
-pub(super) struct Gauge {
+pub(crate) struct Gauge {
     declared: Nanos,
     /// Admission counts the largest unit; it does not on an ideal machine.
     counts: bool,
@@ -26,17 +26,17 @@ pub(super) struct Gauge {
 
 impl Gauge {
     /// For a disk whose largest unit was declared to take so long.
-    pub(super) fn new(declared: Nanos, counts: bool) -> Self {
+    pub(crate) fn new(declared: Nanos, counts: bool) -> Self {
         Self { declared, counts, lines: Default::default() }
     }
 
     /// The declared largest unit, in nanoseconds.
-    pub(super) fn declared(&self) -> Nanos {
+    pub(crate) fn declared(&self) -> Nanos {
         self.declared
     }
 
     /// A unit of this kind took so much.
-    pub(super) fn note(&mut self, kind: Kind, took: Nanos, now: Nanos) {
+    pub(crate) fn note(&mut self, kind: Kind, took: Nanos, now: Nanos) {
         if let Some(line) = self.line(kind) {
             line.units += 1;
             line.maxima.note(took, now);
@@ -44,7 +44,7 @@ impl Gauge {
     }
 
     /// A unit during which the machine stood still.
-    pub(super) fn leave_out(&mut self, kind: Kind) {
+    pub(crate) fn leave_out(&mut self, kind: Kind) {
         if let Some(line) = self.line(kind) {
             line.units += 1;
             line.left_out += 1;
@@ -52,18 +52,18 @@ impl Gauge {
     }
 
     /// What units take, in nanoseconds: the kind that takes longest. Zero if nothing was measured.
-    pub(super) fn measured(&mut self, now: Nanos) -> Nanos {
+    pub(crate) fn measured(&mut self, now: Nanos) -> Nanos {
         self.lines.iter_mut().map(|line| line.maxima.measure(now)).max().unwrap_or(0)
     }
 
     /// The measured unit, where it is longer than what admission counted.
-    pub(super) fn excess(&mut self, now: Nanos) -> Option<Nanos> {
+    pub(crate) fn excess(&mut self, now: Nanos) -> Option<Nanos> {
         let measured = self.measured(now);
         (self.counts && measured > self.declared).then_some(measured)
     }
 
     /// Kind by kind, those that there were.
-    pub(super) fn report(&mut self, now: Nanos) -> Vec<KindSnapshot> {
+    pub(crate) fn report(&mut self, now: Nanos) -> Vec<KindSnapshot> {
         let lines = Kind::ALL.into_iter().zip(&mut self.lines).filter(|(_, line)| line.units > 0);
         let report = lines.map(|(kind, line)| KindSnapshot {
             kind: name(kind),

@@ -1,17 +1,19 @@
 //! What the rest of the host service holds of an I/O domain: a way to ask its thread.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
 
+use moirai_devices::backend::Volume;
+use moirai_devices::backend::tap::Tap;
 use moirai_devices::backend::uring::Uring;
 use moirai_scheduler::{Account, Contract, Policy, policy_by_name};
 
-use super::disk::Disk;
-use super::event_loop::EventLoop;
-use super::link::Link;
-use super::{BlkSpec, DeviceId, DomainSnapshot, GroupSpec, IoDomainError, NetSpec, Peer};
+use crate::disk::Disk;
+use crate::domain::{Domain, Parts};
+use crate::link::Link;
+use crate::seams::{Linux, OnLinux};
+use crate::{BlkSpec, DeviceId, DomainSnapshot, GroupSpec, IoDomainError, NetSpec, Peer};
 use moirai_runtime::{Mailbox, mailbox};
 use moirai_runtime::{pin, set_scheduler_inherited};
 
@@ -22,11 +24,11 @@ const RING_ENTRIES: u32 = 8192;
 /// Below the dispatchers, above everything that serves no contract.
 pub const PRIORITY: i32 = 80;
 
-pub(super) type Reply<T> = moirai_runtime::Reply<Result<T, IoDomainError>>;
+pub(crate) type Reply<T> = moirai_runtime::Reply<Result<T, IoDomainError>>;
 
 #[derive(Debug)]
-pub(super) enum Command {
-    AttachBlk(DeviceId, Box<BlkSpec>, Reply<()>),
+pub(crate) enum Command<St = Volume> {
+    AttachBlk(DeviceId, Box<BlkSpec<St>>, Reply<()>),
     AttachNet(DeviceId, Box<NetSpec>, Reply<()>),
     Change(DeviceId, Contract, Reply<()>),
     Connect(DeviceId, Peer, Reply<()>),
@@ -65,27 +67,11 @@ impl IoDomain {
                 match ready {
                     Ok(ring) => {
                         let _ = report.send(Ok(()));
-                        EventLoop {
-                            name: spec.name,
-                            core: spec.core,
-                            ring,
-                            inbox,
-                            disks,
-                            links,
-                            devices: BTreeMap::new(),
-                            jobs: Vec::new(),
-                            stalled: Vec::new(),
-                            again: Vec::new(),
-                            poll_ns: spec.poll_ns,
-                            polled_ns: 0,
-                            sleeps: 0,
-                            active_at: 0,
-                            audited_at: 0,
-                            stalls: spec.stalls,
-                            hiccups: super::audit::Hiccups::default(),
-                            ended: false,
-                        }
-                        .run();
+                        let machine = Linux { core };
+                        let (name, poll_ns, stalls) = (spec.name, spec.poll_ns, spec.stalls);
+                        let parts =
+                            Parts { name, machine, ring, inbox, disks, links, poll_ns, stalls };
+                        Domain::<OnLinux>::new(parts).run();
                     }
                     Err(error) => {
                         let _ = report.send(Err(error));
@@ -188,7 +174,7 @@ fn resources(
     group: &str,
     disks: Vec<super::DiskSpec>,
     links: Vec<super::LinkSpec>,
-) -> Result<(Vec<Disk>, Vec<Link>), IoDomainError> {
+) -> Result<(Vec<Disk>, Vec<Link<Tap>>), IoDomainError> {
     let policy = |resource: &str, name: &str| -> Result<Box<dyn Policy>, IoDomainError> {
         policy_by_name(name, DEVICES).map_err(|_| IoDomainError::UnknownPolicy {
             resource: format!("{group}/{resource}"),

@@ -1,50 +1,61 @@
 //! The I/O domain: serves every tenant's disk and network queues, in the order of their contracts.
 //!
 //! One thread, one io_uring, no lock on the data path. It is the only place where a clock,
-//! schedulers and devices meet. A request goes: ring -> [`Queue of the client`](client) ->
-//! scheduler -> io_uring or TAP -> ring; the payload stays in the guest's own pages all the way.
+//! schedulers and devices meet. A request goes: ring -> queue of its device -> scheduler -> io_uring or
+//! TAP -> ring; the payload stays in the guest's own pages all the way.
 //!
 //! | file | what it holds |
 //! | --- | --- |
-//! | `event_loop.rs` | the loop: who is asked when, when to sleep |
-//! | `requests.rs` | requests to disks |
-//! | `serve.rs` | packets to links, packets to guests |
+//! | `domain.rs` | the loop: who is asked when, when to sleep |
+//! | `seams.rs` | all that it asks of the world |
+//! | `out.rs`, `back.rs` | the way of a request to its disk, and back |
+//! | `sending.rs`, `receiving.rs` | the way of a packet to its link, and from there to guests |
 //! | `peers.rs` | what the vhost-user peers say, whom the loop listens to |
-//! | `commands.rs` | attach, change, detach, snapshot |
-//! | `device.rs` | one tenant's device: vhost-user session, frontend, requests taken off its ring |
-//! | `disk.rs` | whose request goes to a disk, and when; `work.rs`: what it asks of it; `meter.rs`: what it has cost |
+//! | `commands.rs`, `report.rs` | attach, change, detach; snapshot |
+//! | `schedule.rs` | who is served by a disk or link: its policy and the table of its clients |
+//! | `devices.rs` | the devices, and the lists of those that need attention |
+//! | `device.rs` | one tenant's device: vhost-user session, queues, peers; `blk.rs`, `nic.rs`: requests and packets taken off its ring |
+//! | `jobs.rs`, `later.rs` | the requests in disks; what is to be tried again |
+//! | `disk.rs` | when a unit goes to a disk; `work.rs`: what it asks of it; `meter.rs`: what it has cost |
 //! | `cutter.rs` | how long the parts of requests may be |
 //! | `gauge.rs`, `maxima.rs` | how long the units of a disk really take |
-//! | `link.rs` | whose packet goes to a link; `wire.rs`: what it pays; `pacer.rs`: when the link is free; `backlog.rs`: which of a device's packets is next |
-//! | `populate.rs`, `background.rs` | guest memory made present, and unmapped, off the loop |
+//! | `link.rs` | a link and who is on it; `wire.rs`: what a packet pays; `pacer.rs`: when the link is free; `backlog.rs`: which of a device's packets is next |
+//! | `populate.rs` | guest memory made present, off the loop |
 //! | `audit.rs` | whose misses were the machine's; `record.rs`: what was kept and what was not |
 //! | `verdict.rs` | why a contract is not kept |
 //! | `handle.rs` | what the rest of the host service holds |
 //!
 //! Neighbours: the service attaches and detaches devices; `moirai_devices` parses and does I/O;
 //! `moirai_scheduler` decides.
-//!
-//! [client]: self
 
 mod audit;
-mod background;
+mod back;
 mod backlog;
+mod blk;
 mod commands;
 mod cutter;
 mod device;
+mod devices;
 mod disk;
-mod event_loop;
+mod domain;
 mod gauge;
 mod handle;
+mod jobs;
+mod later;
 mod link;
 mod maxima;
 mod meter;
+mod nic;
+mod out;
 mod pacer;
 mod peers;
 mod populate;
+mod receiving;
 mod record;
-mod requests;
-mod serve;
+mod report;
+mod schedule;
+mod seams;
+mod sending;
 mod snapshot;
 mod token;
 mod verdict;
@@ -120,13 +131,13 @@ pub struct LinkSpec {
 
 /// A virtio-blk device to serve.
 #[derive(Debug)]
-pub struct BlkSpec {
+pub struct BlkSpec<St = Volume> {
     /// The tenant, for reports.
     pub tenant: String,
     /// Name of the disk.
     pub disk: String,
     /// What the guest sees as its disk.
-    pub volume: Volume,
+    pub volume: St,
     /// Number of request queues, 1 to 16.
     pub queues: u16,
     /// What the tenant is promised of the disk's time.

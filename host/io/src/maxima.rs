@@ -21,7 +21,7 @@ const BUCKETS: usize = (26 << FINE) as usize;
 
 /// The last minute of one kind of unit.
 #[derive(Clone, Debug)]
-pub(super) struct Maxima {
+pub(crate) struct Maxima {
     steps: Vec<Step>,
     /// Which step is the current one, counted from the beginning of time.
     current: u64,
@@ -63,7 +63,7 @@ impl Default for Maxima {
 
 impl Maxima {
     /// A unit took so long.
-    pub(super) fn note(&mut self, took: Nanos, now: Nanos) {
+    pub(crate) fn note(&mut self, took: Nanos, now: Nanos) {
         self.forget(now);
         let place = usize::try_from(self.current).unwrap_or(0) % STEPS;
         let Some(step) = self.steps.get_mut(place) else { return };
@@ -75,7 +75,7 @@ impl Maxima {
 
     /// The measure, in nanoseconds; zero if there was at most one unit. Rounded up to an eighth of a
     /// power of two, but never more than the longest time that was seen.
-    pub(super) fn measure(&mut self, now: Nanos) -> Nanos {
+    pub(crate) fn measure(&mut self, now: Nanos) -> Nanos {
         self.forget(now);
         let sum = |place: usize| -> u64 {
             self.steps

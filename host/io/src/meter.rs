@@ -16,17 +16,17 @@ use moirai_scheduler::Nanos;
 
 /// Names a unit in the disk. Never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct UnitId(u64);
+pub(crate) struct UnitId(u64);
 
 /// A unit that came back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Ended {
+pub(crate) struct Ended {
     /// Its share of the busy time.
-    pub(super) share: Nanos,
+    pub(crate) share: Nanos,
     /// When it went to the disk.
-    pub(super) begun: Nanos,
+    pub(crate) begun: Nanos,
     /// Nothing else was in the disk from its begin to its end.
-    pub(super) alone: bool,
+    pub(crate) alone: bool,
 }
 
 #[derive(Debug)]
@@ -40,7 +40,7 @@ struct Unit {
 
 /// The units inside one disk, and the time up to which it has been divided among them.
 #[derive(Debug, Default)]
-pub(super) struct Meter {
+pub(crate) struct Meter {
     units: Vec<Unit>,
     next: u64,
     settled: Nanos,
@@ -50,22 +50,22 @@ pub(super) struct Meter {
 }
 
 impl Meter {
-    pub(super) fn with_depth(depth: usize) -> Self {
+    pub(crate) fn with_depth(depth: usize) -> Self {
         Self { units: Vec::with_capacity(depth), ..Self::default() }
     }
 
     /// Units inside.
-    pub(super) fn in_flight(&self) -> usize {
+    pub(crate) fn in_flight(&self) -> usize {
         self.units.len()
     }
 
     /// Time in which at least one unit was inside.
-    pub(super) fn busy(&self) -> Nanos {
+    pub(crate) fn busy(&self) -> Nanos {
         self.busy
     }
 
     /// A unit goes to the disk.
-    pub(super) fn begin(&mut self, weight: Nanos, now: Nanos) -> UnitId {
+    pub(crate) fn begin(&mut self, weight: Nanos, now: Nanos) -> UnitId {
         self.settle(now);
         let alone = self.units.is_empty();
         self.units.iter_mut().for_each(|unit| unit.alone = false);
@@ -77,7 +77,7 @@ impl Meter {
     }
 
     /// A unit came back. `None` if it is not inside.
-    pub(super) fn end(&mut self, id: UnitId, now: Nanos) -> Option<Ended> {
+    pub(crate) fn end(&mut self, id: UnitId, now: Nanos) -> Option<Ended> {
         self.settle(now);
         let place = self.units.iter().position(|unit| unit.id == id)?;
         let mut unit = self.units.swap_remove(place);

@@ -8,41 +8,41 @@ const CATCH_UP: Nanos = 1_000_000;
 
 /// The wire of one link.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Pacer {
+pub(crate) struct Pacer {
     rate_bps: u64,
     free_at: Nanos,
     busy: Nanos,
 }
 
 impl Pacer {
-    pub(super) fn new(rate_bps: u64) -> Self {
+    pub(crate) fn new(rate_bps: u64) -> Self {
         Self { rate_bps: rate_bps.max(1), free_at: 0, busy: 0 }
     }
 
     /// How long so many bytes (framing included) occupy the wire.
-    pub(super) fn wire_time(&self, wire_bytes: u64) -> Nanos {
+    pub(crate) fn wire_time(&self, wire_bytes: u64) -> Nanos {
         let bits = u128::from(wire_bytes) * 8;
         let time = (bits * 1_000_000_000).div_ceil(u128::from(self.rate_bps));
         Nanos::try_from(time).unwrap_or(Nanos::MAX)
     }
 
     /// Whether a packet can begin at `now`.
-    pub(super) fn is_free(&self, now: Nanos) -> bool {
+    pub(crate) fn is_free(&self, now: Nanos) -> bool {
         self.free_at <= now
     }
 
     /// When the next packet can begin.
-    pub(super) fn free_at(&self) -> Nanos {
+    pub(crate) fn free_at(&self) -> Nanos {
         self.free_at
     }
 
     /// Time in which the wire was occupied.
-    pub(super) fn busy(&self) -> Nanos {
+    pub(crate) fn busy(&self) -> Nanos {
         self.busy
     }
 
     /// A packet begins at `now` (the link is free) and occupies the wire for `wire_time`.
-    pub(super) fn send(&mut self, now: Nanos, wire_time: Nanos) {
+    pub(crate) fn send(&mut self, now: Nanos, wire_time: Nanos) {
         let begin = self.free_at.max(now.saturating_sub(CATCH_UP));
         self.free_at = begin.saturating_add(wire_time);
         self.busy = self.busy.saturating_add(wire_time);

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
-use super::background::background;
+use crate::seams::Machine;
 use moirai_devices::memory::GuestMemory;
 use vm_memory::{GuestMemoryBackend as _, GuestMemoryRegion as _};
 
@@ -27,13 +27,13 @@ const STEP_BYTES: usize = 512 << 10;
 const PAUSE: Duration = Duration::from_micros(200);
 /// Requests of this size are not begun on the loop unless their memory is known to be present. What
 /// is smaller costs at most sixteen page faults.
-pub(super) const OFFLOAD_BYTES: u64 = 64 << 10;
+pub(crate) const OFFLOAD_BYTES: u64 = 64 << 10;
 /// Unit of `st_blocks`.
 const BLOCK_BYTES: u64 = 512;
 
 /// Whether a guest's memory is present.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Presence {
+pub(crate) enum Presence {
     /// Nobody knows: pages may have to be faulted in.
     Unknown,
     /// It is being made present; the guest's requests wait until it is.
@@ -44,13 +44,13 @@ pub(super) enum Presence {
 
 /// The presence of one guest's memory, as its populating thread reports it.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Report {
+pub(crate) struct Report {
     presence: Arc<AtomicU8>,
     memory: Option<Arc<GuestMemory>>,
 }
 
 impl Report {
-    pub(super) fn get(&self) -> Presence {
+    pub(crate) fn get(&self) -> Presence {
         match self.presence.load(Ordering::Acquire) {
             1 => Presence::Coming,
             2 => Presence::Present,
@@ -60,7 +60,7 @@ impl Report {
 
     /// Whether buffers of `len_bytes` may be given to the kernel on the loop: they are small, or
     /// present now.
-    pub(super) fn holds(&self, len_bytes: u64) -> bool {
+    pub(crate) fn holds(&self, len_bytes: u64) -> bool {
         if len_bytes < OFFLOAD_BYTES {
             return true;
         }
@@ -85,19 +85,20 @@ impl Report {
 }
 
 /// Populates `memory` in the background.
-pub(super) fn populate(core: Option<usize>, memory: &Arc<GuestMemory>) -> Report {
+pub(crate) fn populate(machine: &impl Machine, memory: &Arc<GuestMemory>) -> Report {
     let memory = Arc::clone(memory);
     let presence = Report { memory: Some(Arc::clone(&memory)), ..Report::default() };
     presence.set(Presence::Coming);
     let report = presence.clone();
-    background("populate", core, move || {
+    let errand = move || {
         let all = is_whole(&memory)
             && memory.iter().all(|region| {
                 let length = usize::try_from(region.len()).unwrap_or(0);
                 touch(region.as_ptr() as usize, length)
             });
         report.set(if all { Presence::Present } else { Presence::Unknown });
-    });
+    };
+    machine.send_off("populate", Box::new(errand));
     presence
 }
 
@@ -133,6 +134,7 @@ mod tests {
     use vm_memory::{FileOffset, GuestAddress};
 
     use super::{OFFLOAD_BYTES, Presence, populate};
+    use crate::seams::Linux;
 
     const BYTES: usize = 1 << 20;
 
@@ -143,7 +145,7 @@ mod tests {
         let range = (GuestAddress(0), BYTES, Some(FileOffset::new(file.try_clone().unwrap(), 0)));
         let memory = Arc::new(GuestMemory::from_ranges_with_files([range]).unwrap());
         fallocate(&file, FallocateFlags::empty(), 0, BYTES as u64).unwrap();
-        let report = populate(None, &memory);
+        let report = populate(&Linux { core: None }, &memory);
         let begun = Instant::now();
         while report.get() == Presence::Coming && begun.elapsed() < Duration::from_secs(20) {
             std::thread::yield_now();

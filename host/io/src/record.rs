@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use moirai_scheduler::Nanos;
 
-use super::snapshot::Excuse;
+use crate::snapshot::Excuse;
 
 /// How many excuses are listed.
 const LISTED: usize = 16;
@@ -17,7 +17,7 @@ const STEP: Nanos = 1_000_000_000;
 
 /// What happened to the promises made to one device.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Record {
+pub(crate) struct Record {
     excused: u64,
     excuses: VecDeque<Excuse>,
     /// The last miss without an excuse, and the worst one since the contract was kept.
@@ -28,7 +28,7 @@ pub(super) struct Record {
 
 impl Record {
     /// A miss that was the machine's.
-    pub(super) fn excuse(&mut self, excuse: Excuse) {
+    pub(crate) fn excuse(&mut self, excuse: Excuse) {
         self.excused += 1;
         if self.excuses.len() == LISTED {
             self.excuses.pop_front();
@@ -37,7 +37,7 @@ impl Record {
     }
 
     /// A miss that was ours, found at `now`.
-    pub(super) fn miss(&mut self, late: Nanos, now: Nanos) {
+    pub(crate) fn miss(&mut self, late: Nanos, now: Nanos) {
         if self.recent_miss(now).is_none() {
             self.worst = 0;
         }
@@ -46,29 +46,29 @@ impl Record {
     }
 
     /// By how much the worst of the last misses was late, if there was one within a minute.
-    pub(super) fn recent_miss(&self, now: Nanos) -> Option<Nanos> {
+    pub(crate) fn recent_miss(&self, now: Nanos) -> Option<Nanos> {
         let last = self.last_miss?;
         (now.saturating_sub(last) < GRACE).then_some(self.worst)
     }
 
     /// Misses that were excused.
-    pub(super) fn excused(&self) -> u64 {
+    pub(crate) fn excused(&self) -> u64 {
         self.excused
     }
 
     /// The last of them.
-    pub(super) fn excuses(&self) -> Vec<Excuse> {
+    pub(crate) fn excuses(&self) -> Vec<Excuse> {
         self.excuses.iter().copied().collect()
     }
 
     /// So many bytes were delivered; `exhausted`: the slice was used up, and more was wanted.
-    pub(super) fn deliver(&mut self, bytes: u64, exhausted: bool, now: Nanos) {
+    pub(crate) fn deliver(&mut self, bytes: u64, exhausted: bool, now: Nanos) {
         self.bytes.note(bytes, exhausted, now);
     }
 
     /// Bytes per second in the last ten seconds, counting those in which the device wanted more than
     /// its slice; `None` if there were less than two of them.
-    pub(super) fn rate_when_exhausted(&self, now: Nanos) -> Option<u64> {
+    pub(crate) fn rate_when_exhausted(&self, now: Nanos) -> Option<u64> {
         self.bytes.rate(now)
     }
 }

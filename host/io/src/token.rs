@@ -1,10 +1,10 @@
 //! What a completion belongs to, packed into the 64 bits that io_uring carries.
 
-use super::DeviceId;
+use crate::DeviceId;
 
 /// The source of a completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Token {
+pub(crate) enum Token {
     /// Commands wait.
     Doorbell,
     /// The vhost-user socket of a device is readable.
@@ -21,7 +21,7 @@ const KIND_SHIFT: u32 = 56;
 const QUEUE_SHIFT: u32 = 32;
 
 impl Token {
-    pub(super) fn encode(self) -> u64 {
+    pub(crate) fn encode(self) -> u64 {
         let (kind, queue, number) = match self {
             Self::Doorbell => (0, 0, 0),
             Self::Session(device) => (1, 0, device.0),
@@ -33,7 +33,7 @@ impl Token {
     }
 
     /// `None` for a number that no token encodes to.
-    pub(super) fn decode(bits: u64) -> Option<Self> {
+    pub(crate) fn decode(bits: u64) -> Option<Self> {
         // Both fields are masked to their width first.
         let queue = u16::try_from(bits >> QUEUE_SHIFT & 0xffff).ok()?;
         let number = u32::try_from(bits & 0xffff_ffff).ok()?;

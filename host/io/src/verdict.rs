@@ -4,37 +4,35 @@
 //! measured would not have admitted it, while a rate is not reached by who wants more than it gets,
 //! and for a minute after a miss that nothing excuses.
 
+use std::collections::BTreeSet;
+
 use moirai_scheduler::admission::{Resource, check};
 use moirai_scheduler::{Contract, Nanos};
 
-use super::DeviceId;
-use super::audit::resource;
-use super::device::{Body, Device};
-use super::event_loop::EventLoop;
+use crate::DeviceId;
+use crate::device::{Body, Device};
+use crate::domain::Domain;
+use crate::schedule::Owner;
+use crate::seams::Seams;
 
 /// Up to so many contracts of a disk are told apart when not all of them fit; each takes one test.
 const TOLD_APART: usize = 64;
 
-impl EventLoop {
+impl<S: Seams> Domain<S> {
     /// Why the contracts of devices are not kept, of those that are not.
-    pub(super) fn verdicts(&mut self, now: Nanos) -> Vec<(DeviceId, String)> {
+    pub(crate) fn verdicts(&mut self, now: Nanos) -> Vec<(DeviceId, String)> {
         let mut verdicts = Vec::new();
-        for place in 0..self.disks.len() {
-            let Some(disk) = self.disks.get_mut(place) else { continue };
+        for disk in &mut self.disks {
             let Some(measured) = disk.gauge.excess(now) else { continue };
-            let (name, declared) = (disk.name.clone(), disk.gauge.declared());
-            let here = self.devices.values().filter(|it| resource(&it.body) == (true, place));
-            let promised = here.filter(|device| device.contract.slice() > 0);
-            let contracts: Vec<_> = promised.map(|it| (it.id, it.contract)).collect();
-            verdicts.extend(too_long(&name, declared, measured, &contracts));
+            let (name, declared) = (&disk.name, disk.gauge.declared());
+            let promised = disk.schedule.guarantees();
+            let contracts: Vec<_> = promised.map(|(Owner::Device(id), it)| (id, it)).collect();
+            verdicts.extend(too_long(name, declared, measured, &contracts));
         }
-        for device in self.devices.values() {
-            let told = verdicts.iter().any(|(id, _)| *id == device.id);
-            if let Some(why) = missed(device, now).or_else(|| too_slow(device, now))
-                && !told
-            {
-                verdicts.push((device.id, why));
-            }
+        let told: BTreeSet<_> = verdicts.iter().map(|(id, _)| *id).collect();
+        for device in self.devices.iter().filter(|device| !told.contains(&device.id)) {
+            let why = missed(device, now).or_else(|| too_slow(device, now));
+            verdicts.extend(why.map(|why| (device.id, why)));
         }
         verdicts
     }
@@ -77,13 +75,13 @@ fn too_long(
 }
 
 /// A miss within the last minute that nothing excuses.
-fn missed(device: &Device, now: Nanos) -> Option<String> {
+fn missed<St>(device: &Device<St>, now: Nanos) -> Option<String> {
     let late = device.record.recent_miss(now)?;
     Some(format!("in the last minute it was served too late, by up to {}", rounded(late)))
 }
 
 /// A rate that is not reached although more was wanted.
-fn too_slow(device: &Device, now: Nanos) -> Option<String> {
+fn too_slow<St>(device: &Device<St>, now: Nanos) -> Option<String> {
     let Body::Blk(blk) = &device.body else { return None };
     let promised = promised_rate(device.contract, blk.bandwidth?);
     let got = device.record.rate_when_exhausted(now)?;

@@ -5,16 +5,16 @@ use moirai_scheduler::device::Kind;
 
 /// A kind and a size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Work {
-    pub(super) kind: Kind,
-    pub(super) bytes: u64,
+pub(crate) struct Work {
+    pub(crate) kind: Kind,
+    pub(crate) bytes: u64,
     /// It will be nothing but one operation on a file, as far as is known.
-    pub(super) plain: bool,
+    pub(crate) plain: bool,
 }
 
 impl Work {
     /// `data_bytes`: length of the data of a read or write.
-    pub(super) fn of(op: Op, data_bytes: u64, plain: bool) -> Self {
+    pub(crate) fn of(op: Op, data_bytes: u64, plain: bool) -> Self {
         let bytes = match op {
             Op::Read { .. } | Op::Write { .. } => data_bytes,
             Op::Discard(range) | Op::WriteZeroes(range) => range.len_bytes,
@@ -24,7 +24,7 @@ impl Work {
     }
 
     /// Not more than so many bytes of it.
-    pub(super) fn at_most(self, bytes: u64) -> Self {
+    pub(crate) fn at_most(self, bytes: u64) -> Self {
         Self { bytes: self.bytes.min(bytes), ..self }
     }
 }
