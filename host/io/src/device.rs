@@ -233,12 +233,13 @@ impl<St> Device<St> {
         self.queues().filter(|queue| self.runs(*queue)).fold(0, |bits, queue| bits | 1 << queue)
     }
 
-    /// The driver has set this queue up; what was wrong before is over.
-    pub(crate) fn start(&mut self, queue: u16) {
-        self.failed = None;
+    /// The driver has set this queue up; what was wrong before is over. True if something was: then its
+    /// other queues may have been asked in vain meanwhile.
+    pub(crate) fn start(&mut self, queue: u16) -> bool {
         if let Some(queue) = self.queue_mut(queue) {
             queue.runs = true;
         }
+        self.failed.take().is_some()
     }
 
     /// Nothing more is taken from this queue; `drains`: its peer waits until nothing of it is in flight.
@@ -288,7 +289,8 @@ impl<St> Device<St> {
             queue.polled = false;
         }
         match armed {
-            Some(Ok(arrived)) => arrived && self.poll(queue),
+            // What waits in the ring of a queue that is stopped or broken waits for its driver.
+            Some(Ok(arrived)) => arrived && self.runs(queue) && self.poll(queue),
             Some(Err(error)) => {
                 self.fail(queue, format!("cannot arm the queue: {error}"));
                 false

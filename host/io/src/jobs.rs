@@ -100,9 +100,26 @@ impl Jobs {
         self.deferred.at().filter(|_| untold)
     }
 
+    /// Jobs that wait to try again.
+    #[cfg(test)]
+    pub(crate) fn deferred(&self) -> u64 {
+        self.deferred.iter().count() as u64
+    }
+
     /// Jobs in disks.
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.slots.len() - self.free.len()
+    }
+}
+
+impl std::fmt::Debug for Jobs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let in_flight = self.slots.iter().flatten().count();
+        let mut shown = f.debug_struct("Jobs");
+        shown
+            .field("in_flight", &in_flight)
+            .field("deferred", &self.deferred)
+            .finish_non_exhaustive()
     }
 }

@@ -50,6 +50,8 @@ mod out;
 mod pacer;
 mod peers;
 mod populate;
+#[cfg(test)]
+mod proof;
 mod receiving;
 mod record;
 mod report;

@@ -145,6 +145,7 @@ impl<S: Seams> Domain<S> {
     pub(crate) fn go_on(&mut self, slot: u32, now: Nanos) {
         let Some(mut in_flight) = self.jobs.take(slot) else { return };
         let id = in_flight.device;
+        let mut was_busy = false;
         let step = match self.devices.get_mut(id) {
             Some(device) => {
                 let len_bytes = in_flight.job.request.buffers.len_bytes();
@@ -152,6 +153,7 @@ impl<S: Seams> Domain<S> {
                 self.ring.set_offload(if present { u64::MAX } else { OFFLOAD_BYTES });
                 match &mut device.body {
                     Body::Blk(blk) => {
+                        was_busy = blk.volume.is_busy();
                         let token = Token::Job(slot).encode();
                         blk.volume.submit(&mut self.ring, token, &mut in_flight.job)
                     }
@@ -162,6 +164,9 @@ impl<S: Seams> Domain<S> {
             None => Ok(in_flight.job.orphan(None)),
         };
         self.settle(slot, in_flight, step, now);
+        if was_busy {
+            self.announce_head(id, now);
+        }
     }
 
     pub(crate) fn blk(&mut self, id: DeviceId) -> Option<&mut Blk<S::Storage>> {

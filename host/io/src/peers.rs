@@ -47,9 +47,9 @@ impl<S: Seams> Domain<S> {
                 }
             },
             Event::QueueStarted { index } => {
-                device.start(index);
+                let queues = if device.start(index) { device.queues() } else { index..index + 1 };
                 self.listen(Token::Kick(id, index), now);
-                self.kicked(id, index, true, now);
+                queues.for_each(|queue| self.kicked(id, queue, true, now));
             }
             Event::QueueKickChanged { index } => {
                 self.listen(Token::Kick(id, index), now);

@@ -154,6 +154,12 @@ impl Schedule {
         self.policy.state(id).is_some_and(|state| state.mode == Mode::Waiting)
     }
 
+    /// Where a client stands, for who looks for a fault.
+    #[cfg(test)]
+    pub(crate) fn describe(&self, id: ClientId) -> String {
+        format!("{:?}, {:?}", self.clients.get(&id), self.policy.state(id))
+    }
+
     pub(crate) fn account(&self, id: ClientId) -> Account {
         self.policy.account(id).unwrap_or_default()
     }
