@@ -7,10 +7,10 @@ use moirai_devices::backend::Volume;
 use crate::config::Problem;
 use crate::config::export::{Export as Spec, ExportDevice};
 use crate::export::ExportSocket;
-use crate::iodomain::{BlkSpec, DeviceId, IoDomainError, NetSpec};
 use crate::service::launch::FilesInUse;
 use crate::service::open::{open_volume, remark, unusable};
 use crate::service::{ServiceError, Shared};
+use moirai_io::{BlkSpec, DeviceId, IoDomainError, NetSpec};
 
 /// What is had before admission, so that something missing costs nobody anything.
 pub(super) struct Opened {
