@@ -12,7 +12,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("moirai-simulator", &["moirai-scheduler"]),
     ("moirai-abi", &[]),
     ("moirai-devices", &["moirai-abi"]),
-    ("moirai-vmm", &["moirai-abi", "moirai-devices"]),
+    ("moirai-launch", &["moirai-abi"]),
+    ("moirai-vmm", &["moirai-abi", "moirai-devices", "moirai-launch"]),
     ("moirai-runtime", &["moirai-scheduler"]),
     ("moirai-cpu", &["moirai-runtime", "moirai-scheduler"]),
     ("moirai-io", &["moirai-runtime", "moirai-scheduler", "moirai-devices"]),
@@ -23,7 +24,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "moirai-simulator",
             "moirai-abi",
             "moirai-devices",
-            "moirai-vmm",
+            "moirai-launch",
             "moirai-runtime",
             "moirai-cpu",
             "moirai-io",
@@ -39,6 +40,7 @@ const NEVER: &[(&str, &[&str])] = &[
     ("moirai-io", &["moirai-cpu", "moirai-vmm", "moirai-simulator"]),
     ("moirai-devices", &["moirai-scheduler", "moirai-runtime"]),
     ("moirai-vmm", &["moirai-scheduler", "moirai-runtime", "moirai-host"]),
+    ("moirai-host", &["moirai-vmm"]),
 ];
 /// Only the tenant process may know KVM.
 const KVM: [&str; 2] = ["kvm-ioctls", "kvm-bindings"];

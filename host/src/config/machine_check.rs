@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use moirai_abi::machine::VIRTIO_MMIO_MAX;
-use moirai_vmm::launch::spec::{
+use moirai_launch::spec::{
     MAX_CID, MAX_CMDLINE_BYTES, MAX_MEMORY_BYTES, MAX_VCPUS, MIN_CID, MIN_MEMORY_BYTES,
 };
-use moirai_vmm::launch::{OwnDevice, Transport};
+use moirai_launch::{OwnDevice, Transport};
 
 use super::check::Problems;
 use super::document::{Args, TenantTable, TransportName};

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use moirai_devices::net::wire;
+use moirai_launch::{OwnDevice, Transport};
 use moirai_scheduler::Contract;
 use moirai_simulator::load::Loads;
-use moirai_vmm::launch::{OwnDevice, Transport};
 
 use super::document::{OffloadName, PolicyName, Profile, RealtimeLimit, TenantTable};
 use super::export::Export;

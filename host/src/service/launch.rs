@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use moirai_devices::backend::{FileId, Volume};
-use moirai_vmm::launch::{
+use moirai_launch::{
     Boot, DeviceSpec, LaunchFds, LaunchSpec, Sandbox, SpawnError, kvm::KvmError, kvm::open_kvm,
     spawn,
 };

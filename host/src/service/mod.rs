@@ -24,7 +24,7 @@
 //! microseconds.
 //!
 //! Neighbours: [`crate::api`] and the demo call [`Service`]; it calls the ledger, the dispatchers,
-//! the I/O domains and `moirai_vmm::launch`.
+//! the I/O domains and `moirai_launch`.
 
 mod change;
 mod console;

@@ -10,7 +10,7 @@ use moirai_abi::machine::VOLUME_BYTES_WORD;
 use moirai_devices::backend::Storage as _;
 use moirai_devices::backend::qcow2::ImageError;
 use moirai_devices::backend::{Volume, VolumeError};
-use moirai_vmm::launch::spec::MAX_CMDLINE_BYTES;
+use moirai_launch::spec::MAX_CMDLINE_BYTES;
 
 use crate::config::model::{self, Tenant, VolumeKind};
 use crate::config::{Problem, advice};

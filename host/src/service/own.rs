@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use moirai_vmm::launch::{BalloonReport, FromHost, OwnDevice};
+use moirai_launch::{BalloonReport, FromHost, OwnDevice};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 

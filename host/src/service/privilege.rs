@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use moirai_vmm::launch::kvm::open_kvm;
+use moirai_launch::kvm::open_kvm;
 use rustix::thread::CapabilitySet;
 
 use crate::config::model::Config;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use moirai_vmm::launch::{ChannelError, Child, Ended, ExitReason, FromHost, ToHost};
+use moirai_launch::{ChannelError, Child, Ended, ExitReason, FromHost, ToHost};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::life::{Event, Phase, Step, next};

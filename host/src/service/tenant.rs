@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use moirai_devices::backend::FileId;
-use moirai_vmm::launch::BalloonReport;
+use moirai_launch::BalloonReport;
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::console::Console;

@@ -1,6 +1,6 @@
 //! What is reported of tenants and of the host, in JSON and in text.
 
-use moirai_vmm::launch::{ExitReason, OwnDevice, Stage};
+use moirai_launch::{ExitReason, OwnDevice, Stage};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 

@@ -144,7 +144,7 @@ pub enum ChannelError {
 #[cfg(test)]
 mod tests {
     use super::{ChannelError, MAX_MESSAGE_BYTES, pair};
-    use crate::launch::{FromHost, ToHost};
+    use crate::{FromHost, ToHost};
     use rustix::io::{read, write};
     use rustix::net::{SendFlags, send};
     use std::os::fd::AsFd;
@@ -175,8 +175,7 @@ mod tests {
     fn a_message_that_the_peer_could_not_take_is_not_sent() {
         let (host, tenant) = pair().unwrap();
         let error = "x".repeat(MAX_MESSAGE_BYTES);
-        let failed =
-            ToHost::Failed { stage: crate::launch::Stage::Image, error, hint: String::new() };
+        let failed = ToHost::Failed { stage: crate::Stage::Image, error, hint: String::new() };
         assert!(matches!(tenant.send(&failed, &[]), Err(ChannelError::TooLong(_))));
         assert!(matches!(
             host.send(&FromHost::Stop, &[host.as_fd(); super::MAX_FDS + 1]),
