@@ -113,12 +113,13 @@ pub fn read(path: &Path) -> Result<(String, Document), Report> {
 /// # Errors
 /// A [`Report`] of the first thing that is wrong with it.
 pub fn parse(name: &str, text: &str) -> Result<Document, Report> {
+    let value = kinds::written::values(text);
+    let wrong = value.map(|value| kinds::wrong_kinds::<Document>(&value));
+    // Before serde is asked, which takes a list of values for a table without names of its keys.
+    if let Some(problems) = wrong.filter(|problems| !problems.is_empty()) {
+        return Err(Report::locate(name, text, problems));
+    }
     toml::from_str(text).map_err(|error: toml::de::Error| {
-        let value = kinds::written::values(text);
-        let wrong = value.map(|value| kinds::wrong_kinds::<Document>(&value));
-        if let Some(problems) = wrong.filter(|problems| !problems.is_empty()) {
-            return Report::locate(name, text, problems);
-        }
         let help = "see docs/config.schema.json for all tables, keys and kinds of values";
         let problem = Problem {
             path: String::new(),
