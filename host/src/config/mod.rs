@@ -21,7 +21,7 @@ mod check;
 mod contract;
 pub mod document;
 pub mod export;
-mod files;
+pub(crate) mod files;
 mod identity;
 pub mod kinds;
 mod link_check;

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use moirai_devices::backend::{Volume, VolumeError};
 
-use crate::config::Problem;
 use crate::config::model::{self, Tenant, VolumeKind};
+use crate::config::{Problem, files};
 
 /// Open files of a tenant.
 #[derive(Debug)]
@@ -123,11 +123,13 @@ fn open_regular(file: &Path, path: &str, kind: &str, help: &str) -> Result<File,
     };
     // O_NONBLOCK: a path that turns out to be a pipe must not hold us up.
     let opened = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(file);
-    let file = opened.map_err(|error| problem(format!("cannot be opened: {error}")))?;
-    match file.metadata() {
-        Ok(metadata) if metadata.is_file() => Ok(file),
-        _ => Err(problem("is not a regular file".to_owned())),
+    let unopened = |error| problem(format!("cannot be opened: {}", files::named(file, error)));
+    let opened = opened.map_err(unopened)?;
+    let kind = opened.metadata().map_err(unopened)?.file_type();
+    if kind.is_file() {
+        return Ok(opened);
     }
+    Err(problem(format!("is not a regular file: {}", files::other_kind(kind))))
 }
 
 /// A bare name is one of Moirai's own images.
@@ -153,4 +155,28 @@ pub(super) fn tenant_binary() -> PathBuf {
         path.exists().then_some(path)
     });
     beside.unwrap_or_else(|| PathBuf::from("moirai-tenant"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_file_is_named_as_what_it_is_and_not_waited_for() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (socket, pipe) = (folder.path().join("socket"), folder.path().join("pipe"));
+        drop(std::os::unix::net::UnixListener::bind(&socket).expect("a socket"));
+        let mode = rustix::fs::Mode::RUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0)
+            .expect("a pipe");
+        for (path, what) in [
+            (folder.path(), "it is a directory"),
+            (&socket, "it is a socket"),
+            (&pipe, "it is a pipe"),
+            (Path::new("/dev/null"), "it is a device"),
+        ] {
+            let problem = open_regular(path, "tenant[0].initrd", "initrd", "").expect_err(what);
+            assert!(problem.message.contains(what), "{}", problem.message);
+        }
+    }
 }
