@@ -10,7 +10,8 @@
 //! | `change.rs` | the `KEY=VALUE` of `set` |
 //! | `console.rs` | `console` |
 //! | `top.rs`, `screen.rs` | `top` |
-//! | `terminal.rs` | how `top` and `console` end |
+//! | `terminal.rs`, `signals.rs` | how `top` and `console` end |
+//! | `closed.rs` | whether there was a standard output at all |
 //! | `plan.rs` | `plan` |
 //! | `probe.rs` | `probe` |
 //! | `simulate.rs`, `scenario.rs` | `simulate` |
@@ -22,6 +23,7 @@
 
 mod args;
 mod change;
+mod closed;
 mod console;
 mod control;
 mod experiment;
@@ -34,6 +36,7 @@ mod plan;
 mod probe;
 mod scenario;
 mod screen;
+mod signals;
 mod simulate;
 mod terminal;
 mod top;
@@ -107,8 +110,11 @@ impl From<std::io::Error> for Failure {
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
         let status = match &error {
-            ClientError::NoService { .. } => Status::NoService,
-            ClientError::Broken(_) => Status::Failed,
+            ClientError::NoService { .. }
+            | ClientError::Late { .. }
+            | ClientError::Stranger { .. }
+            | ClientError::BrokenOff { .. } => Status::NoService,
+            ClientError::Unsent { .. } => Status::Failed,
             ClientError::Refused(body) => match body.kind {
                 ErrorKind::Bad
                 | ErrorKind::Unknown
@@ -160,9 +166,17 @@ pub fn run(cli: Cli) -> Status {
 /// Prints `text` as it is. A reader that has gone away (`moirai list | head -1`) ends the command
 /// without a word, everything else that cannot be written with a failure.
 fn print(text: impl Display) -> Result<Status, Failure> {
-    let mut out = std::io::stdout().lock();
+    let mut out = output().map_err(|error| unwritten(&error))?;
     write!(out, "{text}").and_then(|()| out.flush()).map_err(|error| unwritten(&error))?;
     Ok(Status::Done)
+}
+
+/// Standard output, if there is one.
+fn output() -> std::io::Result<std::io::StdoutLock<'static>> {
+    if closed::was_closed() {
+        return Err(std::io::Error::other("it is closed"));
+    }
+    Ok(std::io::stdout().lock())
 }
 
 /// Why output could not be written.

@@ -6,7 +6,9 @@
 mod ends;
 mod link;
 mod owners;
+mod screen;
 mod simulate;
+mod strangers;
 
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
