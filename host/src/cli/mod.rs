@@ -67,6 +67,8 @@ pub enum Status {
     Refused = 3,
     /// The host service does not answer.
     NoService = 4,
+    /// The command did what it was asked, and says that the tenant has failed.
+    TenantFailed = 5,
     /// Whoever read standard output has gone away; what a shell says of a program that SIGPIPE ended.
     NoReader = 141,
 }

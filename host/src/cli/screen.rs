@@ -98,7 +98,11 @@ fn table(view: &View) -> Table<'static> {
     let bold = Style::new().add_modifier(Modifier::BOLD);
     let (late, stall) = (Time(view.late_max_ns), Time(view.stall_ns));
     let foot = format!(" latest dispatcher timer {late}; machine stood still {stall}; q leaves ");
-    let trouble = view.troubles().next_back().map(|trouble| format!(" {trouble} "));
+    let others = match view.troubles().count() {
+        0 | 1 => String::new(),
+        count => format!("(and {} more: moirai top --once) ", count - 1),
+    };
+    let trouble = view.troubles().next_back().map(|trouble| format!(" {trouble} {others}"));
     let title = trouble.unwrap_or_else(|| " moirai ".to_owned());
     Table::new(rows, widths)
         .header(TableRow::new(HEADS).style(bold))

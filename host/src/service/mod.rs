@@ -81,7 +81,8 @@ pub use own::BalloonView;
 pub use privilege::Missing;
 pub use realtime::realtime_problems;
 pub use stats::{
-    CoreStats, DiskStats, DomainStats, LinkStats, NoiseStats, PartStats, Stats, TenantStats,
+    CoreStats, DiskStats, DomainStats, FailedTenant, LinkStats, NoiseStats, PartStats, Stats,
+    TenantStats,
 };
 pub use view::{DeviceView, End, HostView, TenantView};
 pub use vsock::Vsock;

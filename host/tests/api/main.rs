@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
 mod exports;
+mod failed;
 mod letter;
 mod peer;
 mod routes;
