@@ -32,6 +32,8 @@ const LONG_PATIENCE: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(50);
 /// The largest answer that makes sense: all tenants of a full host, many times over.
 const ANSWER_BYTES: usize = 64 << 20;
+/// What is wrong with a path that the kernel is not even asked about.
+const NO_PATH: &str = "the path of a socket has at most 107 bytes";
 /// The largest head of an answer.
 const HEAD_BYTES: usize = 64 << 10;
 
@@ -142,7 +144,11 @@ impl Client {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     tokio::time::sleep(PAUSE).await;
                 }
-                Err(source) => {
+                Err(error) => {
+                    let source = match error.kind() {
+                        io::ErrorKind::InvalidInput => io::Error::other(NO_PATH),
+                        _ => error,
+                    };
                     return Err(ClientError::NoService { socket: self.socket.clone(), source });
                 }
                 Ok(stream) => return Ok(stream),

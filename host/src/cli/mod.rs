@@ -3,7 +3,7 @@
 //! | file | commands |
 //! | --- | --- |
 //! | `args.rs` | all, as clap reads them |
-//! | `host.rs` | `host` |
+//! | `host.rs`, `log.rs` | `host` |
 //! | `control.rs` | `launch`, `list`, `show`, `set`, `stop` |
 //! | `explain.rs` | `explain` |
 //! | `export.rs` | `export`, `exports`, `unexport`, `set` of an export |
@@ -32,6 +32,7 @@ mod export;
 mod generate;
 mod host;
 mod image;
+mod log;
 mod plan;
 mod probe;
 mod scenario;

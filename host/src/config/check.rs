@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use crate::admission::CoreCosts;
 
 use super::document::{DiskTable, Document, HostTable};
+use super::export::check_socket;
 use super::model::{Config, Disk, Host};
 use super::problem::Problem;
 use super::units::Time;
@@ -142,6 +143,8 @@ fn check_host(table: &HostTable, problems: &mut Problems) -> Host {
                     `moirai simulate --policy`";
         problems.add("host.cpu_policy", message, help);
     }
+    let socket = table.socket.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_SOCKET));
+    check_socket(&socket, "host.socket", problems);
     let io_core = table.io_core.or_else(|| (0..machine).find(|core| !cores.contains(core)));
     Host {
         cores,
@@ -152,7 +155,7 @@ fn check_host(table: &HostTable, problems: &mut Problems) -> Host {
         costs: CoreCosts::default(),
         cpu_policy,
         io_core,
-        socket: table.socket.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_SOCKET)),
+        socket,
         metrics: check_metrics(table, problems),
         state_dir: table.state_dir.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_STATE_DIR)),
     }

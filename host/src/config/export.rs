@@ -117,7 +117,7 @@ pub(super) fn check_all(
     let mut sockets = HashSet::from([config.host.socket.as_path()]);
     let mut exports = Vec::new();
     for (at, table) in numbered("export", tables) {
-        check_socket(&table.socket, &at, problems);
+        check_socket(&table.socket, &format!("{at}.socket"), problems);
         if !sockets.insert(&table.socket) {
             let message = format!("the socket {} is taken", table.socket.display());
             problems.add(format!("{at}.socket"), message, "give each export its own socket");
@@ -127,12 +127,16 @@ pub(super) fn check_all(
     exports
 }
 
-fn check_socket(socket: &Path, at: &str, problems: &mut Problems) {
+/// Checks a path at which a socket is to be made; it is at the key `at`.
+pub(super) fn check_socket(socket: &Path, at: &str, problems: &mut Problems) {
     let len = socket.as_os_str().as_bytes().len();
-    if socket.file_name().is_none() || len > MAX_SOCKET_BYTES {
-        let message = format!("{:?} cannot be the path of a socket", socket.display().to_string());
-        let help = "name a file, by a path of at most 107 bytes";
-        problems.add(format!("{at}.socket"), message, help);
+    let shown = socket.display().to_string();
+    if socket.file_name().is_none() {
+        let message = format!("{shown:?} cannot be the path of a socket");
+        problems.add(at, message, "name a file, by a path of at most 107 bytes");
+    } else if len > MAX_SOCKET_BYTES {
+        let message = format!("{shown:?} cannot be the path of a socket: it has {len} bytes");
+        problems.add(at, message, "name a file, by a path of at most 107 bytes");
     }
 }
 

@@ -52,7 +52,8 @@ fn read_within(path: &Path, most: u64, patience: Duration) -> io::Result<String>
             return Err(too_large(most));
         }
     }
-    String::from_utf8(bytes).map_err(|_| io::Error::other("it is no text in UTF-8"))
+    let no_text = |_| io::Error::new(io::ErrorKind::InvalidData, "it is no text in UTF-8");
+    String::from_utf8(bytes).map_err(no_text)
 }
 
 /// Waits until there is something to read, or nothing will come any more.

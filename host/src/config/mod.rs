@@ -84,10 +84,14 @@ pub fn load_for_this_host(path: &Path) -> Result<Config, Report> {
 pub fn read(path: &Path) -> Result<(String, Document), Report> {
     let name = path.display().to_string();
     let text = read_text(path, CONFIGURATION_BYTES).map_err(|error| {
+        let help = match error.kind() {
+            std::io::ErrorKind::InvalidData => "save it as text in UTF-8",
+            _ => "name a configuration file that exists and is readable",
+        };
         let problem = Problem {
             path: String::new(),
             message: format!("cannot read {name}: {error}"),
-            help: "name a configuration file that exists and is readable".to_owned(),
+            help: help.to_owned(),
         };
         Report::at(&name, "", problem, None)
     })?;

@@ -1,6 +1,8 @@
 //! Every route that the OpenAPI document names, asked in every way that is not right. A new route is
 //! asked as well, without a line here.
 
+use std::io::{Read, Write};
+
 use serde_json::Value;
 
 use super::letter::{answer, refused, request};
@@ -200,4 +202,20 @@ fn whoever_frames_a_request_in_two_ways_is_not_heard_again() {
         assert_eq!(status(&said), 200, "{said}");
         assert_eq!(said.matches("HTTP/1.1 ").count(), 1, "{said}");
     }
+}
+
+#[test]
+fn whoever_asks_before_sending_a_body_is_told_at_once() {
+    let host = Host::start();
+    let mut stream = host.connect();
+    let head = "POST /v1/plan HTTP/1.1\r\nHost: m\r\nExpect: 100-continue\r\n\
+                Connection: close\r\nContent-Length: 2\r\n\r\n";
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut told = [0; 25];
+    stream.read_exact(&mut told).unwrap();
+    assert_eq!(&told, b"HTTP/1.1 100 Continue\r\n\r\n");
+    stream.write_all(b"{}").unwrap();
+    let mut said = String::new();
+    stream.read_to_string(&mut said).unwrap();
+    assert_eq!(status(&said), 200, "{said}");
 }

@@ -6,6 +6,7 @@
 mod ends;
 mod link;
 mod owners;
+mod reports;
 mod screen;
 mod simulate;
 mod strangers;
