@@ -7,9 +7,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::extract::{MatchedPath, Query, Request, State};
-use axum::http::header::{CONNECTION, HOST, TRANSFER_ENCODING};
+use axum::http::header::HOST;
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, HeaderValue, Method, Version};
+use axum::http::{HeaderMap, Method, Version};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use utoipa::openapi::path::{Operation, ParameterIn};
@@ -87,19 +87,9 @@ pub(super) async fn check(
         let known = queries.known(path.as_ref()?.as_str(), request.method())?;
         query(&request, known)
     });
-    // RFC 9112, 6.1: whoever framed a request in two ways is not heard again on its connection. That
-    // there was a length as well is not told by hyper.
-    let last = request.headers().contains_key(TRANSFER_ENCODING);
-    let mut response = if let Some(text) = wrong {
-        let _ = body_bytes(request).await;
-        ErrorBody::new(ErrorKind::Malformed, text).into_response()
-    } else {
-        next.run(request).await
-    };
-    if last {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    }
-    response
+    let Some(text) = wrong else { return next.run(request).await };
+    let _ = body_bytes(request).await;
+    ErrorBody::new(ErrorKind::Malformed, text).into_response()
 }
 
 /// What is wrong with the host of a request (RFC 9112, 3.2).

@@ -135,7 +135,7 @@ impl End {
 impl Tenant {
     /// Describes the tenant; `config` is that of the host.
     pub(super) fn view(&self, config: &Config) -> TenantView {
-        let mut view = self.with(|live| {
+        let view = self.with(|live| {
             let spec = &live.spec;
             let volumes = spec.volumes.iter().map(|volume| DeviceView {
                 resource: name("disk", config.disks.get(volume.disk).map(|disk| &disk.name)),
@@ -171,8 +171,7 @@ impl Tenant {
                 table: spec.table.clone(),
             }
         });
-        view.tell(None);
-        view
+        view.told(None)
     }
 }
 
@@ -183,12 +182,13 @@ impl TenantView {
         self.end.as_ref().filter(|end| !end.ok).map(|end| end.reason.as_str())
     }
 
-    /// Enters why contracts are not kept.
-    pub(super) fn tell(&mut self, not_kept: Option<String>) {
+    /// The view with why contracts are not kept.
+    pub(super) fn told(mut self, not_kept: Option<String>) -> Self {
         let failed = self.failure().map(|reason| format!("it has failed: {reason}"));
         let why = failed.or(not_kept);
         self.kept = why.is_none();
         self.because = why.unwrap_or_default();
+        self
     }
 }
 
@@ -198,12 +198,13 @@ pub(super) fn name(kind: &str, name: Option<&String>) -> String {
 }
 
 impl Service {
-    /// Adds what only dispatchers and event loops know: which contracts are not kept, which devices
-    /// have failed, and why.
-    pub(super) fn add_failures(&self, tenant: &Tenant, view: &mut TenantView) {
-        let (cores, domains) = self.snapshots();
+    /// Describes a tenant, with what only dispatchers and event loops know: which contracts are not
+    /// kept, which devices have failed, and why.
+    pub(super) fn view_with_failures(&self, tenant: &Tenant) -> TenantView {
+        let (config, (cores, domains)) = (&self.shared.config, self.snapshots());
         let snapshots = Snapshots::new(&cores, &domains);
-        view.tell(tenant.with(|live| snapshots.not_kept(live, &self.shared.config)));
+        let mut view =
+            tenant.view(config).told(tenant.with(|live| snapshots.not_kept(live, config)));
         for device in tenant.with(|live| live.devices.clone()) {
             let found = snapshots.devices.get(&(device.group.as_str(), device.id.0));
             let shown = match device.part {
@@ -215,6 +216,7 @@ impl Service {
                 shown.failed = found.and_then(|found| found.failed.clone());
             }
         }
+        view
     }
 
     /// Describes the host.
