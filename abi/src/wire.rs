@@ -16,24 +16,27 @@ const SHORTEST_FRAME: u64 = 60;
 const FRAMING: u64 = 24;
 
 /// Longest frame that may ask for segmentation: the longest IP packet, Ethernet header, VLAN tag.
-pub(super) const LONGEST_UNCUT: u64 = 65_535 + (ETHERNET_HEADER_LEN + VLAN_TAG_LEN) as u64;
+pub const LONGEST_UNCUT: u64 = 65_535 + (ETHERNET_HEADER_LEN + VLAN_TAG_LEN) as u64;
 /// Longest headers (Ethernet to TCP) that are repeated in each segment. With a VLAN tag, IPv6 and
 /// every TCP option they have 118 bytes.
-pub(super) const LONGEST_HEADERS: usize = 128;
+pub const LONGEST_HEADERS: usize = 128;
 /// Most segments of one packet: 64 KiB to a receiver that takes the 536 bytes that everyone takes.
-pub(super) const MOST_SEGMENTS: u64 = 128;
+pub const MOST_SEGMENTS: u64 = 128;
 
 /// Bytes of wire time of a frame that has `frame_bytes` without its check sequence.
+#[must_use]
 pub fn wire_bytes(frame_bytes: u64) -> u64 {
     frame_bytes.max(SHORTEST_FRAME) + FRAMING
 }
 
 /// Longest frame of a link, in bytes.
+#[must_use]
 pub fn longest_frame(mtu: u16) -> u64 {
     u64::from(mtu) + (ETHERNET_HEADER_LEN + VLAN_TAG_LEN) as u64
 }
 
 /// The most bytes of wire time that one packet takes on a link.
+#[must_use]
 pub fn largest_packet(mtu: u16, segmentation: bool) -> u64 {
     let frame = wire_bytes(longest_frame(mtu));
     let headers = LONGEST_HEADERS as u64;
@@ -54,11 +57,13 @@ pub struct Cut {
 
 impl Cut {
     /// Number of segments.
+    #[must_use]
     pub fn segments(&self) -> u64 {
         self.payload.div_ceil(self.size.max(1))
     }
 
     /// Bytes of wire time of all segments.
+    #[must_use]
     pub fn wire_bytes(&self) -> u64 {
         let Some(full) = self.segments().checked_sub(1) else { return 0 };
         let last = self.payload.saturating_sub(full * self.size);

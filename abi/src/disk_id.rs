@@ -1,7 +1,8 @@
 //! The name by which a guest knows a disk again: 20 bytes (virtio 1.2, 5.2.6), which /dev/disk/by-id
 //! and mount units are built on. Two disks may not have the same, and none may change its own.
 
-use super::DISK_ID_LEN;
+/// Length of the name in bytes.
+pub const DISK_ID_LEN: usize = 20;
 
 /// Letters and digits of the hash; none is easily taken for another one.
 const DIGITS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
@@ -35,7 +36,7 @@ pub fn disk_id_of(name: &str, short: &str) -> [u8; DISK_ID_LEN] {
         let value = usize::try_from(hash >> (5 * place) & 31).unwrap_or(0);
         DIGITS.get(value).copied().unwrap_or(b'0')
     };
-    let prefix = short.bytes().take(end).chain(std::iter::once(b'-'));
+    let prefix = short.bytes().take(end).chain(core::iter::once(b'-'));
     put(&mut prefix.chain((0..HASH_LEN).map(digit)));
     id
 }
@@ -53,6 +54,8 @@ fn hash(text: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
+    use std::format;
+    use std::string::String;
 
     use super::*;
 
