@@ -6,9 +6,9 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::admission::plan::TenantPlan;
-use crate::config::Problem;
 use crate::service::ServiceError;
+use moirai_config::Problem;
+use moirai_config::admission::plan::TenantPlan;
 
 /// Why a request was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

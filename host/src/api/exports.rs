@@ -9,9 +9,9 @@ use utoipa::ToSchema;
 use super::ErrorBody;
 use super::request::{Body, Name};
 use super::routes::{Shared, call};
-use crate::admission::promise::Promises;
-use crate::config::export::ExportTable;
 use crate::service::{Change, ExportView};
+use moirai_config::admission::promise::Promises;
+use moirai_config::export::ExportTable;
 
 /// Devices to export, as in a configuration file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, ToSchema)]

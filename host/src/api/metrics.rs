@@ -10,8 +10,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use crate::config::export::KEY_PREFIX;
 use crate::service::{LinkStats, PartStats, Stats};
+use moirai_config::export::KEY_PREFIX;
 
 /// Content type of [`render`].
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";

@@ -41,3 +41,6 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
     head::document_refusals(&mut document);
     document
 }
+
+#[cfg(test)]
+mod bodies_tests;

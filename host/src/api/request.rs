@@ -18,8 +18,8 @@ use serde_json::error::Category;
 
 use super::once::Once;
 use super::{ErrorBody, ErrorKind};
-use crate::config::{Problem, kinds};
 use crate::service::Service;
+use moirai_config::{Problem, kinds};
 
 /// Largest body of a request.
 const BODY_BYTES: usize = 1 << 20;

@@ -14,11 +14,11 @@ use utoipa_axum::routes;
 
 use super::request::{Asked, Asks, Body, Name, body_bytes};
 use super::{ErrorBody, ErrorKind, console, exports, head, metrics};
-use crate::admission::plan::{Plan, plan};
-use crate::admission::promise::Promises;
-use crate::config::document::TenantTable;
-use crate::config::{Document, check};
 use crate::service::{Change, HostView, KeptEvent, Service, ServiceError, Stats, TenantView};
+use moirai_config::admission::plan::{Plan, plan};
+use moirai_config::admission::promise::Promises;
+use moirai_config::document::TenantTable;
+use moirai_config::{Document, check};
 
 /// Tenants to start, as in a configuration file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, ToSchema)]

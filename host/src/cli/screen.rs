@@ -14,8 +14,8 @@ use ratatui::widgets::{Block, Row as TableRow, Table};
 use super::top::{HEADS, Row, View, WIDTHS};
 use super::{Failure, Status, signals, terminal};
 use crate::client::Client;
-use crate::config::units::Time;
 use crate::service::Stats;
+use moirai_config::units::Time;
 
 /// What leaves the screen and shows the cursor, and what enters it again.
 const LEAVE: &[u8] = b"\x1b[?1049l\x1b[?25h";

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use super::args::TopArgs;
 use super::{Failure, Status, print, print_json, screen};
-use crate::admission::plan::ContractReport;
 use crate::client::Client;
 use crate::service::{PartStats, Stats};
+use moirai_config::admission::plan::ContractReport;
 
 /// One line: a part of a tenant. Services in nanoseconds per second.
 #[derive(Clone, Debug, PartialEq)]

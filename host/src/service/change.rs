@@ -12,12 +12,12 @@ use super::life::Phase;
 use super::tenant::{Tenant, Vcpu};
 use super::view::TenantView;
 use super::{Service, ServiceError, lock};
-use crate::admission::plan::TenantPlan;
-use crate::admission::{Claim, Part};
-use crate::config::document::{ContractTable, NetTable, TenantTable, VolumeTable};
-use crate::config::export::ExportTable;
-use crate::config::units::Size;
-use crate::config::{Problem, check_exports, check_tenants};
+use moirai_config::admission::plan::TenantPlan;
+use moirai_config::admission::{Claim, Part};
+use moirai_config::document::{ContractTable, NetTable, TenantTable, VolumeTable};
+use moirai_config::export::ExportTable;
+use moirai_config::units::Size;
+use moirai_config::{Problem, check_exports, check_tenants};
 use moirai_io::{DeviceId, IoDomainError};
 
 /// What is to change. Keys that are not given stay as they are; a new slice replaces a rate and the

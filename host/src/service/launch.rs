@@ -22,10 +22,10 @@ use super::supervisor::Supervisor;
 use super::tenant::{Device, Tenant};
 use super::view::{End, TenantView};
 use super::{END_PATIENCE, Phase, Service, ServiceError, Shared, StateError, lock};
-use crate::admission::plan::TenantPlan;
-use crate::admission::{Claim, MemoryClaim, Part};
-use crate::config::document::TenantTable;
-use crate::config::{Problem, check_tenants, model};
+use moirai_config::admission::plan::TenantPlan;
+use moirai_config::admission::{Claim, MemoryClaim, Part};
+use moirai_config::document::TenantTable;
+use moirai_config::{Problem, check_tenants, model};
 use moirai_cpu::GatePage;
 use moirai_io::{BlkSpec, IoDomain, IoDomainError, NetSpec};
 

@@ -65,10 +65,10 @@ pub use state::StateError;
 use stats::Snapshots;
 use tenant::Tenant;
 
-use crate::admission::plan::{ResourceReport, TenantPlan};
-use crate::admission::{CoreCosts, Ledger};
-use crate::config::model::Host;
-use crate::config::{Config, Problem, machine_memory};
+use moirai_config::admission::plan::{ResourceReport, TenantPlan};
+use moirai_config::admission::{CoreCosts, Ledger};
+use moirai_config::model::Host;
+use moirai_config::{Config, Problem, machine_memory};
 use moirai_cpu::{DispatcherError, Measured, measure};
 use moirai_io::IoDomainError;
 use moirai_runtime::StallLog;

@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 
 use super::tenant::Tenant;
 use super::vsock::Vsock;
-use crate::config::model;
+use moirai_config::model;
 
 /// Permissions of the sockets through which the host reaches a guest: whoever runs the host service.
 const SOCKET_MODE: u32 = 0o600;

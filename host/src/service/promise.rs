@@ -2,7 +2,7 @@
 
 use super::stats::Snapshots;
 use super::{PartStats, Service, ServiceError, lock};
-use crate::admission::promise::{Got, Promises};
+use moirai_config::admission::promise::{Got, Promises};
 
 impl Service {
     /// What is promised to a tenant, with what it got while it runs.

@@ -18,7 +18,7 @@ use super::release::{give_back, give_back_devices};
 use super::tenant::{Live, Tenant, Vcpu};
 use super::view::End;
 use super::{Shared, launch};
-use crate::config::model;
+use moirai_config::model;
 use moirai_cpu::{DispatcherError, GatePage, VcpuSpec};
 
 /// How long a VM may take to be built, apart from touching its memory: milliseconds, unless the host is

@@ -19,8 +19,8 @@ use super::owner::VolumeOwner;
 use super::stats::FailedTenant;
 use super::view::End;
 use super::vsock::Vsock;
-use crate::admission::Part;
-use crate::config::model;
+use moirai_config::admission::Part;
+use moirai_config::model;
 use moirai_cpu::VcpuId;
 use moirai_io::DeviceId;
 

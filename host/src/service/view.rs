@@ -9,10 +9,10 @@ use super::life::Phase;
 use super::own::BalloonView;
 use super::stats::Snapshots;
 use super::tenant::Tenant;
-use crate::admission::Part;
-use crate::admission::plan::{ContractReport, ResourceReport};
-use crate::config::Config;
-use crate::config::document::TenantTable;
+use moirai_config::Config;
+use moirai_config::admission::Part;
+use moirai_config::admission::plan::{ContractReport, ResourceReport};
+use moirai_config::document::TenantTable;
 
 /// How a tenant ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

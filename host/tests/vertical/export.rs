@@ -4,7 +4,7 @@
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use moirai_host::config::{Config, check, parse};
+use moirai_config::{Config, check, parse};
 use moirai_host::service::{Change, PartStats, Service, ServiceError, Stats};
 use tempfile::TempDir;
 

@@ -4,13 +4,13 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::Export;
-use crate::admission::per_second;
-use crate::admission::plan::ContractReport;
-use crate::config::Config;
-use crate::config::export::{Export as Spec, ExportDevice, ExportTable};
 use crate::service::stats::{PartStats, Snapshots, TenantStats};
 use crate::service::view::{DeviceView, name};
 use crate::service::{Service, lock};
+use moirai_config::Config;
+use moirai_config::admission::per_second;
+use moirai_config::admission::plan::ContractReport;
+use moirai_config::export::{Export as Spec, ExportDevice, ExportTable};
 
 /// An export.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
