@@ -82,7 +82,7 @@ fn a_changed_slice_replaces_a_rate() {
 
 #[test]
 fn the_written_schema_is_up_to_date() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/config.schema.json");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/config.schema.json");
     let written = std::fs::read_to_string(&path).unwrap_or_default();
     // Compared as values: the order of keys depends on how serde_json was built.
     let value = |text: &str| serde_json::from_str::<serde_json::Value>(text).ok();
