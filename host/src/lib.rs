@@ -14,7 +14,6 @@
 
 pub mod api;
 pub mod cli;
-pub mod client;
 pub mod demo;
 pub mod export;
 pub mod image;

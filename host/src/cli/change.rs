@@ -4,7 +4,7 @@
 use serde::de::DeserializeOwned;
 
 use super::{Failure, Status};
-use crate::service::Change;
+use moirai_api::Change;
 use moirai_config::document::{ContractTable, Extra};
 
 /// Reads all changes into one.

@@ -8,9 +8,9 @@ use serde::Serialize;
 
 use super::args::{FileArgs, NameArgs, ReportArgs, SetArgs, StopArgs};
 use super::{Failure, Status, change, export, print, print_json, report};
-use crate::api::{ErrorKind, Launch};
-use crate::client::{Client, ClientError};
-use crate::service::{Phase, TenantView};
+use moirai_api::client::{Client, ClientError};
+use moirai_api::{ErrorKind, Launch};
+use moirai_api::{Phase, TenantView};
 use moirai_config::export::KEY_PREFIX;
 use moirai_config::units::Size;
 use moirai_config::{self, MAX_STOP_AFTER, Report};

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::args::ExplainArgs;
 use super::control::path;
 use super::{Failure, Status, report};
-use crate::client::Client;
+use moirai_api::client::Client;
 use moirai_config::admission::plan::plan;
 use moirai_config::admission::promise::Promises;
 use moirai_config::export::KEY_PREFIX;

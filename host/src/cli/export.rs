@@ -8,9 +8,9 @@ use serde::Serialize;
 
 use super::args::{FileArgs, NameArgs, ReportArgs};
 use super::{Failure, Status, print, print_json, report};
-use crate::api::{ErrorKind, Exports};
-use crate::client::{Client, ClientError};
-use crate::service::{Change, ExportView};
+use moirai_api::client::{Client, ClientError};
+use moirai_api::{Change, ExportView};
+use moirai_api::{ErrorKind, Exports};
 use moirai_config::{self, Report};
 
 pub(super) fn start(socket: &Path, args: &FileArgs) -> Result<Status, Failure> {

@@ -14,6 +14,7 @@ use super::log::Log;
 use super::{Failure, Status};
 use crate::api::{Bound, Scrape};
 use crate::service::{LinkError, Service, ServiceError, StateError};
+
 use moirai_config::model::Link;
 use moirai_config::{self, Problem, Report};
 

@@ -50,8 +50,8 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::api::ErrorKind;
-use crate::client::ClientError;
+use moirai_api::ErrorKind;
+use moirai_api::client::ClientError;
 use moirai_config::Report;
 
 pub use args::{Cli, Command};

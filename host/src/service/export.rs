@@ -8,13 +8,14 @@
 mod device;
 mod view;
 
+use moirai_api::{ExportView, Phase};
 use std::sync::Arc;
 
 use moirai_devices::backend::{FileId, Volume};
 
 use super::launch::{FilesInUse, OWNED_HELP, files_in_use};
 use super::owner::{VolumeOwner, take_volume};
-use super::{Phase, Service, ServiceError, lock};
+use super::{Service, ServiceError, lock};
 use crate::export::Listener;
 use device::{Opened, attach, detach, open, shared_files};
 use moirai_config::admission::plan::TenantPlan;
@@ -22,7 +23,6 @@ use moirai_config::admission::{Claim, MemoryClaim};
 use moirai_config::export::{Export as Spec, ExportTable};
 use moirai_config::{Problem, check_exports};
 use moirai_io::{DeviceId, IoDomainError, Peer};
-pub use view::ExportView;
 
 /// A running export.
 #[derive(Debug)]

@@ -3,6 +3,7 @@
 //! A batch is admitted as a whole or not at all. What a tenant takes is noted in its entry before it
 //! is taken, so that one path, [`release::give_back`], undoes every half of it.
 
+use moirai_api::{Phase, TenantView};
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -20,8 +21,9 @@ use super::owner::{VolumeOwner, take_volume};
 use super::release;
 use super::supervisor::Supervisor;
 use super::tenant::{Device, Tenant};
-use super::view::{End, TenantView};
-use super::{END_PATIENCE, Phase, Service, ServiceError, Shared, StateError, lock};
+use super::view;
+
+use super::{END_PATIENCE, Service, ServiceError, Shared, StateError, lock};
 use moirai_config::admission::plan::TenantPlan;
 use moirai_config::admission::{Claim, MemoryClaim, Part};
 use moirai_config::document::TenantTable;
@@ -71,7 +73,7 @@ impl Service {
         for (tenant, opened) in tenants.iter().zip(opened) {
             if let Err(error) = start(&self.shared, tenant, opened) {
                 tracing::error!(tenant = tenant.name, %error, "cannot be started");
-                tenant.with(|live| live.end = Some(End::failed(error.to_string())));
+                tenant.with(|live| live.end = Some(view::failed(error.to_string())));
                 release::give_back(&self.shared, tenant);
             }
         }

@@ -1,7 +1,8 @@
 //! What is promised to one tenant, and what it got.
 
 use super::stats::Snapshots;
-use super::{PartStats, Service, ServiceError, lock};
+use super::{Service, ServiceError, lock};
+use moirai_api::PartStats;
 use moirai_config::admission::promise::{Got, Promises};
 
 impl Service {

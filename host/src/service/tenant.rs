@@ -1,5 +1,6 @@
 //! The entry of one tenant: what its supervisor knows and others may see, ask for, and wait for.
 
+use moirai_api::{End, FailedTenant, Phase};
 use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -12,12 +13,11 @@ use moirai_launch::BalloonReport;
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::console::Console;
-use super::life::Phase;
+
 use super::lock;
 use super::own::Balloon;
 use super::owner::VolumeOwner;
-use super::stats::FailedTenant;
-use super::view::End;
+
 use super::vsock::Vsock;
 use moirai_config::admission::Part;
 use moirai_config::model;

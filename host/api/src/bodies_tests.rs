@@ -3,8 +3,7 @@
 use moirai_config::kinds::wrong_kinds;
 use serde_json::json;
 
-use super::{Exports, Launch};
-use crate::service::Change;
+use crate::{Change, Exports, Launch};
 
 #[test]
 fn bodies_of_the_api_are_held_against_their_own_keys() {

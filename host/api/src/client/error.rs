@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::api::ErrorBody;
+use crate::ErrorBody;
 
 /// Why a request has no answer.
 #[derive(Debug, thiserror::Error)]
