@@ -11,7 +11,7 @@ IO_TURNS ?= 100000000
 all: host images
 
 host:
-	cargo build --release --locked -p moirai-host
+	cargo build --release --locked -p moirai-cli
 	vmm/build.sh
 
 images: | setup-target

@@ -36,7 +36,8 @@ suite() {
 suite format 120 cargo fmt --all --check
 suite scheduler 600 cargo test --no-fail-fast --locked -p moirai-scheduler -p moirai-simulator
 suite parts 900 cargo test --no-fail-fast --locked -p moirai-abi -p moirai-devices -p moirai-vmm --features moirai-devices/mock
-suite host 1200 cargo test --no-fail-fast --locked -p moirai-host
+suite host 1200 cargo test --no-fail-fast --locked -p moirai-launch -p moirai-runtime -p moirai-cpu -p moirai-io \
+    -p moirai-config -p moirai-api -p moirai-service -p moirai-bench -p moirai-cli
 suite guest 600 env -C guest cargo test --no-fail-fast --locked --target x86_64-unknown-linux-gnu -p moirai-media -p moirai-libos
 suite qemu 120 guest/tests/qemu.sh
 suite readme 600 guest/tests/readme.sh

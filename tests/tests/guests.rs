@@ -4,7 +4,7 @@
 use std::net::UdpSocket;
 use std::time::Duration;
 
-use moirai_devices::backend::netns::in_netns;
+use moirai_runtime::netns::in_netns;
 use moirai_tests::{Host, core, said, wait_for};
 use serde_json::Value;
 

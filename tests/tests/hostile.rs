@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use moirai_devices::backend::netns::in_netns;
+use moirai_runtime::netns::in_netns;
 use moirai_tests::{Host, core, lives, said, wait_for};
 use serde_json::Value;
 

@@ -20,18 +20,31 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("moirai-cpu", &["moirai-runtime", "moirai-scheduler"]),
     ("moirai-io", &["moirai-runtime", "moirai-scheduler", "moirai-devices"]),
     (
-        "moirai-host",
+        "moirai-service",
         &[
-            "moirai-scheduler",
-            "moirai-simulator",
             "moirai-abi",
-            "moirai-devices",
-            "moirai-launch",
-            "moirai-config",
             "moirai-api",
-            "moirai-runtime",
+            "moirai-config",
             "moirai-cpu",
+            "moirai-devices",
             "moirai-io",
+            "moirai-launch",
+            "moirai-runtime",
+        ],
+    ),
+    ("moirai-bench", &["moirai-api", "moirai-config", "moirai-runtime", "moirai-scheduler"]),
+    (
+        "moirai-cli",
+        &[
+            "moirai-api",
+            "moirai-bench",
+            "moirai-config",
+            "moirai-devices",
+            "moirai-io",
+            "moirai-runtime",
+            "moirai-scheduler",
+            "moirai-service",
+            "moirai-simulator",
         ],
     ),
 ];
@@ -46,10 +59,15 @@ const NEVER: &[(&str, &[&str])] = &[
         "moirai-config",
         &["moirai-devices", "moirai-vmm", "moirai-simulator", "moirai-io", "moirai-cpu"],
     ),
-    ("moirai-api", &["moirai-host", "moirai-cpu", "moirai-io", "moirai-devices", "moirai-runtime"]),
+    (
+        "moirai-api",
+        &["moirai-service", "moirai-cpu", "moirai-io", "moirai-devices", "moirai-runtime"],
+    ),
     ("moirai-devices", &["moirai-scheduler", "moirai-runtime"]),
-    ("moirai-vmm", &["moirai-scheduler", "moirai-runtime", "moirai-host"]),
-    ("moirai-host", &["moirai-vmm"]),
+    ("moirai-vmm", &["moirai-scheduler", "moirai-runtime", "moirai-config", "moirai-service"]),
+    ("moirai-bench", &["moirai-service", "moirai-devices"]),
+    ("moirai-service", &["moirai-vmm", "moirai-simulator"]),
+    ("moirai-cli", &["moirai-vmm"]),
 ];
 /// Only the tenant process may know KVM.
 const KVM: [&str; 2] = ["kvm-ioctls", "kvm-bindings"];

@@ -13,7 +13,6 @@ pub mod faulty;
 mod file;
 mod job;
 pub mod loopback;
-pub mod netns;
 mod probe;
 pub mod qcow2;
 mod range;

@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | `clock.rs` | the clocks of this host; nothing else reads one |
 //! | `place.rs` | the core and the class of a thread |
+//! | `netns.rs` | work in a network namespace |
 //! | `mailbox.rs` | how a thread that owns its state alone is asked |
 //! | `stall.rs` | times in which the machine itself stood still |
 //! | `noise.rs` | the machine's noise floor |
@@ -13,6 +14,7 @@
 
 mod clock;
 mod mailbox;
+pub mod netns;
 mod noise;
 mod place;
 mod stall;

@@ -6,9 +6,9 @@ use std::io::IoSlice;
 use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
-use moirai_devices::backend::netns::in_netns;
 use moirai_devices::backend::tap::Tap;
 use moirai_devices::net::Offload;
+use moirai_runtime::netns::in_netns;
 use rustix::io::writev;
 
 use crate::children::run;

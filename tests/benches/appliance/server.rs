@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use moirai_devices::backend::netns::in_netns;
+use moirai_runtime::netns::in_netns;
 use moirai_tests::{core, last_json, moirai_binary, said, wait_for};
 use serde_json::Value;
 use tempfile::TempDir;

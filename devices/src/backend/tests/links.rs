@@ -4,11 +4,11 @@ use std::process::Command;
 
 use super::*;
 use crate::backend::faulty::{Fault, Faulty};
-use crate::backend::netns::in_netns;
 use crate::backend::tap::{Tap, TapError};
 use crate::backend::{Link, loopback};
 use crate::net::tx::{Frontend, Next, TxPacket};
 use crate::net::{MacAddr, Nic, Offload, VNET_HEADER_LEN, VnetHeader};
+use moirai_runtime::netns::in_netns;
 
 const MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
 

@@ -12,9 +12,9 @@ use std::time::Instant;
 use super::links::Namespace;
 use super::*;
 use crate::backend::Link;
-use crate::backend::netns::in_netns;
 use crate::backend::tap::Tap;
 use crate::net::{MacAddr, Nic, Offload, VNET_HEADER_LEN, VnetHeader, rx, tx};
+use moirai_runtime::netns::in_netns;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const MTU: u16 = 1500;

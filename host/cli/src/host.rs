@@ -1,0 +1,164 @@
+//! `moirai host`: the host service in the foreground, until SIGTERM or SIGINT.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use rustix::fs::Mode;
+use rustix::process::{Resource, Rlimit};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use super::args::HostArgs;
+use super::log::Log;
+use super::{Failure, Status};
+use moirai_service::http::{Bound, Scrape};
+use moirai_service::{LinkError, Service, ServiceError, StateError};
+
+use moirai_config::model::Link;
+use moirai_config::{self, Problem, Report};
+
+pub(super) fn run(args: &HostArgs) -> Result<Status, Failure> {
+    let log = log_to_stderr()?;
+    let ended = serve(args);
+    // Before the reason is said.
+    log.flush();
+    ended
+}
+
+fn serve(args: &HostArgs) -> Result<Status, Failure> {
+    prepare();
+    let (text, document) = moirai_config::read(&args.config).map_err(|bad| Failure::bad(&bad))?;
+    let file = args.config.display().to_string();
+    let located = |problems| Report::locate(&file, &text, problems);
+    let bad = |problems| Failure::bad(&located(problems));
+    let mut config = moirai_config::check(&document).map_err(bad)?;
+    if args.no_scheduling {
+        config = config.without_scheduling();
+    }
+    let socket = config.host.socket.clone();
+    let (links, metrics) = (config.links.clone(), config.host.metrics);
+    let service = Service::start(config).map_err(|error| {
+        link_failure(error, &links, &located).unwrap_or_else(|error| failure(error, &bad))
+    })?;
+    let service = Arc::new(service);
+    let watch = service.watch_contracts()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("api")
+        .enable_all()
+        .build()?;
+    let ended = runtime.block_on(async {
+        let bound = Bound::new(&socket).map_err(|error| Failure::new(Status::Failed, error))?;
+        let scrape = metrics.map(|address| scrape(address, &bad)).transpose()?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let launched = Arc::clone(&service);
+        let launched = tokio::task::spawn_blocking(move || {
+            launched.launch(&document.tenant)?;
+            launched.export(&document.export)
+        });
+        let launched = launched.await;
+        launched
+            .map_err(|error| Failure::new(Status::Failed, error))?
+            .map_err(|error| failure(error, &bad))?;
+        tracing::info!(socket = %socket.display(), "serves");
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            never = bound.serve(Arc::clone(&service)) => match never {},
+            never = serve_metrics(scrape, &service) => match never {},
+        }
+        tracing::info!("ends; all tenants are stopped");
+        Ok(Status::Done)
+    });
+    // Handlers that still run hold the service; they end with the runtime.
+    drop(runtime);
+    drop(watch);
+    drop(service);
+    ended
+}
+
+/// Takes the port of the counters.
+fn scrape(address: SocketAddr, bad: &dyn Fn(Vec<Problem>) -> Failure) -> Result<Scrape, Failure> {
+    let taken = Scrape::new(address).map_err(|error| {
+        bad(vec![Problem {
+            path: "host.metrics".to_owned(),
+            message: format!("cannot listen at {address}: {error}"),
+            help: "choose a port that nobody has and an address of this machine".to_owned(),
+        }])
+    })?;
+    tracing::info!(%address, "serves GET /metrics");
+    if !address.ip().is_loopback() {
+        tracing::warn!(%address, "everybody who reaches this address can read all counters");
+    }
+    Ok(taken)
+}
+
+async fn serve_metrics(scrape: Option<Scrape>, service: &Arc<Service>) -> Infallible {
+    match scrape {
+        Some(scrape) => scrape.serve(Arc::clone(service)).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Why the service does not start, with the lines of the configuration where that is the reason.
+fn failure(error: ServiceError, bad: &dyn Fn(Vec<Problem>) -> Failure) -> Failure {
+    match error {
+        ServiceError::Bad(problems) => bad(problems),
+        ServiceError::Refused(_) => Failure::new(Status::Refused, error),
+        ServiceError::State(StateError::Taken { .. }) => bad(vec![Problem {
+            path: "host.state_dir".to_owned(),
+            message: error.to_string(),
+            help: "one host service has the folder; a second one needs cores, volumes and links \
+                   that nobody else serves"
+                .to_owned(),
+        }]),
+        other => Failure::new(Status::Failed, other),
+    }
+}
+
+/// What the kernel says of a link, at the key that asked for it. Not status 2: on another machine, or
+/// when what stands in the way is gone, the same configuration is right.
+fn link_failure(
+    error: ServiceError,
+    links: &[Link],
+    located: &dyn Fn(Vec<Problem>) -> Report,
+) -> Result<Failure, ServiceError> {
+    let ServiceError::Link(LinkError::Refused { link, key, message, help }) = error else {
+        return Err(error);
+    };
+    let index = links.iter().position(|it| it.name == link).unwrap_or_default();
+    let path = format!("link[{index}].{key}");
+    let report = located(vec![Problem { path, message, help }]);
+    let said = format!("link {link:?} cannot be served\n{report}");
+    Ok(Failure::new(Status::Failed, said))
+}
+
+/// What the process itself needs, whoever has started it.
+fn prepare() {
+    // What it writes is read by a later start, as root: nobody else may write it, whatever mask was
+    // inherited.
+    rustix::process::umask(Mode::WGRP | Mode::WOTH);
+    // Each tenant takes some descriptors, and shells and systemd give 1024 for a start.
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = rustix::process::setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "the limit of open files cannot be raised");
+    }
+}
+
+/// Logs to standard error; `MOIRAI_LOG` chooses what, as `RUST_LOG` does elsewhere.
+fn log_to_stderr() -> std::io::Result<Log> {
+    let log = Log::to(std::io::stderr())?;
+    let filter = EnvFilter::try_from_env("MOIRAI_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    // Fails only if a log is set up already, which then is used.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(log.clone())
+        .with_ansi(rustix::termios::isatty(std::io::stderr()))
+        // By itself it would say on standard error that it cannot write there, and panic over that.
+        .log_internal_errors(false)
+        .try_init();
+    Ok(log)
+}

@@ -1,0 +1,69 @@
+//! Exports as they are shown: to clients of the API, and in the counters.
+
+use moirai_api::{DeviceView, ExportView, PartStats, TenantStats};
+
+use super::Export;
+use crate::stats::{Snapshots, add_device};
+use crate::view::name;
+use crate::{Service, lock};
+use moirai_config::Config;
+use moirai_config::admission::per_second;
+use moirai_config::admission::plan::ContractReport;
+use moirai_config::export::{Export as Spec, ExportDevice};
+
+impl Service {
+    pub(crate) fn export_view(&self, export: &Export) -> ExportView {
+        let Export { spec, group, id, listener, .. } = export;
+        let snapshot = self.shared.resources.domain(group).and_then(|it| it.snapshot().ok());
+        let devices = snapshot.map(|snapshot| snapshot.devices).unwrap_or_default();
+        let found = devices.into_iter().find(|device| device.id == id.0);
+        let not_kept = found.as_ref().and_then(|device| device.not_kept.clone());
+        let (resource, what) = described(spec, &self.shared.config);
+        ExportView {
+            name: spec.name.clone(),
+            socket: spec.socket.display().to_string(),
+            peer: listener.peer(),
+            kept: not_kept.is_none(),
+            because: not_kept.unwrap_or_default(),
+            device: DeviceView {
+                resource,
+                what,
+                contract: ContractReport::of(&spec.contract()),
+                failed: found.and_then(|device| device.failed),
+            },
+            table: spec.table.clone(),
+        }
+    }
+
+    /// What exports got, in the form of tenants with one part.
+    pub(crate) fn export_stats(&self, snapshots: &Snapshots<'_>) -> Vec<TenantStats> {
+        let stats = |export: &Export| {
+            let contract = export.spec.contract();
+            let mut part = PartStats {
+                resource: described(&export.spec, &self.shared.config).0,
+                contract: Some(ContractReport::of(&contract)),
+                reserved: per_second(&contract),
+                ..PartStats::default()
+            };
+            if let Some(snapshot) = snapshots.devices.get(&(export.group.as_str(), export.id.0)) {
+                add_device(&mut part, snapshot);
+            }
+            TenantStats { name: export.spec.key(), parts: vec![part] }
+        };
+        lock(&self.exports).values().map(stats).collect()
+    }
+}
+
+/// The resource that an export is of, and the file or address.
+fn described(spec: &Spec, config: &Config) -> (String, String) {
+    match &spec.device {
+        ExportDevice::Volume(volume) => (
+            name("disk", config.disks.get(volume.disk).map(|disk| &disk.name)),
+            volume.path.display().to_string(),
+        ),
+        ExportDevice::Net(net) => (
+            name("link", config.links.get(net.link).map(|link| &link.name)),
+            net.mac.map(|byte| format!("{byte:02x}")).join(":"),
+        ),
+    }
+}

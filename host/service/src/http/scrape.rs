@@ -1,0 +1,72 @@
+//! The counters over TCP, for a Prometheus that cannot read a unix socket: `[host] metrics`.
+//!
+//! `GET /metrics` and nothing else, so whoever reaches the port can read and change nothing but that.
+//! A client costs at most one of [`CONNECTIONS`] places for [`PATIENCE`].
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+use super::routes;
+use super::server::{PAUSE, Refusals, converse};
+use crate::Service;
+
+/// How many clients are served at a time; more wait.
+const CONNECTIONS: usize = 16;
+/// How long a client may take for everything.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A port on which nobody is served yet.
+#[derive(Debug)]
+pub struct Scrape(TcpListener);
+
+impl Scrape {
+    /// Takes the port. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// What the kernel says: somebody has it, or it may not be had.
+    pub fn new(address: SocketAddr) -> io::Result<Self> {
+        let listener = std::net::TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        Ok(Self(TcpListener::from_std(listener)?))
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+
+    /// Serves the counters for as long as the future is polled.
+    pub async fn serve(self, service: Arc<Service>) -> Infallible {
+        let router = routes::metrics_only(service);
+        let places = Arc::new(Semaphore::new(CONNECTIONS));
+        let mut refusals = Refusals::default();
+        loop {
+            let place = Arc::clone(&places).acquire_owned().await;
+            match self.0.accept().await {
+                Ok((stream, _)) => {
+                    let router = router.clone();
+                    tokio::spawn(async move {
+                        // Whoever is slower is dropped.
+                        let _ = tokio::time::timeout(PATIENCE, converse(stream, router)).await;
+                        drop(place);
+                    });
+                }
+                Err(error) => {
+                    if let Some(count) = refusals.count(Instant::now()) {
+                        tracing::warn!(%error, count, "the metrics port cannot take a connection");
+                    }
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+}
