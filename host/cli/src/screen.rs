@@ -46,7 +46,7 @@ fn show(
 ) -> Result<(), Failure> {
     let mut view = View::between(&before, &before);
     loop {
-        let end = Instant::now() + interval;
+        let end = moirai_runtime::instant() + interval;
         loop {
             terminal.draw(|frame| frame.render_widget(table(&view), frame.area()))?;
             match wish(end)? {
@@ -77,7 +77,7 @@ enum Wish {
 
 /// Waits for a wish, at most to `end`.
 fn wish(end: Instant) -> Result<Wish, Failure> {
-    while event::poll(end.saturating_duration_since(Instant::now()))? {
+    while event::poll(end.saturating_duration_since(moirai_runtime::instant()))? {
         match event::read()? {
             Event::Key(key) => match (key.modifiers, key.code) {
                 (KeyModifiers::CONTROL, KeyCode::Char('c')) => return Ok(Wish::Leave),

@@ -26,7 +26,7 @@ fn read_within(path: &Path, most: u64, patience: Duration) -> io::Result<String>
     let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
     let mut file =
         File::options().read(true).custom_flags(flags).open(path).map_err(|it| named(path, it))?;
-    let end = Instant::now() + patience;
+    let end = moirai_runtime::instant() + patience;
     let metadata = file.metadata()?;
     if metadata.is_dir() {
         return Err(other_kind(metadata.file_type()));
@@ -91,7 +91,7 @@ pub fn advice(error: &io::Error, path: &Path, what: &str) -> String {
 
 /// Waits until there is something to read, or nothing will come any more.
 fn wait(file: &File, end: Instant, patience: Duration) -> io::Result<()> {
-    let left = end.saturating_duration_since(Instant::now());
+    let left = end.saturating_duration_since(moirai_runtime::instant());
     let left = Timespec::try_from(left).unwrap_or(Timespec { tv_sec: 0, tv_nsec: 0 });
     let mut fds = [PollFd::from_borrowed_fd(file.as_fd(), PollFlags::IN)];
     match rustix::io::retry_on_intr(|| poll(&mut fds, Some(&left)))? {

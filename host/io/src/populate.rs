@@ -127,7 +127,7 @@ fn touch(base: usize, length: usize) -> bool {
 mod tests {
     use std::fs::File;
     use std::sync::Arc;
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
     use moirai_devices::memory::GuestMemory;
     use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, memfd_create};
@@ -146,8 +146,10 @@ mod tests {
         let memory = Arc::new(GuestMemory::from_ranges_with_files([range]).unwrap());
         fallocate(&file, FallocateFlags::empty(), 0, BYTES as u64).unwrap();
         let report = populate(&Linux { core: None }, &memory);
-        let begun = Instant::now();
-        while report.get() == Presence::Coming && begun.elapsed() < Duration::from_secs(20) {
+        let begun = moirai_runtime::instant();
+        while report.get() == Presence::Coming
+            && moirai_runtime::since(begun) < Duration::from_secs(20)
+        {
             std::thread::yield_now();
         }
         assert_eq!(report.get(), Presence::Present);

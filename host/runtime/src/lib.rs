@@ -19,7 +19,7 @@ mod noise;
 mod place;
 mod stall;
 
-pub use clock::{now, own_cpu_time, sleep_until};
+pub use clock::{instant, now, own_cpu_time, since, sleep_until, wall_clock};
 pub use mailbox::{Inbox, Mailbox, Reply, mailbox};
 pub use noise::{Lateness, NoiseError, NoiseFloor, NoiseProbe, Percentiles};
 pub use place::{pin, set_scheduler, set_scheduler_inherited};

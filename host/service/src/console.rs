@@ -57,7 +57,7 @@ impl Console {
         let state = State {
             kept: VecDeque::new(),
             line: Vec::new(),
-            second: Instant::now(),
+            second: moirai_runtime::instant(),
             lines: 0,
             closed: false,
         };
@@ -129,12 +129,12 @@ impl Console {
 impl State {
     /// Gives the current line to the log.
     fn log(&mut self, tenant: &str) {
-        if self.second.elapsed() >= Duration::from_secs(1) {
+        if moirai_runtime::since(self.second) >= Duration::from_secs(1) {
             let dropped = self.lines.saturating_sub(LINES_PER_SECOND);
             if dropped > 0 {
                 tracing::warn!(tenant, dropped, "console lines did not reach the log");
             }
-            (self.second, self.lines) = (Instant::now(), 0);
+            (self.second, self.lines) = (moirai_runtime::instant(), 0);
         }
         self.lines = self.lines.saturating_add(1);
         if self.lines <= LINES_PER_SECOND {

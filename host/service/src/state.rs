@@ -11,7 +11,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
@@ -197,12 +197,12 @@ impl Process {
         if start_ticks(self.pid) != Some(self.start_ticks) {
             return Ok(false);
         }
-        let begin = Instant::now();
+        let begin = moirai_runtime::instant();
         while start_ticks(self.pid) == Some(self.start_ticks) {
             if pidfd_send_signal(&pidfd, Signal::KILL).is_err() {
                 break;
             }
-            if begin.elapsed() > KILL_PATIENCE {
+            if moirai_runtime::since(begin) > KILL_PATIENCE {
                 return Err(StateError::Immortal { pid: self.pid });
             }
             std::thread::sleep(Duration::from_millis(10));

@@ -76,8 +76,8 @@ impl Supervisor {
             consoles,
             gates,
             tids: Vec::new(),
-            overdue: Some(Instant::now() + patience),
-            began: Instant::now(),
+            overdue: Some(moirai_runtime::instant() + patience),
+            began: moirai_runtime::instant(),
             stop_seen: false,
             reset: false,
             control_open: true,
@@ -95,7 +95,7 @@ impl Supervisor {
             }
             self.hear_stop();
             self.hear_balloon();
-            if self.overdue.is_some_and(|time| time <= Instant::now()) {
+            if self.overdue.is_some_and(|time| time <= moirai_runtime::instant()) {
                 self.overdue = None;
                 self.happens(Event::Overdue);
             }
@@ -119,8 +119,12 @@ impl Supervisor {
     /// Starts the tenant once more; another thread supervises it from then on.
     fn start_again(mut self) {
         // A guest that resets itself at once must not keep the host busy.
-        while self.began.elapsed() < SHORTEST_LIFE && !self.tenant.with(|live| live.stop_asked) {
-            std::thread::sleep(SHORTEST_LIFE.saturating_sub(self.began.elapsed()).min(LOOK));
+        while moirai_runtime::since(self.began) < SHORTEST_LIFE
+            && !self.tenant.with(|live| live.stop_asked)
+        {
+            std::thread::sleep(
+                SHORTEST_LIFE.saturating_sub(moirai_runtime::since(self.began)).min(LOOK),
+            );
         }
         if self.tenant.with(|live| live.stop_asked) {
             return self.happens(Event::Gone);
@@ -146,7 +150,7 @@ impl Supervisor {
     /// Sleeps until there is something to do; true if the process has ended.
     fn wait(&self) -> bool {
         let timeout = self.overdue.map(|time| {
-            let left = time.saturating_duration_since(Instant::now());
+            let left = time.saturating_duration_since(moirai_runtime::instant());
             // A little more, so that the time has passed when we look.
             Timespec::try_from(left + Duration::from_millis(1))
                 .unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 })
@@ -239,7 +243,7 @@ impl Supervisor {
         let before = self.tenant.phase();
         let (phase, step) = next(before, event);
         if phase == Phase::Stopping && before != Phase::Stopping {
-            self.overdue = Some(Instant::now() + self.stop_patience(event));
+            self.overdue = Some(moirai_runtime::instant() + self.stop_patience(event));
         }
         match step {
             Step::Wait => {}

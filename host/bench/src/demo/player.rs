@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use moirai_runtime::netns::in_netns;
 
@@ -65,9 +65,9 @@ impl Player {
         namespace: &str,
         address: SocketAddr,
     ) -> Result<Self, DemoError> {
-        let begin = Instant::now();
+        let begin = moirai_runtime::instant();
         let port = format!(":{:04X} ", address.port());
-        while begin.elapsed() < PATIENCE {
+        while moirai_runtime::since(begin) < PATIENCE {
             let sockets =
                 in_netns(namespace, || std::fs::read_to_string("/proc/thread-self/net/udp"));
             if matches!(sockets, Ok(Ok(sockets)) if sockets.contains(&port)) {

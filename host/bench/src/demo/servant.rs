@@ -5,7 +5,7 @@ use std::fs::File;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
 
@@ -40,10 +40,10 @@ impl Servant {
         end_with_parent(&mut command);
         let child = command.spawn().map_err(failed)?;
         let mut servant = Self { child, socket: scene.socket(), log };
-        let begin = Instant::now();
+        let begin = moirai_runtime::instant();
         while servant.ask(&["list", "--json"]).is_err() {
             let ended = servant.child.try_wait().ok().flatten().is_some();
-            if ended || begin.elapsed() > PATIENCE {
+            if ended || moirai_runtime::since(begin) > PATIENCE {
                 return Err(DemoError::Host { what: "does not start", said: servant.last_words() });
             }
             std::thread::sleep(Duration::from_millis(50));
@@ -71,11 +71,11 @@ impl Servant {
     /// Ends the service, which ends its tenants.
     pub(super) fn end(mut self) -> Result<(), DemoError> {
         self.terminate();
-        let begin = Instant::now();
+        let begin = moirai_runtime::instant();
         loop {
             match self.child.try_wait() {
                 Ok(Some(status)) if status.success() => return Ok(()),
-                Ok(None) if begin.elapsed() < PATIENCE => {
+                Ok(None) if moirai_runtime::since(begin) < PATIENCE => {
                     std::thread::sleep(Duration::from_millis(20));
                 }
                 _ => {
@@ -119,8 +119,8 @@ impl Drop for Servant {
             return;
         }
         self.terminate();
-        let begin = Instant::now();
-        while begin.elapsed() < PATIENCE {
+        let begin = moirai_runtime::instant();
+        while moirai_runtime::since(begin) < PATIENCE {
             if matches!(self.child.try_wait(), Ok(Some(_)) | Err(_)) {
                 return;
             }

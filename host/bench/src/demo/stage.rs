@@ -1,7 +1,7 @@
 //! One run of the experiment: host service, receivers, tenants, measurement, and everything away
 //! again.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use indicatif::ProgressBar;
 use moirai_runtime::netns::in_netns;
@@ -125,12 +125,12 @@ impl Receivers {
 
 /// Waits, and tells how long it still takes.
 fn rest(time: Duration, mut tell: impl FnMut(Duration)) -> Result<(), DemoError> {
-    let begin = Instant::now();
-    while begin.elapsed() < time {
+    let begin = moirai_runtime::instant();
+    while moirai_runtime::since(begin) < time {
         if interrupted() {
             return Err(DemoError::Interrupted);
         }
-        let left = time.saturating_sub(begin.elapsed());
+        let left = time.saturating_sub(moirai_runtime::since(begin));
         tell(left);
         std::thread::sleep(left.min(LOOK));
     }

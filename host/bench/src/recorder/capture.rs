@@ -101,8 +101,7 @@ fn record(socket: &UdpSocket, end: &AtomicBool, packets: &AtomicU64) -> Vec<Arri
 /// anew for each packet, so that a step of the real time cannot shift the record.
 fn to_monotonic(stamp: Option<Nanos>) -> Nanos {
     let monotonic = moirai_runtime::now();
-    let realtime = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
-    let realtime = nanos(realtime.tv_sec, realtime.tv_nsec);
+    let realtime = moirai_runtime::wall_clock();
     let age = stamp.map_or(0, |stamp| realtime.saturating_sub(stamp));
     monotonic.saturating_sub(age)
 }

@@ -58,7 +58,7 @@ impl<'a> Bench<'a> {
     pub(super) fn run(&mut self, run: Run, end: Instant, most_bytes: u64) -> io::Result<Measure> {
         let mut times =
             Histogram::<u64>::new_with_bounds(1, LONGEST, 3).map_err(io::Error::other)?;
-        let begun = Instant::now();
+        let begun = moirai_runtime::instant();
         let (mut moved, mut count) = (0_u64, 0_u64);
         let mut since = vec![begun; self.memory.len()];
         for place in 0..run.depth {
@@ -70,15 +70,17 @@ impl<'a> Bench<'a> {
             let place = u32::try_from(completion.token).unwrap_or(0);
             completion.result?;
             let began = since.get(place as usize).copied().unwrap_or(begun);
-            times.saturating_record(u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX));
+            times.saturating_record(
+                u64::try_from(moirai_runtime::since(began).as_nanos()).unwrap_or(u64::MAX),
+            );
             (moved, count) = (moved.saturating_add(run.bytes), count + 1);
-            if Instant::now() < end && moved < most_bytes {
+            if moirai_runtime::instant() < end && moved < most_bytes {
                 self.start(run, place, &mut since)?;
             } else {
                 inside -= 1;
             }
         }
-        Ok(Measure::new(run, count, moved, begun.elapsed(), &times))
+        Ok(Measure::new(run, count, moved, moirai_runtime::since(begun), &times))
     }
 
     fn start(&mut self, run: Run, place: u32, since: &mut [Instant]) -> io::Result<()> {
@@ -94,7 +96,7 @@ impl<'a> Bench<'a> {
             self.wait()?.result?;
         }
         if let Some(begun) = since.get_mut(place as usize) {
-            *begun = Instant::now();
+            *begun = moirai_runtime::instant();
         }
         match run.kind {
             "read" => self.ring.readv(file, buffers, offset, token),
@@ -123,8 +125,8 @@ impl<'a> Bench<'a> {
     }
 
     fn wait(&mut self) -> io::Result<Completion> {
-        let end = Instant::now() + PATIENCE;
-        while Instant::now() < end {
+        let end = moirai_runtime::instant() + PATIENCE;
+        while moirai_runtime::instant() < end {
             if let Some(completion) = self.ring.next_completion() {
                 return Ok(completion);
             }

@@ -14,7 +14,7 @@ mod target;
 
 use std::io;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 pub use report::{Measure, ProbeReport};
 
@@ -88,7 +88,7 @@ fn measure(target: &Target, depth: u32, time: Duration) -> Result<Vec<Measure>, 
     let share = time / count.max(1);
     let mut measures = Vec::new();
     for run in runs {
-        let measure = bench.run(run, Instant::now() + share, RUN_BYTES);
+        let measure = bench.run(run, moirai_runtime::instant() + share, RUN_BYTES);
         measures.push(measure.map_err(|source| ProbeError::Unit {
             kind: run.kind,
             bytes: run.bytes,

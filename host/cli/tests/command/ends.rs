@@ -3,19 +3,19 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::link::Host;
 
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(super) fn wait(child: &mut Child) -> ExitStatus {
-    let begin = Instant::now();
+    let begin = moirai_runtime::instant();
     loop {
         if let Some(status) = child.try_wait().unwrap() {
             return status;
         }
-        if begin.elapsed() > PATIENCE {
+        if moirai_runtime::since(begin) > PATIENCE {
             child.kill().unwrap();
             panic!("it does not end");
         }
@@ -62,10 +62,10 @@ fn a_host_service_outlives_the_reader_of_its_log() {
     drop(reader);
     let mut command = Command::new(env!("CARGO_BIN_EXE_moirai"));
     let mut child = command.arg("host").arg("--config").arg(config).stderr(writer).spawn().unwrap();
-    let begin = Instant::now();
+    let begin = moirai_runtime::instant();
     while !folder.path().join("s").exists() {
         assert_eq!(child.try_wait().unwrap(), None);
-        assert!(begin.elapsed() < PATIENCE);
+        assert!(moirai_runtime::since(begin) < PATIENCE);
         std::thread::sleep(Duration::from_millis(10));
     }
     let pid = rustix::process::Pid::from_child(&child);

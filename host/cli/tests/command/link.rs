@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tempfile::TempDir;
 
@@ -86,10 +86,10 @@ impl Host {
     }
 
     pub(super) fn serves(&mut self) {
-        let begin = Instant::now();
+        let begin = moirai_runtime::instant();
         while !self.said().contains("serves") {
             assert_eq!(self.child.try_wait().unwrap(), None, "{}", self.said());
-            assert!(begin.elapsed() < PATIENCE, "{}", self.said());
+            assert!(moirai_runtime::since(begin) < PATIENCE, "{}", self.said());
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -100,12 +100,12 @@ impl Host {
             let pid = rustix::process::Pid::from_child(&self.child);
             rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
         }
-        let begin = Instant::now();
+        let begin = moirai_runtime::instant();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status.code().unwrap();
             }
-            assert!(begin.elapsed() < PATIENCE, "{}", self.said());
+            assert!(moirai_runtime::since(begin) < PATIENCE, "{}", self.said());
             std::thread::sleep(Duration::from_millis(20));
         }
     }

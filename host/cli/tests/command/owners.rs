@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::{moirai, turn};
 
@@ -21,10 +21,10 @@ impl Service {
             .unwrap();
         let mut service = Self(child);
         let socket = config.with_file_name("host.sock");
-        let begin = Instant::now();
+        let begin = moirai_runtime::instant();
         while !socket.exists() {
             assert_eq!(service.0.try_wait().unwrap(), None, "KVM and root are needed");
-            assert!(begin.elapsed() < Duration::from_secs(30), "it does not serve");
+            assert!(moirai_runtime::since(begin) < Duration::from_secs(30), "it does not serve");
             std::thread::sleep(Duration::from_millis(20));
         }
         service

@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::ends::{PATIENCE, wait};
 
@@ -37,10 +37,10 @@ impl Shell {
         shell.args(["-c", line, env!("CARGO_BIN_EXE_moirai")]).arg(config);
         let child = shell.stderr(stderr).spawn().unwrap();
         let mut host = Self { child, folder };
-        let begin = Instant::now();
+        let begin = moirai_runtime::instant();
         while !host.path("s").exists() {
             assert_eq!(host.child.try_wait().unwrap(), None);
-            assert!(begin.elapsed() < PATIENCE, "it does not start");
+            assert!(moirai_runtime::since(begin) < PATIENCE, "it does not start");
             std::thread::sleep(Duration::from_millis(10));
         }
         host
@@ -128,9 +128,9 @@ fn descriptors_that_are_used_up_are_waited_for_and_the_limit_is_raised_where_it_
     let many: Vec<_> = (0..60).map(|_| UnixStream::connect(host.path("s")).unwrap()).collect();
     std::thread::sleep(Duration::from_secs(2));
     drop(many);
-    let begin = Instant::now();
+    let begin = moirai_runtime::instant();
     while !host.answers() {
-        assert!(begin.elapsed() < PATIENCE, "it does not come back");
+        assert!(moirai_runtime::since(begin) < PATIENCE, "it does not come back");
     }
     let pid = host.child.id();
     assert_eq!(host.ends(pid), Some(0));

@@ -4,7 +4,6 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, Stdio};
-use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
@@ -68,12 +67,12 @@ impl Screen {
     /// Waits until the process has stopped.
     fn stops(&self) {
         let pid = Pid::from_child(&self.child);
-        let begin = Instant::now();
+        let begin = moirai_runtime::instant();
         while waitid(WaitId::Pid(pid), WaitIdOptions::STOPPED | WaitIdOptions::NOHANG)
             .unwrap()
             .is_none()
         {
-            assert!(begin.elapsed() < PATIENCE, "it does not stop");
+            assert!(moirai_runtime::since(begin) < PATIENCE, "it does not stop");
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
     }

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind, listen, socket};
 use tempfile::TempDir;
@@ -42,11 +42,11 @@ impl Stranger {
 
 /// Runs a command; it must not wait without end.
 fn run(socket: &Path, words: &[&str]) -> (Output, String) {
-    let begin = Instant::now();
+    let begin = moirai_runtime::instant();
     let mut command = Command::new(env!("CARGO_BIN_EXE_moirai"));
     command.arg("--socket").arg(socket).args(words).stdin(Stdio::null());
     let output = command.output().unwrap();
-    assert!(begin.elapsed() < LATEST, "{words:?}");
+    assert!(moirai_runtime::since(begin) < LATEST, "{words:?}");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     (output, said)
 }

@@ -7,7 +7,7 @@ use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -61,7 +61,7 @@ impl Scrape {
                     });
                 }
                 Err(error) => {
-                    if let Some(count) = refusals.count(Instant::now()) {
+                    if let Some(count) = refusals.count(moirai_runtime::instant()) {
                         tracing::warn!(%error, count, "the metrics port cannot take a connection");
                     }
                     tokio::time::sleep(PAUSE).await;

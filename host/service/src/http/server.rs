@@ -100,7 +100,7 @@ impl Bound {
                     });
                 }
                 Err(error) => {
-                    if let Some(count) = refusals.count(Instant::now()) {
+                    if let Some(count) = refusals.count(moirai_runtime::instant()) {
                         tracing::warn!(%error, count, "the API cannot take a connection");
                     }
                     tokio::time::sleep(PAUSE).await;
@@ -189,7 +189,7 @@ mod tests {
 
     #[test]
     fn connections_that_cannot_be_taken_are_said_once_in_a_while_and_all_are_counted() {
-        let (mut refusals, begin) = (Refusals::default(), Instant::now());
+        let (mut refusals, begin) = (Refusals::default(), moirai_runtime::instant());
         let said: Vec<_> =
             (0..300).filter_map(|tenth| refusals.count(begin + tenth * PAUSE)).collect();
         assert_eq!(said, [1, 100, 100]);

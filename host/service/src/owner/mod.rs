@@ -131,7 +131,7 @@ impl Owners {
     pub(super) fn take(&self, key: &str, usage: Usage, what: &str) -> Result<Owner, OwnError> {
         let path = self.folder.join(key);
         let failed = |source| file_error(&path, source);
-        let begin = Instant::now();
+        let begin = moirai_runtime::instant();
         loop {
             let mut options = File::options();
             options.create(true).truncate(false).read(true).write(true).mode(0o600);
@@ -163,7 +163,7 @@ impl Drop for Owner {
     fn drop(&mut self) {
         // Whatever fails here: the kernel gives up the lock when the file is closed, and a record
         // without a lock blocks nobody.
-        if alone(&self.file, Instant::now()).is_err() {
+        if alone(&self.file, moirai_runtime::instant()).is_err() {
             return;
         }
         if is_used(&self.file) {
@@ -185,7 +185,7 @@ fn alone(file: &File, begin: Instant) -> io::Result<()> {
         match file.try_lock() {
             Ok(()) => return Ok(()),
             Err(TryLockError::Error(error)) => return Err(error),
-            Err(TryLockError::WouldBlock) if begin.elapsed() > PATIENCE => {
+            Err(TryLockError::WouldBlock) if moirai_runtime::since(begin) > PATIENCE => {
                 return Err(io::Error::new(io::ErrorKind::TimedOut, "somebody keeps it locked"));
             }
             Err(TryLockError::WouldBlock) => std::thread::sleep(LOOK),

@@ -178,9 +178,9 @@ fn a_volume_that_qemu_writes_is_refused_and_its_process_named() {
     let Some(mut command) = qemu_io(&raw, &[]) else { return };
     // Without a command it reads them from standard input and keeps the image open.
     let mut qemu = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("qemu-io");
-    let (begin, looks) = (Instant::now(), File::open(&raw).expect("the file"));
+    let (begin, looks) = (moirai_runtime::instant(), File::open(&raw).expect("the file"));
     while !ofd::is_held(&looks, 101).expect("asked") {
-        assert!(begin.elapsed() < Duration::from_secs(20), "it does not lock");
+        assert!(moirai_runtime::since(begin) < Duration::from_secs(20), "it does not lock");
         std::thread::sleep(Duration::from_millis(20));
     }
     let said = take(&owners, &raw, false).expect_err("somebody writes it");

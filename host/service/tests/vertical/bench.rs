@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use moirai_cpu::GatePage;
 use moirai_io::{DiskSpec, GroupSpec, IoDomain};
@@ -134,8 +134,8 @@ impl Tenant {
 
     /// The next report of this kind on the console; everything else goes to the test's output.
     pub(crate) fn report(&mut self, event: &str) -> Value {
-        let begin = Instant::now();
-        while begin.elapsed() < PATIENCE {
+        let begin = moirai_runtime::instant();
+        while moirai_runtime::since(begin) < PATIENCE {
             let mut line = String::new();
             let length = self.console.read_line(&mut line).expect("the console fell silent");
             assert!(length > 0, "the tenant ended");

@@ -79,10 +79,10 @@ fn a_vcpu_without_extra_gets_its_slice_and_no_more() {
             contract: Contract::new(10 * MS, 2 * MS, 10 * MS, None).unwrap(),
         })
         .unwrap();
-    let begin = std::time::Instant::now();
+    let begin = moirai_runtime::instant();
     std::thread::sleep(std::time::Duration::from_secs(2));
     let last = dispatcher.detach(id).unwrap();
-    let elapsed = begin.elapsed().as_nanos();
+    let elapsed = moirai_runtime::since(begin).as_nanos();
     println!("{last:?} in {elapsed} ns");
     let share = u128::from(last.guaranteed_ns) * 1000 / elapsed;
     // A share, not a time: the machine may stall, but then it gives nobody anything.
