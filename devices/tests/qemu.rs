@@ -8,8 +8,9 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use moirai_devices::backend::Ring as _;
 use moirai_devices::backend::Volume;
-use moirai_devices::backend::uring::Ring;
+use moirai_devices::backend::uring::Uring;
 use moirai_devices::backend::{Job, Step, Storage};
 use moirai_devices::net::{MacAddr, Nic, Offload, tx};
 use moirai_devices::vhost::{DeviceProfile, Event, Session};
@@ -108,7 +109,7 @@ fn serve_disk(session: &mut Session, frontend: &mut blk::Frontend, volume: &mut 
     if !vring.is_running() {
         return;
     }
-    let mut ring = Ring::new(4).unwrap();
+    let mut ring = Uring::new(4).unwrap();
     while let Some((mem, queue)) = vring.parts() {
         match frontend.next_request(mem, queue).unwrap() {
             blk::Next::Empty => break,

@@ -7,7 +7,6 @@
 //! | [`service`] | starts, changes and ends tenants; owns what they share |
 //! | [`api`], [`client`] | REST over a unix socket, both ends |
 //! | [`cli`] | the commands |
-//! | [`dispatcher`], [`iodomain`] | keep the promises about cores; about disks and links |
 //! | [`probe`] | what a disk takes for its units, before anything is promised
 //! | [`recorder`] | receivers that judge a stream |
 //! | [`image`] | makes what tenants boot |
@@ -19,11 +18,8 @@ pub mod cli;
 pub mod client;
 pub mod config;
 pub mod demo;
-pub mod dispatcher;
 pub mod export;
 pub mod image;
-pub mod iodomain;
-mod mailbox;
 pub mod probe;
 pub mod recorder;
 pub mod service;

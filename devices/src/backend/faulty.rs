@@ -3,9 +3,13 @@
 //! Which request fails how is a function of its number, so a test says exactly what goes wrong.
 
 use std::io;
+use std::os::fd::BorrowedFd;
 
-use super::uring::{Ring, RingFull};
+use super::ring::{Deferred, Operations};
 use super::{Job, Link, Step, Storage};
+use crate::blk::Disk;
+use crate::counters::Counters;
+use crate::net::Offload;
 use crate::net::tx::TxPacket;
 
 /// What goes wrong with one request or packet.
@@ -57,7 +61,12 @@ impl<T, P: FnMut(u64) -> Fault> Faulty<T, P> {
 }
 
 impl<T: Storage, P: FnMut(u64) -> Fault> Storage for Faulty<T, P> {
-    fn submit(&mut self, ring: &mut Ring, token: u64, job: &mut Job) -> Result<Step, RingFull> {
+    fn submit(
+        &mut self,
+        ring: &mut dyn Operations,
+        token: u64,
+        job: &mut Job,
+    ) -> Result<Step, Deferred> {
         let fault = self.next_fault();
         let step = match fault {
             Fault::Delay(1..) => {
@@ -76,11 +85,11 @@ impl<T: Storage, P: FnMut(u64) -> Fault> Storage for Faulty<T, P> {
 
     fn completed(
         &mut self,
-        ring: &mut Ring,
+        ring: &mut dyn Operations,
         token: u64,
         job: &mut Job,
         result: io::Result<u32>,
-    ) -> Result<Step, RingFull> {
+    ) -> Result<Step, Deferred> {
         match self.take(token) {
             // The volume decides what the error means, as it does for real ones.
             Some(Fault::Error(code)) => {
@@ -103,6 +112,30 @@ impl<T: Storage, P: FnMut(u64) -> Fault> Storage for Faulty<T, P> {
             _ => self.inner.completed(ring, token, job, result),
         }
     }
+
+    fn abandon(&mut self, job: &mut Job) -> Step {
+        self.inner.abandon(job)
+    }
+
+    fn disk(&self, queues: u16, queue_size: u16) -> Disk {
+        self.inner.disk(queues, queue_size)
+    }
+
+    fn is_busy(&self) -> bool {
+        self.inner.is_busy()
+    }
+
+    fn is_plain(&self) -> bool {
+        self.inner.is_plain()
+    }
+
+    fn is_direct(&self) -> bool {
+        self.inner.is_direct()
+    }
+
+    fn counters(&self) -> Counters {
+        self.inner.counters()
+    }
 }
 
 impl<T: Link, P: FnMut(u64) -> Fault> Link for Faulty<T, P> {
@@ -116,5 +149,13 @@ impl<T: Link, P: FnMut(u64) -> Fault> Link for Faulty<T, P> {
 
     fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         self.inner.receive(buffer)
+    }
+
+    fn offload(&self) -> Offload {
+        self.inner.offload()
+    }
+
+    fn bell(&self) -> Option<BorrowedFd<'_>> {
+        self.inner.bell()
     }
 }

@@ -23,7 +23,7 @@ use super::error::VolumeError;
 use super::job::Part;
 use super::probe::{self, Alignment};
 use super::range::{changes, range_of};
-use super::uring::RingFull;
+use super::ring::Deferred;
 use crate::blk::SECTOR_BYTES;
 
 /// Device and inode number: the same for every name of a file, and across restarts.
@@ -161,7 +161,6 @@ impl DiskFile {
     fn claim(&mut self, part: &mut Part) -> bool {
         if part.claim.is_none() && changes(part.op) && self.shares_blocks() {
             part.claim = self.claims.claim(part, self.align().into(), self.end_bytes());
-            part.waited |= part.claim.is_none();
             return part.claim.is_some();
         }
         true
@@ -182,4 +181,4 @@ impl DiskFile {
 }
 
 /// Whether an operation went into the ring. If not, the part waits.
-pub(super) type Submitted = Result<(), RingFull>;
+pub(super) type Submitted = Result<(), Deferred>;

@@ -72,16 +72,14 @@ pub(super) struct Part {
     pub(super) tries: u8,
     /// The blocks that it changes are nobody else's, as far as that is needed.
     pub(super) claim: Option<Claim>,
-    /// It had to wait for its blocks.
-    pub(super) waited: bool,
 }
 
 impl Part {
     pub(super) fn new(place: Place, op: Op, buffers: Buffers) -> Self {
         let (state, way) = (State::Waiting, Way::Direct);
         let (done_bytes, refused, tries) = (0, 0, 0);
-        let (claim, waited) = (None, false);
-        Self { place, op, buffers, state, done_bytes, way, refused, tries, claim, waited }
+        let claim = None;
+        Self { place, op, buffers, state, done_bytes, way, refused, tries, claim }
     }
 
     /// It is over.

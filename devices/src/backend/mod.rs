@@ -1,6 +1,7 @@
 //! Host I/O: what stands behind the devices.
 //!
-//! `uring` is the ring that all block I/O of an event loop goes through. `volume` is what a disk
+//! `ring` is the seam to the kernel: operations and completions; `uring` the io_uring behind it, which all
+//! block I/O of an event loop goes through. `volume` is what a disk
 //! shows: a raw `file`, a `stripe` set or a `qcow2` image. `tap` is the link. `loopback` and `faulty`
 //! take their places in tests.
 
@@ -16,6 +17,7 @@ pub mod netns;
 mod probe;
 pub mod qcow2;
 mod range;
+mod ring;
 pub mod stripe;
 pub mod tap;
 pub mod uring;
@@ -26,14 +28,17 @@ mod way;
 mod tests;
 
 use std::io;
+use std::os::fd::BorrowedFd;
 
-use crate::blk::Outcome;
+use crate::blk::{Disk, Outcome};
+use crate::counters::Counters;
+use crate::net::Offload;
 use crate::net::tx::TxPacket;
 pub use cut::Cuts;
 pub use error::VolumeError;
 pub use file::FileId;
 pub use job::Job;
-use uring::{Ring, RingFull};
+pub use ring::{Completion, Deallocate, Deferred, Operations, Ring};
 pub use volume::Volume;
 
 /// Where a request stands.
@@ -46,32 +51,71 @@ pub enum Step {
     Done(Outcome),
 }
 
-/// What serves block requests: a volume, or a faulty one.
+/// What serves block requests: a volume, a faulty one, or one that only a test knows.
 ///
 /// For one job: `submit` once, then `completed` for each completion with its token, until
 /// [`Step::Done`]. A job may have several operations in the ring; the storage numbers them in bits 32
 /// to 47 of the token, so the owner leaves these zero in `submit` and passes on to `completed` what
-/// came back. After [`RingFull`] call `submit` again when something has completed: it continues where
-/// the job stands, as often as it is called. A volume also says so when a request has to wait for
-/// other requests of the same volume.
+/// came back.
+///
+/// | answer | what the owner does |
+/// | --- | --- |
+/// | [`Step::Pending`] | waits for the next completion with the job's token |
+/// | [`Step::Done`] | answers the guest; the job is over |
+/// | [`Deferred`] | calls `submit` again when something has completed, or after a time if nothing announces it ([`Deferred::is_announced`]); the job continues where it stands, however often it is called |
 pub trait Storage {
     /// Submits the job's next I/O to the ring, with the owner's token.
     ///
     /// # Errors
-    /// The ring is full; nothing happened.
-    fn submit(&mut self, ring: &mut Ring, token: u64, job: &mut Job) -> Result<Step, RingFull>;
+    /// See the table; nothing was begun.
+    fn submit(
+        &mut self,
+        ring: &mut dyn Operations,
+        token: u64,
+        job: &mut Job,
+    ) -> Result<Step, Deferred>;
 
     /// Takes the result of the job's I/O and submits the rest, if any (short reads, further ranges).
     ///
     /// # Errors
-    /// The ring is full; call `submit` to go on.
+    /// See the table; the result was taken all the same.
     fn completed(
         &mut self,
-        ring: &mut Ring,
+        ring: &mut dyn Operations,
         token: u64,
         job: &mut Job,
         result: io::Result<u32>,
-    ) -> Result<Step, RingFull>;
+    ) -> Result<Step, Deferred>;
+
+    /// Begins nothing more of a job whose driver is gone. If the job is not done by that, its
+    /// completions go on coming.
+    fn abandon(&mut self, job: &mut Job) -> Step {
+        job.orphan(None)
+    }
+
+    /// What a guest sees of it, with `queues` request queues of `queue_size`.
+    fn disk(&self, queues: u16, queue_size: u16) -> Disk;
+
+    /// Whether something beside the ring is at work for it: a further request might have to wait for
+    /// that.
+    fn is_busy(&self) -> bool {
+        false
+    }
+
+    /// Whether its requests are nothing but operations on files.
+    fn is_plain(&self) -> bool {
+        true
+    }
+
+    /// Whether the page cache is bypassed.
+    fn is_direct(&self) -> bool {
+        true
+    }
+
+    /// How its payload moved.
+    fn counters(&self) -> Counters {
+        Counters::default()
+    }
 }
 
 /// What sends and receives packets: a TAP, a loopback, a faulty one. Packets on this side carry the
@@ -88,4 +132,14 @@ pub trait Link {
     /// # Errors
     /// The link is down.
     fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>>;
+
+    /// What may be left undone in packets on this side.
+    fn offload(&self) -> Offload {
+        Offload::None
+    }
+
+    /// Becomes readable when packets wait; `None` if nothing tells.
+    fn bell(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
 }

@@ -93,11 +93,6 @@ impl Tap {
         self.check(result, "set the size of the vnet header")
     }
 
-    /// What the kernel leaves undone in packets that it gives us, and does for those that it gets.
-    pub fn offload(&self) -> Offload {
-        self.offload
-    }
-
     fn set_offload(&self, offload: Offload) -> Result<(), TapError> {
         let tcp = libc::TUN_F_TSO4 | libc::TUN_F_TSO6 | libc::TUN_F_TSO_ECN;
         let bits = match offload {
@@ -177,6 +172,14 @@ impl Link for Tap {
             Err(Errno::AGAIN | Errno::INTR) => Ok(None),
             Err(errno) => Err(errno.into()),
         }
+    }
+
+    fn offload(&self) -> Offload {
+        self.offload
+    }
+
+    fn bell(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.file.as_fd())
     }
 }
 

@@ -17,7 +17,8 @@ use std::time::Duration;
 
 use vm_memory::{Bytes, GuestAddress};
 
-use super::uring::{Ring, RingFull};
+use super::uring::Uring;
+use super::{Deferred, Operations as _, Ring as _};
 use super::{Job, Step, Storage, bounce};
 use crate::blk::{Disk, Frontend, Next};
 use crate::memory::GuestMemory;
@@ -33,7 +34,7 @@ struct Guest {
     driver: Driver,
     queue: virtio_queue::Queue,
     frontend: Frontend,
-    ring: Ring,
+    ring: Uring,
     /// Completions that its latest request took.
     turns: u32,
 }
@@ -43,7 +44,7 @@ impl Guest {
         let mem = mock::memory(8 << 20);
         let driver = Driver::new(Arc::clone(&mem), 0, 256);
         let queue = driver.queue();
-        let ring = Ring::new(8).unwrap();
+        let ring = Uring::new(8).unwrap();
         Self { mem, driver, queue, frontend: Frontend::new(disk), ring, turns: 0 }
     }
 
@@ -97,7 +98,7 @@ impl Guest {
     }
 }
 
-fn wait(ring: &mut Ring) -> super::uring::Completion {
+fn wait(ring: &mut Uring) -> super::Completion {
     loop {
         if let Some(completion) = ring.next_completion() {
             return completion;
@@ -108,10 +109,10 @@ fn wait(ring: &mut Ring) -> super::uring::Completion {
 
 #[test]
 fn a_full_ring_says_so_and_accepts_again_later() {
-    let mut ring = Ring::new(2).unwrap();
+    let mut ring = Uring::new(2).unwrap();
     ring.nop(1).unwrap();
     ring.nop(2).unwrap();
-    assert_eq!((ring.nop(3), ring.in_flight(), ring.capacity()), (Err(RingFull), 2, 2));
+    assert_eq!((ring.nop(3), ring.in_flight(), ring.capacity()), (Err(Deferred::RingFull), 2, 2));
     let mut tokens = [wait(&mut ring).token, wait(&mut ring).token];
     tokens.sort_unstable();
     assert_eq!((tokens, ring.in_flight()), ([1, 2], 0));
@@ -122,7 +123,7 @@ fn a_full_ring_says_so_and_accepts_again_later() {
 #[test]
 fn a_poll_reports_every_kick_until_it_is_cancelled() {
     let kick = rustix::event::eventfd(0, rustix::event::EventfdFlags::NONBLOCK).unwrap();
-    let mut ring = Ring::new(4).unwrap();
+    let mut ring = Uring::new(4).unwrap();
     ring.poll_readable(kick.as_fd(), 5).unwrap();
     ring.submit().unwrap();
     for _ in 0..3 {
@@ -140,7 +141,7 @@ fn a_poll_reports_every_kick_until_it_is_cancelled() {
 #[test]
 fn a_poll_of_a_socket_reports_that_its_peer_is_gone_and_does_not_repeat_itself() {
     let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
-    let mut ring = Ring::new(4).unwrap();
+    let mut ring = Uring::new(4).unwrap();
     ring.poll_readable(ours.as_fd(), 5).unwrap();
     ring.submit().unwrap();
     drop(theirs);
@@ -154,7 +155,7 @@ fn a_poll_of_a_socket_reports_that_its_peer_is_gone_and_does_not_repeat_itself()
 
 #[test]
 fn waiting_with_a_timeout_ends_without_an_error() {
-    let mut ring = Ring::new(1).unwrap();
+    let mut ring = Uring::new(1).unwrap();
     ring.submit_and_wait(Some(Duration::from_millis(1))).unwrap();
     assert!(ring.next_completion().is_none());
 }
@@ -165,7 +166,7 @@ fn a_ring_that_is_dropped_cancels_what_is_in_flight() {
     let reader = Arc::new(std::fs::File::from(std::os::fd::OwnedFd::from(reader)));
     let buffers = bounce::zeroed(4096).unwrap();
     let memory = Arc::downgrade(buffers.memory());
-    let mut ring = Ring::new(4).unwrap();
+    let mut ring = Uring::new(4).unwrap();
     ring.readv(&reader, buffers, u64::MAX, 1).unwrap();
     ring.submit().unwrap();
     assert!(memory.upgrade().is_some(), "the ring keeps memory alive that the kernel may write");

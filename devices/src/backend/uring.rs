@@ -6,6 +6,8 @@
 //! capacity.
 #![allow(unsafe_code, reason = "the kernel reads and writes memory by address")]
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -14,7 +16,9 @@ use std::time::Duration;
 
 use io_uring::types::{CancelBuilder, Fd, FsyncFlags, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
+use smallvec::SmallVec;
 
+use super::ring::{Completion, Deallocate, Deferred, Operations, Ring};
 use crate::memory::Buffers;
 
 /// Marks the completions of cancellations, which are nobody's.
@@ -23,31 +27,6 @@ const CANCELLATION: u64 = u64::MAX;
 /// How often `drop` waits for what is in flight, and how long each time.
 const DROP_WAITS: u32 = 50;
 const DROP_WAIT: Duration = Duration::from_millis(100);
-
-/// No room for another operation; wait for completions first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("all slots of the I/O ring are in flight")]
-pub struct RingFull;
-
-/// What to do to a range of a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Deallocate {
-    /// Give the space back; the range reads as zeros.
-    PunchHole,
-    /// Keep the space; the range reads as zeros.
-    ZeroRange,
-}
-
-/// One finished operation, or one event of a multishot poll.
-#[derive(Debug)]
-pub struct Completion {
-    /// What the caller passed at submission.
-    pub token: u64,
-    /// Bytes moved, or the poll events; or why not.
-    pub result: io::Result<u32>,
-    /// A multishot poll goes on. If false the operation is over.
-    pub more: bool,
-}
 
 /// An operation in flight.
 #[derive(Debug)]
@@ -60,17 +39,19 @@ struct Slot {
 }
 
 /// An io_uring.
-pub struct Ring {
+pub struct Uring {
     io: IoUring,
     /// Never grows, so that the address lists in it stay where they are.
     slots: Box<[Option<Slot>]>,
     free: Vec<u32>,
+    /// The slots of multishot polls, by token.
+    polls: HashMap<u64, SmallVec<[u32; 1]>>,
     offload_from: u64,
     /// Something that the kernel's workers do waits to be submitted.
     offloads: bool,
 }
 
-impl Ring {
+impl Uring {
     /// A ring for at most `capacity` operations in flight.
     ///
     /// # Errors
@@ -82,23 +63,10 @@ impl Ring {
             io,
             slots,
             free: (0..capacity).rev().collect(),
+            polls: HashMap::new(),
             offload_from: u64::MAX,
             offloads: false,
         })
-    }
-
-    /// From now on reads and writes of at least so many bytes go to the kernel's workers at once,
-    /// instead of being begun on this thread. For buffers whose pages may not be present: to fault
-    /// them in takes microseconds each, which the thread that owns the ring may not have.
-    pub fn set_offload(&mut self, from_bytes: u64) {
-        self.offload_from = from_bytes;
-    }
-
-    /// Whether the next `submit` hands something to the kernel's workers: threads of this process that
-    /// have class and priority of the thread that first needs them. Flushes, discards and zeroing always go
-    /// to them.
-    pub fn offloads(&self) -> bool {
-        self.offloads
     }
 
     /// Operations that were accepted and have not completed.
@@ -111,44 +79,6 @@ impl Ring {
         u32::try_from(self.slots.len()).unwrap_or(u32::MAX)
     }
 
-    /// Reads from `offset` bytes into the buffers.
-    ///
-    /// # Errors
-    /// [`RingFull`].
-    pub fn readv(
-        &mut self,
-        file: &Arc<File>,
-        buffers: Buffers,
-        offset: u64,
-        token: u64,
-    ) -> Result<(), RingFull> {
-        let flags = self.worker_flags(&buffers);
-        self.start(token, Some(file), Some(buffers), |fd, list, count| {
-            opcode::Readv::new(fd, list, count).offset(offset).build().flags(flags)
-        })
-    }
-
-    /// Writes the buffers at `offset` bytes; with `durable` they are on stable storage when the
-    /// operation completes.
-    ///
-    /// # Errors
-    /// [`RingFull`].
-    pub fn writev(
-        &mut self,
-        file: &Arc<File>,
-        buffers: Buffers,
-        offset: u64,
-        durable: bool,
-        token: u64,
-    ) -> Result<(), RingFull> {
-        let durable = if durable { libc::RWF_DSYNC } else { 0 };
-        let flags = self.worker_flags(&buffers);
-        self.start(token, Some(file), Some(buffers), |fd, list, count| {
-            let write = opcode::Writev::new(fd, list, count).offset(offset).rw_flags(durable);
-            write.build().flags(flags)
-        })
-    }
-
     fn worker_flags(&mut self, buffers: &Buffers) -> squeue::Flags {
         if buffers.len_bytes() >= self.offload_from {
             self.offloads = true;
@@ -158,29 +88,105 @@ impl Ring {
         }
     }
 
-    /// Brings a file's data to stable storage (fdatasync).
-    ///
-    /// # Errors
-    /// [`RingFull`].
-    pub fn fdatasync(&mut self, file: &Arc<File>, token: u64) -> Result<(), RingFull> {
+    /// Puts an operation into a slot and into the submission queue. `build` gets the descriptor of
+    /// the file and the address list of the buffers.
+    fn start(
+        &mut self,
+        token: u64,
+        file: Option<&Arc<File>>,
+        buffers: Option<Buffers>,
+        build: impl FnOnce(Fd, *const libc::iovec, u32) -> squeue::Entry,
+    ) -> Result<u32, Deferred> {
+        let place = *self.free.last().ok_or(Deferred::RingFull)?;
+        let slot = self.slots.get_mut(place as usize).ok_or(Deferred::RingFull)?;
+        let slot = slot.insert(Slot { token, _file: file.cloned(), buffers });
+        let fd = Fd(file.map_or(-1, |file| file.as_raw_fd()));
+        let segments = slot.buffers.as_ref().map(Buffers::segments).unwrap_or_default();
+        let count = u32::try_from(segments.len()).unwrap_or(u32::MAX);
+        let entry = build(fd, segments.as_ptr().cast(), count).user_data(place.into());
+        match self.push(&entry) {
+            Ok(()) => {
+                self.free.pop();
+                Ok(place)
+            }
+            Err(full) => {
+                if let Some(slot) = self.slots.get_mut(place as usize) {
+                    *slot = None;
+                }
+                Err(full)
+            }
+        }
+    }
+
+    /// The operation in this slot is over; if it was a poll, there is nothing left to cancel.
+    fn forget_poll(&mut self, token: u64, place: usize) {
+        if let Entry::Occupied(mut places) = self.polls.entry(token) {
+            places.get_mut().retain(|other| *other as usize != place);
+            if places.get().is_empty() {
+                places.remove();
+            }
+        }
+    }
+
+    fn push(&mut self, entry: &squeue::Entry) -> Result<(), Deferred> {
+        if self.io.submission().is_full() {
+            self.submit().map_err(|_| Deferred::OutOfMemory)?;
+        }
+        // SAFETY: `push` wants the operation's memory to be valid until it completes. Address lists
+        // and buffers are in `self.slots`, whose entries are neither moved nor dropped before their
+        // completion was taken; `Segment` has the layout of `iovec` (both are address, length).
+        unsafe { self.io.submission().push(entry) }.map_err(|_| Deferred::RingFull)
+    }
+}
+
+impl Operations for Uring {
+    fn readv(
+        &mut self,
+        file: &Arc<File>,
+        buffers: Buffers,
+        offset: u64,
+        token: u64,
+    ) -> Result<(), Deferred> {
+        let flags = self.worker_flags(&buffers);
+        self.start(token, Some(file), Some(buffers), |fd, list, count| {
+            opcode::Readv::new(fd, list, count).offset(offset).build().flags(flags)
+        })
+        .map(drop)
+    }
+
+    fn writev(
+        &mut self,
+        file: &Arc<File>,
+        buffers: Buffers,
+        offset: u64,
+        durable: bool,
+        token: u64,
+    ) -> Result<(), Deferred> {
+        let durable = if durable { libc::RWF_DSYNC } else { 0 };
+        let flags = self.worker_flags(&buffers);
+        self.start(token, Some(file), Some(buffers), |fd, list, count| {
+            let write = opcode::Writev::new(fd, list, count).offset(offset).rw_flags(durable);
+            write.build().flags(flags)
+        })
+        .map(drop)
+    }
+
+    fn fdatasync(&mut self, file: &Arc<File>, token: u64) -> Result<(), Deferred> {
         self.offloads = true;
         self.start(token, Some(file), None, |fd, _, _| {
             opcode::Fsync::new(fd).flags(FsyncFlags::DATASYNC).build()
         })
+        .map(drop)
     }
 
-    /// Makes a range of a file read as zeros, without changing its size.
-    ///
-    /// # Errors
-    /// [`RingFull`].
-    pub fn deallocate(
+    fn deallocate(
         &mut self,
         file: &Arc<File>,
         how: Deallocate,
         offset: u64,
         len_bytes: u64,
         token: u64,
-    ) -> Result<(), RingFull> {
+    ) -> Result<(), Deferred> {
         let mode = libc::FALLOC_FL_KEEP_SIZE
             | match how {
                 Deallocate::PunchHole => libc::FALLOC_FL_PUNCH_HOLE,
@@ -190,61 +196,48 @@ impl Ring {
         self.start(token, Some(file), None, |fd, _, _| {
             opcode::Fallocate::new(fd, len_bytes).offset(offset).mode(mode).build()
         })
+        .map(drop)
     }
 
-    /// Does nothing, but completes like any other operation.
-    ///
-    /// # Errors
-    /// [`RingFull`].
-    pub fn nop(&mut self, token: u64) -> Result<(), RingFull> {
-        self.start(token, None, None, |_, _, _| opcode::Nop::new().build())
+    fn nop(&mut self, token: u64) -> Result<(), Deferred> {
+        self.start(token, None, None, |_, _, _| opcode::Nop::new().build()).map(drop)
     }
 
-    /// Completes when `file` is readable, once.
-    ///
-    /// # Errors
-    /// [`RingFull`].
-    pub fn wait_readable(&mut self, file: &Arc<File>, token: u64) -> Result<(), RingFull> {
+    fn wait_readable(&mut self, file: &Arc<File>, token: u64) -> Result<(), Deferred> {
         let events = u32::from(libc::POLLIN.cast_unsigned());
         self.start(token, Some(file), None, |fd, _, _| opcode::PollAdd::new(fd, events).build())
+            .map(drop)
+    }
+}
+
+impl Ring for Uring {
+    fn set_offload(&mut self, from_bytes: u64) {
+        self.offload_from = from_bytes;
     }
 
-    /// Reports each time that `fd` becomes readable, until it fails, is hung up or is cancelled.
-    /// Edge-triggered: read until empty. Submit before closing `fd`; if it is closed earlier, the
-    /// poll may report events of whatever has its number next.
-    ///
-    /// # Errors
-    /// [`RingFull`].
-    pub fn poll_readable(&mut self, fd: BorrowedFd<'_>, token: u64) -> Result<(), RingFull> {
+    fn offloads(&self) -> bool {
+        self.offloads
+    }
+
+    fn poll_readable(&mut self, fd: BorrowedFd<'_>, token: u64) -> Result<(), Deferred> {
         let events = u32::from(libc::POLLIN.cast_unsigned());
         let fd = Fd(fd.as_raw_fd());
-        self.start(token, None, None, |_, _, _| {
+        let place = self.start(token, None, None, |_, _, _| {
             opcode::PollAdd::new(fd, events).multi(true).build()
-        })
+        })?;
+        self.polls.entry(token).or_default().push(place);
+        Ok(())
     }
 
-    /// Cancels all operations with this token; each still completes (usually with `ECANCELED`).
-    /// Returns how many were found.
-    ///
-    /// # Errors
-    /// [`RingFull`].
-    pub fn cancel(&mut self, token: u64) -> Result<u32, RingFull> {
-        let mut found = 0;
-        for place in 0..self.capacity() {
-            let slot = self.slots.get(place as usize).and_then(Option::as_ref);
-            if slot.is_some_and(|slot| slot.token == token) {
-                self.push(&opcode::AsyncCancel::new(place.into()).build().user_data(CANCELLATION))?;
-                found += 1;
-            }
+    fn cancel(&mut self, token: u64) -> Result<u32, Deferred> {
+        let places = self.polls.get(&token).cloned().unwrap_or_default();
+        for &place in &places {
+            self.push(&opcode::AsyncCancel::new(place.into()).build().user_data(CANCELLATION))?;
         }
-        Ok(found)
+        Ok(u32::try_from(places.len()).unwrap_or(u32::MAX))
     }
 
-    /// Hands all new operations to the kernel; does not wait. Costs nothing if there are none.
-    ///
-    /// # Errors
-    /// The kernel is out of memory for requests; try again after taking completions.
-    pub fn submit(&mut self) -> io::Result<()> {
+    fn submit(&mut self) -> io::Result<()> {
         self.offloads = false;
         let queue = self.io.submission();
         if queue.is_empty() && !queue.cq_overflow() && !queue.taskrun() {
@@ -254,12 +247,7 @@ impl Ring {
         tolerate(self.io.submit())
     }
 
-    /// Hands all new operations to the kernel and waits until something completes or the time is
-    /// over. `None` waits without limit. A signal ends the wait early.
-    ///
-    /// # Errors
-    /// As [`Ring::submit`].
-    pub fn submit_and_wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+    fn submit_and_wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         self.offloads = false;
         match timeout {
             None => tolerate(self.io.submit_and_wait(1)),
@@ -272,8 +260,7 @@ impl Ring {
         }
     }
 
-    /// The next completion that is already there.
-    pub fn next_completion(&mut self) -> Option<Completion> {
+    fn next_completion(&mut self) -> Option<Completion> {
         loop {
             let entry = self.io.completion().next()?;
             if entry.user_data() == CANCELLATION {
@@ -286,51 +273,12 @@ impl Ring {
             if !more {
                 *slot = None;
                 self.free.extend(u32::try_from(place));
+                self.forget_poll(token, place);
             }
             let result = u32::try_from(entry.result())
                 .map_err(|_| io::Error::from_raw_os_error(entry.result().saturating_neg()));
             return Some(Completion { token, result, more });
         }
-    }
-
-    /// Puts an operation into a slot and into the submission queue. `build` gets the descriptor of
-    /// the file and the address list of the buffers.
-    fn start(
-        &mut self,
-        token: u64,
-        file: Option<&Arc<File>>,
-        buffers: Option<Buffers>,
-        build: impl FnOnce(Fd, *const libc::iovec, u32) -> squeue::Entry,
-    ) -> Result<(), RingFull> {
-        let place = *self.free.last().ok_or(RingFull)?;
-        let slot = self.slots.get_mut(place as usize).ok_or(RingFull)?;
-        let slot = slot.insert(Slot { token, _file: file.cloned(), buffers });
-        let fd = Fd(file.map_or(-1, |file| file.as_raw_fd()));
-        let segments = slot.buffers.as_ref().map(Buffers::segments).unwrap_or_default();
-        let count = u32::try_from(segments.len()).unwrap_or(u32::MAX);
-        let entry = build(fd, segments.as_ptr().cast(), count).user_data(place.into());
-        match self.push(&entry) {
-            Ok(()) => {
-                self.free.pop();
-                Ok(())
-            }
-            Err(full) => {
-                if let Some(slot) = self.slots.get_mut(place as usize) {
-                    *slot = None;
-                }
-                Err(full)
-            }
-        }
-    }
-
-    fn push(&mut self, entry: &squeue::Entry) -> Result<(), RingFull> {
-        if self.io.submission().is_full() {
-            self.submit().map_err(|_| RingFull)?;
-        }
-        // SAFETY: `push` wants the operation's memory to be valid until it completes. Address lists
-        // and buffers are in `self.slots`, whose entries are neither moved nor dropped before their
-        // completion was taken; `Segment` has the layout of `iovec` (both are address, length).
-        unsafe { self.io.submission().push(entry) }.map_err(|_| RingFull)
     }
 }
 
@@ -343,7 +291,7 @@ fn tolerate(result: io::Result<usize>) -> io::Result<()> {
     }
 }
 
-impl Drop for Ring {
+impl Drop for Uring {
     /// Cancels what is in flight and waits for it. What does not end within seconds (a dead disk)
     /// keeps its memory for ever.
     fn drop(&mut self) {
@@ -362,9 +310,9 @@ impl Drop for Ring {
     }
 }
 
-impl std::fmt::Debug for Ring {
+impl std::fmt::Debug for Uring {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Ring")
+        f.debug_struct("Uring")
             .field("in_flight", &self.in_flight())
             .field("capacity", &self.capacity())
             .finish_non_exhaustive()

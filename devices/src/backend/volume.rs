@@ -15,8 +15,8 @@ use super::file::{DiskFile, FileId, open_path};
 use super::job::{Part, Place, part_of, part_token};
 use super::qcow2::{Image, Worker};
 use super::range::{clip, range_of};
+use super::ring::{Deferred, Operations};
 use super::stripe::Stripes;
-use super::uring::{Ring, RingFull};
 use super::{Job, Step, Storage};
 use crate::blk::{DISK_ID_LEN, Op, Outcome, SECTOR_BYTES, Topology, disk_id};
 use crate::counters::Counters;
@@ -40,8 +40,7 @@ pub struct Volume {
     read_only: bool,
     warnings: Vec<String>,
     id: [u8; DISK_ID_LEN],
-    /// How its payload moved.
-    pub counters: Counters,
+    counters: Counters,
 }
 
 /// What the files make together.
@@ -162,19 +161,9 @@ impl Volume {
         self.files.iter_mut().for_each(|file| file.pretend_blocks(bytes));
     }
 
-    /// Whether the page cache is bypassed. If not, the kernel copies every byte; say so to the user.
-    pub fn is_direct(&self) -> bool {
-        self.files.iter().all(DiskFile::is_direct)
-    }
-
     /// What offsets and lengths must be multiples of, in bytes, to bypass the page cache.
     pub fn align(&self) -> u32 {
         self.files.iter().map(DiskFile::align).max().unwrap_or(1)
-    }
-
-    /// Whether it was opened for reading only.
-    pub fn is_read_only(&self) -> bool {
-        self.read_only
     }
 
     /// The files that it is made of, and whether it writes them. Whoever writes one of them shares it
@@ -210,62 +199,12 @@ impl Volume {
         self.id = disk_id(serial);
     }
 
-    /// What a guest sees of it, with `queues` request queues of `queue_size`.
-    pub fn disk(&self, queues: u16, queue_size: u16) -> crate::blk::Disk {
-        let block_size = self.block_bytes;
-        let below = self.align().max(block_size);
-        let (discard, write_zeroes, granule, optimal) = match &self.shape {
-            Shape::Raw => (self.all_discard(), true, below, 0),
-            Shape::Striped(stripes) => {
-                let unit = u32::try_from(stripes.unit_bytes).unwrap_or(u32::MAX);
-                let row = unit.saturating_mul(u32::try_from(stripes.files).unwrap_or(u32::MAX));
-                (self.all_discard(), true, below, row)
-            }
-            Shape::Image(image) => (image.discards(), true, image.cluster_bytes(), 0),
-        };
-        crate::blk::Disk {
-            capacity_sectors: self.size_bytes / SECTOR_BYTES,
-            read_only: self.read_only,
-            block_size,
-            topology: Topology {
-                physical_block_bytes: PHYSICAL_BLOCK_BYTES.max(below),
-                optimal_io_bytes: optimal,
-                discard_align_bytes: granule,
-            },
-            discard: discard && !self.read_only,
-            write_zeroes: write_zeroes && !self.read_only,
-            queues,
-            queue_size,
-            id: self.id,
-        }
-    }
-
-    /// Whether its worker has something to do: a further request might have to wait for it.
-    pub fn is_busy(&self) -> bool {
-        match &self.shape {
-            Shape::Image(image) => image.is_busy(),
-            Shape::Raw | Shape::Striped(_) => false,
-        }
-    }
-
-    /// Whether its requests are nothing but operations on its files.
-    pub fn is_plain(&self) -> bool {
-        !matches!(self.shape, Shape::Image(_))
-    }
-
     fn all_discard(&self) -> bool {
         self.files.iter().all(DiskFile::discards)
     }
 
-    /// Begins nothing more of a job whose driver is gone. If the job is not done by that, its
-    /// completions go on coming.
-    pub fn abandon(&mut self, job: &mut Job) -> Step {
-        job.give_up(Outcome::IoError);
-        self.standing(job)
-    }
-
     /// Says where a request goes.
-    fn plan(&mut self, job: &mut Job) -> Result<(), RingFull> {
+    fn plan(&mut self, job: &mut Job) -> Result<(), Deferred> {
         clip(&mut job.request, self.data_bytes);
         let request = &job.request;
         if request.op != Op::Flush && range_of(request.op, request.buffers.len_bytes()).1 == 0 {
@@ -315,7 +254,12 @@ impl Volume {
 }
 
 impl Storage for Volume {
-    fn submit(&mut self, ring: &mut Ring, token: u64, job: &mut Job) -> Result<Step, RingFull> {
+    fn submit(
+        &mut self,
+        ring: &mut dyn Operations,
+        token: u64,
+        job: &mut Job,
+    ) -> Result<Step, Deferred> {
         if !job.is_planned() {
             self.plan(job)?;
         }
@@ -336,19 +280,20 @@ impl Storage for Volume {
                     continue;
                 }
             };
-            if went.is_err() && !part.waited {
-                return Err(RingFull);
-            }
-            if went.is_err() {
-                waits = true;
-                break;
+            match went {
+                Ok(()) => {}
+                Err(Deferred::BlocksTaken) => {
+                    waits = true;
+                    break;
+                }
+                Err(other) => return Err(other),
             }
         }
         if waits {
             job.detour();
             // It may well be waiting for itself; then what comes back tries again.
             if !job.is_under_way() {
-                return Err(RingFull);
+                return Err(Deferred::BlocksTaken);
             }
         }
         Ok(self.standing(job))
@@ -356,11 +301,11 @@ impl Storage for Volume {
 
     fn completed(
         &mut self,
-        ring: &mut Ring,
+        ring: &mut dyn Operations,
         token: u64,
         job: &mut Job,
         result: io::Result<u32>,
-    ) -> Result<Step, RingFull> {
+    ) -> Result<Step, Deferred> {
         let number = part_of(token);
         let (request, part) = job.part(number);
         let Some(part) = part else { return Ok(self.standing(job)) };
@@ -387,6 +332,59 @@ impl Storage for Volume {
             return self.submit(ring, token, job);
         }
         Ok(self.standing(job))
+    }
+
+    fn abandon(&mut self, job: &mut Job) -> Step {
+        job.give_up(Outcome::IoError);
+        self.standing(job)
+    }
+
+    fn disk(&self, queues: u16, queue_size: u16) -> crate::blk::Disk {
+        let block_size = self.block_bytes;
+        let below = self.align().max(block_size);
+        let (discard, write_zeroes, granule, optimal) = match &self.shape {
+            Shape::Raw => (self.all_discard(), true, below, 0),
+            Shape::Striped(stripes) => {
+                let unit = u32::try_from(stripes.unit_bytes).unwrap_or(u32::MAX);
+                let row = unit.saturating_mul(u32::try_from(stripes.files).unwrap_or(u32::MAX));
+                (self.all_discard(), true, below, row)
+            }
+            Shape::Image(image) => (image.discards(), true, image.cluster_bytes(), 0),
+        };
+        crate::blk::Disk {
+            capacity_sectors: self.size_bytes / SECTOR_BYTES,
+            read_only: self.read_only,
+            block_size,
+            topology: Topology {
+                physical_block_bytes: PHYSICAL_BLOCK_BYTES.max(below),
+                optimal_io_bytes: optimal,
+                discard_align_bytes: granule,
+            },
+            discard: discard && !self.read_only,
+            write_zeroes: write_zeroes && !self.read_only,
+            queues,
+            queue_size,
+            id: self.id,
+        }
+    }
+
+    fn is_busy(&self) -> bool {
+        match &self.shape {
+            Shape::Image(image) => image.is_busy(),
+            Shape::Raw | Shape::Striped(_) => false,
+        }
+    }
+
+    fn is_plain(&self) -> bool {
+        !matches!(self.shape, Shape::Image(_))
+    }
+
+    fn is_direct(&self) -> bool {
+        self.files.iter().all(DiskFile::is_direct)
+    }
+
+    fn counters(&self) -> Counters {
+        self.counters
     }
 }
 

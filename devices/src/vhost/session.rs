@@ -147,11 +147,6 @@ impl Session {
         self.features
     }
 
-    /// Whether the driver has chosen feature bit number `bit`.
-    pub fn has_feature(&self, bit: u32) -> bool {
-        self.features.checked_shr(bit).unwrap_or(0) & 1 == 1
-    }
-
     /// The guest's memory, once there is some.
     pub fn memory(&self) -> Option<&Arc<GuestMemory>> {
         self.table.as_ref().map(|table| &table.guest)

@@ -20,4 +20,4 @@ pub(crate) use ledger::per_second;
 pub use ledger::{Claim, ContractRefusal, Ledger, Part, Refusal};
 pub use memory::{MemoryClaim, MemoryRefusal};
 pub use resource::ResourceId;
-pub(crate) use resource::{all as resources, not_preemptible};
+pub(crate) use resource::all as resources;

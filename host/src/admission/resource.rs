@@ -3,7 +3,7 @@
 //! The figures of the default profile are conservative for the machines that Moirai was measured on
 //! (docs/design, platform facts); `profile = "none"` sets all of them to zero.
 
-use moirai_scheduler::admission::{Overhead, Resource, WHOLE_PPM};
+use moirai_scheduler::admission::{Overhead, Resource};
 
 use crate::config::Profile;
 use crate::config::model::{Config, Disk, Host, Link};
@@ -56,11 +56,10 @@ fn link_resource(link: &Link, profile: Profile) -> Resource {
 }
 
 /// A resource that serves whole units, of which the largest takes `unit` nanoseconds.
-pub(crate) fn not_preemptible(unit: u64, profile: Profile) -> Resource {
+fn not_preemptible(unit: u64, profile: Profile) -> Resource {
     let unit = match profile {
         Profile::None => 0,
         Profile::Default => unit,
     };
-    let overhead = Overhead { overrun: unit, ..Overhead::NONE };
-    Resource { capacity_ppm: WHOLE_PPM, blocking: unit, overhead }
+    Resource::of_units(unit)
 }

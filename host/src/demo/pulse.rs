@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::DemoError;
 use super::servant::Servant;
-use crate::dispatcher::Stall;
+use moirai_runtime::Stall;
 
 /// Name of the tenant.
 pub(super) const PULSE: &str = "pulse";

@@ -13,10 +13,10 @@ use super::report::{NoiseReport, ReceiverReport, RunReport, ServiceReport, Tenan
 use super::scene::{self, CINEMA, NEIGHBOURS, NETNS, RECEIVERS, Scene};
 use super::servant::Servant;
 use super::{DemoError, interrupted};
-use crate::dispatcher::Stall;
 use crate::recorder::analysis::{Lateness, lateness};
 use crate::recorder::{Arrival, Capture, Stalls, analyse};
 use crate::service::{PartStats, Stats, TenantStats};
+use moirai_runtime::Stall;
 
 /// How long the film plays alone before the neighbours come: it fixes the RTP clock.
 const ALONE: Duration = Duration::from_secs(2);

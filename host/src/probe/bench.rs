@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use moirai_devices::backend::bounce;
-use moirai_devices::backend::uring::{Completion, Ring};
+use moirai_devices::backend::uring::Uring;
+use moirai_devices::backend::{Completion, Operations as _, Ring as _};
 use moirai_devices::memory::Buffers;
 
 use super::report::Measure;
@@ -37,7 +38,7 @@ pub(super) struct Run {
 /// Memory and a ring, for one run after the other.
 pub(super) struct Bench<'a> {
     target: &'a Target,
-    ring: Ring,
+    ring: Uring,
     memory: Vec<Buffers>,
     random: u64,
     next: u64,
@@ -49,7 +50,7 @@ impl<'a> Bench<'a> {
         let depth = depth.max(1);
         let longest = super::SIZES.into_iter().max().unwrap_or(0);
         let memory = (0..depth).map(|_| bounce::zeroed(longest)).collect::<io::Result<_>>()?;
-        let ring = Ring::new(depth)?;
+        let ring = Uring::new(depth)?;
         Ok(Self { target, ring, memory, random: 0x9e37_79b9_7f4a_7c15, next: 0 })
     }
 

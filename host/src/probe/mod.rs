@@ -18,9 +18,9 @@ use std::time::{Duration, Instant};
 
 pub use report::{Measure, ProbeReport};
 
-use crate::dispatcher::set_scheduler_inherited;
-use crate::iodomain::PRIORITY;
 use bench::{Bench, Pattern, Run};
+use moirai_io::PRIORITY;
+use moirai_runtime::set_scheduler_inherited;
 use target::Target;
 
 const KIB: u64 = 1 << 10;

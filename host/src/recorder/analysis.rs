@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Arrival;
 use super::rtp::CLOCK_HZ;
-use crate::dispatcher::Stall;
+use moirai_runtime::Stall;
 
 /// A packet further behind the RTP clock than this is late.
 pub const LATE_NS: Nanos = 20_000_000;

@@ -100,7 +100,7 @@ fn record(socket: &UdpSocket, end: &AtomicBool, packets: &AtomicU64) -> Vec<Arri
 /// The kernel stamps in CLOCK_REALTIME; everything here is in CLOCK_MONOTONIC. Both clocks are read
 /// anew for each packet, so that a step of the real time cannot shift the record.
 fn to_monotonic(stamp: Option<Nanos>) -> Nanos {
-    let monotonic = crate::dispatcher::now();
+    let monotonic = moirai_runtime::now();
     let realtime = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
     let realtime = nanos(realtime.tv_sec, realtime.tv_nsec);
     let age = stamp.map_or(0, |stamp| realtime.saturating_sub(stamp));
@@ -166,7 +166,7 @@ mod tests {
         drop(probe);
         let capture = Capture::start(address).unwrap();
         let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let before = crate::dispatcher::now();
+        let before = moirai_runtime::now();
         sender.send_to(b"no rtp", address).unwrap();
         for sequence in 0..3u8 {
             let packet = [0x80, 33, 0, sequence, 0, 0, 0, sequence, 1, 2, 3, 4];
@@ -178,6 +178,6 @@ mod tests {
         let arrivals = capture.finish();
         let sequences: Vec<u16> = arrivals.iter().map(|arrival| arrival.sequence).collect();
         assert_eq!(sequences, [0, 1, 2]);
-        assert!(arrivals.iter().all(|a| a.at >= before && a.at <= crate::dispatcher::now()));
+        assert!(arrivals.iter().all(|a| a.at >= before && a.at <= moirai_runtime::now()));
     }
 }

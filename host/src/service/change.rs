@@ -18,7 +18,7 @@ use crate::config::document::{ContractTable, NetTable, TenantTable, VolumeTable}
 use crate::config::export::ExportTable;
 use crate::config::units::Size;
 use crate::config::{Problem, check_exports, check_tenants};
-use crate::iodomain::{DeviceId, IoDomainError};
+use moirai_io::{DeviceId, IoDomainError};
 
 /// What is to change. Keys that are not given stay as they are; a new slice replaces a rate and the
 /// other way round.

@@ -20,8 +20,8 @@ use crate::admission::{Claim, MemoryClaim};
 use crate::config::export::{Export as Spec, ExportTable};
 use crate::config::{Problem, check_exports};
 use crate::export::Listener;
-use crate::iodomain::{DeviceId, IoDomainError, Peer};
 use device::{Opened, attach, detach, open, shared_files};
+use moirai_io::{DeviceId, IoDomainError, Peer};
 pub use view::ExportView;
 
 /// A running export.

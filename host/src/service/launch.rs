@@ -26,8 +26,8 @@ use crate::admission::plan::TenantPlan;
 use crate::admission::{Claim, MemoryClaim, Part};
 use crate::config::document::TenantTable;
 use crate::config::{Problem, check_tenants, model};
-use crate::dispatcher::GatePage;
-use crate::iodomain::{BlkSpec, IoDomain, IoDomainError, NetSpec};
+use moirai_cpu::GatePage;
+use moirai_io::{BlkSpec, IoDomain, IoDomainError, NetSpec};
 
 /// First user id of tenant processes.
 const FIRST_UID: u32 = 200_000;

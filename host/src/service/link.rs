@@ -9,6 +9,7 @@ mod look;
 
 use std::io;
 
+use moirai_devices::backend::Link as _;
 use moirai_devices::backend::netns::in_netns;
 use moirai_devices::backend::tap::Tap;
 use moirai_devices::net::Offload;

@@ -69,8 +69,9 @@ use crate::admission::plan::{ResourceReport, TenantPlan};
 use crate::admission::{CoreCosts, Ledger};
 use crate::config::model::Host;
 use crate::config::{Config, Problem, machine_memory};
-use crate::dispatcher::{DispatcherError, StallLog, measure};
-use crate::iodomain::IoDomainError;
+use moirai_cpu::{DispatcherError, Measured, measure};
+use moirai_io::IoDomainError;
+use moirai_runtime::StallLog;
 
 pub use change::Change;
 pub use console::{Console, Piece};
@@ -202,10 +203,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Measures the costs of a core.
+fn measured_costs(core: usize) -> std::io::Result<CoreCosts> {
+    let Measured { switch, cache, vcpu, wake_p99 } = measure(core)?;
+    Ok(CoreCosts { switch, cache, vcpu, wake_p99, measured: true })
+}
+
 /// Takes the costs of a core that were measured on this host, or measures them.
 fn learn_costs(host: &mut Host) {
     if let Some(&core) = host.cores.first() {
-        host.costs = CoreCosts::learn(&host.state_dir, || measure(core));
+        host.costs = CoreCosts::learn(&host.state_dir, || measured_costs(core));
     }
 }
 

@@ -7,6 +7,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use moirai_abi::machine::VOLUME_BYTES_WORD;
+use moirai_devices::backend::Storage as _;
 use moirai_devices::backend::qcow2::ImageError;
 use moirai_devices::backend::{Volume, VolumeError};
 use moirai_vmm::launch::spec::MAX_CMDLINE_BYTES;

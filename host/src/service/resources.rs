@@ -7,8 +7,9 @@ use super::state::StateDir;
 use super::{ServiceError, link::LinkError};
 use crate::config::model::Config;
 use crate::config::{PolicyName, Profile};
-use crate::dispatcher::{Dispatcher, DispatcherSpec, NoiseFloor, NoiseProbe, StallLog};
-use crate::iodomain::{DiskSpec, GroupSpec, IoDomain, LinkSpec};
+use moirai_cpu::{Dispatcher, DispatcherError, DispatcherSpec};
+use moirai_io::{DiskSpec, GroupSpec, IoDomain, LinkSpec};
+use moirai_runtime::{NoiseError, NoiseFloor, NoiseProbe, StallLog};
 
 /// How long an event loop looks for more work before it sleeps: about the price of the wake-up that
 /// it saves.
@@ -50,7 +51,8 @@ impl Resources {
         for group in groups(config, state, &stalls)? {
             domains.insert(group.name.clone(), IoDomain::start(group)?);
         }
-        let probe = NoiseProbe::start(config.host.io_core.unwrap_or(0), stalls.clone())?;
+        let core = config.host.io_core.unwrap_or(0);
+        let probe = NoiseProbe::start(core, stalls.clone()).map_err(|error| noise(core, error))?;
         Ok(Self { dispatchers, domains, stalls, probe })
     }
 
@@ -116,4 +118,13 @@ fn groups(
         stalls: stalls.clone(),
     };
     Ok(groups.into_iter().map(make).collect())
+}
+
+/// What the missing probe means for the core that it was to watch.
+fn noise(core: usize, error: NoiseError) -> DispatcherError {
+    match error {
+        NoiseError::Thread(source) => DispatcherError::Setup { core, source },
+        NoiseError::RealTime(source) => DispatcherError::RealTime { core, source },
+        NoiseError::Gone => DispatcherError::Gone { core },
+    }
 }

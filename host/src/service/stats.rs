@@ -15,8 +15,9 @@ use super::{Service, lock};
 use crate::admission::plan::{ContractReport, ResourceReport};
 use crate::admission::{Part, per_second};
 use crate::config::Config;
-use crate::dispatcher::{CoreSnapshot, NoiseFloor, VcpuSnapshot, now};
-use crate::iodomain::{DeviceSnapshot, DomainSnapshot};
+use moirai_cpu::{CoreSnapshot, VcpuSnapshot};
+use moirai_io::{DeviceSnapshot, DomainSnapshot};
+use moirai_runtime::{NoiseFloor, now};
 
 /// One look at everything. Times in nanoseconds, counted since the tenant or the host started.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -361,12 +362,12 @@ fn noise(floor: &NoiseFloor) -> NoiseStats {
     }
 }
 
-fn disk(disk: &crate::iodomain::DiskSnapshot) -> DiskStats {
+fn disk(disk: &moirai_io::DiskSnapshot) -> DiskStats {
     let in_flight = disk.in_flight as u64;
     DiskStats { name: disk.name.clone(), busy_ns: disk.busy_ns, in_flight }
 }
 
-fn link(link: &crate::iodomain::LinkSnapshot) -> LinkStats {
+fn link(link: &moirai_io::LinkSnapshot) -> LinkStats {
     LinkStats {
         name: link.name.clone(),
         busy_ns: link.busy_ns,

@@ -19,7 +19,7 @@ use super::tenant::{Live, Tenant, Vcpu};
 use super::view::End;
 use super::{Shared, launch};
 use crate::config::model;
-use crate::dispatcher::{DispatcherError, GatePage, VcpuSpec};
+use moirai_cpu::{DispatcherError, GatePage, VcpuSpec};
 
 /// How long a VM may take to be built, apart from touching its memory: milliseconds, unless the host is
 /// very busy.

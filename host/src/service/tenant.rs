@@ -20,8 +20,8 @@ use super::view::End;
 use super::vsock::Vsock;
 use crate::admission::Part;
 use crate::config::model;
-use crate::dispatcher::VcpuId;
-use crate::iodomain::DeviceId;
+use moirai_cpu::VcpuId;
+use moirai_io::DeviceId;
 
 /// A tenant.
 #[derive(Debug)]

@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use moirai_host::dispatcher::{GatePage, StallLog};
-use moirai_host::iodomain::{DiskSpec, GroupSpec, IoDomain};
+use moirai_cpu::GatePage;
+use moirai_io::{DiskSpec, GroupSpec, IoDomain};
+use moirai_runtime::StallLog;
 use moirai_scheduler::{Contract, Nanos, Weight};
 use moirai_vmm::launch::{
     Boot, Child, DeviceSpec, LaunchFds, LaunchSpec, Sandbox, ToHost, Transport, open_kvm, spawn,

@@ -11,11 +11,12 @@ mod net;
 use std::os::unix::net::UnixStream;
 
 use bench::{MS, Tenant, contract, domain_with_disk, volume};
+use moirai_cpu::{Dispatcher, DispatcherSpec, VcpuSpec};
 use moirai_devices::backend::Volume;
 use moirai_devices::backend::netns::in_netns;
-use moirai_host::dispatcher::{Dispatcher, DispatcherSpec, StallLog, VcpuSpec};
-use moirai_host::iodomain::{BlkSpec, NetSpec};
 use moirai_host::recorder::{Capture, Stalls, analyse};
+use moirai_io::{BlkSpec, NetSpec};
+use moirai_runtime::StallLog;
 use moirai_scheduler::Contract;
 use net::{Namespace, domain_with_link};
 
@@ -90,7 +91,7 @@ fn a_vcpu_without_extra_gets_its_slice_and_no_more() {
 }
 
 /// Attaches a network device for a tenant; the frontend's end of its socket.
-fn network(domain: &moirai_host::iodomain::IoDomain, last_byte: u8) -> (u32, UnixStream) {
+fn network(domain: &moirai_io::IoDomain, last_byte: u8) -> (u32, UnixStream) {
     let (backend, frontend) = UnixStream::pair().unwrap();
     let spec = NetSpec {
         tenant: "guest".into(),

@@ -5,8 +5,8 @@ use std::process::Command;
 use moirai_devices::backend::netns::in_netns;
 use moirai_devices::backend::tap::Tap;
 use moirai_devices::net::Offload;
-use moirai_host::dispatcher::StallLog;
-use moirai_host::iodomain::{DiskSpec, GroupSpec, IoDomain, LinkSpec};
+use moirai_io::{DiskSpec, GroupSpec, IoDomain, LinkSpec};
+use moirai_runtime::StallLog;
 
 /// A namespace that is removed with the value.
 pub(crate) struct Namespace(pub(crate) String);

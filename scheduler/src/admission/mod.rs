@@ -81,6 +81,15 @@ pub struct Resource {
     pub overhead: Overhead,
 }
 
+impl Resource {
+    /// A whole device whose units cannot be preempted: the largest one takes `unit` nanoseconds.
+    #[must_use]
+    pub fn of_units(unit: Nanos) -> Self {
+        let overhead = Overhead { overrun: unit, ..Overhead::NONE };
+        Self { capacity_ppm: WHOLE_PPM, blocking: unit, overhead }
+    }
+}
+
 /// A time by which more is due than can be supplied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Violation {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::{DiskFile, Submitted};
 use crate::backend::bounce;
 use crate::backend::job::{Part, State};
-use crate::backend::uring::{Deallocate, Ring, RingFull};
+use crate::backend::ring::{Deallocate, Deferred, Operations};
 use crate::backend::way::{Way, account};
 use crate::blk::{Op, Outcome, Range};
 use crate::counters::Counters;
@@ -20,15 +20,15 @@ const MAX_TRIES: u8 = 8;
 
 impl DiskFile {
     /// Begins what is left of a part. A part that is nothing to do is done. One that has to wait for
-    /// another one says so as if the ring were full.
+    /// another one says so.
     pub(in crate::backend) fn submit(
         &mut self,
-        ring: &mut Ring,
+        ring: &mut dyn Operations,
         token: u64,
         part: &mut Part,
     ) -> Submitted {
         if !self.claim(part) {
-            return Err(RingFull);
+            return Err(Deferred::BlocksTaken);
         }
         match part.op {
             Op::Read { offset_bytes } => self.read(ring, token, part, offset_bytes)?,
@@ -54,7 +54,7 @@ impl DiskFile {
     /// Takes the result of a part's operation and begins the rest, if any.
     pub(in crate::backend) fn completed(
         &mut self,
-        ring: &mut Ring,
+        ring: &mut dyn Operations,
         token: u64,
         part: &mut Part,
         result: io::Result<u32>,
@@ -117,7 +117,7 @@ impl DiskFile {
         Ok(())
     }
 
-    fn again(&mut self, ring: &mut Ring, token: u64, part: &mut Part) -> Submitted {
+    fn again(&mut self, ring: &mut dyn Operations, token: u64, part: &mut Part) -> Submitted {
         part.state = State::Waiting;
         self.submit(ring, token, part)
     }
@@ -125,7 +125,7 @@ impl DiskFile {
     /// What an error of the kernel means for the part.
     fn failed(
         &mut self,
-        ring: &mut Ring,
+        ring: &mut dyn Operations,
         token: u64,
         part: &mut Part,
         error: &io::Error,
@@ -163,7 +163,7 @@ impl DiskFile {
     }
 
     /// Reads what is left of the part.
-    fn read(&self, ring: &mut Ring, token: u64, part: &mut Part, at: u64) -> Submitted {
+    fn read(&self, ring: &mut dyn Operations, token: u64, part: &mut Part, at: u64) -> Submitted {
         part.way = self.way(part);
         let offset = at + part.done_bytes;
         let (buffers, offset) = match &part.way {
@@ -176,7 +176,7 @@ impl DiskFile {
     /// Writes what is left of the part, or begins to change a block.
     fn write(
         &self,
-        ring: &mut Ring,
+        ring: &mut dyn Operations,
         token: u64,
         part: &mut Part,
         at: u64,
@@ -207,7 +207,7 @@ impl DiskFile {
     /// giving the space back if that is allowed, by writing zeros.
     fn write_zeroes(
         &self,
-        ring: &mut Ring,
+        ring: &mut dyn Operations,
         token: u64,
         part: &mut Part,
         range: Range,
@@ -225,7 +225,8 @@ impl DiskFile {
             (0, false) | (1, true) => Deallocate::ZeroRange,
             _ => {
                 let rest = range.len_bytes - part.done_bytes;
-                let zeros = bounce::zeroed(rest.min(ZERO_CHUNK_BYTES)).map_err(|_| RingFull)?;
+                let zeros = bounce::zeroed(rest.min(ZERO_CHUNK_BYTES))
+                    .map_err(|_| Deferred::OutOfMemory)?;
                 let offset = range.offset_bytes + part.done_bytes;
                 let aligned = (offset | rest) & (block - 1) == 0;
                 part.way = if aligned { Way::Direct } else { Way::PageCache };

@@ -46,8 +46,8 @@ use super::error::VolumeError;
 use super::file::{DiskFile, Submitted};
 use super::job::{Part, Place, State};
 use super::range::{changes, range_of};
+use super::ring::{Deferred, Operations};
 use super::stripe::moved;
-use super::uring::{Ring, RingFull};
 use crate::blk::{Op, Outcome, Request};
 use crate::counters::Counters;
 use bell::{Answer, Task};
@@ -149,12 +149,12 @@ impl Image {
         self.top_files
     }
 
-    /// Says where a request goes. If it has to wait for others, it says so as if the ring were full.
+    /// Says where a request goes, or that it has to wait for others.
     pub(super) fn plan(
         &mut self,
         request: &Request,
         pass: &mut Pass,
-    ) -> Result<SmallVec<[Part; 1]>, RingFull> {
+    ) -> Result<SmallVec<[Part; 1]>, Deferred> {
         let (offset, len) = range_of(request.op, request.buffers.len_bytes());
         let known = match request.op {
             Op::Read { .. } => self.map.extents(offset, len, false),
@@ -165,7 +165,7 @@ impl Image {
         };
         let alone = known.is_none() && changes(request.op);
         if !self.gate.enter(pass, alone) {
-            return Err(RingFull);
+            return Err(Deferred::GateClosed);
         }
         if alone {
             self.map.forget(offset, len);
@@ -184,9 +184,14 @@ impl Image {
     }
 
     /// Gives a part to the worker.
-    pub(super) fn submit(&mut self, ring: &mut Ring, token: u64, part: &mut Part) -> Submitted {
+    pub(super) fn submit(
+        &mut self,
+        ring: &mut dyn Operations,
+        token: u64,
+        part: &mut Part,
+    ) -> Submitted {
         if self.outstanding >= MAX_TASKS {
-            return Err(RingFull);
+            return Err(Deferred::WorkerFull);
         }
         let bell = self.bells.pop().map_or_else(|| Bell::new().map(Arc::new), Ok);
         let Ok(bell) = bell else {

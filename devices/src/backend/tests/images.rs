@@ -142,11 +142,11 @@ fn every_kind_of_image_reads_as_qemu_reads_it() {
         shop.qemu_img(&[&["convert", "-O", "qcow2"], convert, &["film.raw", name]].concat());
         let mut open = shop.open(name, true).unwrap();
         assert!(open.read() == shop.contents(name), "{name} reads differently");
-        let counters = open.volume.counters;
+        let counters = open.volume.counters();
         // The second time allocated clusters go straight into the guest. How many of the requests
         // touch no hole depends on the size of the clusters; with any size it is a good part.
         assert!(open.read() == shop.contents(name), "{name} reads differently the second time");
-        let direct = open.volume.counters.direct_bytes - counters.direct_bytes;
+        let direct = open.volume.counters().direct_bytes - counters.direct_bytes;
         let expected =
             open.volume.is_direct() && ["v3", "v2", "pages", "data-file", "full"].contains(&name);
         assert!(!expected || direct > 1 << 20, "{name}: {direct} bytes went the straight way");

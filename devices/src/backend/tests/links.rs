@@ -157,7 +157,7 @@ fn packets_go_through_a_tap_in_both_directions() {
         socket.send_to(b"anybody there?", "10.9.0.2:9").unwrap();
     })
     .unwrap();
-    let mut ring = Ring::new(2).unwrap();
+    let mut ring = Uring::new(2).unwrap();
     ring.poll_readable(tap.as_fd(), 1).unwrap();
     let mut buffer = [0; 2000];
     let arp = loop {

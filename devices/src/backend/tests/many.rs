@@ -194,7 +194,7 @@ impl Many {
             Ok(Step::Done(outcome)) => return self.end(slot, job, deed, outcome),
             Ok(Step::Pending) if job.wants_more() => self.unfinished.push_back(slot),
             Ok(Step::Pending) => {}
-            Err(RingFull) => self.stalled.push(slot),
+            Err(_) => self.stalled.push(slot),
         }
         self.jobs[slot] = Some((job, deed));
     }

@@ -70,7 +70,9 @@ fn files_and_images_on_a_file_system_with_blocks_of_4096_bytes_take_any_request(
     assert_eq!((volume.align(), volume.disk(1, 256).block_size), (4096, 512));
     let deeds = mixture(8 << 10, 500);
     let written = Many::new(&volume, model.clone()).run(&mut volume, &deeds);
-    assert!(volume.counters.read_modify_writes > 0 && volume.counters.copied_by_kernel_bytes == 0);
+    assert!(
+        volume.counters().read_modify_writes > 0 && volume.counters().copied_by_kernel_bytes == 0
+    );
     drop(volume);
     assert!(std::fs::read(strict.path("film.raw")).unwrap() == written);
     for options in ["cluster_size=65536", "cluster_size=4096", "cluster_size=512"] {

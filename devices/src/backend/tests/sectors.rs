@@ -188,9 +188,9 @@ fn a_part_of_a_block_is_read_changed_and_written_and_counted() {
     guest.mem.write_slice(&[9; 16384], GuestAddress(DATA)).unwrap();
     // One sector; then from the middle of a block over a whole one into the next.
     assert_eq!(guest.serve(&mut volume, OUT, 3, &[readable(DATA, 512)]), 0);
-    assert_eq!((volume.counters.read_modify_writes, guest.turns), (1, 2));
+    assert_eq!((volume.counters().read_modify_writes, guest.turns), (1, 2));
     assert_eq!(guest.serve(&mut volume, OUT, 12, &[readable(DATA, 8192)]), 0);
-    assert_eq!(volume.counters.read_modify_writes, 3);
+    assert_eq!(volume.counters().read_modify_writes, 3);
     let mut model = pattern(64 << 10);
     model[1536..2048].fill(9);
     model[6144..6144 + 8192].fill(9);
@@ -199,13 +199,13 @@ fn a_part_of_a_block_is_read_changed_and_written_and_counted() {
     assert_eq!(guest.serve(&mut volume, OUT, 64, &[readable(DATA, 8192)]), 0);
     assert_eq!(guest.serve(&mut volume, IN, 3, &[writable(DATA, 1024)]), 0);
     assert_eq!(guest.bytes(DATA, 1024), model[1536..2560]);
-    assert_eq!((volume.counters.read_modify_writes, guest.turns), (3, 1));
-    assert_eq!(volume.counters.copied_by_kernel_bytes, 0, "nothing went through the page cache");
+    assert_eq!((volume.counters().read_modify_writes, guest.turns), (3, 1));
+    assert_eq!(volume.counters().copied_by_kernel_bytes, 0, "nothing went through the page cache");
     assert_eq!(guest.serve_range(&mut volume, WRITE_ZEROES, (1, 17, 1)), 0);
     model[32768..40960].fill(9);
     model[512..512 * 18].fill(0);
     assert!(std::fs::read(&path).unwrap() == model);
-    assert_eq!(volume.counters.read_modify_writes, 5);
+    assert_eq!(volume.counters().read_modify_writes, 5);
 }
 
 #[test]
@@ -271,7 +271,7 @@ fn a_device_with_sectors_of_4096_bytes_shows_512_and_loses_nothing() {
     assert_eq!(guest.serve(&mut volume, OUT, 1, &[readable(DATA, 512)]), 0);
     assert_eq!(guest.serve(&mut volume, OUT, 2047, &[readable(DATA, 512)]), 0);
     assert_eq!(guest.serve(&mut volume, FLUSH, 0, &[]), 0);
-    assert_eq!(volume.counters.read_modify_writes, 2);
+    assert_eq!(volume.counters().read_modify_writes, 2);
     let mut model = pattern(1 << 20);
     model[512..1024].fill(7);
     model[2047 * 512..].fill(7);

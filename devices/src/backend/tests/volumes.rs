@@ -88,7 +88,7 @@ fn a_request_that_is_cut_has_as_many_parts_and_no_byte_of_it_is_copied() {
     assert_eq!(sizes, [256 << 10; 3], "and the one that was allowed at first");
     assert!(guest.bytes(DATA, 1 << 20) == pattern(1 << 20));
     if volume.is_direct() {
-        assert_eq!(volume.counters.direct_bytes, 1 << 20);
+        assert_eq!(volume.counters().direct_bytes, 1 << 20);
     }
 }
 
@@ -103,7 +103,7 @@ fn a_read_fills_the_guest_without_a_copy() {
     assert_eq!(guest.bytes(DATA, 65536), expected[..65536]);
     assert_eq!(guest.bytes(DATA + 0x20000, 4096), expected[65536..]);
     if volume.is_direct() {
-        let counters = volume.counters;
+        let counters = volume.counters();
         assert_eq!((counters.direct_bytes, counters.copied_by_us_bytes), (69632, 0));
         assert_eq!(counters.copied_by_kernel_bytes, 0);
     }
@@ -120,7 +120,7 @@ fn a_misaligned_buffer_bounces_and_is_counted() {
     let got = [guest.bytes(DATA + 1, 700), guest.bytes(DATA + 0x1003, 4096 - 700)].concat();
     assert_eq!(got, pattern(1 << 20)[4096..8192]);
     if volume.is_direct() {
-        assert_eq!(volume.counters.copied_by_us_bytes, 4096);
+        assert_eq!(volume.counters().copied_by_us_bytes, 4096);
     }
     let data = [readable(DATA + 1, 700), readable(DATA + 0x1003, 4096 - 700)];
     assert_eq!(guest.serve(&mut volume, OUT, 0, &data), OK);
@@ -306,7 +306,7 @@ fn a_full_ring_delays_a_request_and_loses_none() {
         panic!("no request")
     };
     let mut job = Job::new(request);
-    assert_eq!(volume.submit(&mut guest.ring, 99, &mut job), Err(RingFull));
+    assert_eq!(volume.submit(&mut guest.ring, 99, &mut job), Err(Deferred::RingFull));
     wait(&mut guest.ring);
     assert_eq!(volume.submit(&mut guest.ring, 99, &mut job), Ok(Step::Pending));
 }

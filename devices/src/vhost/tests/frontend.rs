@@ -13,8 +13,9 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::*;
+use crate::backend::Ring as _;
 use crate::backend::Volume;
-use crate::backend::uring::Ring;
+use crate::backend::uring::Uring;
 use crate::backend::{Job, Step, Storage};
 use crate::blk;
 use crate::mock::{Driver, readable, writable};
@@ -23,7 +24,7 @@ const MEMORY: usize = 1 << 20;
 
 /// Serves a session until its peer is gone: what the I/O domain does, in a page.
 fn serve(mut session: Session, mut volume: Volume) -> Vec<String> {
-    let mut ring = Ring::new(16).unwrap();
+    let mut ring = Uring::new(16).unwrap();
     let mut frontend = blk::Frontend::new(volume.disk(1, QUEUE_SIZE));
     let mut log = Vec::new();
     let wait = Timespec { tv_sec: 20, tv_nsec: 0 };

@@ -3,11 +3,11 @@
 use std::os::unix::net::UnixStream;
 
 use moirai_devices::backend::Volume;
+use moirai_io::{BlkSpec, DeviceId, IoDomainError, NetSpec};
 
 use crate::config::Problem;
 use crate::config::export::{Export as Spec, ExportDevice};
 use crate::export::ExportSocket;
-use crate::iodomain::{BlkSpec, DeviceId, IoDomainError, NetSpec};
 use crate::service::launch::FilesInUse;
 use crate::service::open::{open_volume, remark, unusable};
 use crate::service::{ServiceError, Shared};

@@ -1,0 +1,206 @@
+//! The CPU dispatcher: keeps the CPU contracts of the vCPUs on one core.
+//!
+//! A [`Policy`] decides who is owed time; the kernel switches threads. Per core there is one
+//! dispatcher thread, pinned to that same core above everything else on it. It owns the policy and
+//! the list of vCPUs and sleeps until the next decision is due. vCPUs that are owed time run as
+//! SCHED_FIFO in EDF order, so that a wake-up preempts at kernel speed and the next in order runs
+//! when the first one halts, with no dispatcher on the way. The others run in the fair class
+//! (contracts with `extra`) or stand at their gate (all others).
+//!
+//! | file | what it holds |
+//! | --- | --- |
+//! | `core.rs` | one round of the dispatcher: charge, decide, apply; no thread, no clock |
+//! | `vcpu.rs` | a vCPU and what the rounds saw of it |
+//! | `core/observe.rs` | who ran, who woke, who fell asleep since the last round |
+//! | `core/waiters.rs` | who woke and waits, unseen, behind others |
+//! | `judge.rs` | whether a vCPU got what it was promised |
+//! | `slack.rs` | who has had more than its share of the slack |
+//! | `way.rs` | how long before the end of a slice its gate is closed |
+//! | `kernel.rs` | what it asks of the kernel: CPU times, classes, gates |
+//! | `gate.rs` | the page through which a vCPU is stopped |
+//! | `thread.rs` | the thread: commands, timer, lateness |
+//! | `measure.rs` | what switches, rounds and wake-ups cost on this host |
+//!
+//! Neighbours: the service attaches and detaches vCPUs; nothing here knows what a tenant is.
+//!
+//! [`Policy`]: moirai_scheduler::Policy
+
+mod core;
+#[cfg(test)]
+mod core_tests;
+mod gate;
+mod judge;
+mod kernel;
+mod measure;
+mod slack;
+mod thread;
+mod vcpu;
+mod way;
+
+use std::io;
+
+use moirai_runtime::{Percentiles, StallLog};
+use moirai_scheduler::{Account, Contract, Nanos, PolicyError};
+use serde::Serialize;
+
+pub use gate::{GatePage, GateWord};
+pub use judge::Excused;
+pub use measure::{Measured, measure};
+pub use thread::Dispatcher;
+
+/// Names a vCPU to its dispatcher.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct VcpuId(pub u32);
+
+/// What a dispatcher is started with.
+#[derive(Clone, Debug)]
+pub struct DispatcherSpec {
+    /// The core it serves and runs on.
+    pub core: usize,
+    /// Name of the policy, as in the configuration.
+    pub policy: String,
+    /// False for the control experiment: every vCPU stays in the kernel's fair class and only the
+    /// accounts are kept.
+    pub scheduling: bool,
+    /// What a wake-up within a slice costs, in nanoseconds; zero: nothing.
+    pub wake_cost: Nanos,
+    /// Where stalls of the machine are noted.
+    pub stalls: StallLog,
+}
+
+/// A vCPU thread that is to be dispatched.
+#[derive(Debug)]
+pub struct VcpuSpec {
+    /// The tenant it belongs to, for reports.
+    pub tenant: String,
+    /// The tenant process.
+    pub pid: i32,
+    /// The vCPU thread, a thread of `pid` (checked when it is attached).
+    pub tid: i32,
+    /// Its word on the tenant's gate page.
+    pub gate: GateWord,
+    /// What it is promised.
+    pub contract: Contract,
+}
+
+/// Why a dispatcher could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum DispatcherError {
+    /// There is no policy of that name.
+    #[error("there is no CPU policy named {name:?}")]
+    UnknownPolicy {
+        /// The name that was given.
+        name: String,
+    },
+    /// Real-time priority or pinning was refused.
+    #[error(
+        "core {core}: CPU guarantees need real-time priority, and the kernel refused it ({source}); \
+         run the host service as root or grant CAP_SYS_NICE"
+    )]
+    RealTime {
+        /// The core of the dispatcher.
+        core: usize,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A thread to dispatch is not there or not what was said.
+    #[error("thread {tid} of process {pid} cannot be dispatched: {source}")]
+    Vcpu {
+        /// The tenant process.
+        pid: i32,
+        /// The thread.
+        tid: i32,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The policy refused.
+    #[error("the CPU scheduler refused: {0}")]
+    Policy(PolicyError),
+    /// The dispatcher thread has ended.
+    #[error("the dispatcher of core {core} has ended")]
+    Gone {
+        /// The core of the dispatcher.
+        core: usize,
+    },
+    /// A thread or descriptor could not be made.
+    #[error("the dispatcher of core {core} could not be set up: {source}")]
+    Setup {
+        /// The core of the dispatcher.
+        core: usize,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// What one vCPU got so far; times in nanoseconds.
+#[derive(Clone, Debug, Serialize)]
+pub struct VcpuSnapshot {
+    /// The dispatcher's name for it.
+    pub id: u32,
+    /// The tenant it belongs to.
+    pub tenant: String,
+    /// CPU time charged to the contract.
+    pub guaranteed_ns: Nanos,
+    /// CPU time taken from the slack.
+    pub extra_ns: Nanos,
+    /// Slices, or rests of slices, that it wanted from its wake-up or refill until the deadline and did not
+    /// get by then.
+    pub misses: u64,
+    /// The same, where stalls of the machine explain all of what was not given.
+    pub misses_in_stall: u64,
+    /// The latest of these.
+    pub excused: Vec<Excused>,
+    /// Why its contract is not kept at present: it missed slices in the last minute, or more is promised
+    /// than the core can give beside its dispatcher.
+    pub not_kept: Option<String>,
+    /// It has a slice: something is promised to it.
+    pub promised: bool,
+    /// Guarantee lost because whole periods passed in a stall.
+    pub stall_loss_ns: Nanos,
+    /// Slices released.
+    pub refills: u64,
+    /// The least CPU time it got in any period of its present contract in which it was runnable
+    /// throughout.
+    pub least_slice_ns: Option<Nanos>,
+}
+
+/// State of one dispatcher; times in nanoseconds.
+#[derive(Clone, Debug, Serialize)]
+pub struct CoreSnapshot {
+    /// The core it serves.
+    pub core: usize,
+    /// Its vCPUs.
+    pub vcpus: Vec<VcpuSnapshot>,
+    /// Decisions taken.
+    pub decisions: u64,
+    /// CPU time of the dispatcher itself.
+    pub overhead_ns: Nanos,
+    /// How late its own timer was: median, 99th percentile, longest.
+    pub timer_late_ns: Percentiles,
+}
+
+impl VcpuSnapshot {
+    fn new(
+        id: VcpuId,
+        tenant: &str,
+        account: Account,
+        tally: &judge::Tally,
+        slice: Nanos,
+        now: Nanos,
+    ) -> Self {
+        Self {
+            id: id.0,
+            tenant: tenant.to_owned(),
+            guaranteed_ns: account.guaranteed,
+            extra_ns: account.extra,
+            misses: tally.misses,
+            misses_in_stall: tally.misses_in_stall,
+            excused: tally.excused.iter().copied().collect(),
+            not_kept: tally.not_kept(now),
+            promised: slice > 0,
+            stall_loss_ns: account.stall_loss,
+            refills: account.refills,
+            least_slice_ns: tally.least_slice,
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! Whose misses were the machine's: a promise that was broken while the machine stood still is counted
+//! apart from one that was broken while it ran.
+//!
+//! The schedulers report misses; they know no stalls. Every few milliseconds the loop takes their new
+//! ones and holds each against the *outages* of the machine: the log of stalls, and its own list of
+//! *hiccups*, times in which its timer was late although nothing of Moirai stands above it on its
+//! core. A link of 100 Mbit/s sends a packet in 0.1 ms; a hiccup of one millisecond is no stall, but
+//! enough to make a packet late.
+//!
+//! What an outage excuses is in [`moirai_scheduler::excuse`].
+
+use std::collections::VecDeque;
+
+use moirai_scheduler::excuse::{Outage, excuse, union};
+use moirai_scheduler::{Miss, Nanos};
+
+use crate::domain::Domain;
+use crate::schedule::{Owner, Schedule};
+use crate::seams::Seams;
+use crate::snapshot::Excuse;
+
+/// How often misses are attributed.
+pub(crate) const INTERVAL: Nanos = 10_000_000;
+
+/// A timer that is later than this was held up by the machine.
+const HICCUP: Nanos = 250_000;
+/// How many hiccups are remembered.
+const REMEMBERED: usize = 256;
+
+/// Times in which the loop's own timer was late.
+#[derive(Debug, Default)]
+pub(crate) struct Hiccups(VecDeque<Outage>);
+
+impl Hiccups {
+    /// A timer planned for `planned` came at `woke`.
+    pub(crate) fn note(&mut self, planned: Nanos, woke: Nanos) {
+        if woke.saturating_sub(planned) <= HICCUP {
+            return;
+        }
+        if self.0.len() == REMEMBERED {
+            self.0.pop_front();
+        }
+        self.0.push_back(Outage { begin: planned, end: woke });
+    }
+
+    /// Whether one of them ended after `begin`. They are noted in the order of their ends.
+    pub(crate) fn since(&self, begin: Nanos) -> bool {
+        self.0.back().is_some_and(|hiccup| begin < hiccup.end)
+    }
+}
+
+impl<S: Seams> Domain<S> {
+    /// Attributes the misses since the last time.
+    pub(crate) fn audit(&mut self, now: Nanos) {
+        if now.saturating_sub(self.audited_at) < INTERVAL {
+            return;
+        }
+        self.audited_at = now;
+        let mut misses = Vec::new();
+        self.disks.iter_mut().for_each(|disk| disk.find_overdue(now));
+        let disks = self.disks.iter_mut().map(|disk| &mut disk.schedule);
+        let links = self.links.iter_mut().map(|link| link.schedule());
+        disks.chain(links).for_each(|schedule| take_misses(schedule, &mut misses));
+        if misses.is_empty() {
+            return;
+        }
+        let stalls = self.stalls.all().into_iter();
+        let stalls = stalls.map(|stall| Outage { begin: stall.begin, end: stall.end });
+        let outages = union(stalls.chain(self.hiccups.0.iter().copied()).collect());
+        for (Owner::Device(id), miss, spare_ppm) in misses {
+            let Some(device) = self.devices.get_mut(id) else { continue };
+            let (at_ns, late_ns) = (miss.deadline, miss.late);
+            match excuse(&miss, &outages, spare_ppm) {
+                Some(hiccup_ns) => device.record.excuse(Excuse { at_ns, late_ns, hiccup_ns }),
+                None => device.record.miss(miss.late, now),
+            }
+        }
+    }
+}
+
+/// The misses of a resource's clients, each with what the others leave of it.
+fn take_misses(schedule: &mut Schedule, into: &mut Vec<(Owner, Miss, u32)>) {
+    let mut misses = Vec::new();
+    schedule.policy().take_misses(&mut |miss| misses.push(miss));
+    let known = misses.into_iter().filter_map(|miss| {
+        Some((schedule.owner(miss.client)?, miss, schedule.spare_ppm_beside(miss.client)))
+    });
+    into.extend(known);
+}
+
+#[cfg(test)]
+#[path = "audit_tests.rs"]
+mod tests;

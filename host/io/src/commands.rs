@@ -1,0 +1,172 @@
+//! What the rest of the host service asks of the loop: attach, change, detach, snapshot.
+
+use std::collections::VecDeque;
+use std::os::unix::net::UnixStream;
+
+use moirai_devices::backend::Storage as _;
+use moirai_devices::blk::Frontend;
+use moirai_devices::net::{Card, MacAddr, Nic};
+use moirai_devices::vhost::{DeviceProfile, Session};
+use moirai_scheduler::{Account, Contract, Nanos};
+
+use crate::backlog::Backlog;
+use crate::blk::Blk;
+use crate::device::{Body, Device, Place};
+use crate::domain::Domain;
+use crate::handle::Command;
+use crate::nic::Net;
+use crate::schedule::{Owner, Schedule};
+use crate::seams::{Machine as _, Seams};
+use crate::token::Token;
+use crate::{BlkSpec, DeviceId, IoDomainError, NetSpec};
+
+/// Largest ring a driver may use.
+const BLK_QUEUE_SIZE: u16 = 256;
+const NET_QUEUE_SIZE: u16 = 1024;
+
+impl<S: Seams> Domain<S> {
+    /// Takes all commands that wait.
+    pub(crate) fn obey(&mut self, now: Nanos) {
+        while let Some(command) = self.inbox.next() {
+            // Whoever asked may have stopped waiting; the answer is then nobody's.
+            match command {
+                Command::AttachBlk(id, spec, reply) => {
+                    drop(reply.send(self.attach_blk(id, *spec, now)));
+                }
+                Command::AttachNet(id, spec, reply) => {
+                    drop(reply.send(self.attach_net(id, *spec, now)));
+                }
+                Command::Change(id, contract, reply) => {
+                    drop(reply.send(self.change(id, contract, now)));
+                }
+                Command::Connect(id, peer, reply) => {
+                    drop(reply.send(self.connect(id, peer, now)));
+                }
+                Command::Detach(id, reply) => drop(reply.send(self.detach(id, now))),
+                Command::Snapshot(reply) => drop(reply.send(Ok(self.snapshot(now)))),
+                Command::End => self.ended = true,
+            }
+        }
+    }
+
+    pub(crate) fn attach_blk(
+        &mut self,
+        id: DeviceId,
+        spec: BlkSpec<S::Storage>,
+        now: Nanos,
+    ) -> Result<(), IoDomainError> {
+        let unknown = || IoDomainError::UnknownResource { kind: "disk", name: spec.disk.clone() };
+        let place = self.disks.iter().position(|disk| disk.name == spec.disk);
+        let place = place.ok_or_else(unknown)?;
+        let shown = spec.volume.disk(spec.queues, BLK_QUEUE_SIZE);
+        let session = session(spec.socket, shown.profile())?;
+        let Some(disk) = self.disks.get_mut(place) else { return Err(unknown()) };
+        let client = admit(&mut disk.schedule, id, spec.contract, now)?;
+        let body = Body::Blk(Blk {
+            disk: place,
+            client,
+            volume: spec.volume,
+            bandwidth: spec.bandwidth,
+            frontends: (0..spec.queues).map(|_| Frontend::new(shown.clone())).collect(),
+            waiting: VecDeque::new(),
+            unfinished: VecDeque::new(),
+            in_flight: 0,
+        });
+        let device = Device::new(id, spec.tenant, spec.contract, session, body, spec.queues);
+        self.enlist(device, now);
+        Ok(())
+    }
+
+    pub(crate) fn attach_net(
+        &mut self,
+        id: DeviceId,
+        spec: NetSpec,
+        now: Nanos,
+    ) -> Result<(), IoDomainError> {
+        let unknown = || IoDomainError::UnknownResource { kind: "link", name: spec.link.clone() };
+        let place = self.links.iter().position(|link| link.name == spec.link);
+        let place = place.ok_or_else(unknown)?;
+        let Some(link) = self.links.get_mut(place) else { return Err(unknown()) };
+        let mac = MacAddr(spec.mac);
+        if link.owner(mac).is_some() {
+            return Err(IoDomainError::MacInUse { mac: spec.mac });
+        }
+        let (mtu, pairs, offload) = (link.mtu, spec.pairs, link.offload());
+        let nic = Nic { mac, mtu, queue_size: NET_QUEUE_SIZE, pairs, offload };
+        let queues = nic.queues();
+        let session = session(spec.socket, nic.profile())?;
+        let client = admit(link.schedule(), id, spec.contract, now)?;
+        link.enlist(mac, id);
+        let waiting = Backlog::new(spec.pairs);
+        let body = Body::Net(Net { link: place, client, card: Card::new(nic), waiting });
+        self.enlist(Device::new(id, spec.tenant, spec.contract, session, body, queues), now);
+        Ok(())
+    }
+
+    fn enlist(&mut self, device: Device<S::Storage>, now: Nanos) {
+        let id = device.id;
+        self.devices.insert(device);
+        self.listen(Token::Session(id), now);
+    }
+
+    pub(crate) fn change(
+        &mut self,
+        id: DeviceId,
+        contract: Contract,
+        now: Nanos,
+    ) -> Result<(), IoDomainError> {
+        let device = self.devices.get_mut(id).ok_or(IoDomainError::UnknownDevice(id))?;
+        let (place, client) = device.place();
+        let schedule = schedule_of(&mut self.disks, &mut self.links, place);
+        let schedule = schedule.ok_or(IoDomainError::UnknownDevice(id))?;
+        schedule.change(client, contract, now).map_err(IoDomainError::Policy)?;
+        device.contract = contract;
+        Ok(())
+    }
+
+    pub(crate) fn detach(&mut self, id: DeviceId, now: Nanos) -> Result<Account, IoDomainError> {
+        let device = self.devices.get(id).ok_or(IoDomainError::UnknownDevice(id))?;
+        let (place, client) = device.place();
+        let schedule = schedule_of(&mut self.disks, &mut self.links, place);
+        let schedule = schedule.ok_or(IoDomainError::UnknownDevice(id))?;
+        let account = schedule.dismiss(client, now).map_err(IoDomainError::Policy)?;
+        self.unwatch(id);
+        self.abandon_unfinished(id, now);
+        if let Some(device) = self.devices.remove(id) {
+            if let Place::Link(place) = place
+                && let Some(link) = self.links.get_mut(place)
+            {
+                link.strike(id);
+            }
+            // Unmapping a guest's memory takes milliseconds; this thread has packets to send.
+            self.machine.send_off("unmap", Box::new(move || drop(device)));
+        }
+        Ok(account)
+    }
+}
+
+/// Who decides about a resource.
+pub(crate) fn schedule_of<'a, L>(
+    disks: &'a mut [crate::disk::Disk],
+    links: &'a mut [crate::link::Link<L>],
+    place: Place,
+) -> Option<&'a mut Schedule> {
+    match place {
+        Place::Disk(place) => disks.get_mut(place).map(|disk| &mut disk.schedule),
+        Place::Link(place) => links.get_mut(place).map(|link| link.schedule()),
+    }
+}
+
+fn admit(
+    schedule: &mut Schedule,
+    id: DeviceId,
+    contract: Contract,
+    now: Nanos,
+) -> Result<moirai_scheduler::ClientId, IoDomainError> {
+    schedule.admit(Owner::Device(id), contract, now).map_err(IoDomainError::Policy)
+}
+
+fn session(socket: UnixStream, profile: DeviceProfile) -> Result<Session, IoDomainError> {
+    Session::new(socket, profile)
+        .map_err(|error| IoDomainError::Setup(std::io::Error::other(error)))
+}

@@ -1,0 +1,193 @@
+//! What the rest of the host service holds of an I/O domain: a way to ask its thread.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::sync_channel;
+use std::thread::JoinHandle;
+
+use moirai_devices::backend::Volume;
+use moirai_devices::backend::tap::Tap;
+use moirai_devices::backend::uring::Uring;
+use moirai_scheduler::{Account, Contract, Policy, policy_by_name};
+
+use crate::disk::Disk;
+use crate::domain::{Domain, Parts};
+use crate::link::Link;
+use crate::seams::{Linux, OnLinux};
+use crate::{BlkSpec, DeviceId, DomainSnapshot, GroupSpec, IoDomainError, NetSpec, Peer};
+use moirai_runtime::{Mailbox, mailbox};
+use moirai_runtime::{pin, set_scheduler_inherited};
+
+/// How many devices an event loop serves at most.
+const DEVICES: usize = 1024;
+/// Operations in flight: polls of every socket, queue and TAP, and the disk requests.
+const RING_ENTRIES: u32 = 8192;
+/// Below the dispatchers, above everything that serves no contract.
+pub const PRIORITY: i32 = 80;
+
+pub(crate) type Reply<T> = moirai_runtime::Reply<Result<T, IoDomainError>>;
+
+#[derive(Debug)]
+pub(crate) enum Command<St = Volume> {
+    AttachBlk(DeviceId, Box<BlkSpec<St>>, Reply<()>),
+    AttachNet(DeviceId, Box<NetSpec>, Reply<()>),
+    Change(DeviceId, Contract, Reply<()>),
+    Connect(DeviceId, Peer, Reply<()>),
+    Detach(DeviceId, Reply<Account>),
+    Snapshot(Reply<DomainSnapshot>),
+    End,
+}
+
+/// A running I/O domain; ends with the value.
+#[derive(Debug)]
+pub struct IoDomain {
+    mailbox: Mailbox<Command>,
+    next_id: AtomicU32,
+    core: Option<usize>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl IoDomain {
+    /// Starts the event loop of one group.
+    ///
+    /// # Errors
+    /// If a policy is unknown, or ring, thread or priority cannot be had.
+    pub fn start(spec: GroupSpec) -> Result<Self, IoDomainError> {
+        let (mailbox, inbox) = mailbox().map_err(IoDomainError::Setup)?;
+        let (disks, links) = resources(&spec.name, spec.disks, spec.links)?;
+        let (report, started) = sync_channel(1);
+        let core = spec.core;
+        let thread = std::thread::Builder::new().name(format!("io-{}", spec.name)).spawn({
+            move || {
+                let ready = spec
+                    .core
+                    .map_or(Ok(()), |core| pin(0, core))
+                    .and_then(|()| set_scheduler_inherited(libc::SCHED_FIFO, PRIORITY))
+                    // Made by the thread that uses it: io_uring may be tied to its submitter.
+                    .and_then(|()| Uring::new(RING_ENTRIES));
+                match ready {
+                    Ok(ring) => {
+                        let _ = report.send(Ok(()));
+                        let machine = Linux { core };
+                        let (name, poll_ns, stalls) = (spec.name, spec.poll_ns, spec.stalls);
+                        let parts =
+                            Parts { name, machine, ring, inbox, disks, links, poll_ns, stalls };
+                        Domain::<OnLinux>::new(parts).run();
+                    }
+                    Err(error) => {
+                        let _ = report.send(Err(error));
+                    }
+                }
+            }
+        });
+        let thread = thread.map_err(IoDomainError::Setup)?;
+        match started.recv() {
+            Ok(Ok(())) => {
+                Ok(Self { mailbox, next_id: AtomicU32::new(0), core, thread: Some(thread) })
+            }
+            Ok(Err(error)) => Err(IoDomainError::Setup(error)),
+            Err(_) => Err(IoDomainError::Gone),
+        }
+    }
+
+    /// Serves a virtio-blk device from now on.
+    ///
+    /// # Errors
+    /// If the disk is unknown or full, or there is no thread for an image's worker.
+    pub fn attach_blk(&self, mut spec: BlkSpec) -> Result<DeviceId, IoDomainError> {
+        if let Some(worker) = spec.volume.take_worker() {
+            let core = self.core;
+            // In the fair class on the loop's core: it inflates and waits, and must neither hold up
+            // the loop nor take time from anybody's contract.
+            let thread = std::thread::Builder::new().name("image".into()).spawn(move || {
+                let _ = core.map(|core| pin(0, core));
+                worker.run();
+            });
+            thread.map_err(IoDomainError::Setup)?;
+        }
+        let id = self.new_id();
+        self.ask(|reply| Command::AttachBlk(id, Box::new(spec), reply))?;
+        Ok(id)
+    }
+
+    /// Serves a virtio-net device from now on.
+    ///
+    /// # Errors
+    /// If the link is unknown or full, or the MAC address is in use on it.
+    pub fn attach_net(&self, spec: NetSpec) -> Result<DeviceId, IoDomainError> {
+        let id = self.new_id();
+        self.ask(|reply| Command::AttachNet(id, Box::new(spec), reply))?;
+        Ok(id)
+    }
+
+    /// Gives a device another contract from its next period on. Admission was asked before.
+    ///
+    /// # Errors
+    /// If there is no such device.
+    pub fn change(&self, id: DeviceId, contract: Contract) -> Result<(), IoDomainError> {
+        self.ask(|reply| Command::Change(id, contract, reply))
+    }
+
+    /// Serves a device to another peer from now on; what the last one still has in a disk is waited
+    /// for first. Contract and account stay.
+    ///
+    /// # Errors
+    /// If there is no such device.
+    pub fn connect(&self, id: DeviceId, peer: Peer) -> Result<(), IoDomainError> {
+        self.ask(|reply| Command::Connect(id, peer, reply))
+    }
+
+    /// Stops serving a device and returns its last account.
+    ///
+    /// # Errors
+    /// If there is no such device.
+    pub fn detach(&self, id: DeviceId) -> Result<Account, IoDomainError> {
+        self.ask(|reply| Command::Detach(id, reply))
+    }
+
+    /// Everything the domain knows, as of now.
+    ///
+    /// # Errors
+    /// If the thread has ended.
+    pub fn snapshot(&self) -> Result<DomainSnapshot, IoDomainError> {
+        self.ask(Command::Snapshot)
+    }
+
+    fn new_id(&self) -> DeviceId {
+        DeviceId(self.next_id.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, IoDomainError> {
+        self.mailbox.ask(command).ok_or(IoDomainError::Gone)?
+    }
+}
+
+impl Drop for IoDomain {
+    fn drop(&mut self) {
+        let _ = self.mailbox.tell(Command::End);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn resources(
+    group: &str,
+    disks: Vec<super::DiskSpec>,
+    links: Vec<super::LinkSpec>,
+) -> Result<(Vec<Disk>, Vec<Link<Tap>>), IoDomainError> {
+    let policy = |resource: &str, name: &str| -> Result<Box<dyn Policy>, IoDomainError> {
+        policy_by_name(name, DEVICES).map_err(|_| IoDomainError::UnknownPolicy {
+            resource: format!("{group}/{resource}"),
+            name: name.to_owned(),
+        })
+    };
+    let disks = disks.into_iter().map(|disk| {
+        let policy = policy(&disk.name, &disk.policy)?;
+        Ok(Disk::new(disk, policy))
+    });
+    let links = links.into_iter().map(|link| {
+        let policy = policy(&link.name, &link.policy)?;
+        Ok(Link::new(link.name, link.rate_bps, link.mtu, policy, link.tap))
+    });
+    Ok((disks.collect::<Result<_, IoDomainError>>()?, links.collect::<Result<_, IoDomainError>>()?))
+}

@@ -1,0 +1,169 @@
+//! The vhost-user peers: what they say, which of their descriptors are watched, how they are left.
+
+use moirai_devices::backend::{Link as _, Ring as _};
+use moirai_devices::vhost::{DeviceProfile, Event, Session};
+use moirai_scheduler::Nanos;
+use rustix::fd::AsFd;
+
+use crate::device::Body;
+use crate::domain::{Domain, announce};
+use crate::populate::populate;
+use crate::seams::{Machine as _, Seams};
+use crate::token::Token;
+use crate::{DeviceId, IoDomainError, Peer};
+
+impl<S: Seams> Domain<S> {
+    /// Handles what a device's vhost-user peer said.
+    pub(crate) fn session(&mut self, id: DeviceId, now: Nanos) {
+        let Some(device) = self.devices.get_mut(id).filter(|device| !device.has_left()) else {
+            return;
+        };
+        let ready = match device.session.ready() {
+            Ok(ready) => ready,
+            Err(error) => {
+                device.note_failure(format!("vhost-user: {error}"));
+                return self.stop_serving(id, now);
+            }
+        };
+        if ready.again {
+            self.devices.read_again(id);
+        }
+        for event in ready.events {
+            self.event(id, event, now);
+        }
+    }
+
+    fn event(&mut self, id: DeviceId, event: Event, now: Nanos) {
+        let Some(device) = self.devices.get_mut(id) else { return };
+        match event {
+            Event::Memory(memory) => {
+                device.memory = populate(&self.machine, &memory);
+                self.devices.await_memory(id);
+            }
+            Event::Features(features) => match &mut device.body {
+                Body::Net(net) => net.card.set_features(features),
+                Body::Blk(blk) => {
+                    blk.frontends.iter_mut().for_each(|it| it.set_features(features));
+                }
+            },
+            Event::QueueStarted { index } => {
+                let queues = if device.start(index) { device.queues() } else { index..index + 1 };
+                self.listen(Token::Kick(id, index), now);
+                queues.for_each(|queue| self.kicked(id, queue, true, now));
+            }
+            Event::QueueKickChanged { index } => {
+                self.listen(Token::Kick(id, index), now);
+                self.kicked(id, index, true, now);
+            }
+            Event::QueueStopped { index, drain } => {
+                device.stop(index, drain);
+                let _ = self.ring.cancel(Token::Kick(id, index).encode());
+                self.devices.touch(id);
+            }
+            Event::Closed => self.stop_serving(id, now),
+        }
+    }
+
+    /// Another peer for a device whose peers come and go.
+    pub(crate) fn connect(
+        &mut self,
+        id: DeviceId,
+        peer: Peer,
+        now: Nanos,
+    ) -> Result<(), IoDomainError> {
+        let device = self.devices.get_mut(id).ok_or(IoDomainError::UnknownDevice(id))?;
+        device.expect(peer);
+        self.stop_serving(id, now);
+        Ok(())
+    }
+
+    /// The peer is gone or broken: nothing of it is served any more until it is detached, or another
+    /// one has connected.
+    fn stop_serving(&mut self, id: DeviceId, now: Nanos) {
+        self.abandon_unfinished(id, now);
+        let Some(device) = self.devices.get_mut(id) else { return };
+        device.leave();
+        announce(&mut self.disks, &mut self.links, device, now);
+        self.unwatch(id);
+        self.devices.touch(id);
+    }
+
+    /// Signals the guests, answers peers that wait for a queue to be empty, takes leave of those that are
+    /// gone and greets the next ones.
+    pub(crate) fn finish_turn(&mut self, now: Nanos) {
+        for id in self.devices.take_touched() {
+            self.exchange_peers(id, now);
+            let Some(device) = self.devices.get_mut(id) else { continue };
+            device.signal();
+            let drained = device.drained();
+            for &queue in &drained {
+                if let Err(error) = device.session.drained(queue) {
+                    device.fail(queue, error.to_string());
+                }
+            }
+            if !drained.is_empty() {
+                // What the peer said while it waited was left unread.
+                self.devices.read_again(id);
+            }
+        }
+    }
+
+    /// Gives back the memory of a peer that is gone, and begins a session with the one that waits.
+    fn exchange_peers(&mut self, id: DeviceId, now: Nanos) {
+        let Some(device) = self.devices.get_mut(id).filter(|device| device.is_abandoned()) else {
+            return;
+        };
+        let Some(Peer { socket, unsealed_memory }) = device.take_next_peer() else {
+            if device.session.memory().is_some() {
+                let left_behind = device.session.forget();
+                self.machine.send_off("unmap", Box::new(move || drop(left_behind)));
+            }
+            return;
+        };
+        let profile = device.session.profile().clone();
+        let profile = DeviceProfile { allow_unsealed_memory: unsealed_memory, ..profile };
+        let session = match Session::new(socket, profile) {
+            Ok(session) => session,
+            Err(error) => return tracing::warn!(tenant = %device.tenant, "a new peer: {error}"),
+        };
+        let old = device.welcome(session);
+        tracing::info!(tenant = %device.tenant, "a peer has connected");
+        self.machine.send_off("unmap", Box::new(move || drop(old)));
+        self.listen(Token::Session(id), now);
+    }
+
+    /// Has the ring tell when there is something to hear; a kick is listened to afresh.
+    pub(crate) fn listen(&mut self, token: Token, now: Nanos) {
+        if matches!(token, Token::Kick(..)) {
+            let _ = self.ring.cancel(token.encode());
+        }
+        let heard = match token {
+            Token::Doorbell => Some(self.inbox.bell()),
+            Token::Tap(link) => {
+                self.links.get(usize::from(link)).and_then(|link| link.wire_end().bell())
+            }
+            Token::Session(id) => {
+                let device = self.devices.get(id).filter(|device| !device.has_left());
+                device.map(|device| device.session.as_fd())
+            }
+            Token::Kick(id, queue) => {
+                let device = self.devices.get_mut(id);
+                device.and_then(|device| device.session.queue(queue)?.kick())
+            }
+            Token::Job(_) => None,
+        };
+        let Some(descriptor) = heard else { return };
+        if let Err(error) = self.ring.poll_readable(descriptor, token.encode()) {
+            tracing::warn!(group = %self.name, "cannot listen to {token:?} at present: {error}");
+            self.unheard.push(token, now);
+        }
+    }
+
+    pub(crate) fn unwatch(&mut self, id: DeviceId) {
+        let Some(device) = self.devices.get(id) else { return };
+        let kicks = device.queues().map(|queue| Token::Kick(id, queue));
+        for token in kicks.chain([Token::Session(id)]) {
+            let _ = self.ring.cancel(token.encode());
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! The whole I/O domain in virtual time, against a hostile world that chance makes from a seed.
+//!
+//! A *world* is a domain with a ring, links, volumes and drivers of this module. Its ring completes
+//! operations when it likes: late, in another order, short, with an error; it is full, or has no memory,
+//! when it likes. Links refuse, take long, come back. Drivers post requests and packets, honest and
+//! broken ones, reset queues, hang up in mid-sentence. What must hold whatever happens:
+//!
+//! | rule | where it is checked |
+//! | --- | --- |
+//! | no client without work is picked | after every turn |
+//! | every request is answered exactly once, with the data that belongs there | whenever a driver looks |
+//! | charges add up to the time in which a disk was busy | at the end of a world |
+//! | a turn is bounded | after every turn |
+//! | nothing waits for ever: no request for longer than a time limit, and none when the loop sleeps without one | whenever a driver looks, and at the end |
+//!
+//! | file | what it holds |
+//! | --- | --- |
+//! | `chance.rs` | numbers from a seed |
+//! | `clock.rs` | the virtual clock, and errands |
+//! | `ring.rs` | the ring |
+//! | `moody.rs` | volumes that have others wait |
+//! | `wire.rs` | the links' far ends |
+//! | `guest.rs` | a device's driver and its memory; `disk_guest.rs`, `net_guest.rs`: what it asks for |
+//! | `world.rs` | all of it together; `made.rs`: what it is made of; `population.rs`: who comes, misbehaves and goes; `rest.rs`: its end |
+//!
+//! `make test` takes a million turns, `make prove` a hundred million (`MOIRAI_IO_TURNS`).
+
+mod chance;
+mod clock;
+mod disk_guest;
+mod guest;
+mod made;
+mod moody;
+mod net_guest;
+mod population;
+mod rest;
+mod ring;
+mod wire;
+mod world;
+
+use world::World;
+
+/// Turns of one world.
+const WORLD: u64 = 5_000;
+
+fn turns() -> u64 {
+    let turns = std::env::var("MOIRAI_IO_TURNS").ok().and_then(|text| text.parse().ok());
+    turns.unwrap_or(1_000_000)
+}
+
+#[test]
+fn whatever_happens_every_request_is_answered_once_and_nothing_waits_for_ever() {
+    let worlds = turns().div_ceil(WORLD);
+    let mut sum = world::Tally::default();
+    let step = (worlds / 10).max(1);
+    for seed in 0..worlds {
+        let tally = World::new(seed).run(WORLD);
+        sum.add(&tally);
+        if (seed + 1) % step == 0 {
+            println!("{} of {worlds} worlds: {sum:?}", seed + 1);
+        }
+    }
+    // A proof in which nothing happens proves nothing.
+    assert!(sum.requests > turns() / 50, "{sum:?}");
+    assert!(sum.packets > turns() / 100, "{sum:?}");
+    assert!(sum.faults > turns() / 500, "{sum:?}");
+    assert!(sum.deferred > turns() / 10_000, "{sum:?}");
+}
+
+#[test]
+fn a_world_is_the_same_every_time() {
+    let twice = [0, 0].map(|_| World::new(42).run(2_000));
+    assert_eq!(twice[0], twice[1]);
+}

@@ -1,0 +1,79 @@
+//! The virtual clock. Every look at it takes a moment, so that time passes in a turn, too.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use moirai_scheduler::Nanos;
+
+use crate::seams::{Errand, Machine};
+
+/// What a look at the clock takes.
+const LOOK: Nanos = 40;
+/// How long an errand takes to be run.
+const ERRAND: Nanos = 300_000;
+
+/// A machine that stands still unless somebody lets time pass.
+#[derive(Clone, Default)]
+pub(super) struct Virtual(Rc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    now: Cell<Nanos>,
+    looks: Cell<u64>,
+    errands: RefCell<Vec<(Nanos, Errand)>>,
+}
+
+impl Virtual {
+    /// The time, without looking.
+    pub(super) fn time(&self) -> Nanos {
+        self.0.now.get()
+    }
+
+    pub(super) fn pass(&self, time: Nanos) {
+        self.0.now.set(self.time() + time);
+    }
+
+    pub(super) fn pass_until(&self, time: Nanos) {
+        self.0.now.set(self.time().max(time));
+    }
+
+    /// How often somebody has looked since the last call.
+    pub(super) fn take_looks(&self) -> u64 {
+        self.0.looks.take()
+    }
+
+    /// Runs the errands whose time has come; all, if `all`.
+    pub(super) fn run_errands(&self, all: bool) {
+        let now = self.time();
+        let waiting = self.0.errands.take();
+        let (due, later): (Vec<_>, Vec<_>) =
+            waiting.into_iter().partition(|(at, _)| all || *at <= now);
+        self.0.errands.borrow_mut().extend(later);
+        due.into_iter().for_each(|(_, errand)| errand());
+    }
+
+    /// When the next errand is due.
+    pub(super) fn next_errand(&self) -> Option<Nanos> {
+        self.0.errands.borrow().iter().map(|(at, _)| *at).min()
+    }
+}
+
+impl Machine for Virtual {
+    fn now(&self) -> Nanos {
+        self.0.looks.set(self.0.looks.get() + 1);
+        self.pass(LOOK);
+        self.time()
+    }
+
+    fn cpu_time(&self) -> Nanos {
+        0
+    }
+
+    fn send_off(&self, _name: &'static str, errand: Errand) {
+        self.0.errands.borrow_mut().push((self.time() + ERRAND, errand));
+    }
+
+    fn with_workers_below(&self, submit: &mut dyn FnMut()) {
+        submit();
+    }
+}

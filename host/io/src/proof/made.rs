@@ -1,0 +1,64 @@
+//! What a world is made of.
+
+use moirai_scheduler::{Contract, Weight, policy_by_name};
+
+use super::chance::Chance;
+use super::ring::Faults;
+use super::wire::Cable;
+use super::world::MS;
+use crate::DiskSpec;
+use crate::disk::Disk;
+use crate::link::Link;
+
+const POLICIES: [&str; 8] =
+    ["atropos", "atropos", "nemesis", "xen", "usd", "drr", "edf-channel", "fifo"];
+/// Clients of a resource.
+const CLIENTS: usize = 64;
+
+/// How often what goes wrong: in a third of all worlds nothing, in others much.
+pub(super) fn faults(chance: &mut Chance) -> Faults {
+    let much = chance.of(&[0, 2, 50]);
+    let mut some = || if chance.permille(600) { much } else { 0 };
+    Faults {
+        no_slot: some(),
+        no_memory: some(),
+        error: some(),
+        again: some(),
+        short: some(),
+        deaf: some(),
+        submit: some(),
+    }
+}
+
+pub(super) fn disk(number: u64, chance: &mut Chance) -> Disk {
+    let policy = chance.of(&POLICIES);
+    let max_unit = chance.of(&[MS / 2, 2 * MS, 20 * MS]);
+    let spec = DiskSpec {
+        name: format!("d{number}"),
+        depth: usize::try_from(chance.between(1, 32)).unwrap(),
+        max_unit,
+        blocking: chance.of(&[0, max_unit]),
+        policy: policy.into(),
+    };
+    Disk::new(spec, policy_by_name(policy, CLIENTS).unwrap())
+}
+
+pub(super) fn link(number: u64, cable: Cable, chance: &mut Chance) -> Link<Cable> {
+    let policy = policy_by_name(chance.of(&POLICIES), CLIENTS).unwrap();
+    let rate = chance.of(&[10_000_000, 1_000_000_000]);
+    Link::new(format!("l{number}"), rate, 1500, policy, cable)
+}
+
+/// A contract, now and then on slack alone. Nobody admits them: what is asked for may be too much.
+pub(super) fn contract(chance: &mut Chance) -> Contract {
+    let period = chance.of(&[2 * MS, 10 * MS, 50 * MS]);
+    let extra = chance.permille(600).then(|| chance.between(1, 10));
+    let weight = extra.and_then(|weight| Weight::new(u32::try_from(weight).unwrap()));
+    let slice = if weight.is_some() && chance.permille(400) {
+        0
+    } else {
+        chance.between(period / 100, period / 3)
+    };
+    let deadline = chance.between(slice.max(period / 2), period);
+    Contract::new(period, slice, deadline, weight).unwrap()
+}

@@ -1,0 +1,107 @@
+//! How a world comes to rest: nobody asks for anything more, nothing goes wrong any more, and all that was
+//! asked for is answered and paid for.
+
+use moirai_scheduler::Nanos;
+
+use super::disk_guest::DiskGuest;
+use super::net_guest::NetGuest;
+use super::ring::Faults;
+use super::world::{Kind, SECOND, Tenant, World};
+use crate::device::{Device, Place};
+
+/// Turns in which a world has to come to rest after everybody has stopped asking.
+const REST: u64 = 300_000;
+/// Operations that take long, out of slices that are short, leave debts; they are paid within this.
+const PATIENCE: Nanos = 3_600 * SECOND;
+
+impl World {
+    pub(super) fn come_to_rest(&mut self) {
+        self.domain.ring.faults = Faults::default();
+        self.cables.iter().for_each(|cable| cable.borrow_mut().down = false);
+        self.pause = 1;
+        let end = self.clock.time() + PATIENCE;
+        let mut turns = 0;
+        while !self.is_at_rest() {
+            turns += 1;
+            assert!(turns < REST && self.clock.time() < end, "not at rest: {}", self.who_waits());
+            let asleep = self.domain.ring.sleeps_for_ever;
+            self.clock.run_errands(true);
+            self.turn();
+            let still = asleep && self.domain.ring.sleeps_for_ever;
+            assert!(!still || self.is_at_rest(), "the loop sleeps for ever: {}", self.who_waits());
+            // Nobody acts: the loop sleeps as long as it wants to.
+            self.pause = SECOND;
+        }
+        self.check_charges();
+        self.check_cables();
+        for tenant in std::mem::take(&mut self.tenants) {
+            self.tally_up(tenant.kind);
+        }
+    }
+
+    fn is_at_rest(&self) -> bool {
+        let idle = self.domain.jobs.len() == 0 && self.domain.ring.in_flight() == 0;
+        let honest = self.tenants.iter().filter(|tenant| !tenant.hostile);
+        idle && honest.map(|tenant| &tenant.kind).all(|kind| match kind {
+            Kind::Disk(disk) => {
+                disk.guest.has_all() && !disk.guest.queues.iter().any(|it| it.stopping)
+            }
+            Kind::Net(net) => net.has_all() && !net.guest.queues.iter().any(|it| it.stopping),
+        })
+    }
+
+    /// For who looks for a fault.
+    fn who_waits(&self) -> String {
+        let now = self.clock.time();
+        let disks: Vec<_> = self.domain.disks.iter().map(|it| it.timeout(now)).collect();
+        let links: Vec<_> = self.domain.links.iter().map(|it| it.timeout(now)).collect();
+        let honest = self.tenants.iter().filter(|tenant| !tenant.hostile);
+        let tenants: Vec<_> = honest.map(|tenant| self.stands(tenant)).collect();
+        let jobs = &self.domain.jobs;
+        format!("at {now}: {jobs:?}, disks until {disks:?}, links until {links:?}, {tenants:#?}")
+    }
+
+    fn stands(&self, tenant: &Tenant) -> String {
+        let (Kind::Disk(DiskGuest { guest, .. }) | Kind::Net(NetGuest { guest, .. })) =
+            &tenant.kind;
+        let lent = guest.queues.iter().flat_map(|queue| queue.lent).filter(|lent| *lent).count();
+        let stopping = guest.queues.iter().any(|queue| queue.stopping);
+        let device = self.domain.devices.get(tenant.id);
+        let state = device.map(|device| match device.place() {
+            (Place::Disk(at), client) => self.domain.disks[at].schedule.describe(client),
+            (Place::Link(at), client) => self.domain.links[at].known().describe(client),
+        });
+        let (queued, failed) = (device.map(Device::queued), device.and_then(Device::failed));
+        let id = tenant.id;
+        format!(
+            "{id:?}: {lent} lent, stopping {stopping}, {queued:?} queued, {failed:?}, {state:?}"
+        )
+    }
+
+    /// What clients have paid is the time in which their disk was busy.
+    fn check_charges(&self) {
+        for (place, (disk, gone)) in self.domain.disks.iter().zip(&self.paid).enumerate() {
+            let Some(gone) = gone else { continue };
+            let here = self.domain.devices.iter().filter_map(|device| match device.place() {
+                (Place::Disk(at), client) if at == place => Some(disk.schedule.account(client)),
+                _ => None,
+            });
+            let paid: Nanos = here.map(|account| account.guaranteed + account.extra).sum();
+            assert_eq!(
+                paid + gone,
+                disk.busy(),
+                "of {}, {} units inside",
+                disk.name,
+                disk.in_flight()
+            );
+        }
+    }
+
+    /// What a link says that it has sent is what its far end has carried.
+    fn check_cables(&self) {
+        for (link, cable) in self.domain.links.iter().zip(&self.cables) {
+            let cable = cable.borrow();
+            assert_eq!((link.sent, link.refused), (cable.carried, cable.refused), "{}", link.name);
+        }
+    }
+}

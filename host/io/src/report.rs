@@ -1,0 +1,117 @@
+//! What a domain says of itself when it is asked.
+
+use std::collections::BTreeMap;
+
+use moirai_devices::backend::Storage;
+use moirai_scheduler::Nanos;
+
+use crate::audit::INTERVAL;
+use crate::device::{Body, Device, Place};
+use crate::disk::Disk;
+use crate::domain::Domain;
+use crate::seams::{Machine as _, Seams};
+use crate::{DeviceSnapshot, DiskSnapshot, DomainSnapshot, LinkSnapshot};
+
+impl<S: Seams> Domain<S> {
+    pub(crate) fn snapshot(&mut self, now: Nanos) -> DomainSnapshot {
+        self.audited_at = self.audited_at.min(now.saturating_sub(INTERVAL));
+        self.disks.iter_mut().for_each(|disk| disk.schedule.policy().judge(now));
+        self.links.iter_mut().for_each(|link| link.schedule().policy().judge(now));
+        self.audit(now);
+        let verdicts: BTreeMap<_, _> = self.verdicts(now).into_iter().collect();
+        let disks = self.disks.iter_mut().map(|disk| disk_snapshot(disk, now)).collect();
+        let links = self.links.iter().map(|link| LinkSnapshot {
+            name: link.name.clone(),
+            busy_ns: link.busy(),
+            sent: link.sent,
+            unclaimed: link.unclaimed,
+            refused: link.refused,
+        });
+        let devices = self.devices.iter().map(|device| DeviceSnapshot {
+            not_kept: verdicts.get(&device.id).cloned(),
+            ..self.device_snapshot(device)
+        });
+        DomainSnapshot {
+            group: self.name.clone(),
+            cpu_ns: self.machine.cpu_time(),
+            polled_ns: self.rest.polled_ns,
+            sleeps: self.rest.sleeps,
+            disks,
+            links: links.collect(),
+            devices: devices.collect(),
+        }
+    }
+
+    fn device_snapshot(&self, device: &Device<S::Storage>) -> DeviceSnapshot {
+        let (kind, resource, account) = match device.place() {
+            (Place::Disk(place), client) => {
+                let disk = self.disks.get(place);
+                let account = disk.map(|disk| disk.schedule.account(client));
+                ("disk", disk.map(|disk| disk.name.clone()), account)
+            }
+            (Place::Link(place), client) => {
+                let link = self.links.get(place);
+                let account = link.map(|link| link.known().account(client));
+                ("link", link.map(|link| link.name.clone()), account)
+            }
+        };
+        let account = account.unwrap_or_default();
+        let (in_flight, counters, direct_io) = moved(&device.body);
+        DeviceSnapshot {
+            id: device.id.0,
+            tenant: device.tenant.clone(),
+            kind,
+            resource: resource.unwrap_or_default(),
+            guaranteed_ns: account.guaranteed,
+            extra_ns: account.extra,
+            misses: account.misses.saturating_sub(device.record.excused()),
+            misses_in_stall: device.record.excused(),
+            excused: device.record.excuses(),
+            stall_loss_ns: account.stall_loss,
+            queued: device.queued(),
+            queued_max: device.usage.queued_max,
+            in_flight,
+            completed: device.usage.completed,
+            bytes: device.usage.bytes,
+            latency_max_ns: device.usage.latency_max,
+            io_cpu_ns: device.usage.io_cpu,
+            direct_bytes: counters.direct_bytes,
+            copied_by_us_bytes: counters.copied_by_us_bytes,
+            copied_by_kernel_bytes: counters.copied_by_kernel_bytes,
+            read_modify_writes: counters.read_modify_writes,
+            errors: counters.io_errors + counters.refused + counters.unanswerable,
+            dropped_tx: counters.dropped_tx,
+            dropped_rx: counters.dropped_rx,
+            received: device.usage.received,
+            direct_io,
+            failed: device.failed().map(str::to_owned),
+            not_kept: None,
+        }
+    }
+}
+
+fn disk_snapshot(disk: &mut Disk, now: Nanos) -> DiskSnapshot {
+    let kinds = disk.gauge.report(now);
+    DiskSnapshot {
+        name: disk.name.clone(),
+        busy_ns: disk.busy(),
+        in_flight: disk.in_flight(),
+        max_unit_ns: disk.gauge.declared(),
+        measured_unit_ns: kinds.iter().map(|kind| kind.measured_ns).max().unwrap_or(0),
+        kinds,
+    }
+}
+
+/// What is in the disk, how payload moved, whether around the page cache.
+fn moved<St: Storage>(
+    body: &Body<St>,
+) -> (usize, moirai_devices::counters::Counters, Option<bool>) {
+    match body {
+        Body::Blk(blk) => {
+            let mut counters = blk.volume.counters();
+            blk.frontends.iter().for_each(|frontend| counters.add(&frontend.counters));
+            (blk.in_flight, counters, Some(blk.volume.is_direct()))
+        }
+        Body::Net(net) => (0, net.card.counters(), None),
+    }
+}

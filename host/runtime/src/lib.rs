@@ -1,0 +1,24 @@
+//! What the threads of the host service stand on: time, a core of their own, messages, and a memory
+//! of when the machine stood still.
+//!
+//! | file | what it holds |
+//! | --- | --- |
+//! | `clock.rs` | the clocks of this host; nothing else reads one |
+//! | `place.rs` | the core and the class of a thread |
+//! | `mailbox.rs` | how a thread that owns its state alone is asked |
+//! | `stall.rs` | times in which the machine itself stood still |
+//! | `noise.rs` | the machine's noise floor |
+//!
+//! Neighbours: dispatcher and I/O domain run on it. It knows neither.
+
+mod clock;
+mod mailbox;
+mod noise;
+mod place;
+mod stall;
+
+pub use clock::{now, own_cpu_time, sleep_until};
+pub use mailbox::{Inbox, Mailbox, Reply, mailbox};
+pub use noise::{Lateness, NoiseError, NoiseFloor, NoiseProbe, Percentiles};
+pub use place::{pin, set_scheduler, set_scheduler_inherited};
+pub use stall::{Stall, StallLog};
