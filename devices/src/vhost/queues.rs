@@ -1,7 +1,7 @@
 //! The part of the protocol that is about memory and queues: what each request requires and
 //! changes, and when a queue starts or stops because of it.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use vhost::vhost_user::message::{
@@ -9,6 +9,7 @@ use vhost::vhost_user::message::{
 };
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 
+use super::eventfd::is_eventfd;
 use super::inflight::{self, Description};
 use super::memory::{Limits, MemoryTable};
 use super::session::Answer;
@@ -61,7 +62,7 @@ impl Session {
         let index = body.index;
         let vring = usize::try_from(index).ok().and_then(|index| self.vrings.get_mut(index));
         let vring = vring.ok_or(SessionError::NoSuchQueue(index))?;
-        vring.addresses = Some(RingAddresses {
+        vring.set_addresses(RingAddresses {
             descriptors: body.descriptor,
             available: body.available,
             used: body.used,
@@ -90,11 +91,10 @@ impl Session {
         let vring = self.vring(state.index)?;
         let index =
             u16::try_from(state.index).map_err(|_| SessionError::NoSuchQueue(state.index))?;
-        if !vring.started {
+        if !vring.drain() {
             let base = u32::from(vring.base());
             return Ok(Answer::Reply(vring_state(index, base)));
         }
-        (vring.draining, vring.running) = (true, false);
         self.awaited = Some(index);
         self.events.push(Event::QueueStopped { index, drain: true });
         Ok(Answer::Later)
@@ -112,16 +112,15 @@ impl Session {
                 return Err(SessionError::BadValue { request, value: value.into() });
             }
         };
-        self.vring(state.index)?.enabled = enabled;
+        self.vring(state.index)?.set_enabled(enabled);
         self.refresh_all()
     }
 
     pub(super) fn set_vring_kick(&mut self, message: &mut Message) -> Result<Answer, SessionError> {
         let (index, eventfd) = self.vring_file(message)?;
         let vring = self.vring(index.into())?;
-        vring.kick = Some(eventfd.ok_or(SessionError::NoKick(index))?);
-        vring.started = true;
-        if vring.running {
+        vring.set_kick(eventfd.ok_or(SessionError::NoKick(index))?);
+        if vring.is_running() {
             self.events.push(Event::QueueKickChanged { index });
         }
         self.refresh_all()
@@ -159,7 +158,7 @@ impl Session {
     pub(super) fn set_inflight(&mut self, message: &mut Message) -> Result<Answer, SessionError> {
         let given = self.inflight_description(message)?;
         let request = message.request;
-        let running = (0..).zip(&self.vrings).find(|(_, vring)| vring.started);
+        let running = (0..).zip(&self.vrings).find(|(_, vring)| vring.is_started());
         if let Some((index, _)) = running {
             return Err(SessionError::QueueRunning { index, request });
         }
@@ -168,7 +167,7 @@ impl Session {
         let file = file.ok_or(SessionError::WrongFiles { request, got: 0, expected: 1 })?;
         let logs = inflight::map(&given, file, limits)?;
         for (vring, log) in self.vrings.iter_mut().zip(logs) {
-            vring.log = Some(log);
+            vring.set_log(log);
         }
         Ok(Answer::Ack)
     }
@@ -201,7 +200,7 @@ impl Session {
 
     fn idle_vring(&mut self, index: u32, request: FrontendReq) -> Result<&mut Vring, SessionError> {
         let vring = self.vring(index)?;
-        match (u16::try_from(index), vring.started) {
+        match (u16::try_from(index), vring.is_started()) {
             (Ok(index), true) => Err(SessionError::QueueRunning { index, request: request.into() }),
             _ => Ok(vring),
         }
@@ -214,10 +213,10 @@ impl Session {
             if !vring.refresh(features)? {
                 continue;
             }
-            if vring.running && features >> VIRTIO_F_VERSION_1 & 1 == 0 {
+            if vring.is_running() && features >> VIRTIO_F_VERSION_1 & 1 == 0 {
                 return Err(SessionError::LegacyDriver);
             }
-            self.events.push(match vring.running {
+            self.events.push(match vring.is_running() {
                 true => Event::QueueStarted { index },
                 false => Event::QueueStopped { index, drain: false },
             });
@@ -228,10 +227,4 @@ impl Session {
 
 pub(super) fn vring_state(index: u16, num: u32) -> Vec<u8> {
     [u32::from(index).to_ne_bytes(), num.to_ne_bytes()].concat()
-}
-
-/// Anything else could block us when read or written.
-fn is_eventfd(file: &OwnedFd) -> bool {
-    let link = format!("/proc/self/fd/{}", file.as_raw_fd());
-    std::fs::read_link(link).is_ok_and(|target| target.as_os_str() == "anon_inode:[eventfd]")
 }
