@@ -3,7 +3,6 @@
 use std::os::unix::net::UnixStream;
 
 use moirai_devices::backend::Volume;
-use moirai_io::{BlkSpec, DeviceId, IoDomainError, NetSpec};
 
 use crate::config::Problem;
 use crate::config::export::{Export as Spec, ExportDevice};
@@ -11,6 +10,7 @@ use crate::export::ExportSocket;
 use crate::service::launch::FilesInUse;
 use crate::service::open::{open_volume, remark, unusable};
 use crate::service::{ServiceError, Shared};
+use moirai_io::{BlkSpec, DeviceId, IoDomainError, NetSpec};
 
 /// What is had before admission, so that something missing costs nobody anything.
 pub(super) struct Opened {
