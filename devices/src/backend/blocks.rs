@@ -12,9 +12,8 @@ use std::sync::{Arc, Weak};
 
 use smallvec::{SmallVec, smallvec};
 
-use super::job::Part;
-use super::range::{changes, range_of};
-use super::stripe::moved;
+use super::part::{Claim, Part};
+use super::range::{changes, moved, range_of};
 use crate::blk::Op;
 
 /// The most of a file that the kernel keeps in one piece in its page cache; a multiple of every block.
@@ -62,10 +61,6 @@ pub(super) struct Claims {
     held: Vec<Held>,
 }
 
-/// Ends when the part that has it is over or dropped.
-#[derive(Debug)]
-pub(super) struct Claim(#[expect(dead_code, reason = "counted by its owner")] Arc<()>);
-
 #[derive(Debug)]
 struct Held {
     blocks: Range<u64>,
@@ -97,7 +92,7 @@ impl Claims {
         if changes(part.op) {
             self.held.push(Held { blocks, in_part, owner: Arc::downgrade(&claim) });
         }
-        Some(Claim(claim))
+        Some(Claim::new(claim))
     }
 }
 
@@ -105,7 +100,7 @@ impl Claims {
 mod tests {
     use super::*;
     use crate::backend::bounce;
-    use crate::backend::job::Place;
+    use crate::backend::part::Place;
     use crate::blk::Range as BlkRange;
     use proptest::prelude::*;
 

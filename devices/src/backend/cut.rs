@@ -7,9 +7,8 @@
 
 use smallvec::SmallVec;
 
-use super::job::{MAX_PARTS, Part, Place};
-use super::range::range_of;
-use super::stripe::moved;
+use super::part::{MAX_PARTS, Part, Place};
+use super::range::{moved, range_of};
 use crate::blk::Op;
 
 /// Parts are multiples of this, except for the last one of a piece.

@@ -20,7 +20,7 @@ use smallvec::SmallVec;
 
 use super::blocks::{self, Claims};
 use super::error::VolumeError;
-use super::job::Part;
+use super::part::Part;
 use super::probe::{self, Alignment};
 use super::range::{changes, range_of};
 use super::ring::Deferred;

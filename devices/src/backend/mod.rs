@@ -14,6 +14,7 @@ mod file;
 mod job;
 pub mod loopback;
 pub mod netns;
+mod part;
 mod probe;
 pub mod qcow2;
 mod range;

@@ -11,8 +11,9 @@ use smallvec::SmallVec;
 
 use super::error::VolumeError;
 use super::file::DiskFile;
-use super::job::{Part, Place};
-use crate::blk::{Op, Range, Request};
+use super::part::{Part, Place};
+use super::range::moved;
+use crate::blk::{Op, Request};
 
 /// Limits of a stripe set.
 pub const FILES: std::ops::RangeInclusive<usize> = 2..=64;
@@ -132,17 +133,6 @@ impl Stripes {
                 Part::new(Place::File(file), moved(request.op, offset_bytes, len_bytes), buffers)
             })
             .collect()
-    }
-}
-
-/// The same operation at another place.
-pub(super) fn moved(op: Op, offset_bytes: u64, len_bytes: u64) -> Op {
-    match op {
-        Op::Read { .. } => Op::Read { offset_bytes },
-        Op::Write { durable, .. } => Op::Write { offset_bytes, durable },
-        Op::Flush => Op::Flush,
-        Op::Discard(range) => Op::Discard(Range { offset_bytes, len_bytes, ..range }),
-        Op::WriteZeroes(range) => Op::WriteZeroes(Range { offset_bytes, len_bytes, ..range }),
     }
 }
 

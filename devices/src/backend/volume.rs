@@ -12,7 +12,7 @@ use smallvec::{SmallVec, smallvec};
 
 use super::error::VolumeError;
 use super::file::{DiskFile, FileId, open_path};
-use super::job::{Part, Place, part_of, part_token};
+use super::part::{Part, Place, part_of, part_token};
 use super::qcow2::{Image, Worker};
 use super::range::{clip, range_of};
 use super::ring::{Deferred, Operations};

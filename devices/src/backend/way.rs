@@ -1,26 +1,12 @@
 //! Which way the bytes of a part go between a file and a guest's memory.
 
 use super::bounce;
-use super::job::Part;
+use super::part::{Part, Way};
 use super::probe::Alignment;
 use super::range::{changes, range_of};
 use crate::blk::Op;
 use crate::counters::Counters;
 use crate::memory::Buffers;
-
-/// Which way the bytes of the operation in flight go; decides what is counted.
-#[derive(Clone, Debug)]
-pub(super) enum Way {
-    /// Device to guest memory or back, nothing in between.
-    Direct,
-    /// Through memory of ours, because the guest's is misaligned, or because the request begins so
-    /// many bytes behind the first block that is read.
-    Bounce { memory: Buffers, skip: u64 },
-    /// A block is read into memory of ours, changed from there on, and, then, written.
-    Modify { memory: Buffers, skip: u64, writing: bool },
-    /// Through the page cache.
-    PageCache,
-}
 
 impl Way {
     /// The way for the rest of a part, on a file that takes O_DIRECT and ends at `end_bytes`.

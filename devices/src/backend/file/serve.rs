@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use super::{DiskFile, Submitted};
 use crate::backend::bounce;
-use crate::backend::job::{Part, State};
+use crate::backend::part::{Part, State, Way};
 use crate::backend::ring::{Deallocate, Deferred, Operations};
-use crate::backend::way::{Way, account};
+use crate::backend::way::account;
 use crate::blk::{Op, Outcome, Range};
 use crate::counters::Counters;
 

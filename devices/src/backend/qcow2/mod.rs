@@ -23,7 +23,6 @@
 
 mod bell;
 mod chain;
-mod error;
 mod gate;
 mod header;
 mod map;
@@ -37,20 +36,18 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 
 use smallvec::{SmallVec, smallvec};
 
-pub use bell::Bell;
-pub use error::ImageError;
 pub use gate::Pass;
 pub use worker::Worker;
 
+pub use super::error::ImageError;
 use super::error::VolumeError;
 use super::file::{DiskFile, Submitted};
-use super::job::{Part, Place, State};
-use super::range::{changes, range_of};
+use super::part::{Part, Place, State};
+use super::range::{changes, moved, range_of};
 use super::ring::{Deferred, Operations};
-use super::stripe::moved;
 use crate::blk::{Op, Outcome, Request};
 use crate::counters::Counters;
-use bell::{Answer, Task};
+use bell::{Answer, Bell, Task};
 use chain::Chain;
 use gate::Gate;
 use map::{ClusterMap, Extent};
@@ -67,7 +64,9 @@ pub(super) struct Image {
     tasks: SyncSender<Task>,
     /// How many of them are not over.
     outstanding: usize,
+    /// All bells; a part that is with the worker has the number of its own.
     bells: Vec<Arc<Bell>>,
+    silent: Vec<usize>,
     map: ClusterMap,
     gate: Gate,
     worker: Option<Worker>,
@@ -111,6 +110,7 @@ impl Image {
             tasks,
             outstanding: 0,
             bells: Vec::new(),
+            silent: Vec::new(),
             map: ClusterMap::new(cluster_bytes),
             gate: Gate::default(),
             worker: Some(Worker::new(core, queue)),
@@ -193,22 +193,30 @@ impl Image {
         if self.outstanding >= MAX_TASKS {
             return Err(Deferred::WorkerFull);
         }
-        let bell = self.bells.pop().map_or_else(|| Bell::new().map(Arc::new), Ok);
-        let Ok(bell) = bell else {
+        let Some((number, bell)) = self.silent_bell() else {
             part.end(Outcome::IoError);
             return Ok(());
         };
-        if let Err(full) = ring.wait_readable(bell.event(), token) {
-            self.bells.push(bell);
-            return Err(full);
-        }
+        ring.wait_readable(bell.event(), token)?;
+        self.silent.pop();
         self.outstanding += 1;
         // If there is no worker, the task is dropped here, and that rings the bell.
-        let task = Task::new(part.op, part.buffers.clone(), Arc::clone(&bell));
+        let task = Task::new(part.op, part.buffers.clone(), bell);
         drop(self.tasks.try_send(task));
-        part.place = Place::Worker(Some(bell));
+        part.place = Place::Worker(Some(number));
         part.state = State::InFlight;
         Ok(())
+    }
+
+    /// The bell that the next task gets, with its number: the last of the silent ones, or a new one.
+    fn silent_bell(&mut self) -> Option<(usize, Arc<Bell>)> {
+        if self.silent.is_empty() {
+            let bell = Bell::new().ok()?;
+            self.silent.push(self.bells.len());
+            self.bells.push(Arc::new(bell));
+        }
+        let number = *self.silent.last()?;
+        Some((number, Arc::clone(self.bells.get(number)?)))
     }
 
     /// Takes the worker's answer. The parts of the request, if it is to go on without the worker.
@@ -220,12 +228,12 @@ impl Image {
     ) -> Option<SmallVec<[Part; 1]>> {
         self.outstanding = self.outstanding.saturating_sub(1);
         part.state = State::Done(Outcome::IoError);
-        let Place::Worker(Some(bell)) = std::mem::replace(&mut part.place, Place::Worker(None))
+        let Place::Worker(Some(number)) = std::mem::replace(&mut part.place, Place::Worker(None))
         else {
             return None;
         };
-        let answer = bell.take();
-        self.bells.push(bell);
+        let answer = self.bells.get(number)?.take();
+        self.silent.push(number);
         let (windows, located) = match answer? {
             Answer::Located { extents, windows } => (windows, Some(parts(request, &extents))),
             Answer::Done { outcome, copied_bytes, windows } => {
