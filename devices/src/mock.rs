@@ -13,7 +13,7 @@ use virtio_queue::{Queue, QueueT};
 use vm_memory::{Address, ByteValued, Bytes, FileOffset, GuestAddress};
 
 use crate::memory::GuestMemory;
-use crate::ring::Descriptor;
+use crate::virtqueue::Descriptor;
 
 /// Bytes that a ring takes in guest memory, whatever its size (at most 256).
 pub const RING_BYTES: u64 = 0x3000;

@@ -10,9 +10,9 @@ use smallvec::SmallVec;
 
 use super::Step;
 use super::cut::Cuts;
-use super::part::{MAX_PARTS, Part, Place, State, part_of};
 use super::qcow2::Pass;
 use super::range::range_of;
+use super::sub_request::{MAX_PARTS, Place, State, SubRequest, part_of};
 use crate::blk::{Op, Outcome, Request};
 
 /// A request and how far it has got.
@@ -21,7 +21,7 @@ pub struct Job {
     /// The request; take it out to complete it when the job is done.
     pub request: Request,
     /// `None` until the volume has said where the request goes.
-    parts: Option<SmallVec<[Part; 1]>>,
+    parts: Option<SmallVec<[SubRequest; 1]>>,
     /// How many parts may be begun.
     allowed: usize,
     /// All parts before this one are over.
@@ -104,7 +104,7 @@ impl Job {
     }
 
     /// The request goes to these places, after all that was done for it is over.
-    pub(super) fn plan(&mut self, parts: SmallVec<[Part; 1]>) {
+    pub(super) fn plan(&mut self, parts: SmallVec<[SubRequest; 1]>) {
         self.detoured |= parts.iter().any(|part| matches!(part.place, Place::Worker(_)));
         let parts = self.cuts.apply(parts);
         debug_assert!(parts.len() <= MAX_PARTS, "{} parts", parts.len());
@@ -112,13 +112,13 @@ impl Job {
     }
 
     /// The part of this number, and what it is a part of.
-    pub(super) fn part(&mut self, number: usize) -> (&Request, Option<&mut Part>) {
+    pub(super) fn part(&mut self, number: usize) -> (&Request, Option<&mut SubRequest>) {
         let parts = self.parts.as_deref_mut().unwrap_or_default();
         (&self.request, parts.get_mut(number))
     }
 
     /// The parts that may be begun now, with their numbers.
-    pub(super) fn startable(&mut self) -> impl Iterator<Item = (usize, &mut Part)> {
+    pub(super) fn startable(&mut self) -> impl Iterator<Item = (usize, &mut SubRequest)> {
         let (over, allowed) = (self.over, self.allowed);
         let parts = self.parts.as_deref_mut().unwrap_or_default();
         let parts = parts.iter_mut().enumerate().take(allowed).skip(over);
@@ -144,7 +144,7 @@ impl Job {
     /// Where the whole request stands. It has failed if any part has.
     pub(super) fn standing(&mut self) -> Step {
         let parts = self.parts.as_deref().unwrap_or_default();
-        while let Some(Part { state: State::Done(outcome), .. }) = parts.get(self.over) {
+        while let Some(SubRequest { state: State::Done(outcome), .. }) = parts.get(self.over) {
             self.over += 1;
             if *outcome != Outcome::Ok {
                 self.failed = Some(*outcome);

@@ -11,8 +11,8 @@ use smallvec::SmallVec;
 
 use super::error::VolumeError;
 use super::file::DiskFile;
-use super::part::{Part, Place};
 use super::range::moved;
+use super::sub_request::{Place, SubRequest};
 use crate::blk::{Op, Request};
 
 /// Limits of a stripe set.
@@ -112,7 +112,7 @@ impl Stripes {
     }
 
     /// What each file has to do for a request.
-    pub(super) fn split(self, request: &Request) -> SmallVec<[Part; 1]> {
+    pub(super) fn split(self, request: &Request) -> SmallVec<[SubRequest; 1]> {
         let nothing = || request.buffers.slice(0, 0);
         let (offset_bytes, len_bytes) = match request.op {
             Op::Read { offset_bytes } | Op::Write { offset_bytes, .. } => {
@@ -120,7 +120,7 @@ impl Stripes {
             }
             Op::Discard(range) | Op::WriteZeroes(range) => (range.offset_bytes, range.len_bytes),
             Op::Flush => {
-                let flush = |file| Part::new(Place::File(file), Op::Flush, nothing());
+                let flush = |file| SubRequest::new(Place::File(file), Op::Flush, nothing());
                 return (0..self.files).map(flush).collect();
             }
         };
@@ -130,7 +130,11 @@ impl Stripes {
         ranges
             .filter(|(_, ((_, len_bytes), _))| *len_bytes > 0)
             .map(|(file, ((offset_bytes, len_bytes), buffers))| {
-                Part::new(Place::File(file), moved(request.op, offset_bytes, len_bytes), buffers)
+                SubRequest::new(
+                    Place::File(file),
+                    moved(request.op, offset_bytes, len_bytes),
+                    buffers,
+                )
             })
             .collect()
     }

@@ -46,7 +46,7 @@ pub(super) enum State {
 
 /// What one place has to do for a request.
 #[derive(Debug)]
-pub(super) struct Part {
+pub(super) struct SubRequest {
     pub(super) place: Place,
     /// In the place's own addresses.
     pub(super) op: Op,
@@ -63,7 +63,7 @@ pub(super) struct Part {
     pub(super) claim: Option<Claim>,
 }
 
-impl Part {
+impl SubRequest {
     pub(super) fn new(place: Place, op: Op, buffers: Buffers) -> Self {
         let (state, way) = (State::Waiting, Way::Direct);
         let (done_bytes, refused, tries) = (0, 0, 0);

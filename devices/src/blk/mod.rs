@@ -1,16 +1,19 @@
 //! virtio-blk, virtio 1.2 section 5.2.
 //!
-//! `name` is what a disk answers when it is asked who it is. `config` says what the guest may read and negotiate, `request` turns a chain into a typed
-//! request, `frontend` moves requests between ring and I/O domain. The I/O itself is
+//! `config` says what the guest may read and negotiate, `name` what a disk answers when it is asked who
+//! it is, `request` turns a chain into a typed request, `chain` is what comes back of it to the driver,
+//! `frontend` moves requests between ring and I/O domain. The I/O itself is
 //! [`crate::backend::volume`].
 
+mod chain;
 pub mod config;
 pub mod frontend;
 mod name;
 pub mod request;
 
+pub use chain::TakenChain;
 pub use config::{DISK_ID_LEN, Disk, Topology};
-pub use frontend::{Frontend, FrontendError, Next, Outcome, Token};
+pub use frontend::{Frontend, FrontendError, Next, Outcome};
 pub use name::{disk_id, disk_id_of};
 pub use request::{Op, ParseError, Range, Request};
 

@@ -1,7 +1,9 @@
-//! The protocol: messages in, events and replies out. What is about memory and queues is in `queues`.
+//! The protocol: messages in, events and replies out. What is about memory and queues is in `session/queues.rs`.
 //!
 //! While a stopped queue drains, no further message is read: its peer waits for the answer anyway,
 //! and what an impatient one sends stays in the socket.
+
+mod queues;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -12,10 +14,10 @@ use vhost::vhost_user::message::{
 };
 
 use super::memory::MemoryTable;
-use super::queues::vring_state;
 use super::wire::{self, Message, Received, Receiver};
 use super::{DeviceProfile, Event, Ready, SessionError, Vring};
 use crate::memory::GuestMemory;
+use queues::vring_state;
 
 /// Messages that one call of [`Session::ready`] handles at most.
 const MESSAGES_PER_CALL: usize = 64;

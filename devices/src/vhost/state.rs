@@ -11,7 +11,7 @@
 
 /// What a queue does. It is in exactly one of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum RingState {
+pub(super) enum VringState {
     /// Its peer may change everything about it, and begins with a kick descriptor.
     Stopped,
     /// It has a kick descriptor, and has not run since. Its used index was not read yet.
@@ -28,7 +28,7 @@ pub(super) enum RingState {
 
 /// What happens to a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum RingChange {
+pub(super) enum VringChange {
     /// Its peer has sent a kick descriptor.
     Kicked,
     /// Whether all is there that it needs to run: memory, addresses, its peer's leave.
@@ -41,17 +41,17 @@ pub(super) enum RingChange {
     Stopped,
 }
 
-impl RingState {
+impl VringState {
     /// The state after a change. A change that means nothing now leaves it as it is.
     #[must_use]
-    pub(super) fn after(self, change: RingChange) -> Self {
+    pub(super) fn after(self, change: VringChange) -> Self {
         match (self, change) {
-            (_, RingChange::Stopped) => Self::Stopped,
-            (Self::Stopped, RingChange::Kicked) => Self::Started,
-            (Self::Started | Self::Paused, RingChange::Ready(true)) => Self::Running,
-            (Self::Running, RingChange::Ready(false)) => Self::Paused,
-            (Self::Started | Self::Running | Self::Paused, RingChange::Failed) => Self::Broken,
-            (Self::Started | Self::Running | Self::Paused | Self::Broken, RingChange::Drained) => {
+            (_, VringChange::Stopped) => Self::Stopped,
+            (Self::Stopped, VringChange::Kicked) => Self::Started,
+            (Self::Started | Self::Paused, VringChange::Ready(true)) => Self::Running,
+            (Self::Running, VringChange::Ready(false)) => Self::Paused,
+            (Self::Started | Self::Running | Self::Paused, VringChange::Failed) => Self::Broken,
+            (Self::Started | Self::Running | Self::Paused | Self::Broken, VringChange::Drained) => {
                 Self::Draining
             }
             (state, _) => state,
@@ -61,13 +61,13 @@ impl RingState {
 
 #[cfg(test)]
 mod tests {
-    use super::RingChange::{Drained, Failed, Kicked, Ready};
-    use super::RingState::{Broken, Draining, Paused, Running, Started, Stopped};
-    use super::{RingChange, RingState};
+    use super::VringChange::{Drained, Failed, Kicked, Ready};
+    use super::VringState::{Broken, Draining, Paused, Running, Started, Stopped};
+    use super::{VringChange, VringState};
 
-    const STATES: [RingState; 6] = [Stopped, Started, Running, Paused, Broken, Draining];
-    const CHANGES: [RingChange; 6] =
-        [Kicked, Ready(true), Ready(false), Failed, Drained, RingChange::Stopped];
+    const STATES: [VringState; 6] = [Stopped, Started, Running, Paused, Broken, Draining];
+    const CHANGES: [VringChange; 6] =
+        [Kicked, Ready(true), Ready(false), Failed, Drained, VringChange::Stopped];
 
     /// The table, written once more by its results: one row per state, one column per change.
     #[test]

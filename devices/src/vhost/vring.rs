@@ -1,6 +1,6 @@
 //! One queue of a session: its ring, its eventfds, and whether it runs.
 //!
-//! What it does is one [`RingState`], which only `Vring::enter` writes. Only a running ring gives out
+//! What it does is one [`VringState`], which only `Vring::enter` writes. Only a running ring gives out
 //! chains; one that has memory and addresses still takes completions.
 
 use std::collections::VecDeque;
@@ -17,12 +17,12 @@ use super::SessionError;
 use super::eventfd::{drain, notify};
 use super::inflight::Log;
 use super::memory::MemoryTable;
-use super::state::{RingChange, RingState};
+use super::state::{VringChange, VringState};
 use crate::memory::GuestMemory;
 
 /// Where the peer keeps the ring, in its own address space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct RingAddresses {
+pub(super) struct VringAddresses {
     pub(super) descriptors: u64,
     pub(super) available: u64,
     pub(super) used: u64,
@@ -33,11 +33,11 @@ pub(super) struct RingAddresses {
 pub struct Vring {
     index: u16,
     queue: Queue,
-    state: RingState,
+    state: VringState,
     /// The peer's leave to run. It outlives a stop, and may come before the start.
     enabled: bool,
     memory: Option<Arc<GuestMemory>>,
-    addresses: Option<RingAddresses>,
+    addresses: Option<VringAddresses>,
     kick: Option<OwnedFd>,
     call: Option<OwnedFd>,
     error: Option<OwnedFd>,
@@ -56,7 +56,7 @@ impl Vring {
         Ok(Self {
             index,
             queue,
-            state: RingState::Stopped,
+            state: VringState::Stopped,
             enabled: false,
             memory: None,
             addresses: None,
@@ -98,21 +98,21 @@ impl Vring {
 
     /// Whether requests may be taken from it.
     pub fn is_running(&self) -> bool {
-        self.state == RingState::Running
+        self.state == VringState::Running
     }
 
     /// Whether it has a kick descriptor and was not stopped since.
     pub(super) fn is_started(&self) -> bool {
-        self.state != RingState::Stopped
+        self.state != VringState::Stopped
     }
 
     /// Whether the peer waits until all is returned.
     pub(super) fn is_draining(&self) -> bool {
-        self.state == RingState::Draining
+        self.state == VringState::Draining
     }
 
     /// The one place that changes the state. Returns whether the queue began or ceased to run.
-    fn enter(&mut self, change: RingChange) -> bool {
+    fn enter(&mut self, change: VringChange) -> bool {
         let ran = self.is_running();
         self.state = self.state.after(change);
         ran != self.is_running()
@@ -185,7 +185,7 @@ impl Vring {
     /// The ring is broken: it gives out nothing more until its driver has stopped and set it up
     /// again. Tells the peer by the queue's error eventfd.
     pub fn fail(&mut self) {
-        self.enter(RingChange::Failed);
+        self.enter(VringChange::Failed);
         if let Some(error) = &self.error {
             // A peer that cannot be told finds out by its queue standing still.
             let _ = notify(error);
@@ -195,7 +195,7 @@ impl Vring {
     /// Takes the descriptor by which the driver kicks: that starts the queue.
     pub(super) fn set_kick(&mut self, kick: OwnedFd) {
         self.kick = Some(kick);
-        self.enter(RingChange::Kicked);
+        self.enter(VringChange::Kicked);
     }
 
     pub(super) fn set_enabled(&mut self, enabled: bool) {
@@ -214,7 +214,7 @@ impl Vring {
         self.log.take()
     }
 
-    pub(super) fn set_addresses(&mut self, addresses: RingAddresses) {
+    pub(super) fn set_addresses(&mut self, addresses: VringAddresses) {
         self.addresses = Some(addresses);
     }
 
@@ -263,10 +263,10 @@ impl Vring {
     /// Begins to run if all is there for it, or ceases to. Returns whether that changed.
     pub(super) fn refresh(&mut self, features: u64) -> Result<bool, SessionError> {
         let Some(mem) = self.memory.clone().filter(|_| self.enabled) else {
-            return Ok(self.enter(RingChange::Ready(false)));
+            return Ok(self.enter(VringChange::Ready(false)));
         };
-        let fresh = self.state == RingState::Started;
-        if fresh || self.state == RingState::Paused {
+        let fresh = self.state == VringState::Started;
+        if fresh || self.state == VringState::Paused {
             self.queue.set_event_idx(features >> VIRTIO_RING_F_EVENT_IDX & 1 == 1);
             self.queue.set_ready(true);
             if !self.queue.is_valid(&*mem) {
@@ -276,7 +276,7 @@ impl Vring {
         if fresh {
             self.resume(&mem)?;
         }
-        Ok(self.enter(RingChange::Ready(true)))
+        Ok(self.enter(VringChange::Ready(true)))
     }
 
     /// Finds out from the ring and the notes where whoever served it before has stopped.
@@ -310,7 +310,7 @@ impl Vring {
     /// Gives out nothing more, so that the peer can have everything back. Returns whether there is
     /// something to wait for: a stopped queue has nothing.
     pub(super) fn drain(&mut self) -> bool {
-        self.enter(RingChange::Drained);
+        self.enter(VringChange::Drained);
         self.is_draining()
     }
 
@@ -319,7 +319,7 @@ impl Vring {
     pub(super) fn stop(&mut self) {
         self.queue.reset();
         (self.memory, self.addresses, self.kick) = (None, None, None);
-        self.enter(RingChange::Stopped);
+        self.enter(VringChange::Stopped);
         self.unfinished.clear();
     }
 }

@@ -169,8 +169,8 @@ fn answer<St: Storage>(device: &mut Device<St>, queue: u16, job: Job, outcome: O
         && !undone
         && let Some((memory, ring)) = vring.parts()
     {
-        let head = job.request.token.head();
-        match frontend.complete(memory, ring, job.request.token, outcome) {
+        let head = job.request.chain.head();
+        match frontend.complete(memory, ring, job.request.chain, outcome) {
             Ok(()) => vring.note_returned(Some(head)),
             Err(error) => device.fail(queue, error.to_string()),
         }

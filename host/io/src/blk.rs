@@ -45,7 +45,7 @@ impl<St: Storage> Blk<St> {
         };
         match next.map_err(|error| error.to_string())? {
             Next::Request(unit) => {
-                vring.note_taken(unit.token.head());
+                vring.note_taken(unit.chain.head());
                 self.waiting.push_back(Waiting { unit, queue, arrival: now });
             }
             Next::Answered => {

@@ -71,7 +71,7 @@ fn give_back<St>(device: &mut Device<St>, queue: u16, packet: TxPacket, bytes: u
         && let Some(frontend) = net.card.transmit(pair)
     {
         frontend.counters.copied_by_kernel_bytes += bytes;
-        if let Err(error) = frontend.complete(memory, ring, packet.token) {
+        if let Err(error) = frontend.complete(memory, ring, packet.chain) {
             device.fail(queue, error.to_string());
         }
     }

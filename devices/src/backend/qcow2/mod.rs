@@ -5,7 +5,7 @@
 //! | `chain.rs`, `header.rs`, `name.rs` | what is opened, and what is refused |
 //! | `storage.rs` | what imago sees of it |
 //! | `map.rs` | where clusters are, as far as the loop knows |
-//! | `gate.rs` | which requests may be in the image together |
+//! | `turnstile.rs` | which requests may be in the image together |
 //! | `worker.rs`, `bell.rs` | the thread on which imago runs, and how it is asked |
 //! | here | the loop's side: where a request goes |
 //!
@@ -15,7 +15,7 @@
 //!
 //! *Why the two ways agree.* Only this process writes the image. A cluster's place changes only by a
 //! request that covers the cluster and changes the image: an allocating write, a discard, zeroing.
-//! Such a request has the image to itself ([`gate`]): it begins when nothing else is in flight, what
+//! Such a request has the image to itself ([`turnstile`]): it begins when nothing else is in flight, what
 //! the loop knows of its clusters is forgotten before, and nothing else begins until it is over. So
 //! no operation of the ring is under way to a cluster that is being freed, given to another place, or
 //! rewritten in part by imago. Lookups, reads of the worker and flushes change no place and go beside
@@ -23,11 +23,11 @@
 
 mod bell;
 mod chain;
-mod gate;
 mod header;
 mod map;
 mod name;
 mod storage;
+mod turnstile;
 mod worker;
 
 use std::path::Path;
@@ -36,21 +36,21 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 
 use smallvec::{SmallVec, smallvec};
 
-pub use gate::Pass;
+pub use turnstile::Pass;
 pub use worker::Worker;
 
 pub use super::error::ImageError;
 use super::error::VolumeError;
 use super::file::{DiskFile, Submitted};
-use super::part::{Part, Place, State};
 use super::range::{changes, moved, range_of};
 use super::ring::{Deferred, Operations};
+use super::sub_request::{Place, State, SubRequest};
 use crate::blk::{Op, Outcome, Request};
 use crate::counters::Counters;
 use bell::{Answer, Bell, Task};
 use chain::Chain;
-use gate::Gate;
 use map::{ClusterMap, Extent};
+use turnstile::Turnstile;
 use worker::Core;
 
 /// Smallest cluster that goes past imago: below it, tables and data may share a block of the disk.
@@ -68,7 +68,7 @@ pub(super) struct Image {
     bells: Vec<Arc<Bell>>,
     silent: Vec<usize>,
     map: ClusterMap,
-    gate: Gate,
+    turnstile: Turnstile,
     worker: Option<Worker>,
     size_bytes: u64,
     cluster_bytes: u64,
@@ -112,7 +112,7 @@ impl Image {
             bells: Vec::new(),
             silent: Vec::new(),
             map: ClusterMap::new(cluster_bytes),
-            gate: Gate::default(),
+            turnstile: Turnstile::default(),
             worker: Some(Worker::new(core, queue)),
             size_bytes,
             cluster_bytes,
@@ -141,7 +141,7 @@ impl Image {
 
     /// Whether the worker has a task, or a request waits to have the image to itself.
     pub(super) fn is_busy(&self) -> bool {
-        self.outstanding > 0 || self.gate.is_closed()
+        self.outstanding > 0 || self.turnstile.is_closed()
     }
 
     /// How many of its files belong to the top layer.
@@ -154,7 +154,7 @@ impl Image {
         &mut self,
         request: &Request,
         pass: &mut Pass,
-    ) -> Result<SmallVec<[Part; 1]>, Deferred> {
+    ) -> Result<SmallVec<[SubRequest; 1]>, Deferred> {
         let (offset, len) = range_of(request.op, request.buffers.len_bytes());
         let known = match request.op {
             Op::Read { .. } => self.map.extents(offset, len, false),
@@ -164,8 +164,8 @@ impl Image {
             Op::Flush | Op::Discard(_) | Op::WriteZeroes(_) => None,
         };
         let alone = known.is_none() && changes(request.op);
-        if !self.gate.enter(pass, alone) {
-            return Err(Deferred::GateClosed);
+        if !self.turnstile.enter(pass, alone) {
+            return Err(Deferred::ImageTaken);
         }
         if alone {
             self.map.forget(offset, len);
@@ -173,14 +173,14 @@ impl Image {
         Ok(match known {
             Some(extents) => parts(request, &extents),
             None => {
-                smallvec![Part::new(Place::Worker(None), request.op, request.buffers.clone())]
+                smallvec![SubRequest::new(Place::Worker(None), request.op, request.buffers.clone())]
             }
         })
     }
 
     /// A request is over.
     pub(super) fn leave(&mut self, pass: &mut Pass) {
-        self.gate.leave(pass);
+        self.turnstile.leave(pass);
     }
 
     /// Gives a part to the worker.
@@ -188,7 +188,7 @@ impl Image {
         &mut self,
         ring: &mut dyn Operations,
         token: u64,
-        part: &mut Part,
+        part: &mut SubRequest,
     ) -> Submitted {
         if self.outstanding >= MAX_TASKS {
             return Err(Deferred::WorkerFull);
@@ -223,9 +223,9 @@ impl Image {
     pub(super) fn answered(
         &mut self,
         request: &Request,
-        part: &mut Part,
+        part: &mut SubRequest,
         counters: &mut Counters,
-    ) -> Option<SmallVec<[Part; 1]>> {
+    ) -> Option<SmallVec<[SubRequest; 1]>> {
         self.outstanding = self.outstanding.saturating_sub(1);
         part.state = State::Done(Outcome::IoError);
         let Place::Worker(Some(number)) = std::mem::replace(&mut part.place, Place::Worker(None))
@@ -250,11 +250,15 @@ impl Image {
 }
 
 /// One part for each extent of a request.
-fn parts(request: &Request, extents: &[Extent]) -> SmallVec<[Part; 1]> {
+fn parts(request: &Request, extents: &[Extent]) -> SmallVec<[SubRequest; 1]> {
     let shares = extents.iter().enumerate().map(|(hand, extent)| (hand, extent.len));
     let buffers = request.buffers.deal(extents.len(), shares);
     let parts = extents.iter().zip(buffers).map(|(extent, buffers)| {
-        Part::new(Place::File(extent.file), moved(request.op, extent.offset, extent.len), buffers)
+        SubRequest::new(
+            Place::File(extent.file),
+            moved(request.op, extent.offset, extent.len),
+            buffers,
+        )
     });
     parts.collect()
 }

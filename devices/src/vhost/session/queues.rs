@@ -9,16 +9,19 @@ use vhost::vhost_user::message::{
 };
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 
-use super::eventfd::is_eventfd;
-use super::inflight::{self, Description};
-use super::memory::{Limits, MemoryTable};
-use super::session::Answer;
-use super::vring::RingAddresses;
-use super::wire::Message;
-use super::{Event, Session, SessionError, Vring};
+use super::{Answer, Session};
+use crate::vhost::eventfd::is_eventfd;
+use crate::vhost::inflight::{self, Description};
+use crate::vhost::memory::{Limits, MemoryTable};
+use crate::vhost::vring::VringAddresses;
+use crate::vhost::wire::Message;
+use crate::vhost::{Event, SessionError, Vring};
 
 impl Session {
-    pub(super) fn set_mem_table(&mut self, message: &mut Message) -> Result<Answer, SessionError> {
+    pub(in crate::vhost) fn set_mem_table(
+        &mut self,
+        message: &mut Message,
+    ) -> Result<Answer, SessionError> {
         let (table, mut rest): (VhostUserMemory, _) = message.head()?;
         let count = usize::try_from(table.num_regions).unwrap_or(usize::MAX);
         let region_len = size_of::<VhostUserMemoryRegion>();
@@ -47,7 +50,7 @@ impl Session {
         self.refresh_all()
     }
 
-    pub(super) fn set_vring_num(
+    pub(in crate::vhost) fn set_vring_num(
         &mut self,
         state: VhostUserVringState,
     ) -> Result<Answer, SessionError> {
@@ -55,14 +58,14 @@ impl Session {
         Ok(Answer::Ack)
     }
 
-    pub(super) fn set_vring_addr(
+    pub(in crate::vhost) fn set_vring_addr(
         &mut self,
         body: VhostUserVringAddr,
     ) -> Result<Answer, SessionError> {
         let index = body.index;
         let vring = usize::try_from(index).ok().and_then(|index| self.vrings.get_mut(index));
         let vring = vring.ok_or(SessionError::NoSuchQueue(index))?;
-        vring.set_addresses(RingAddresses {
+        vring.set_addresses(VringAddresses {
             descriptors: body.descriptor,
             available: body.available,
             used: body.used,
@@ -72,7 +75,7 @@ impl Session {
         self.refresh_all()
     }
 
-    pub(super) fn set_vring_base(
+    pub(in crate::vhost) fn set_vring_base(
         &mut self,
         state: VhostUserVringState,
     ) -> Result<Answer, SessionError> {
@@ -84,7 +87,7 @@ impl Session {
         Ok(Answer::Ack)
     }
 
-    pub(super) fn get_vring_base(
+    pub(in crate::vhost) fn get_vring_base(
         &mut self,
         state: VhostUserVringState,
     ) -> Result<Answer, SessionError> {
@@ -100,7 +103,7 @@ impl Session {
         Ok(Answer::Later)
     }
 
-    pub(super) fn set_vring_enable(
+    pub(in crate::vhost) fn set_vring_enable(
         &mut self,
         state: VhostUserVringState,
     ) -> Result<Answer, SessionError> {
@@ -116,7 +119,10 @@ impl Session {
         self.refresh_all()
     }
 
-    pub(super) fn set_vring_kick(&mut self, message: &mut Message) -> Result<Answer, SessionError> {
+    pub(in crate::vhost) fn set_vring_kick(
+        &mut self,
+        message: &mut Message,
+    ) -> Result<Answer, SessionError> {
         let (index, eventfd) = self.vring_file(message)?;
         let vring = self.vring(index.into())?;
         vring.set_kick(eventfd.ok_or(SessionError::NoKick(index))?);
@@ -127,7 +133,7 @@ impl Session {
     }
 
     /// The queue index and eventfd of a KICK, CALL or ERR message; bit 8 says that there is none.
-    pub(super) fn vring_file(
+    pub(in crate::vhost) fn vring_file(
         &mut self,
         message: &mut Message,
     ) -> Result<(u16, Option<OwnedFd>), SessionError> {
@@ -147,7 +153,10 @@ impl Session {
     }
 
     /// The peer wants memory in which requests in flight are noted.
-    pub(super) fn get_inflight(&mut self, message: &Message) -> Result<Answer, SessionError> {
+    pub(in crate::vhost) fn get_inflight(
+        &mut self,
+        message: &Message,
+    ) -> Result<Answer, SessionError> {
         let asked = self.inflight_description(message)?;
         let (made, file) =
             inflight::create(asked.num_queues, asked.queue_size).map_err(SessionError::Socket)?;
@@ -155,7 +164,10 @@ impl Session {
     }
 
     /// The peer hands that memory back, perhaps to another process than the one that made it.
-    pub(super) fn set_inflight(&mut self, message: &mut Message) -> Result<Answer, SessionError> {
+    pub(in crate::vhost) fn set_inflight(
+        &mut self,
+        message: &mut Message,
+    ) -> Result<Answer, SessionError> {
         let given = self.inflight_description(message)?;
         let request = message.request;
         let running = (0..).zip(&self.vrings).find(|(_, vring)| vring.is_started());
@@ -193,7 +205,7 @@ impl Session {
         }
     }
 
-    pub(super) fn vring(&mut self, index: u32) -> Result<&mut Vring, SessionError> {
+    pub(in crate::vhost) fn vring(&mut self, index: u32) -> Result<&mut Vring, SessionError> {
         let vring = usize::try_from(index).ok().and_then(|index| self.vrings.get_mut(index));
         vring.ok_or(SessionError::NoSuchQueue(index))
     }
@@ -207,7 +219,7 @@ impl Session {
     }
 
     /// Starts and stops queues according to what is known of them now.
-    pub(super) fn refresh_all(&mut self) -> Result<Answer, SessionError> {
+    pub(in crate::vhost) fn refresh_all(&mut self) -> Result<Answer, SessionError> {
         let features = self.features();
         for (index, vring) in (0..).zip(&mut self.vrings) {
             if !vring.refresh(features)? {
@@ -225,6 +237,6 @@ impl Session {
     }
 }
 
-pub(super) fn vring_state(index: u16, num: u32) -> Vec<u8> {
+pub(in crate::vhost) fn vring_state(index: u16, num: u32) -> Vec<u8> {
     [u32::from(index).to_ne_bytes(), num.to_ne_bytes()].concat()
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use moirai_devices::memory::GuestMemory;
 use moirai_devices::mock::{Driver, shared_memory};
-use moirai_devices::ring::Descriptor;
+use moirai_devices::virtqueue::Descriptor;
 use vhost::vhost_user::Frontend;
 use vhost::{VhostBackend as _, VhostUserMemoryRegionInfo, VringConfigData};
 use vm_memory::{Bytes as _, GuestAddress, GuestMemoryBackend as _};
