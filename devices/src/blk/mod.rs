@@ -17,6 +17,10 @@ pub use frontend::{Frontend, FrontendError, Next, Outcome};
 pub use name::{disk_id, disk_id_of};
 pub use request::{Op, ParseError, Range, Request};
 
+/// Virtio device id.
+pub const DEVICE_ID: u32 = 2;
+/// Descriptors of each queue that we offer.
+pub const QUEUE_SIZE: u16 = 256;
 /// Unit of the addresses and of the capacity in virtio-blk, whatever the block size is.
 pub const SECTOR_BYTES: u64 = 512;
 

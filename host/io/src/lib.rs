@@ -69,7 +69,7 @@ use std::os::unix::net::UnixStream;
 
 use moirai_devices::backend::Volume;
 use moirai_devices::backend::tap::Tap;
-use moirai_scheduler::{Contract, Nanos, PolicyError};
+use moirai_scheduler::{Contract, Nanos, PolicyError, PolicyKind};
 
 use moirai_runtime::StallLog;
 
@@ -112,8 +112,8 @@ pub struct DiskSpec {
     pub max_unit: Nanos,
     /// What admission counts as blocking, in nanoseconds: `max_unit`, or zero on an ideal machine.
     pub blocking: Nanos,
-    /// Name of the policy.
-    pub policy: String,
+    /// Who decides.
+    pub policy: PolicyKind,
 }
 
 /// A link: what is shared by the network devices on it.
@@ -125,8 +125,8 @@ pub struct LinkSpec {
     pub rate_bps: u64,
     /// Largest IP packet, bytes.
     pub mtu: u16,
-    /// Name of the policy.
-    pub policy: String,
+    /// Who decides.
+    pub policy: PolicyKind,
     /// Where packets go and come from.
     pub tap: Tap,
 }
@@ -181,14 +181,6 @@ pub struct Peer {
 /// Why the I/O domain could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum IoDomainError {
-    /// There is no policy of that name.
-    #[error("{resource}: there is no policy named {name:?}")]
-    UnknownPolicy {
-        /// The disk or link.
-        resource: String,
-        /// The name that was given.
-        name: String,
-    },
     /// A disk or link that this group does not have.
     #[error("there is no {kind} named {name:?} in this group")]
     UnknownResource {

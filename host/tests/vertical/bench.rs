@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use moirai_cpu::GatePage;
 use moirai_io::{DiskSpec, GroupSpec, IoDomain};
 use moirai_runtime::StallLog;
-use moirai_scheduler::{Contract, Nanos, Weight};
+use moirai_scheduler::{Contract, Nanos, PolicyKind, Weight};
 use moirai_vmm::launch::{
     Boot, Child, DeviceSpec, LaunchFds, LaunchSpec, Sandbox, ToHost, Transport, open_kvm, spawn,
 };
@@ -63,7 +63,7 @@ pub(crate) fn domain_with_disk() -> IoDomain {
         depth: 4,
         max_unit: 1_000_000,
         blocking: 1_000_000,
-        policy: "atropos".into(),
+        policy: PolicyKind::Atropos,
     };
     let spec = GroupSpec {
         name: "test".into(),
