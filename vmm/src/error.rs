@@ -5,10 +5,10 @@ use std::io;
 use thiserror::Error;
 
 use crate::boot::ImageError;
-use crate::launch::{ChannelError, SpecError, Stage};
 use crate::memory::MemoryError;
 use crate::sandbox::SandboxError;
 use crate::virtio::device::DeviceError;
+use moirai_launch::{ChannelError, SpecError, Stage};
 
 /// Why a tenant process could not do its work.
 #[derive(Debug, Error)]
@@ -59,7 +59,7 @@ pub enum BuildError {
     /// A device.
     #[error("device {index}: {error}")]
     Device {
-        /// Position in [`crate::launch::LaunchSpec::devices`].
+        /// Position in [`moirai_launch::LaunchSpec::devices`].
         index: usize,
         /// What went wrong.
         error: DeviceError,

@@ -13,9 +13,9 @@ use rustix::io::Errno;
 use crate::console::{self, Input, SETTLE_MS, SerialPort};
 use crate::error::TenantError;
 use crate::event;
-use crate::launch::{BalloonReport, ChannelError, ExitReason, FromHost, TenantChannel, ToHost};
 use crate::virtio::Device;
 use crate::vm::Vm;
+use moirai_launch::{BalloonReport, ChannelError, ExitReason, FromHost, TenantChannel, ToHost};
 
 /// What the loop waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,12 +11,12 @@ use rustix::process::{Signal, set_parent_process_death_signal};
 
 use crate::console::SerialPort;
 use crate::error::TenantError;
-use crate::launch::{CONTROL_FD, FromHost, LaunchFds, SpecError, Stage, TenantChannel, ToHost};
 use crate::sandbox;
 use crate::supervisor::Supervisor;
 use crate::vm::{self, Vm};
+use moirai_launch::{CONTROL_FD, FromHost, LaunchFds, SpecError, Stage, TenantChannel, ToHost};
 
-/// Serves the control socket that [`crate::launch::spawn`] left as descriptor 3.
+/// Serves the control socket that [`moirai_launch::spawn`] left as descriptor 3.
 ///
 /// # Errors
 /// As [`serve`].

@@ -15,7 +15,6 @@ use crate::console::{Console, IrqLine, SerialPort};
 use crate::error::{BuildError, kvm_error, system_error};
 use crate::event;
 use crate::interrupts::Interrupts;
-use crate::launch::{LaunchFds, LaunchSpec, Transport};
 use crate::machine::Machine;
 use crate::memory::{GuestRam, MemoryOptions};
 use crate::own::{self, Balloon};
@@ -25,6 +24,7 @@ use crate::vcpu::gate::Gates;
 use crate::vcpu::{self, cpuid, state};
 use crate::virtio::Device;
 use crate::virtio::device::{Bus, Place};
+use moirai_launch::{LaunchFds, LaunchSpec, Transport};
 
 /// Three pages below the BIOS that KVM wants on Intel hosts; no device and no RAM is there.
 const TSS_ADDRESS: usize = 0xfffb_d000;

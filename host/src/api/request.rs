@@ -1,23 +1,26 @@
 //! What a request carries: names, queries, bodies. Whatever is not right gets the documented error
 //! body; nothing of a client is kept beyond [`BODY_BYTES`].
 
+use moirai_api::ErrorKind;
 use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
-use axum::http::HeaderMap;
-use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderName};
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue};
 use http_body_util::BodyExt;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use serde_json::error::Category;
 
-use super::{ErrorBody, ErrorKind};
-use crate::config::{Problem, kinds};
+use super::Refusal;
+use super::once::Once;
 use crate::service::Service;
+use moirai_config::{Problem, kinds};
 
 /// Largest body of a request.
 const BODY_BYTES: usize = 1 << 20;
@@ -26,17 +29,17 @@ const DISCARDED_BYTES: usize = 16 << 20;
 /// How long a client may take to send a body.
 const BODY_PATIENCE: Duration = Duration::from_secs(5);
 
-fn malformed(text: impl Display) -> ErrorBody {
-    ErrorBody::new(ErrorKind::Malformed, text.to_string())
+fn malformed(text: impl Display) -> Refusal {
+    Refusal::new(ErrorKind::Malformed, text.to_string())
 }
 
 /// The name in a path.
 pub(super) struct Name(pub(super) String);
 
 impl<S: Send + Sync> FromRequestParts<S> for Name {
-    type Rejection = ErrorBody;
+    type Rejection = Refusal;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ErrorBody> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
         let Path(name) = Path::<String>::from_request_parts(parts, state)
             .await
             .map_err(|_| malformed("the name in the path is no text in UTF-8"))?;
@@ -54,9 +57,9 @@ pub(super) trait Asks: DeserializeOwned {
 pub(super) struct Asked<T>(pub(super) T);
 
 impl<T: Asks, S: Send + Sync> FromRequestParts<S> for Asked<T> {
-    type Rejection = ErrorBody;
+    type Rejection = Refusal;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ErrorBody> {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
         let Query(asked) = Query::<T>::try_from_uri(&parts.uri).map_err(|_| {
             let query = parts.uri.query().unwrap_or_default();
             malformed(format!("the query {query:?} is not understood; write {}", T::WORDS))
@@ -69,56 +72,92 @@ impl<T: Asks, S: Send + Sync> FromRequestParts<S> for Asked<T> {
 pub(super) struct Body<T>(pub(super) T);
 
 impl<T: DeserializeOwned + JsonSchema + 'static> FromRequest<Arc<Service>> for Body<T> {
-    type Rejection = ErrorBody;
+    type Rejection = Refusal;
 
-    async fn from_request(request: Request, _: &Arc<Service>) -> Result<Self, ErrorBody> {
+    async fn from_request(request: Request, _: &Arc<Service>) -> Result<Self, Refusal> {
         let kind = media_type(request.headers());
-        let bytes = body_bytes(request).await?;
+        let bytes = plain_bytes(request).await?;
         kind?;
-        // Also of what can be read: a list would be taken for a table.
-        let value = serde_json::from_slice(&bytes);
-        let problems = value.map(|value| kinds::wrong_kinds::<T>(&value)).unwrap_or_default();
-        if !problems.is_empty() {
-            return Err(not_expected(problems));
+        read(&bytes).map(Self)
+    }
+}
+
+/// Reads a body. Its kinds are looked at first: serde takes a list of values for a table without names
+/// of its keys.
+fn read<T: DeserializeOwned + JsonSchema + 'static>(bytes: &[u8]) -> Result<T, Refusal> {
+    let value: Value = serde_json::from_slice::<Once>(bytes).map_err(unread)?.0;
+    let problems = kinds::wrong_kinds::<T>(&value);
+    if problems.is_empty() {
+        return serde_json::from_slice(bytes).map_err(unread);
+    }
+    let said = |problem: &Problem| match problem.path.as_str() {
+        "" => problem.message.clone(),
+        path => format!("{path}: {}", problem.message),
+    };
+    let found = problems.iter().map(said).collect::<Vec<_>>().join("\n");
+    let text = format!("the body is not what is expected: {found}");
+    Err(Refusal(moirai_api::ErrorBody {
+        problems,
+        ..moirai_api::ErrorBody::new(ErrorKind::Bad, text)
+    }))
+}
+
+/// What serde says of a body whose values are of the right kinds.
+fn unread(error: serde_json::Error) -> Refusal {
+    match error.classify() {
+        Category::Data => {
+            let said = kinds::in_words(&error.to_string());
+            Refusal::new(ErrorKind::Bad, format!("the body is not what is expected: {said}"))
         }
-        serde_json::from_slice(&bytes).map(Self).map_err(|error| match error.classify() {
-            Category::Data => {
-                let said = kinds::in_words(&error.to_string());
-                ErrorBody::new(ErrorKind::Bad, format!("{NOT_EXPECTED}: {said}"))
-            }
-            _ => malformed(format!("the body is no JSON: {error}")),
-        })
+        _ => malformed(format!("the body is no JSON: {error}")),
     }
 }
 
-const NOT_EXPECTED: &str = "the body is not what is expected";
-
-/// Says at each key of a body what it takes.
-fn not_expected(problems: Vec<Problem>) -> ErrorBody {
-    let said = |problem: &Problem| format!("{}: {}", problem.path, problem.message);
-    let text = problems.iter().map(said).collect::<Vec<_>>().join("\n");
-    ErrorBody { problems, ..ErrorBody::new(ErrorKind::Bad, format!("{NOT_EXPECTED}: {text}")) }
-}
-
-/// A body may say that it is JSON, or nothing.
-fn media_type(headers: &HeaderMap) -> Result<(), ErrorBody> {
-    let refused = |text: String| Err(ErrorBody::new(ErrorKind::MediaType, text));
-    let said = |name| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()));
-    if let Some(encoding) = said(CONTENT_ENCODING)
-        && !encoding.eq_ignore_ascii_case("identity")
-    {
-        return refused(format!("a body in {encoding:?} is not taken: send it as it is"));
-    }
-    let Some(kind) = said(CONTENT_TYPE) else { return Ok(()) };
-    let essence = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    if essence == "application/json" || essence.ends_with("+json") {
+/// A body may say that it is JSON in UTF-8, or nothing.
+fn media_type(headers: &HeaderMap) -> Result<(), Refusal> {
+    let Some(kind) = only(headers, CONTENT_TYPE)? else { return Ok(()) };
+    let mut parts = kind.split(';').map(|part| part.trim().to_ascii_lowercase());
+    let essence = parts.next().unwrap_or_default();
+    let is_json = essence == "application/json" || essence.ends_with("+json");
+    let is_utf8 = parts.all(|part| match part.split_once('=') {
+        Some(("charset", name)) => matches!(name.trim_matches('"'), "utf-8" | "utf8" | "us-ascii"),
+        _ => part != "charset",
+    });
+    if is_json && is_utf8 {
         return Ok(());
     }
-    refused(format!("a body of {kind:?} is not taken: send content-type: application/json"))
+    let text = format!("a body of {kind:?} is not taken: send content-type: application/json");
+    Err(Refusal::new(ErrorKind::MediaType, text))
+}
+
+/// The value of a header that says one thing about a body; said twice, it says nothing.
+fn only(headers: &HeaderMap, name: HeaderName) -> Result<Option<String>, Refusal> {
+    let said = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    let mut values = headers.get_all(&name).iter();
+    match (values.next(), values.next()) {
+        (Some(_), Some(_)) => {
+            let text = format!("{name} is there more than once: send one");
+            Err(Refusal::new(ErrorKind::MediaType, text))
+        }
+        (value, _) => Ok(value.map(said)),
+    }
+}
+
+/// The bytes of a body that is sent as it is, not packed.
+pub(super) async fn plain_bytes(request: Request) -> Result<Bytes, Refusal> {
+    let encoding = only(request.headers(), CONTENT_ENCODING);
+    let bytes = body_bytes(request).await?;
+    match encoding?.filter(|encoding| !encoding.eq_ignore_ascii_case("identity")) {
+        Some(encoding) => {
+            let text = format!("a body in {encoding:?} is not taken: send it as it is");
+            Err(Refusal::new(ErrorKind::MediaType, text))
+        }
+        None => Ok(bytes),
+    }
 }
 
 /// The bytes of a body, if they arrive in time and are not too many.
-pub(super) async fn body_bytes(request: Request) -> Result<Bytes, ErrorBody> {
+pub(super) async fn body_bytes(request: Request) -> Result<Bytes, Refusal> {
     let headers = request.headers();
     let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     // Who waits for permission gets none; who sends at once is heard to the end, within limits.
@@ -131,12 +170,12 @@ pub(super) async fn body_bytes(request: Request) -> Result<Bytes, ErrorBody> {
         Ok(collected) => collected,
         Err(_) => {
             let text = format!("the body did not arrive within {BODY_PATIENCE:?}");
-            Err(ErrorBody::new(ErrorKind::Timeout, text))
+            Err(Refusal::new(ErrorKind::Timeout, text))
         }
     }
 }
 
-async fn collect(mut body: axum::body::Body) -> Result<Bytes, ErrorBody> {
+async fn collect(mut body: axum::body::Body) -> Result<Bytes, Refusal> {
     let (mut kept, mut seen) = (Vec::new(), 0_usize);
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| malformed(format!("the body broke off: {error}")))?;
@@ -152,7 +191,7 @@ async fn collect(mut body: axum::body::Body) -> Result<Bytes, ErrorBody> {
     if seen > BODY_BYTES { Err(too_large()) } else { Ok(kept.into()) }
 }
 
-fn too_large() -> ErrorBody {
+fn too_large() -> Refusal {
     let text = format!("the body is larger than {BODY_BYTES} bytes");
-    ErrorBody::new(ErrorKind::TooLarge, text)
+    Refusal::new(ErrorKind::TooLarge, text)
 }

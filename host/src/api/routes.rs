@@ -1,32 +1,22 @@
 //! The resources of the API.
 
+use moirai_api::{Change, ErrorKind, HostView, KeptEvent, Launch, Stats, TenantView};
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-use utoipa::{OpenApi, ToSchema};
+use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::request::{Asked, Asks, Body, Name, body_bytes};
-use super::{ErrorBody, ErrorKind, console, exports, metrics};
-use crate::admission::plan::{Plan, plan};
-use crate::admission::promise::Promises;
-use crate::config::document::TenantTable;
-use crate::config::{Document, check};
-use crate::service::{Change, HostView, KeptEvent, Service, ServiceError, Stats, TenantView};
-
-/// Tenants to start, as in a configuration file.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Launch {
-    /// All are admitted, or none.
-    pub tenant: Vec<TenantTable>,
-}
+use super::{Refusal, console, exports, head, metrics};
+use crate::service::{Service, ServiceError};
+use moirai_config::admission::plan::{Plan, plan};
+use moirai_config::admission::promise::Promises;
+use moirai_config::{Document, check};
 
 /// The service, as handlers share it.
 pub(super) type Shared = State<Arc<Service>>;
@@ -58,44 +48,50 @@ pub(super) fn router() -> OpenApiRouter<Arc<Service>> {
 
 /// The whole API, as a socket serves it.
 pub(super) fn served(service: Arc<Service>) -> axum::Router {
-    let (router, _) = router().split_for_parts();
-    refusing(router).with_state(service)
+    let (router, document) = router().split_for_parts();
+    refusing(router, &document).with_state(service)
 }
 
 /// The counters and nothing else.
 pub(super) fn metrics_only(service: Arc<Service>) -> axum::Router {
     let router = axum::Router::new().route("/metrics", axum::routing::get(metrics_text));
-    refusing(router).with_state(service)
+    refusing(router, &super::openapi()).with_state(service)
 }
 
-/// Says what is not there, with the documented body. What was sent along is read: a client that is
-/// still sending would not hear the answer.
-fn refusing(router: axum::Router<Arc<Service>>) -> axum::Router<Arc<Service>> {
+/// Says what is not there and what is not right with the head of a request, with the documented body.
+/// What was sent along is read: a client that is still sending would not hear the answer.
+fn refusing(
+    router: axum::Router<Arc<Service>>,
+    document: &utoipa::openapi::OpenApi,
+) -> axum::Router<Arc<Service>> {
+    let queries = Arc::new(head::Queries::of(document));
+    let checked = axum::middleware::from_fn_with_state(queries, head::check);
     router
         .fallback(async |request: Request| {
             let _ = body_bytes(request).await;
-            ErrorBody::new(ErrorKind::Unknown, "there is nothing at this path")
+            Refusal::new(ErrorKind::Unknown, "there is nothing at this path")
         })
         .method_not_allowed_fallback(async |request: Request| {
             let text = format!("{} is not for this path; `Allow` says what is", request.method());
             let _ = body_bytes(request).await;
-            ErrorBody::new(ErrorKind::Method, text)
+            Refusal::new(ErrorKind::Method, text)
         })
+        .layer(checked)
 }
 
 /// Calls the service on a thread that may wait.
 pub(super) async fn call<T: Send + 'static>(
     service: Arc<Service>,
     f: impl FnOnce(&Service) -> Result<T, ServiceError> + Send + 'static,
-) -> Result<T, ErrorBody> {
+) -> Result<T, Refusal> {
     let called = tokio::task::spawn_blocking(move || f(&service)).await;
-    let panicked = || ErrorBody::new(ErrorKind::Failed, "the host service has a bug: see its log");
-    called.map_err(|_| panicked())?.map_err(ErrorBody::from)
+    let panicked = || Refusal::new(ErrorKind::Failed, "the host service has a bug: see its log");
+    called.map_err(|_| panicked())?.map_err(Refusal::from)
 }
 
 /// List the tenants
 #[utoipa::path(get, path = "/v1/tenants", responses((status = 200, body = [TenantView])))]
-async fn list(State(service): Shared) -> Result<Json<Vec<TenantView>>, ErrorBody> {
+async fn list(State(service): Shared) -> Result<Json<Vec<TenantView>>, Refusal> {
     call(service, |service| Ok(service.tenants())).await.map(Json)
 }
 
@@ -106,14 +102,14 @@ async fn list(State(service): Shared) -> Result<Json<Vec<TenantView>>, ErrorBody
     request_body = Launch,
     responses(
         (status = 200, body = [TenantView]),
-        (status = 409, body = ErrorBody, description = "admission refused"),
-        (status = 422, body = ErrorBody, description = "the tenants are not right"),
+        (status = 409, body = moirai_api::ErrorBody, description = "admission refused"),
+        (status = 422, body = moirai_api::ErrorBody, description = "the tenants are not right"),
     )
 )]
 async fn launch(
     State(service): Shared,
     Body(launch): Body<Launch>,
-) -> Result<Json<Vec<TenantView>>, ErrorBody> {
+) -> Result<Json<Vec<TenantView>>, Refusal> {
     call(service, move |service| service.launch(&launch.tenant)).await.map(Json)
 }
 
@@ -122,9 +118,9 @@ async fn launch(
     get,
     path = "/v1/tenants/{name}",
     params(("name" = String, Path, description = "name of the tenant")),
-    responses((status = 200, body = TenantView), (status = 404, body = ErrorBody))
+    responses((status = 200, body = TenantView), (status = 404, body = moirai_api::ErrorBody))
 )]
-async fn show(State(service): Shared, Name(name): Name) -> Result<Json<TenantView>, ErrorBody> {
+async fn show(State(service): Shared, Name(name): Name) -> Result<Json<TenantView>, Refusal> {
     call(service, move |service| service.tenant(&name)).await.map(Json)
 }
 
@@ -136,16 +132,16 @@ async fn show(State(service): Shared, Name(name): Name) -> Result<Json<TenantVie
     request_body = Change,
     responses(
         (status = 200, body = TenantView),
-        (status = 404, body = ErrorBody),
-        (status = 409, body = ErrorBody, description = "admission refused"),
-        (status = 422, body = ErrorBody, description = "the contract is not right"),
+        (status = 404, body = moirai_api::ErrorBody),
+        (status = 409, body = moirai_api::ErrorBody, description = "admission refused"),
+        (status = 422, body = moirai_api::ErrorBody, description = "the contract is not right"),
     )
 )]
 async fn change(
     State(service): Shared,
     Name(name): Name,
     Body(change): Body<Change>,
-) -> Result<Json<TenantView>, ErrorBody> {
+) -> Result<Json<TenantView>, Refusal> {
     call(service, move |service| service.change(&name, &change)).await.map(Json)
 }
 
@@ -154,21 +150,22 @@ async fn change(
     get,
     path = "/v1/tenants/{name}/explain",
     params(("name" = String, Path, description = "name of the tenant")),
-    responses((status = 200, body = Promises), (status = 404, body = ErrorBody))
+    responses((status = 200, body = Promises), (status = 404, body = moirai_api::ErrorBody))
 )]
-async fn explain(State(service): Shared, Name(name): Name) -> Result<Json<Promises>, ErrorBody> {
+async fn explain(State(service): Shared, Name(name): Name) -> Result<Json<Promises>, Refusal> {
     call(service, move |service| service.explain(&name)).await.map(Json)
 }
 
 /// List the latest contracts that were not kept any more, or were again; oldest first
 #[utoipa::path(get, path = "/v1/events", responses((status = 200, body = [KeptEvent])))]
-async fn events(State(service): Shared) -> Result<Json<Vec<KeptEvent>>, ErrorBody> {
+async fn events(State(service): Shared) -> Result<Json<Vec<KeptEvent>>, Refusal> {
     call(service, |service| Ok(service.events())).await.map(Json)
 }
 
 /// How to end a tenant.
 #[derive(Debug, serde::Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 struct StopQuery {
     /// Pull the plug instead of pressing the power button and waiting for the guest.
     #[serde(default)]
@@ -184,13 +181,13 @@ impl Asks for StopQuery {
     delete,
     path = "/v1/tenants/{name}",
     params(("name" = String, Path, description = "name of the tenant"), StopQuery),
-    responses((status = 200, body = TenantView), (status = 404, body = ErrorBody))
+    responses((status = 200, body = TenantView), (status = 404, body = moirai_api::ErrorBody))
 )]
 async fn stop(
     State(service): Shared,
     Name(name): Name,
     Asked(StopQuery { now }): Asked<StopQuery>,
-) -> Result<Json<TenantView>, ErrorBody> {
+) -> Result<Json<TenantView>, Refusal> {
     call(service, move |service| service.stop(&name, now)).await.map(Json)
 }
 
@@ -199,12 +196,12 @@ async fn stop(
     post,
     path = "/v1/plan",
     request_body = Document,
-    responses((status = 200, body = Plan), (status = 422, body = ErrorBody))
+    responses((status = 200, body = Plan), (status = 422, body = moirai_api::ErrorBody))
 )]
 async fn ask_plan(
     State(service): Shared,
     Body(document): Body<Document>,
-) -> Result<Json<Plan>, ErrorBody> {
+) -> Result<Json<Plan>, Refusal> {
     let asked = move |service: &Service| {
         let mut config = check(&document).map_err(ServiceError::Bad)?;
         // It is about this host, whatever it says about state directories.
@@ -216,19 +213,23 @@ async fn ask_plan(
 
 /// Show the host and its reservations
 #[utoipa::path(get, path = "/v1/host", responses((status = 200, body = HostView)))]
-async fn host(State(service): Shared) -> Result<Json<HostView>, ErrorBody> {
+async fn host(State(service): Shared) -> Result<Json<HostView>, Refusal> {
     call(service, |service| Ok(service.host())).await.map(Json)
 }
 
 /// Read all counters
 #[utoipa::path(get, path = "/v1/stats", responses((status = 200, body = Stats)))]
-async fn stats(State(service): Shared) -> Result<Json<Stats>, ErrorBody> {
+async fn stats(State(service): Shared) -> Result<Json<Stats>, Refusal> {
     call(service, |service| Ok(service.stats())).await.map(Json)
 }
 
 /// Read all counters in the text format of Prometheus
-#[utoipa::path(get, path = "/metrics", responses((status = 200, body = String)))]
-async fn metrics_text(State(service): Shared) -> Result<impl IntoResponse, ErrorBody> {
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    responses((status = 200, body = String, content_type = "application/openmetrics-text"))
+)]
+async fn metrics_text(State(service): Shared) -> Result<impl IntoResponse, Refusal> {
     let text = call(service, |service| Ok(metrics::render(&service.stats()))).await?;
     Ok(([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text))
 }

@@ -3,14 +3,15 @@
 //! | file | commands |
 //! | --- | --- |
 //! | `args.rs` | all, as clap reads them |
-//! | `host.rs` | `host` |
+//! | `host.rs`, `log.rs` | `host` |
 //! | `control.rs` | `launch`, `list`, `show`, `set`, `stop` |
 //! | `explain.rs` | `explain` |
 //! | `export.rs` | `export`, `exports`, `unexport`, `set` of an export |
 //! | `change.rs` | the `KEY=VALUE` of `set` |
 //! | `console.rs` | `console` |
 //! | `top.rs`, `screen.rs` | `top` |
-//! | `terminal.rs` | how `top` and `console` end |
+//! | `terminal.rs`, `signals.rs` | how `top` and `console` end |
+//! | `closed.rs` | whether there was a standard output at all |
 //! | `plan.rs` | `plan` |
 //! | `probe.rs` | `probe` |
 //! | `simulate.rs`, `scenario.rs` | `simulate` |
@@ -22,6 +23,8 @@
 
 mod args;
 mod change;
+mod chart;
+mod closed;
 mod console;
 mod control;
 mod experiment;
@@ -30,10 +33,13 @@ mod export;
 mod generate;
 mod host;
 mod image;
+mod loads;
+mod log;
 mod plan;
 mod probe;
 mod scenario;
 mod screen;
+mod signals;
 mod simulate;
 mod terminal;
 mod top;
@@ -44,9 +50,9 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::api::ErrorKind;
-use crate::client::ClientError;
-use crate::config::Report;
+use moirai_api::ErrorKind;
+use moirai_api::client::ClientError;
+use moirai_config::Report;
 
 pub use args::{Cli, Command};
 
@@ -64,6 +70,8 @@ pub enum Status {
     Refused = 3,
     /// The host service does not answer.
     NoService = 4,
+    /// The command did what it was asked, and says that the tenant has failed.
+    TenantFailed = 5,
     /// Whoever read standard output has gone away; what a shell says of a program that SIGPIPE ended.
     NoReader = 141,
 }
@@ -107,8 +115,11 @@ impl From<std::io::Error> for Failure {
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
         let status = match &error {
-            ClientError::NoService { .. } => Status::NoService,
-            ClientError::Broken(_) => Status::Failed,
+            ClientError::NoService { .. }
+            | ClientError::Late { .. }
+            | ClientError::Stranger { .. }
+            | ClientError::BrokenOff { .. } => Status::NoService,
+            ClientError::Unsent { .. } => Status::Failed,
             ClientError::Refused(body) => match body.kind {
                 ErrorKind::Bad
                 | ErrorKind::Unknown
@@ -149,7 +160,7 @@ pub fn run(cli: Cli) -> Status {
         Command::Image(command) => image::run(&command),
         Command::Completions { shell } => generate::completions(shell),
         Command::Man { directory } => generate::man(&directory),
-        Command::Schema => print(crate::config::json_schema()),
+        Command::Schema => print(moirai_config::json_schema()),
     };
     match ended {
         Ok(status) => status,
@@ -160,9 +171,17 @@ pub fn run(cli: Cli) -> Status {
 /// Prints `text` as it is. A reader that has gone away (`moirai list | head -1`) ends the command
 /// without a word, everything else that cannot be written with a failure.
 fn print(text: impl Display) -> Result<Status, Failure> {
-    let mut out = std::io::stdout().lock();
+    let mut out = output().map_err(|error| unwritten(&error))?;
     write!(out, "{text}").and_then(|()| out.flush()).map_err(|error| unwritten(&error))?;
     Ok(Status::Done)
+}
+
+/// Standard output, if there is one.
+fn output() -> std::io::Result<std::io::StdoutLock<'static>> {
+    if closed::was_closed() {
+        return Err(std::io::Error::other("it is closed"));
+    }
+    Ok(std::io::stdout().lock())
 }
 
 /// Why output could not be written.

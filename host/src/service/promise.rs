@@ -1,8 +1,9 @@
 //! What is promised to one tenant, and what it got.
 
 use super::stats::Snapshots;
-use super::{PartStats, Service, ServiceError, lock};
-use crate::admission::promise::{Got, Promises};
+use super::{Service, ServiceError, lock};
+use moirai_api::PartStats;
+use moirai_config::admission::promise::{Got, Promises};
 
 impl Service {
     /// What is promised to a tenant, with what it got while it runs.
@@ -15,8 +16,12 @@ impl Service {
         let (cores, domains) = self.snapshots();
         let snapshots = Snapshots::new(&cores, &domains);
         // What runs is in the order of the claims: virtual CPUs, volumes, interfaces.
-        let (promises, parts) = tenant
+        let (mut promises, parts) = tenant
             .with(|live| (Promises::to_tenant(config, &live.spec), snapshots.parts(live, config)));
+        if let Some(end) = tenant.with(|live| live.end.clone()) {
+            promises.kept = end.ok;
+            promises.ended = end.reason;
+        }
         Ok(with_got(promises, &parts))
     }
 

@@ -1,5 +1,6 @@
 //! The entry of one tenant: what its supervisor knows and others may see, ask for, and wait for.
 
+use moirai_api::{End, FailedTenant, Phase};
 use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -8,18 +9,18 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use moirai_devices::backend::FileId;
-use moirai_vmm::launch::BalloonReport;
+use moirai_launch::BalloonReport;
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::console::Console;
-use super::life::Phase;
+
 use super::lock;
 use super::own::Balloon;
 use super::owner::VolumeOwner;
-use super::view::End;
+
 use super::vsock::Vsock;
-use crate::admission::Part;
-use crate::config::model;
+use moirai_config::admission::Part;
+use moirai_config::model;
 use moirai_cpu::VcpuId;
 use moirai_io::DeviceId;
 
@@ -131,6 +132,13 @@ impl Tenant {
     /// Where the tenant is in its life.
     pub(super) fn phase(&self) -> Phase {
         lock(&self.live).phase
+    }
+
+    /// How the tenant has failed, if it has.
+    pub(super) fn failed(&self) -> Option<FailedTenant> {
+        let live = lock(&self.live);
+        let end = live.end.as_ref().filter(|end| live.phase == Phase::Ended && !end.ok)?;
+        Some(FailedTenant { name: self.name.clone(), reason: end.reason.clone() })
     }
 
     /// Asks the supervisor to end the tenant, by its power button if it has one, or `at_once`. Does
