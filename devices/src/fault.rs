@@ -5,14 +5,14 @@
 //! mistake: a driver that breaks a rule finds its device in need of a reset (virtio 1.2, 2.1.2).
 
 use crate::memory::OutsideMemory;
-use crate::ring::{self, Chain, Descriptor, RingError};
+use crate::virtqueue::{self, Chain, Descriptor, QueueError};
 
 /// A broken rule. The device takes nothing more until its driver has reset it.
 #[derive(Debug, thiserror::Error)]
 pub enum Fault {
     /// The ring is broken.
     #[error(transparent)]
-    Ring(#[from] RingError),
+    Ring(#[from] QueueError),
     /// A buffer, or a page that the driver names, is not guest memory.
     #[error(transparent)]
     OutsideMemory(#[from] OutsideMemory),
@@ -59,7 +59,7 @@ fn shape(chain: &Chain, writable: bool, least: u64, most: u64) -> Result<&[Descr
     if descriptors.iter().any(|descriptor| descriptor.writable != writable) {
         return Err(Fault::Direction { head: *head });
     }
-    let len_bytes = ring::len_bytes(descriptors);
+    let len_bytes = virtqueue::len_bytes(descriptors);
     if !(least..=most).contains(&len_bytes) {
         return Err(Fault::Length { head: *head, len_bytes, least, most });
     }

@@ -10,7 +10,7 @@
 //! | [`blk`], [`net`] | what the guest reads (`config`), bytes to values (`request`, `header`), ring to request and back |
 //! | [`rng`], [`console`], [`balloon`], [`vsock`] | devices of the tenant process, which nobody shares; [`fault`] is what their drivers do wrong |
 //! | [`backend`] | io_uring, volumes, TAP, and the stand-ins for tests |
-//! | [`memory`], [`ring`] | guest memory as host addresses; descriptor chains |
+//! | [`memory`], [`virtqueue`] | guest memory as host addresses; descriptor chains and the used ring |
 //! | [`counters`] | where the payload bytes went |
 
 pub mod backend;
@@ -23,8 +23,8 @@ pub mod memory;
 #[cfg(any(test, feature = "mock"))]
 pub mod mock;
 pub mod net;
-pub mod ring;
 pub mod rng;
 pub mod stream;
 pub mod vhost;
+pub mod virtqueue;
 pub mod vsock;

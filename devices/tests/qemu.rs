@@ -123,7 +123,7 @@ fn serve_disk(session: &mut Session, frontend: &mut blk::Frontend, volume: &mut 
                     step = volume.completed(&mut ring, done.token, &mut job, done.result).unwrap();
                 }
                 let Step::Done(outcome) = step else { panic!("still pending") };
-                frontend.complete(mem, queue, job.request.token, outcome).unwrap();
+                frontend.complete(mem, queue, job.request.chain, outcome).unwrap();
             }
         }
     }
@@ -239,7 +239,7 @@ fn ipxe_sends_and_receives_over_our_link_behind_qemu() {
                     packet.payload.copy_to(&mut udp);
                     discovers += u32::from(packet.head[24..] == [8, 0] && udp[22..24] == [0, 67]);
                     packets += 1;
-                    tx.complete(mem, queue, packet.token).unwrap();
+                    tx.complete(mem, queue, packet.chain).unwrap();
                 }
             }
         }

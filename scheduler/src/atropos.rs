@@ -30,7 +30,7 @@
 //! the sleep costs at most `B` more. It also means that a client that pauses for a moment between
 //! two requests loses that moment, not its slice (flaw F2). Proof in docs/design/0002.
 //!
-//! With [`Policy::ranks`] a sleeper is ranked with what rule 1 would give it now, so that a kernel
+//! With [`Ranked::ranks`](crate::Ranked::ranks) a sleeper is ranked with what rule 1 would give it now, so that a kernel
 //! that switches to it when it wakes does what rule 3 says. A unit in the device keeps its client from
 //! counting as asleep: sleep begins at `block` or when its last unit is back, whichever is later. If it wakes
 //! before that, `B` is taken off all the same where another client's unit was handed out in between.

@@ -44,8 +44,8 @@ macro_rules! delegate_policy {
             fn timeout(&self, now: Nanos) -> Option<Nanos> {
                 self.0.timeout(now)
             }
-            fn ranks(&mut self, now: Nanos, visit: &mut dyn FnMut(Rank)) {
-                self.0.ranks(now, visit);
+            fn ranked(&mut self) -> Option<&mut dyn crate::policy::Ranked> {
+                Some(self)
             }
             fn account(&self, id: ClientId) -> Option<Account> {
                 self.0.account(id)
@@ -58,6 +58,12 @@ macro_rules! delegate_policy {
             }
             fn state(&self, id: ClientId) -> Option<ClientState> {
                 self.0.state(id)
+            }
+        }
+
+        impl crate::policy::Ranked for $name {
+            fn ranks(&mut self, now: Nanos, visit: &mut dyn FnMut(Rank)) {
+                self.0.ranks(now, visit);
             }
         }
     };

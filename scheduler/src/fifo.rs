@@ -6,7 +6,7 @@
 
 use crate::contract::{Contract, Nanos};
 use crate::heap::Heap;
-use crate::policy::{Account, ClientId, Head, Pick, Policy, PolicyError, Service};
+use crate::policy::{Account, ClientId, Head, Pick, Policy, PolicyError, Rank, Ranked, Service};
 use crate::table::Table;
 
 /// The control policy. See the module for its rules.
@@ -72,8 +72,17 @@ impl Policy for Fifo {
         None
     }
 
+    fn ranked(&mut self) -> Option<&mut dyn Ranked> {
+        Some(self)
+    }
+
     fn account(&self, id: ClientId) -> Option<Account> {
         let slot = self.clients.slot(id)?;
         self.clients.get(slot).copied()
     }
+}
+
+/// Nobody is owed anything: on a core all stay in the kernel's fair class.
+impl Ranked for Fifo {
+    fn ranks(&mut self, _now: Nanos, _visit: &mut dyn FnMut(Rank)) {}
 }

@@ -39,11 +39,11 @@ pub use contract::{Contract, ContractError, Nanos, Weight};
 pub use drr::Drr;
 pub use edf_channel::EdfChannel;
 pub use fifo::Fifo;
-pub use names::{POLICIES, UnknownPolicy, policy_by_name};
+pub use names::{POLICIES, PolicyKind, UnknownPolicy, policy, policy_by_name, ranked};
 pub use nemesis::Nemesis;
 pub use policy::{
-    Account, ClientId, ClientState, Head, Miss, Mode, Pick, Policy, PolicyError, Rank, Service,
-    Ticket,
+    Account, ClientId, ClientState, Head, Miss, Mode, Pick, Policy, PolicyError, Rank, Ranked,
+    Service, Ticket,
 };
 pub use reserve::SLACK_QUANTUM;
 pub use usd::Usd;

@@ -12,6 +12,7 @@
 //! | [`Policy::charge`] | preemptible: service was given, as often as the owner can measure |
 //! | [`Policy::hand_out`], [`Policy::complete`] | whole units: the picked one went to the device, came back |
 //! | [`Policy::timeout`] | to learn when to ask again |
+//! | [`Ranked::ranks`] | on a core, where a kernel does the switching |
 //!
 //! Time never goes backwards for a policy: a `now` that lies before the latest one seen counts as
 //! the latest one.
@@ -37,7 +38,7 @@ pub struct Head {
     /// What the unit will probably cost, in nanoseconds of service; zero if unknown or unbounded.
     pub cost: Nanos,
     /// When the unit arrived in the queue; policies with logical arrival times (real-time
-    /// channels) and first-come-first-served need it. For a ranked client (see [`Policy::ranks`]):
+    /// channels) and first-come-first-served need it. For a ranked client (see [`Ranked::ranks`]):
     /// when it woke, if that is known later; zero: now.
     pub arrival: Nanos,
     /// Where on the medium the unit lies (a sector); zero where that has no meaning.
@@ -213,7 +214,7 @@ pub trait Policy: Send {
     fn pick(&mut self, now: Nanos) -> Option<Pick>;
 
     /// Books `cost` nanoseconds of service given to a client. The account is that of the `Pick`;
-    /// for a ranked client (see [`Policy::ranks`]) it is `Guaranteed` while it was ranked, else
+    /// for a ranked client (see [`Ranked::ranks`]) it is `Guaranteed` while it was ranked, else
     /// `Extra`. No effect for an unknown client: a unit may end after its client was removed.
     fn charge(&mut self, id: ClientId, service: Service, cost: Nanos, now: Nanos);
 
@@ -256,13 +257,9 @@ pub trait Policy: Send {
     /// the ranked changes is that of the latest `ranks`: ask it after `wake`, `block` and `charge`.
     fn timeout(&self, now: Nanos) -> Option<Nanos>;
 
-    /// Visits those that are owed time, earliest deadline first, and those that would be if they
-    /// woke now: a sleeper whose refill has passed with its whole slice by `now + D`, another with what
-    /// a wake-up would leave it. For the CPU, where a kernel switches between ranked clients by
-    /// itself and tells nobody: when the owner learns that a client woke it calls `wake` with the
-    /// time of that as the arrival of the head. The default suits policies that make no guarantee.
-    fn ranks(&mut self, now: Nanos, visit: &mut dyn FnMut(Rank)) {
-        let _ = (now, visit);
+    /// The same policy for a core, if it suits one.
+    fn ranked(&mut self) -> Option<&mut dyn Ranked> {
+        None
     }
 
     /// What the client got so far, `None` for an unknown client.
@@ -287,4 +284,14 @@ pub trait Policy: Send {
         let _ = id;
         None
     }
+}
+
+/// A policy that knows all who are owed time, in order. A core needs that: a kernel switches between
+/// ranked clients by itself and tells nobody, so when the owner learns that a client woke it calls
+/// [`Policy::wake`] with the time of that as the arrival of the head.
+pub trait Ranked: Policy {
+    /// Visits those that are owed time, earliest deadline first, and those that would be if they
+    /// woke now: a sleeper whose refill has passed with its whole slice by `now + D`, another with what
+    /// a wake-up would leave it. A policy that makes no guarantee visits nobody.
+    fn ranks(&mut self, now: Nanos, visit: &mut dyn FnMut(Rank));
 }

@@ -11,7 +11,7 @@
 //! does, when a sleeper gains or loses its place, and not before. Sleepers behind everybody else
 //! change nothing, however many they are.
 //!
-//! Owns the order of the latest call of [`crate::Policy::ranks`] and the time for which it holds.
+//! Owns the order of the latest call of [`crate::Ranked::ranks`] and the time for which it holds.
 
 use alloc::vec::Vec;
 

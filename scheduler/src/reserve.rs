@@ -11,13 +11,15 @@
 //!
 //! *How* it changes is a [`Rules`]: one small type per policy (`atropos`, `nemesis`, ...).
 
+mod ranked;
+
 use alloc::collections::VecDeque;
 
 use crate::budget::{Budget, Held};
 use crate::contract::{Contract, Nanos};
 use crate::heap::Heap;
 use crate::policy::{
-    Account, ClientId, ClientState, Head, Miss, Mode, Pick, Policy, PolicyError, Rank, Service,
+    Account, ClientId, ClientState, Head, Miss, Mode, Pick, Policy, PolicyError, Ranked, Service,
     Ticket,
 };
 use crate::promise::Found;
@@ -348,19 +350,8 @@ impl<R: Rules> Policy for Reserve<R> {
         self.next_refill().into_iter().chain(held).chain(self.ranks.change()).min()
     }
 
-    fn ranks(&mut self, now: Nanos, visit: &mut dyn FnMut(Rank)) {
-        let now = self.clock(now);
-        self.release_due(now);
-        self.ranks.begin();
-        for (client, _, Client { budget, .. }) in self.clients.iter() {
-            if budget.awake {
-                self.ranks.awake(client, budget);
-            } else if budget.contract.slice() > 0 {
-                self.ranks.asleep(client, budget, &self.rules.woken(budget, now), now);
-            }
-        }
-        self.ranks.sort(now);
-        self.ranks.iter().for_each(visit);
+    fn ranked(&mut self) -> Option<&mut dyn Ranked> {
+        Some(self)
     }
 
     fn account(&self, id: ClientId) -> Option<Account> {

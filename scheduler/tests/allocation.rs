@@ -49,7 +49,11 @@ fn nothing_allocates_after_a_client_was_added() {
             let head = Head { cost: 2_000, arrival: now, position: now * 31 % 1_000 };
             match step % 5 {
                 0 => policy.block(id, now),
-                4 => policy.ranks(now, &mut |_| {}),
+                4 => {
+                    if let Some(policy) = policy.ranked() {
+                        policy.ranks(now, &mut |_| {});
+                    }
+                }
                 _ => policy.wake(id, head, now),
             }
             if let Some(pick) = policy.pick(now) {

@@ -4,6 +4,9 @@
 //! is given. All resources of a scenario are simulated one after the other, each with random
 //! streams of its own, so adding a tenant does not change what the others do.
 
+mod cpu;
+mod units;
+
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
@@ -18,7 +21,6 @@ use crate::random::Random;
 use crate::report::{Report, ResourceReport, Segment, TenantReport, Usage, jain};
 use crate::scenario::{Kind, Resource, Scenario};
 use crate::source::Source;
-use crate::{cpu, units};
 
 /// Makes the policy of a resource for a number of clients.
 pub type MakePolicy<'a> =

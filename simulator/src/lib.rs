@@ -16,7 +16,6 @@
 //! | [`world`], [`proof`], [`supply`] | random worlds, and the invariants checked on every decision |
 //! | `judge` | what a user would call a miss |
 
-mod cpu;
 mod engine;
 pub mod gantt;
 mod judge;
@@ -30,7 +29,6 @@ pub mod scenario;
 mod source;
 pub mod supply;
 pub mod trace;
-mod units;
 pub mod world;
 
 pub use engine::{MakePolicy, SimulationError, run, run_policy};

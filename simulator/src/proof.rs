@@ -9,7 +9,9 @@ mod calls;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use moirai_scheduler::{ClientId, ClientState, Contract, Head, Mode, Nanos, Pick, Policy, Service};
+use moirai_scheduler::{
+    ClientId, ClientState, Contract, Head, Mode, Nanos, Pick, Policy, Rank, Service,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::judge::Judge;
@@ -228,12 +230,15 @@ impl Checked {
         let mut last = None;
         let mut ordered = true;
         let mut ranked = Vec::new();
-        self.policy.ranks(self.now, &mut |rank| {
+        let visit = &mut |rank: Rank| {
             let key = (rank.deadline, rank.client);
             ordered &= last.is_none_or(|last| last < key) && rank.budget > 0;
             last = Some(key);
             ranked.push(rank.client);
-        });
+        };
+        if let Some(policy) = self.policy.ranked() {
+            policy.ranks(self.now, visit);
+        }
         for index in 0..self.records.len() {
             let id = self.records[index].id;
             let running = self.policy.state(id).is_some_and(|state| state.mode == Mode::Running);

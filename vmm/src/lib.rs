@@ -5,15 +5,15 @@
 //! common with it.
 //!
 //! ```text
-//! tenant ------> vm --------> boot (image, initrd, start information), acpi --> guest memory
+//! tenant ------> vm --------> boot (image, initrd, start information, ACPI) --> guest memory
 //!  supervisor     |  builds   memory (memfd, KVM slots)
 //!                 +---------> vcpu (thread, gate, CPUID) --exits--> machine --> console
 //!                                                                       +-----> virtio --> own
 //! ```
 
-pub mod acpi;
 pub mod boot;
 pub mod console;
+pub mod error;
 mod event;
 pub mod interrupts;
 pub mod machine;

@@ -6,8 +6,8 @@ use kvm_ioctls::VmFd;
 use moirai_abi::machine::POWER_BUTTON_GSI;
 use vmm_sys_util::eventfd::EventFd;
 
-use crate::vm::BuildError;
-use crate::{event, vm};
+use crate::error::{BuildError, kvm_error, system_error};
+use crate::event;
 
 /// `mask` of a redirection entry of the I/O APIC.
 const MASKED: u64 = 1 << 16;
@@ -19,9 +19,9 @@ pub(crate) struct PowerButton(EventFd);
 impl PowerButton {
     /// Connects a button.
     pub(crate) fn new(vm: &VmFd) -> Result<Self, BuildError> {
-        let line = event::new().map_err(vm::system_error("make an eventfd"))?;
+        let line = event::new().map_err(system_error("make an eventfd"))?;
         vm.register_irqfd(&line, POWER_BUTTON_GSI)
-            .map_err(vm::kvm_error("connect the power button"))?;
+            .map_err(kvm_error("connect the power button"))?;
         Ok(Self(line))
     }
 

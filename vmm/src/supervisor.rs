@@ -11,8 +11,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use crate::console::{self, Input, SETTLE_MS, SerialPort};
+use crate::error::TenantError;
 use crate::event;
-use crate::tenant::TenantError;
 use crate::virtio::Device;
 use crate::vm::Vm;
 use moirai_launch::{BalloonReport, ChannelError, ExitReason, FromHost, TenantChannel, ToHost};

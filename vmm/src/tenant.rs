@@ -8,41 +8,13 @@ use std::process::ExitCode;
 use rustix::net::SocketType;
 use rustix::net::sockopt::socket_type;
 use rustix::process::{Signal, set_parent_process_death_signal};
-use thiserror::Error;
 
 use crate::console::SerialPort;
-use crate::sandbox::{self, SandboxError};
+use crate::error::TenantError;
+use crate::sandbox;
 use crate::supervisor::Supervisor;
-use crate::vm::{self, BuildError, Vm};
-use moirai_launch::{
-    CONTROL_FD, ChannelError, FromHost, LaunchFds, SpecError, Stage, TenantChannel, ToHost,
-};
-
-/// Why a tenant process could not do its work.
-#[derive(Debug, Error)]
-pub enum TenantError {
-    /// Started by hand.
-    #[error(
-        "descriptor 3 is no control socket: the host service starts this process; by hand, say \
-         `moirai-tenant run IMAGE`"
-    )]
-    NoControl,
-    /// The control socket.
-    #[error(transparent)]
-    Channel(#[from] ChannelError),
-    /// The first message is not a launch.
-    #[error("the first message on the control socket is not a launch")]
-    NotALaunch,
-    /// The process cannot be shut in; the host has been told.
-    #[error(transparent)]
-    Sandbox(#[from] SandboxError),
-    /// The VM cannot be built; the host has been told.
-    #[error(transparent)]
-    Build(#[from] BuildError),
-    /// The kernel refused something that cannot fail.
-    #[error("{0}")]
-    System(#[from] io::Error),
-}
+use crate::vm::{self, Vm};
+use moirai_launch::{CONTROL_FD, FromHost, LaunchFds, SpecError, Stage, TenantChannel, ToHost};
 
 /// Serves the control socket that [`moirai_launch::spawn`] left as descriptor 3.
 ///

@@ -2,30 +2,29 @@
 #![allow(unsafe_code, reason = "kvm-ioctls takes a raw descriptor")]
 
 use std::fs::File;
-use std::io;
 use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
 use std::sync::Arc;
 
 use kvm_bindings::{KVM_CAP_PMU_CAPABILITY, KVM_PMU_CAP_DISABLE, kvm_enable_cap};
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use moirai_abi::machine::SERIAL_GSI;
-use thiserror::Error;
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::boot::{self, Entry, ImageError};
 use crate::console::{Console, IrqLine, SerialPort};
+use crate::error::{BuildError, kvm_error, system_error};
 use crate::event;
 use crate::interrupts::Interrupts;
 use crate::machine::Machine;
-use crate::memory::{GuestRam, MemoryError, MemoryOptions};
+use crate::memory::{GuestRam, MemoryOptions};
 use crate::own::{self, Balloon};
 use crate::power::PowerButton;
 use crate::sandbox;
 use crate::vcpu::gate::Gates;
 use crate::vcpu::{self, cpuid, state};
 use crate::virtio::Device;
-use crate::virtio::device::{Bus, DeviceError, Place};
-use moirai_launch::{LaunchFds, LaunchSpec, SpecError, Stage, Transport};
+use crate::virtio::device::{Bus, Place};
+use moirai_launch::{LaunchFds, LaunchSpec, Transport};
 
 /// Three pages below the BIOS that KVM wants on Intel hosts; no device and no RAM is there.
 const TSS_ADDRESS: usize = 0xfffb_d000;
@@ -58,91 +57,6 @@ impl Vm {
     pub fn press_power_button(&self) -> bool {
         self.power_button.as_ref().is_some_and(|button| button.press(&self.vm))
     }
-}
-
-/// Why a VM cannot be built.
-#[derive(Debug, Error)]
-pub enum BuildError {
-    /// The launch message breaks a rule.
-    #[error(transparent)]
-    Spec(#[from] SpecError),
-    /// KVM refused a step.
-    #[error("KVM: {step}: {error}")]
-    Kvm {
-        /// What was being done.
-        step: &'static str,
-        /// What KVM said.
-        error: kvm_ioctls::Error,
-    },
-    /// Guest memory.
-    #[error(transparent)]
-    Memory(#[from] MemoryError),
-    /// The image.
-    #[error(transparent)]
-    Image(#[from] ImageError),
-    /// A device.
-    #[error("device {index}: {error}")]
-    Device {
-        /// Position in [`LaunchSpec::devices`].
-        index: usize,
-        /// What went wrong.
-        error: DeviceError,
-    },
-    /// The gate page, an eventfd, a thread.
-    #[error("{step}: {error}")]
-    System {
-        /// What was being done.
-        step: &'static str,
-        /// What the kernel said.
-        error: io::Error,
-    },
-    /// A vCPU cannot be made or does not take its state.
-    #[error("vCPU {index}: {error}")]
-    Vcpu {
-        /// Which.
-        index: u8,
-        /// What KVM said.
-        error: kvm_ioctls::Error,
-    },
-}
-
-impl BuildError {
-    /// The step of the launch in which this happened.
-    #[must_use]
-    pub fn stage(&self) -> Stage {
-        match self {
-            Self::Spec(_) => Stage::Spec,
-            Self::Kvm { .. } => Stage::Kvm,
-            Self::Memory(_) => Stage::Memory,
-            Self::Image(_) => Stage::Image,
-            Self::Device { .. } => Stage::Devices,
-            Self::System { .. } | Self::Vcpu { .. } => Stage::Vcpus,
-        }
-    }
-
-    /// What an operator can do about it.
-    #[must_use]
-    pub fn hint(&self) -> &'static str {
-        match self {
-            Self::Spec(_) => "correct the launch",
-            Self::Kvm { .. } => {
-                "check that /dev/kvm works on this host (dmesg says what KVM found)"
-            }
-            Self::Memory(_) => "give the tenant less memory, or the host more",
-            Self::Image(error) => error.hint(),
-            Self::Device { .. } => "look for the cause in the log of the host's I/O domain",
-            Self::System { .. } => "raise the limits of the host service (processes, open files)",
-            Self::Vcpu { .. } => "check the image's ring-3 note; boot = \"pvh\" does without it",
-        }
-    }
-}
-
-pub(crate) fn kvm_error(step: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> BuildError {
-    move |error| BuildError::Kvm { step, error }
-}
-
-pub(crate) fn system_error(step: &'static str) -> impl FnOnce(io::Error) -> BuildError {
-    move |error| BuildError::System { step, error }
 }
 
 /// Builds the VM; its vCPU threads stand at their gates when this returns.
@@ -272,8 +186,8 @@ fn devices(
     let others = spec.devices.iter().zip(sockets).enumerate();
     let others =
         others.map(|(index, (device, socket))| (index, Device::new(place(index), device, socket)));
-    let ours = (spec.devices.len()..).zip(own.parts).map(|(index, part)| {
-        let own::Part { spec, backend, events } = part;
+    let ours = (spec.devices.len()..).zip(own.attachments).map(|(index, attachment)| {
+        let own::Attachment { spec, backend, events } = attachment;
         (index, Device::with_backend(place(index), &spec, backend, events))
     });
     let all = others.chain(ours);

@@ -157,13 +157,13 @@ fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 /// Tries out one device.
-type Part = fn(&mut Linux);
+type Check = fn(&mut Linux);
 
 fn all_devices(transport: Transport) {
     let mut linux = boot(transport);
-    let parts: [(&str, Part); 4] =
+    let checks: [(&str, Check); 4] =
         [("entropy", entropy), ("balloon", balloon), ("vsock", vsock), ("console", second_console)];
-    for (name, part) in parts {
+    for (name, part) in checks {
         part(&mut linux);
         println!("{name} works");
     }

@@ -9,12 +9,13 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use moirai_vmm::memory::{GuestRam, MemoryOptions};
-use moirai_vmm::virtio::queue::Ring;
+use moirai_vmm::virtio::queue::QueueAreas;
 use moirai_vmm::virtio::{Backend, BackendError, DeviceEvents, Vhost, VhostError};
 use support::backend::{MAX_QUEUES, serve};
 
 const MEMORY_BYTES: u64 = 4 << 20;
-const RING: Ring = Ring { size: 64, descriptors: 0x1000, driver: 0x3000, device: 0x4000 };
+const RING: QueueAreas =
+    QueueAreas { size: 64, descriptors: 0x1000, driver: 0x3000, device: 0x4000 };
 
 fn connect(socket: UnixStream, timeout: Duration) -> Result<Vhost, VhostError> {
     connect_sized(socket, timeout, MEMORY_BYTES, 2)
@@ -95,7 +96,7 @@ fn a_backend_hears_of_memory_above_four_gibibytes() {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let (heard, thread) = serve(theirs);
     let mut vhost = connect_sized(ours, PATIENT, 5 << 30, 1).unwrap();
-    let high = Ring { descriptors: 5 << 30, ..RING };
+    let high = QueueAreas { descriptors: 5 << 30, ..RING };
     vhost.start(1 << 32, &[Some(high)]).unwrap();
     let (hole, end) = (0xc000_0000, 1 << 32);
     let heard = heard.lock().unwrap();

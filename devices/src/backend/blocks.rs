@@ -12,9 +12,8 @@ use std::sync::{Arc, Weak};
 
 use smallvec::{SmallVec, smallvec};
 
-use super::job::Part;
-use super::range::{changes, range_of};
-use super::stripe::moved;
+use super::range::{changes, moved, range_of};
+use super::sub_request::{Claim, SubRequest};
 use crate::blk::Op;
 
 /// The most of a file that the kernel keeps in one piece in its page cache; a multiple of every block.
@@ -22,7 +21,7 @@ const SURROUNDINGS_BYTES: u64 = 2 << 20;
 
 /// The pieces of a part: each begins and ends at blocks, or lies within one, or is what the file ends
 /// with. `end_bytes` is the file's end.
-pub(super) fn split(part: Part, block: u64, end_bytes: u64) -> SmallVec<[Part; 3]> {
+pub(super) fn split(part: SubRequest, block: u64, end_bytes: u64) -> SmallVec<[SubRequest; 3]> {
     let (start, len) = range_of(part.op, part.buffers.len_bytes());
     let stop = start.saturating_add(len);
     let last = end_bytes - end_bytes % block;
@@ -42,7 +41,7 @@ pub(super) fn split(part: Part, block: u64, end_bytes: u64) -> SmallVec<[Part; 3
         [from, to] if from < to => {
             let op = moved(part.op, *from, to - from);
             let buffers = part.buffers.slice(from - start, to - from);
-            Some(Part::new(part.place.clone(), op, buffers))
+            Some(SubRequest::new(part.place.clone(), op, buffers))
         }
         _ => None,
     });
@@ -50,10 +49,10 @@ pub(super) fn split(part: Part, block: u64, end_bytes: u64) -> SmallVec<[Part; 3
 }
 
 /// A discard is a hint: it leaves alone what is not a whole block. The end of a file is as good.
-fn discard(part: Part, whole: Range<u64>, at_end: bool, stop: u64) -> Part {
+fn discard(part: SubRequest, whole: Range<u64>, at_end: bool, stop: u64) -> SubRequest {
     let end = if at_end { stop } else { whole.end };
     let op = moved(part.op, whole.start, end.saturating_sub(whole.start));
-    Part::new(part.place, op, part.buffers)
+    SubRequest::new(part.place, op, part.buffers)
 }
 
 /// Who changes which blocks of a file.
@@ -61,10 +60,6 @@ fn discard(part: Part, whole: Range<u64>, at_end: bool, stop: u64) -> Part {
 pub(super) struct Claims {
     held: Vec<Held>,
 }
-
-/// Ends when the part that has it is over or dropped.
-#[derive(Debug)]
-pub(super) struct Claim(#[expect(dead_code, reason = "counted by its owner")] Arc<()>);
 
 #[derive(Debug)]
 struct Held {
@@ -76,7 +71,7 @@ struct Held {
 impl Claims {
     /// Claims what a part changes. `None`: it has to wait for another one.
     /// `end_bytes` is the file's end.
-    pub(super) fn claim(&mut self, part: &Part, block: u64, end_bytes: u64) -> Option<Claim> {
+    pub(super) fn claim(&mut self, part: &SubRequest, block: u64, end_bytes: u64) -> Option<Claim> {
         let (mut start, len) = range_of(part.op, part.buffers.len_bytes());
         let stop = start.saturating_add(len);
         if stop.next_multiple_of(block) > end_bytes {
@@ -97,7 +92,7 @@ impl Claims {
         if changes(part.op) {
             self.held.push(Held { blocks, in_part, owner: Arc::downgrade(&claim) });
         }
-        Some(Claim(claim))
+        Some(Claim::new(claim))
     }
 }
 
@@ -105,18 +100,18 @@ impl Claims {
 mod tests {
     use super::*;
     use crate::backend::bounce;
-    use crate::backend::job::Place;
+    use crate::backend::sub_request::Place;
     use crate::blk::Range as BlkRange;
     use proptest::prelude::*;
 
     const END: u64 = 1 << 30;
 
-    fn part(op: Op, len: u64) -> Part {
+    fn part(op: Op, len: u64) -> SubRequest {
         let memory = bounce::zeroed(1 << 20).unwrap();
-        Part::new(Place::File(0), op, memory.slice(0, len))
+        SubRequest::new(Place::File(0), op, memory.slice(0, len))
     }
 
-    fn write(offset_bytes: u64, len: u64) -> Part {
+    fn write(offset_bytes: u64, len: u64) -> SubRequest {
         part(Op::Write { offset_bytes, durable: false }, len)
     }
 

@@ -7,9 +7,8 @@
 
 use smallvec::SmallVec;
 
-use super::job::{MAX_PARTS, Part, Place};
-use super::range::range_of;
-use super::stripe::moved;
+use super::range::{moved, range_of};
+use super::sub_request::{MAX_PARTS, Place, SubRequest};
 use crate::blk::Op;
 
 /// Parts are multiples of this, except for the last one of a piece.
@@ -49,8 +48,8 @@ impl Cuts {
 
     /// Cuts the parts that go to files. What an image's worker does is its own affair: it answers
     /// for a request as a whole.
-    pub(super) fn apply(self, parts: SmallVec<[Part; 1]>) -> SmallVec<[Part; 1]> {
-        let fits = |part: &Part| {
+    pub(super) fn apply(self, parts: SmallVec<[SubRequest; 1]>) -> SmallVec<[SubRequest; 1]> {
+        let fits = |part: &SubRequest| {
             let (_, len_bytes) = range_of(part.op, part.buffers.len_bytes());
             !matches!(part.place, Place::File(_)) || len_bytes <= self.of(part.op)
         };
@@ -73,7 +72,7 @@ impl Cuts {
 }
 
 /// A part in pieces of at most `most` bytes each; longer ones if there would be more than `room`.
-fn pieces(part: &Part, most: u64, room: usize) -> impl Iterator<Item = Part> {
+fn pieces(part: &SubRequest, most: u64, room: usize) -> impl Iterator<Item = SubRequest> {
     let (offset_bytes, len_bytes) = range_of(part.op, part.buffers.len_bytes());
     let least = len_bytes.div_ceil((room as u64).max(1));
     let most = most.max(least.checked_next_multiple_of(STEP_BYTES).unwrap_or(u64::MAX));
@@ -83,7 +82,7 @@ fn pieces(part: &Part, most: u64, room: usize) -> impl Iterator<Item = Part> {
     let buffers = part.buffers.deal(hands, lengths.clone().map(|it| it.1).enumerate());
     lengths.zip(buffers).map(move |((skip, len_bytes), buffers)| {
         let op = moved(part.op, offset_bytes + skip, len_bytes);
-        Part::new(part.place.clone(), op, buffers)
+        SubRequest::new(part.place.clone(), op, buffers)
     })
 }
 
@@ -94,13 +93,13 @@ mod tests {
     use crate::blk::Range;
     use proptest::prelude::*;
 
-    fn part(place: Place, op: Op, len_bytes: u64) -> Part {
+    fn part(place: Place, op: Op, len_bytes: u64) -> SubRequest {
         let memory = bounce::zeroed(1 << 20).unwrap();
         let buffers = match op {
             Op::Read { .. } | Op::Write { .. } => memory.slice(0, len_bytes),
             Op::Flush | Op::Discard(_) | Op::WriteZeroes(_) => memory.slice(0, 0),
         };
-        Part::new(place, op, buffers)
+        SubRequest::new(place, op, buffers)
     }
 
     fn cuts(bytes: u64) -> Cuts {

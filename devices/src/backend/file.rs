@@ -20,10 +20,10 @@ use smallvec::SmallVec;
 
 use super::blocks::{self, Claims};
 use super::error::VolumeError;
-use super::job::Part;
 use super::probe::{self, Alignment};
 use super::range::{changes, range_of};
 use super::ring::Deferred;
+use super::sub_request::SubRequest;
 use crate::blk::SECTOR_BYTES;
 
 /// Device and inode number: the same for every name of a file, and across restarts.
@@ -138,7 +138,7 @@ impl DiskFile {
     }
 
     /// What a part becomes so that each piece goes one way only.
-    pub(super) fn split(&self, part: Part) -> SmallVec<[Part; 3]> {
+    pub(super) fn split(&self, part: SubRequest) -> SmallVec<[SubRequest; 3]> {
         if self.suits(&part) {
             return SmallVec::from_iter([part]);
         }
@@ -146,7 +146,7 @@ impl DiskFile {
     }
 
     /// Whether a part begins and ends at blocks, or need not.
-    pub(super) fn suits(&self, part: &Part) -> bool {
+    pub(super) fn suits(&self, part: &SubRequest) -> bool {
         let (start, len) = range_of(part.op, part.buffers.len_bytes());
         self.direct.is_none() || (start | len) & (u64::from(self.align()) - 1) == 0
     }
@@ -158,7 +158,7 @@ impl DiskFile {
     }
 
     /// Whether the part has its blocks to itself, as far as it needs to.
-    fn claim(&mut self, part: &mut Part) -> bool {
+    fn claim(&mut self, part: &mut SubRequest) -> bool {
         if part.claim.is_none() && changes(part.op) && self.shares_blocks() {
             part.claim = self.claims.claim(part, self.align().into(), self.end_bytes());
             return part.claim.is_some();

@@ -1,4 +1,4 @@
-//! A request on its way through a volume: its parts, how far each has got, what it needs meanwhile.
+//! A request on its way through a volume: its parts and how many of them are over.
 //!
 //! A request becomes as many *parts* as there are places that it goes to: one for a raw file, one for
 //! each file of a stripe set, one for each extent of an image; and several of each where they would be
@@ -6,93 +6,14 @@
 //! the ring at a time. The owner decides how many parts may be begun, because each of them is a
 //! request to the disk and has to fit its depth.
 
-use std::sync::Arc;
-
 use smallvec::SmallVec;
 
 use super::Step;
-use super::blocks::Claim;
 use super::cut::Cuts;
-use super::qcow2::{Bell, Pass};
+use super::qcow2::Pass;
 use super::range::range_of;
-use super::way::Way;
+use super::sub_request::{MAX_PARTS, Place, State, SubRequest, part_of};
 use crate::blk::{Op, Outcome, Request};
-use crate::memory::Buffers;
-
-/// Where the number of a part stands in the token of its operations: bits 32 to 47. Owners of jobs
-/// leave these bits zero.
-const PART_SHIFT: u32 = 32;
-const PART_MASK: u64 = 0xffff;
-
-/// Most parts of a request; their number has to fit its place in the token.
-pub(super) const MAX_PARTS: usize = 1 << 16;
-
-/// The token of a part's operations.
-pub(super) fn part_token(token: u64, part: usize) -> u64 {
-    token & !(PART_MASK << PART_SHIFT) | (part as u64 & PART_MASK) << PART_SHIFT
-}
-
-/// Which part an operation with this token belongs to.
-pub(super) fn part_of(token: u64) -> usize {
-    // Sixteen bits fit.
-    usize::try_from(token >> PART_SHIFT & PART_MASK).unwrap_or(usize::MAX)
-}
-
-/// Who does a part.
-#[derive(Clone, Debug)]
-pub(super) enum Place {
-    /// The volume's file of this number.
-    File(usize),
-    /// The worker of an image; the bell rings when it is done.
-    Worker(Option<Arc<Bell>>),
-}
-
-/// Where a part stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
-    Waiting,
-    InFlight,
-    Done(Outcome),
-}
-
-/// What one place has to do for a request.
-#[derive(Debug)]
-pub(super) struct Part {
-    pub(super) place: Place,
-    /// In the place's own addresses.
-    pub(super) op: Op,
-    pub(super) buffers: Buffers,
-    pub(super) state: State,
-    /// Bytes of it that are done.
-    pub(super) done_bytes: u64,
-    pub(super) way: Way,
-    /// Write-zeroes only: ways to do it that the file system has refused.
-    pub(super) refused: u32,
-    /// How often nothing was moved.
-    pub(super) tries: u8,
-    /// The blocks that it changes are nobody else's, as far as that is needed.
-    pub(super) claim: Option<Claim>,
-}
-
-impl Part {
-    pub(super) fn new(place: Place, op: Op, buffers: Buffers) -> Self {
-        let (state, way) = (State::Waiting, Way::Direct);
-        let (done_bytes, refused, tries) = (0, 0, 0);
-        let claim = None;
-        Self { place, op, buffers, state, done_bytes, way, refused, tries, claim }
-    }
-
-    /// It is over.
-    pub(super) fn end(&mut self, outcome: Outcome) {
-        self.state = State::Done(outcome);
-        self.claim = None;
-    }
-
-    /// The buffers that are not done.
-    pub(super) fn rest(&self) -> Buffers {
-        self.buffers.slice(self.done_bytes, u64::MAX)
-    }
-}
 
 /// A request and how far it has got.
 #[derive(Debug)]
@@ -100,7 +21,7 @@ pub struct Job {
     /// The request; take it out to complete it when the job is done.
     pub request: Request,
     /// `None` until the volume has said where the request goes.
-    parts: Option<SmallVec<[Part; 1]>>,
+    parts: Option<SmallVec<[SubRequest; 1]>>,
     /// How many parts may be begun.
     allowed: usize,
     /// All parts before this one are over.
@@ -183,7 +104,7 @@ impl Job {
     }
 
     /// The request goes to these places, after all that was done for it is over.
-    pub(super) fn plan(&mut self, parts: SmallVec<[Part; 1]>) {
+    pub(super) fn plan(&mut self, parts: SmallVec<[SubRequest; 1]>) {
         self.detoured |= parts.iter().any(|part| matches!(part.place, Place::Worker(_)));
         let parts = self.cuts.apply(parts);
         debug_assert!(parts.len() <= MAX_PARTS, "{} parts", parts.len());
@@ -191,13 +112,13 @@ impl Job {
     }
 
     /// The part of this number, and what it is a part of.
-    pub(super) fn part(&mut self, number: usize) -> (&Request, Option<&mut Part>) {
+    pub(super) fn part(&mut self, number: usize) -> (&Request, Option<&mut SubRequest>) {
         let parts = self.parts.as_deref_mut().unwrap_or_default();
         (&self.request, parts.get_mut(number))
     }
 
     /// The parts that may be begun now, with their numbers.
-    pub(super) fn startable(&mut self) -> impl Iterator<Item = (usize, &mut Part)> {
+    pub(super) fn startable(&mut self) -> impl Iterator<Item = (usize, &mut SubRequest)> {
         let (over, allowed) = (self.over, self.allowed);
         let parts = self.parts.as_deref_mut().unwrap_or_default();
         let parts = parts.iter_mut().enumerate().take(allowed).skip(over);
@@ -223,7 +144,7 @@ impl Job {
     /// Where the whole request stands. It has failed if any part has.
     pub(super) fn standing(&mut self) -> Step {
         let parts = self.parts.as_deref().unwrap_or_default();
-        while let Some(Part { state: State::Done(outcome), .. }) = parts.get(self.over) {
+        while let Some(SubRequest { state: State::Done(outcome), .. }) = parts.get(self.over) {
             self.over += 1;
             if *outcome != Outcome::Ok {
                 self.failed = Some(*outcome);

@@ -18,6 +18,7 @@ pub mod qcow2;
 mod range;
 mod ring;
 pub mod stripe;
+mod sub_request;
 pub mod tap;
 pub mod uring;
 pub mod volume;

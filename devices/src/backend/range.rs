@@ -1,6 +1,5 @@
 //! The range of a volume or file that an operation is about.
 
-use super::stripe::moved;
 use crate::blk::{Op, Range, Request};
 
 /// Cuts off what is behind the end of the data, less than a block: there it reads as zeros, and nobody
@@ -35,5 +34,16 @@ pub(super) fn range_of(op: Op, data_bytes: u64) -> (u64, u64) {
             (offset_bytes, len_bytes)
         }
         Op::Flush => (0, 0),
+    }
+}
+
+/// The same operation at another place.
+pub(super) fn moved(op: Op, offset_bytes: u64, len_bytes: u64) -> Op {
+    match op {
+        Op::Read { .. } => Op::Read { offset_bytes },
+        Op::Write { durable, .. } => Op::Write { offset_bytes, durable },
+        Op::Flush => Op::Flush,
+        Op::Discard(range) => Op::Discard(Range { offset_bytes, len_bytes, ..range }),
+        Op::WriteZeroes(range) => Op::WriteZeroes(Range { offset_bytes, len_bytes, ..range }),
     }
 }

@@ -26,7 +26,7 @@ pub enum Deferred {
     /// Another request of the same image has it to itself, or this one wants to. The completion of one
     /// of them helps.
     #[error("other requests have the image")]
-    GateClosed,
+    ImageTaken,
     /// The worker of the image has as many tasks as it takes. Its next answer makes room.
     #[error("the image's worker is full")]
     WorkerFull,
@@ -37,7 +37,7 @@ impl Deferred {
     #[must_use]
     pub fn is_announced(self) -> bool {
         match self {
-            Self::BlocksTaken | Self::GateClosed | Self::WorkerFull => true,
+            Self::BlocksTaken | Self::ImageTaken | Self::WorkerFull => true,
             // What fills a ring may be polls, which complete when somebody else wants it.
             Self::RingFull | Self::OutOfMemory => false,
         }

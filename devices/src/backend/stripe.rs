@@ -12,8 +12,9 @@ use smallvec::SmallVec;
 
 use super::error::VolumeError;
 use super::file::DiskFile;
-use super::job::{Part, Place};
-use crate::blk::{Op, Range, Request};
+use super::range::moved;
+use super::sub_request::{Place, SubRequest};
+use crate::blk::{Op, Request};
 
 /// The geometry of a stripe set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,7 +107,7 @@ impl Stripes {
     }
 
     /// What each file has to do for a request.
-    pub(super) fn split(self, request: &Request) -> SmallVec<[Part; 1]> {
+    pub(super) fn split(self, request: &Request) -> SmallVec<[SubRequest; 1]> {
         let nothing = || request.buffers.slice(0, 0);
         let (offset_bytes, len_bytes) = match request.op {
             Op::Read { offset_bytes } | Op::Write { offset_bytes, .. } => {
@@ -114,7 +115,7 @@ impl Stripes {
             }
             Op::Discard(range) | Op::WriteZeroes(range) => (range.offset_bytes, range.len_bytes),
             Op::Flush => {
-                let flush = |file| Part::new(Place::File(file), Op::Flush, nothing());
+                let flush = |file| SubRequest::new(Place::File(file), Op::Flush, nothing());
                 return (0..self.files).map(flush).collect();
             }
         };
@@ -124,20 +125,13 @@ impl Stripes {
         ranges
             .filter(|(_, ((_, len_bytes), _))| *len_bytes > 0)
             .map(|(file, ((offset_bytes, len_bytes), buffers))| {
-                Part::new(Place::File(file), moved(request.op, offset_bytes, len_bytes), buffers)
+                SubRequest::new(
+                    Place::File(file),
+                    moved(request.op, offset_bytes, len_bytes),
+                    buffers,
+                )
             })
             .collect()
-    }
-}
-
-/// The same operation at another place.
-pub(super) fn moved(op: Op, offset_bytes: u64, len_bytes: u64) -> Op {
-    match op {
-        Op::Read { .. } => Op::Read { offset_bytes },
-        Op::Write { durable, .. } => Op::Write { offset_bytes, durable },
-        Op::Flush => Op::Flush,
-        Op::Discard(range) => Op::Discard(Range { offset_bytes, len_bytes, ..range }),
-        Op::WriteZeroes(range) => Op::WriteZeroes(Range { offset_bytes, len_bytes, ..range }),
     }
 }
 

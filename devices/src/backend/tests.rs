@@ -23,7 +23,7 @@ use super::{Job, Step, Storage, bounce};
 use crate::blk::{Disk, Frontend, Next};
 use crate::memory::GuestMemory;
 use crate::mock::{self, Driver, readable, writable};
-use crate::ring::Descriptor;
+use crate::virtqueue::Descriptor;
 
 const WAIT: Option<Duration> = Some(Duration::from_secs(20));
 const DATA: u64 = 0x10000;
@@ -75,8 +75,8 @@ impl Guest {
                     storage.completed(&mut self.ring, token, &mut job, completion.result).unwrap();
             }
             let Step::Done(outcome) = step else { panic!("still pending") };
-            let token = job.request.token;
-            self.frontend.complete(&self.mem, &mut self.queue, token, outcome).unwrap();
+            let chain = job.request.chain;
+            self.frontend.complete(&self.mem, &mut self.queue, chain, outcome).unwrap();
         }
         assert!(self.driver.used().is_some());
         self.mem.read_obj(GuestAddress(status)).unwrap()

@@ -12,11 +12,11 @@ use smallvec::{SmallVec, smallvec};
 
 use super::error::VolumeError;
 use super::file::{DiskFile, FileId, open_path};
-use super::job::{Part, Place, part_of, part_token};
 use super::qcow2::{Image, Worker};
 use super::range::{clip, range_of};
 use super::ring::{Deferred, Operations};
 use super::stripe::Stripes;
+use super::sub_request::{Place, SubRequest, part_of, part_token};
 use super::{Job, Step, Storage};
 use crate::blk::{DISK_ID_LEN, Op, Outcome, SECTOR_BYTES, Topology, disk_id};
 use crate::counters::Counters;
@@ -213,7 +213,7 @@ impl Volume {
         }
         let parts = match &mut self.shape {
             Shape::Raw => {
-                smallvec![Part::new(Place::File(0), request.op, request.buffers.clone())]
+                smallvec![SubRequest::new(Place::File(0), request.op, request.buffers.clone())]
             }
             Shape::Striped(stripes) => stripes.split(request),
             Shape::Image(image) => match image.plan(request, &mut job.pass) {
@@ -229,8 +229,8 @@ impl Volume {
     }
 
     /// The parts as their files want them.
-    fn split(&self, parts: SmallVec<[Part; 1]>) -> SmallVec<[Part; 1]> {
-        let file = |part: &Part| match part.place {
+    fn split(&self, parts: SmallVec<[SubRequest; 1]>) -> SmallVec<[SubRequest; 1]> {
+        let file = |part: &SubRequest| match part.place {
             Place::File(place) => self.files.get(place),
             Place::Worker(_) => None,
         };

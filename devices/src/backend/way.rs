@@ -1,30 +1,16 @@
 //! Which way the bytes of a part go between a file and a guest's memory.
 
 use super::bounce;
-use super::job::Part;
 use super::probe::Alignment;
 use super::range::{changes, range_of};
+use super::sub_request::{SubRequest, Way};
 use crate::blk::Op;
 use crate::counters::Counters;
 use crate::memory::Buffers;
 
-/// Which way the bytes of the operation in flight go; decides what is counted.
-#[derive(Clone, Debug)]
-pub(super) enum Way {
-    /// Device to guest memory or back, nothing in between.
-    Direct,
-    /// Through memory of ours, because the guest's is misaligned, or because the request begins so
-    /// many bytes behind the first block that is read.
-    Bounce { memory: Buffers, skip: u64 },
-    /// A block is read into memory of ours, changed from there on, and, then, written.
-    Modify { memory: Buffers, skip: u64, writing: bool },
-    /// Through the page cache.
-    PageCache,
-}
-
 impl Way {
     /// The way for the rest of a part, on a file that takes O_DIRECT and ends at `end_bytes`.
-    pub(super) fn of(part: &Part, alignment: Alignment, end_bytes: u64) -> Self {
+    pub(super) fn of(part: &SubRequest, alignment: Alignment, end_bytes: u64) -> Self {
         let block = u64::from(alignment.offset);
         let (offset, len) = range_of(part.op, part.buffers.len_bytes());
         let skip = (offset + part.done_bytes) % block;
@@ -56,7 +42,7 @@ fn suits(buffers: &Buffers, alignment: Alignment) -> bool {
 }
 
 /// Counts `bytes` that went the part's way, and copies them on where that is left to us.
-pub(super) fn account(counters: &mut Counters, part: &mut Part, bytes: u64) {
+pub(super) fn account(counters: &mut Counters, part: &mut SubRequest, bytes: u64) {
     match (&part.way, part.op) {
         // Zeros are nobody's payload.
         (_, Op::WriteZeroes(_)) => {}

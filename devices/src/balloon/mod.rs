@@ -20,7 +20,7 @@ use config::{VIRTIO_BALLOON_F_PAGE_REPORTING, VIRTIO_BALLOON_F_STATS_VQ};
 
 use crate::fault::{Fault, readable, writable};
 use crate::memory::{GuestMemory, OutsideMemory};
-use crate::ring;
+use crate::virtqueue;
 
 /// Most page numbers in one chain; drivers send 256 or 1024.
 const MAX_PAGES: usize = 4096;
@@ -75,10 +75,10 @@ pub fn serve(
     queue: &mut Queue,
     apply: impl FnOnce(&[Hole]),
 ) -> Result<bool, Fault> {
-    let Some(chain) = ring::next_chain(mem, queue, 0)? else { return Ok(false) };
+    let Some(chain) = virtqueue::next_chain(mem, queue, 0)? else { return Ok(false) };
     let most = MAX_PAGES * PAGE_NUMBER_BYTES;
     let descriptors = readable(&chain, PAGE_NUMBER_BYTES as u64, most as u64)?;
-    let list = ring::buffers(mem, descriptors, 0, most as u64)?;
+    let list = virtqueue::buffers(mem, descriptors, 0, most as u64)?;
     let mut bytes = vec![0; usize::try_from(list.len_bytes()).unwrap_or(0).min(most)];
     list.copy_to(&mut bytes);
     let (numbers, _) = bytes.as_chunks::<PAGE_NUMBER_BYTES>();
@@ -88,7 +88,7 @@ pub fn serve(
         add(mem, &mut holes, start, PAGE_BYTES)?;
     }
     apply(&holes);
-    ring::add_used(mem, queue, chain.head, 0)?;
+    virtqueue::add_used(mem, queue, chain.head, 0)?;
     Ok(true)
 }
 
@@ -102,7 +102,7 @@ pub fn serve_reports(
     queue: &mut Queue,
     apply: impl FnOnce(&[Hole]),
 ) -> Result<bool, Fault> {
-    let Some(chain) = ring::next_chain(mem, queue, 0)? else { return Ok(false) };
+    let Some(chain) = virtqueue::next_chain(mem, queue, 0)? else { return Ok(false) };
     let mut holes = Holes::new();
     for free in writable(&chain, 1)? {
         let outside = OutsideMemory { addr: free.addr.0, len_bytes: u64::from(free.len) };
@@ -113,7 +113,7 @@ pub fn serve_reports(
         }
     }
     apply(&holes);
-    ring::add_used(mem, queue, chain.head, 0)?;
+    virtqueue::add_used(mem, queue, chain.head, 0)?;
     Ok(true)
 }
 

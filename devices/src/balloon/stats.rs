@@ -7,7 +7,7 @@ use virtio_queue::Queue;
 
 use crate::fault::{Fault, readable};
 use crate::memory::GuestMemory;
-use crate::ring;
+use crate::virtqueue;
 
 /// A tag of 2 bytes and a value of 8.
 const ENTRY_BYTES: usize = 10;
@@ -49,15 +49,15 @@ impl StatsQueue {
     /// The driver has broken a rule.
     pub fn serve(&mut self, mem: &Arc<GuestMemory>, queue: &mut Queue) -> Result<bool, Fault> {
         let in_flight = u32::from(self.kept.is_some());
-        let Some(chain) = ring::next_chain(mem, queue, in_flight)? else { return Ok(false) };
+        let Some(chain) = virtqueue::next_chain(mem, queue, in_flight)? else { return Ok(false) };
         let most = MAX_ENTRIES * ENTRY_BYTES;
-        let list = ring::buffers(mem, readable(&chain, 0, most as u64)?, 0, most as u64)?;
+        let list = virtqueue::buffers(mem, readable(&chain, 0, most as u64)?, 0, most as u64)?;
         let mut bytes = [0; MAX_ENTRIES * ENTRY_BYTES];
         let read = list.copy_to(&mut bytes);
         self.latest = parse(bytes.get(..read).unwrap_or_default());
         // A driver has one buffer; what one with more posts before is returned at once.
         if let Some(earlier) = self.kept.replace(chain.head) {
-            ring::add_used(mem, queue, earlier, 0)?;
+            virtqueue::add_used(mem, queue, earlier, 0)?;
         }
         Ok(true)
     }
@@ -68,7 +68,7 @@ impl StatsQueue {
     /// The ring is broken.
     pub fn ask(&mut self, mem: &Arc<GuestMemory>, queue: &mut Queue) -> Result<bool, Fault> {
         let Some(head) = self.kept.take() else { return Ok(false) };
-        ring::add_used(mem, queue, head, 0)?;
+        virtqueue::add_used(mem, queue, head, 0)?;
         Ok(true)
     }
 }

@@ -1,6 +1,6 @@
-//! From the ring to requests and back. Life of a request: `next_request` gives it out with a token,
-//! the I/O domain serves it, `complete` takes the token back, writes the status byte and the used
-//! entry. The token is not cloneable, so each chain is returned exactly once.
+//! From the ring to requests and back. Life of a request: `next_request` gives it out with the
+//! chain that it came in, the I/O domain serves it, `complete` takes the chain back, writes the status
+//! byte and the used element.
 
 use std::sync::Arc;
 
@@ -8,30 +8,14 @@ use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK, VIRTIO_BLK_S_UNSUPP,
 };
 use virtio_queue::Queue;
-use vm_memory::{Bytes, GuestAddress};
+use vm_memory::Bytes;
 
+use super::chain::TakenChain;
 use super::request::{Command, Op, ParseError, parse, status_address};
 use super::{Disk, Request};
 use crate::counters::Counters;
 use crate::memory::GuestMemory;
-use crate::ring::{self, Chain, RingError};
-
-/// Names a chain that was taken from the ring and not returned yet.
-#[derive(Debug)]
-#[must_use = "a chain whose token is dropped is never returned to its driver"]
-pub struct Token {
-    head: u16,
-    status: GuestAddress,
-    /// Bytes that the device writes if all goes well, status byte included.
-    written_if_ok: u32,
-}
-
-impl Token {
-    /// First descriptor of the chain.
-    pub fn head(&self) -> u16 {
-        self.head
-    }
-}
+use crate::virtqueue::{self, Chain, QueueError};
 
 /// How a request ended, as the guest will see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,9 +43,9 @@ pub enum Next {
 /// The queue cannot be used until the driver resets it.
 #[derive(Debug, thiserror::Error)]
 pub enum FrontendError {
-    /// See [`RingError`].
+    /// See [`QueueError`].
     #[error(transparent)]
-    Ring(#[from] RingError),
+    Ring(#[from] QueueError),
 }
 
 /// One request queue's worth of virtio-blk.
@@ -107,7 +91,7 @@ impl Frontend {
         mem: &Arc<GuestMemory>,
         queue: &mut Queue,
     ) -> Result<Next, FrontendError> {
-        match ring::next_chain(mem, queue, self.in_flight)? {
+        match virtqueue::next_chain(mem, queue, self.in_flight)? {
             Some(chain) => self.accept(mem, queue, &chain),
             None => Ok(Next::Empty),
         }
@@ -124,7 +108,7 @@ impl Frontend {
         queue: &mut Queue,
         head: u16,
     ) -> Result<Next, FrontendError> {
-        let chain = ring::chain_at(mem, queue, head, self.in_flight)?;
+        let chain = virtqueue::chain_at(mem, queue, head, self.in_flight)?;
         self.accept(mem, queue, &chain)
     }
 
@@ -142,20 +126,20 @@ impl Frontend {
         let Some(status) = status_address(mem, chain) else {
             self.last_refusal = Some(ParseError::NoStatus);
             self.counters.unanswerable += 1;
-            ring::add_used(mem, queue, chain.head, 0)?;
+            virtqueue::add_used(mem, queue, chain.head, 0)?;
             return Ok(Next::Answered);
         };
-        let mut token = Token { head: chain.head, status, written_if_ok: 1 };
+        let mut taken = TakenChain { head: chain.head, status, written_if_ok: 1 };
         let outcome = match parse(mem, chain, &self.disk, self.durable_writes) {
             Ok(Command::Io { op, buffers }) => {
                 if let Op::Read { .. } = op {
-                    token.written_if_ok = written(buffers.len_bytes());
+                    taken.written_if_ok = written(buffers.len_bytes());
                 }
                 self.in_flight += 1;
-                return Ok(Next::Request(Request { token, op, buffers }));
+                return Ok(Next::Request(Request { chain: taken, op, buffers }));
             }
             Ok(Command::GetId { buffers }) => {
-                token.written_if_ok = written(buffers.copy_from(&self.disk.id) as u64);
+                taken.written_if_ok = written(buffers.copy_from(&self.disk.id) as u64);
                 self.counters.completed += 1;
                 Outcome::Ok
             }
@@ -165,7 +149,7 @@ impl Frontend {
                 outcome_of(error)
             }
         };
-        self.give_back(mem, queue, token, outcome)?;
+        self.give_back(mem, queue, taken, outcome)?;
         Ok(Next::Answered)
     }
 
@@ -178,7 +162,7 @@ impl Frontend {
         &mut self,
         mem: &Arc<GuestMemory>,
         queue: &mut Queue,
-        token: Token,
+        chain: TakenChain,
         outcome: Outcome,
     ) -> Result<(), FrontendError> {
         self.in_flight = self.in_flight.saturating_sub(1);
@@ -186,28 +170,28 @@ impl Frontend {
             Outcome::Ok => self.counters.completed += 1,
             Outcome::IoError | Outcome::Unsupported => self.counters.io_errors += 1,
         }
-        self.give_back(mem, queue, token, outcome)
+        self.give_back(mem, queue, chain, outcome)
     }
 
     fn give_back(
         &mut self,
         mem: &Arc<GuestMemory>,
         queue: &mut Queue,
-        token: Token,
+        chain: TakenChain,
         outcome: Outcome,
     ) -> Result<(), FrontendError> {
         let (status, mut len) = match outcome {
-            Outcome::Ok => (VIRTIO_BLK_S_OK, token.written_if_ok),
+            Outcome::Ok => (VIRTIO_BLK_S_OK, chain.written_if_ok),
             Outcome::IoError => (VIRTIO_BLK_S_IOERR, 1),
             Outcome::Unsupported => (VIRTIO_BLK_S_UNSUPP, 1),
         };
         let status = u8::try_from(status).unwrap_or(u8::MAX);
         // The memory table may have changed since the address was checked.
-        if mem.write_obj(status, token.status).is_err() {
+        if mem.write_obj(status, chain.status).is_err() {
             self.counters.unanswerable += 1;
             len = 0;
         }
-        Ok(ring::add_used(mem, queue, token.head, len)?)
+        Ok(virtqueue::add_used(mem, queue, chain.head, len)?)
     }
 }
 

@@ -12,11 +12,11 @@ use virtio_bindings::virtio_blk::{
 };
 use vm_memory::{Address, GuestAddress, GuestMemory as _, Permissions};
 
+use super::chain::TakenChain;
 use super::config::{MAX_DISCARD_BYTES, MAX_REQUEST_BYTES, SEG_MAX};
-use super::frontend::Token;
 use super::{Disk, SECTOR_BYTES};
 use crate::memory::{Buffers, GuestMemory, OutsideMemory};
-use crate::ring::{self, Chain, Descriptor};
+use crate::virtqueue::{self, Chain, Descriptor};
 
 /// Type, reserved word, sector.
 const HEADER_BYTES: u64 = 16;
@@ -60,11 +60,11 @@ pub enum Op {
     WriteZeroes(Range),
 }
 
-/// A request that the I/O domain has to serve and then hand back by its token.
+/// A request that the I/O domain has to serve and then hand back with its chain.
 #[derive(Debug)]
 pub struct Request {
     /// Hand this to [`super::Frontend::complete`].
-    pub token: Token,
+    pub chain: TakenChain,
     /// What to do.
     pub op: Op,
     /// The guest's data buffers; empty unless `op` is a read or a write.
@@ -162,9 +162,9 @@ pub(super) fn parse(
     durable: bool,
 ) -> Result<Command, ParseError> {
     let (readable, writable) = chain.split().ok_or(ParseError::MixedDirections)?;
-    let data_in = ring::len_bytes(writable).checked_sub(1).ok_or(ParseError::NoStatus)?;
+    let data_in = virtqueue::len_bytes(writable).checked_sub(1).ok_or(ParseError::NoStatus)?;
     let (kind, sector) = header(mem, readable)?;
-    let data_out = ring::len_bytes(readable).saturating_sub(HEADER_BYTES);
+    let data_out = virtqueue::len_bytes(readable).saturating_sub(HEADER_BYTES);
     let request = Raw { mem, disk, kind, sector, readable, writable, data_in, data_out };
     let io = |op, buffers| Ok(Command::Io { op, buffers });
     let nothing = || Buffers::new(Arc::clone(mem));
@@ -200,7 +200,7 @@ pub(super) fn parse(
 /// Type and sector.
 fn header(mem: &Arc<GuestMemory>, readable: &[Descriptor]) -> Result<(u32, u64), ParseError> {
     let mut bytes = [0; 16];
-    let buffers = ring::buffers(mem, readable, 0, HEADER_BYTES)?;
+    let buffers = virtqueue::buffers(mem, readable, 0, HEADER_BYTES)?;
     if buffers.copy_to(&mut bytes) < bytes.len() {
         return Err(ParseError::ShortHeader(buffers.len_bytes()));
     }
@@ -265,11 +265,11 @@ impl Raw<'_> {
     }
 
     fn data_to_guest(&self) -> Result<Buffers, ParseError> {
-        within_segments(ring::buffers(self.mem, self.writable, 0, self.data_in)?)
+        within_segments(virtqueue::buffers(self.mem, self.writable, 0, self.data_in)?)
     }
 
     fn data_from_guest(&self) -> Result<Buffers, ParseError> {
-        within_segments(ring::buffers(self.mem, self.readable, HEADER_BYTES, self.data_out)?)
+        within_segments(virtqueue::buffers(self.mem, self.readable, HEADER_BYTES, self.data_out)?)
     }
 
     /// The one range of a discard or write-zeroes request.
@@ -277,7 +277,7 @@ impl Raw<'_> {
         self.changes_disk()?;
         self.expect_data(RANGE_BYTES, 0)?;
         let mut bytes = [0; 16];
-        ring::buffers(self.mem, self.readable, HEADER_BYTES, RANGE_BYTES)?.copy_to(&mut bytes);
+        virtqueue::buffers(self.mem, self.readable, HEADER_BYTES, RANGE_BYTES)?.copy_to(&mut bytes);
         let [s0, s1, s2, s3, s4, s5, s6, s7, n0, n1, n2, n3, f0, f1, f2, f3] = bytes;
         let sector = u64::from_le_bytes([s0, s1, s2, s3, s4, s5, s6, s7]);
         let len_bytes = u64::from(u32::from_le_bytes([n0, n1, n2, n3])) * SECTOR_BYTES;

@@ -11,7 +11,7 @@ use super::config::{MAX_DISCARD_BYTES, MAX_REQUEST_BYTES, SEG_MAX};
 use super::*;
 use crate::memory::GuestMemory;
 use crate::mock::{self, Driver, readable, writable};
-use crate::ring::{Descriptor, RingError};
+use crate::virtqueue::{Descriptor, QueueError};
 
 const HEADER: u64 = 0x4000;
 const STATUS: u64 = 0x4100;
@@ -105,7 +105,7 @@ fn a_read_is_given_out_and_returned_with_its_status() {
     assert_eq!(guest.frontend.in_flight(), 1);
 
     let Guest { frontend, mem, queue, .. } = &mut guest;
-    frontend.complete(mem, queue, request.token, Outcome::Ok).unwrap();
+    frontend.complete(mem, queue, request.chain, Outcome::Ok).unwrap();
     assert_eq!((guest.driver.used(), guest.status()), (Some((0, 4609)), 0));
     assert_eq!((guest.frontend.in_flight(), guest.frontend.counters.completed), (0, 1));
     assert!(matches!(guest.next(), Next::Empty));
@@ -118,7 +118,7 @@ fn a_failed_request_carries_its_status_and_no_data() {
         guest.post(IN, 0, &[writable(DATA, 512)]);
         let request = guest.request();
         let Guest { frontend, mem, queue, .. } = &mut guest;
-        frontend.complete(mem, queue, request.token, outcome).unwrap();
+        frontend.complete(mem, queue, request.chain, outcome).unwrap();
         assert_eq!((guest.driver.used(), guest.status()), (Some((0, 1)), status));
         assert_eq!(guest.frontend.counters.io_errors, 1);
     }
@@ -157,7 +157,7 @@ fn framing_does_not_matter() {
     let request = guest.request();
     assert_eq!(request.buffers.len_bytes(), 512);
     let Guest { frontend, mem, queue, .. } = &mut guest;
-    frontend.complete(mem, queue, request.token, Outcome::IoError).unwrap();
+    frontend.complete(mem, queue, request.chain, Outcome::IoError).unwrap();
     assert_eq!(guest.mem.read_obj::<u8>(GuestAddress(DATA + 512)).unwrap(), 1);
 }
 
@@ -319,7 +319,7 @@ fn a_broken_ring_fails_the_device() {
     let mut guest = Guest::new(disk());
     guest.driver.make_available(1000);
     let error = guest.frontend.next_request(&guest.mem, &mut guest.queue).unwrap_err();
-    assert!(matches!(error, FrontendError::Ring(RingError::HeadOutOfRange { head: 1000, .. })));
+    assert!(matches!(error, FrontendError::Ring(QueueError::HeadOutOfRange { head: 1000, .. })));
 }
 
 #[test]

@@ -12,8 +12,8 @@ use virtio_queue::Queue;
 
 use crate::fault::{Fault, readable, writable};
 use crate::memory::GuestMemory;
-use crate::ring;
 use crate::stream::{Moved, Stream};
+use crate::virtqueue;
 
 /// Virtio device id.
 pub const DEVICE_ID: u32 = 3;
@@ -92,19 +92,19 @@ impl Console {
     /// # Errors
     /// The driver has broken a rule.
     pub fn transmit(&mut self, mem: &Arc<GuestMemory>, queue: &mut Queue) -> Result<bool, Fault> {
-        let Some(chain) = ring::next_chain(mem, queue, 0)? else { return Ok(false) };
+        let Some(chain) = virtqueue::next_chain(mem, queue, 0)? else { return Ok(false) };
         let descriptors = readable(&chain, 0, u64::MAX)?;
         if self.pending.len() >= MAX_PENDING_BYTES {
             self.flush();
         }
         let room = MAX_PENDING_BYTES.saturating_sub(self.pending.len());
-        let kept = ring::buffers(mem, descriptors, 0, room as u64)?;
+        let kept = virtqueue::buffers(mem, descriptors, 0, room as u64)?;
         let start = self.pending.len();
         let end = start + usize::try_from(kept.len_bytes()).unwrap_or(0);
         self.pending.resize(end, 0);
         kept.copy_to(self.pending.get_mut(start..).unwrap_or_default());
-        self.dropped_bytes += ring::len_bytes(descriptors).saturating_sub(kept.len_bytes());
-        ring::add_used(mem, queue, chain.head, 0)?;
+        self.dropped_bytes += virtqueue::len_bytes(descriptors).saturating_sub(kept.len_bytes());
+        virtqueue::add_used(mem, queue, chain.head, 0)?;
         Ok(true)
     }
 
@@ -131,21 +131,21 @@ impl Console {
         if !self.readable || self.ended {
             return Ok(false);
         }
-        let Some(chain) = ring::next_chain(mem, queue, 0)? else { return Ok(false) };
-        let target = ring::buffers(mem, writable(&chain, 1)?, 0, MAX_INPUT_BYTES as u64)?;
+        let Some(chain) = virtqueue::next_chain(mem, queue, 0)? else { return Ok(false) };
+        let target = virtqueue::buffers(mem, writable(&chain, 1)?, 0, MAX_INPUT_BYTES as u64)?;
         let mut input = [0; MAX_INPUT_BYTES];
         let room = usize::try_from(target.len_bytes()).unwrap_or(MAX_INPUT_BYTES);
         match self.stream.read(input.get_mut(..room).unwrap_or_default()) {
             Moved::Bytes(read) => {
                 let written = target.copy_from(input.get(..read).unwrap_or_default());
                 let written = u32::try_from(written).unwrap_or(u32::MAX);
-                ring::add_used(mem, queue, chain.head, written)?;
+                virtqueue::add_used(mem, queue, chain.head, written)?;
                 return Ok(true);
             }
             Moved::Wait => self.readable = false,
             Moved::End => self.ended = true,
         }
-        ring::put_back(queue, 1);
+        virtqueue::put_back(queue, 1);
         Ok(false)
     }
 }

@@ -13,7 +13,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::{Driver, shared_memory};
 use crate::memory::GuestMemory;
-use crate::ring::Descriptor;
+use crate::virtqueue::Descriptor;
 
 /// Descriptors of a queue, and how many of them each slot has.
 const QUEUE_SIZE: u16 = 64;

@@ -17,7 +17,7 @@ use vm_memory::{Address, ByteValued, Bytes, FileOffset, GuestAddress};
 pub use guest::{Guest, SLOT_BYTES, SLOTS, Virtqueue};
 
 use crate::memory::GuestMemory;
-use crate::ring::Descriptor;
+use crate::virtqueue::Descriptor;
 
 /// Bytes that a ring takes in guest memory, whatever its size (at most 256).
 pub const RING_BYTES: u64 = 0x3000;

@@ -90,7 +90,7 @@ impl Card {
         &mut self,
         mem: &std::sync::Arc<crate::memory::GuestMemory>,
         queue: &mut virtio_queue::Queue,
-    ) -> Result<bool, crate::ring::RingError> {
+    ) -> Result<bool, crate::virtqueue::QueueError> {
         let served = self.control.serve(mem, queue)?;
         let offloads = self.control.offloads();
         self.rx.iter_mut().for_each(|rx| rx.set_offloads(offloads));

@@ -64,7 +64,7 @@ impl Nic {
 
     /// Number of queues: the pairs and the control queue.
     pub fn queues(&self) -> u16 {
-        self.pairs.saturating_mul(2).saturating_add(1)
+        super::queues(self.pairs)
     }
 
     /// The configuration space, little-endian: mac, status, max_virtqueue_pairs, mtu.

@@ -17,7 +17,7 @@ use virtio_queue::Queue;
 use super::MacAddr;
 use super::offload::GUEST_OFFLOADS;
 use crate::memory::GuestMemory;
-use crate::ring::{self, Chain, RingError};
+use crate::virtqueue::{self, Chain, QueueError};
 
 /// Longest command that is read: tables of 339 addresses.
 const LONGEST_COMMAND: usize = 2048;
@@ -77,19 +77,19 @@ impl Control {
     ///
     /// # Errors
     /// The ring is broken.
-    pub fn serve(&mut self, mem: &Arc<GuestMemory>, queue: &mut Queue) -> Result<bool, RingError> {
-        let Some(chain) = ring::next_chain(mem, queue, 0)? else { return Ok(false) };
+    pub fn serve(&mut self, mem: &Arc<GuestMemory>, queue: &mut Queue) -> Result<bool, QueueError> {
+        let Some(chain) = virtqueue::next_chain(mem, queue, 0)? else { return Ok(false) };
         let written = self.answer(mem, &chain);
-        ring::add_used(mem, queue, chain.head, u32::from(written))?;
+        virtqueue::add_used(mem, queue, chain.head, u32::from(written))?;
         Ok(true)
     }
 
     /// Carries out the command of a chain; whether there was a byte for the answer.
     fn answer(&mut self, mem: &Arc<GuestMemory>, chain: &Chain) -> bool {
         let Some((command, answer)) = chain.split() else { return false };
-        let Ok(answer) = ring::buffers(mem, answer, 0, 1) else { return false };
-        let len = usize::try_from(ring::len_bytes(command)).unwrap_or(usize::MAX);
-        let read = ring::buffers(mem, command, 0, LONGEST_COMMAND as u64);
+        let Ok(answer) = virtqueue::buffers(mem, answer, 0, 1) else { return false };
+        let len = usize::try_from(virtqueue::len_bytes(command)).unwrap_or(usize::MAX);
+        let read = virtqueue::buffers(mem, command, 0, LONGEST_COMMAND as u64);
         let done = read.is_ok_and(|from| {
             let mut bytes = vec![0; len.min(LONGEST_COMMAND)];
             from.copy_to(&mut bytes) == len && self.obey(&bytes).is_some()

@@ -28,5 +28,17 @@ pub use moirai_abi::wire;
 pub use offload::Offload;
 pub use segment::NotCuttable;
 
+/// Virtio device id.
+pub const DEVICE_ID: u32 = 1;
+/// Descriptors of each queue that we offer. A card needs many: a packet may take three, and a burst is
+/// many packets.
+pub const QUEUE_SIZE: u16 = 1024;
+
+/// Queues of a card with so many pairs: these and the control queue.
+#[must_use]
+pub fn queues(pairs: u16) -> u16 {
+    pairs.saturating_mul(2).saturating_add(1)
+}
+
 #[cfg(test)]
 mod tests;

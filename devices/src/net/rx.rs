@@ -12,7 +12,7 @@ use super::segment::{Layout, Segments};
 use super::{VNET_HEADER_LEN, VnetHeader};
 use crate::counters::Counters;
 use crate::memory::{Buffers, GuestMemory};
-use crate::ring::{self, Chain, RingError};
+use crate::virtqueue::{self, Chain, QueueError};
 use moirai_abi::wire::LONGEST_HEADERS;
 
 /// What became of a packet.
@@ -75,7 +75,7 @@ impl Frontend {
         queue: &mut Queue,
         header: &VnetHeader,
         frame: &[u8],
-    ) -> Result<Delivery, RingError> {
+    ) -> Result<Delivery, QueueError> {
         let Some(segmentation) = header.segmentation else {
             return self.deliver_frame(mem, queue, header, frame);
         };
@@ -108,7 +108,7 @@ impl Frontend {
         queue: &mut Queue,
         header: &VnetHeader,
         frame: &[u8],
-    ) -> Result<Delivery, RingError> {
+    ) -> Result<Delivery, QueueError> {
         let len = VNET_HEADER_LEN + frame.len();
         let target = match self.take_buffers(mem, queue, len as u64)? {
             Ok(target) => target,
@@ -126,7 +126,7 @@ impl Frontend {
             *len = left.min(*len);
             left -= *len;
         }
-        ring::add_used_together(mem, queue, &used)?;
+        virtqueue::add_used_together(mem, queue, &used)?;
         Ok(Delivery::Delivered)
     }
 
@@ -136,33 +136,34 @@ impl Frontend {
         mem: &Arc<GuestMemory>,
         queue: &mut Queue,
         len: u64,
-    ) -> Result<Result<Target, Delivery>, RingError> {
+    ) -> Result<Result<Target, Delivery>, QueueError> {
         let mut target = Target { buffers: Buffers::new(Arc::clone(mem)), chains: SmallVec::new() };
         let mut broken = 0;
         while target.buffers.len_bytes() < len {
             let taken = u16::try_from(target.chains.len()).unwrap_or(u16::MAX);
             if taken > 0 && !self.has(VIRTIO_NET_F_MRG_RXBUF) {
-                ring::put_back(queue, taken);
+                virtqueue::put_back(queue, taken);
                 return Ok(Err(Delivery::TooLong));
             }
             if taken >= queue.size() || broken >= BROKEN_PER_DELIVERY {
-                ring::put_back(queue, taken);
+                virtqueue::put_back(queue, taken);
                 return Ok(Err(Delivery::NoBuffers));
             }
-            let Some(chain) = ring::next_chain(mem, queue, 0)? else {
-                ring::put_back(queue, taken);
+            let Some(chain) = virtqueue::next_chain(mem, queue, 0)? else {
+                virtqueue::put_back(queue, taken);
                 return Ok(Err(Delivery::NoBuffers));
             };
             if append(&mut target.buffers, &chain).is_ok() {
-                let len = u32::try_from(ring::len_bytes(&chain.descriptors)).unwrap_or(u32::MAX);
+                let len =
+                    u32::try_from(virtqueue::len_bytes(&chain.descriptors)).unwrap_or(u32::MAX);
                 target.chains.push((chain.head, len));
             } else if taken == 0 {
                 broken += 1;
                 self.counters.unanswerable += 1;
-                ring::add_used(mem, queue, chain.head, 0)?;
+                virtqueue::add_used(mem, queue, chain.head, 0)?;
             } else {
                 // It is passed over when it is first in the ring.
-                ring::put_back(queue, taken.saturating_add(1));
+                virtqueue::put_back(queue, taken.saturating_add(1));
                 return Ok(Err(Delivery::NoBuffers));
             }
         }

@@ -14,7 +14,7 @@ use super::tx::PacketError;
 use super::*;
 use crate::memory::GuestMemory;
 use crate::mock::{self, Driver, readable, writable};
-use crate::ring::{Descriptor, RingError};
+use crate::virtqueue::{Descriptor, QueueError};
 
 const MEMORY: usize = 1 << 20;
 const PACKET: u64 = 0x8000;
@@ -109,7 +109,7 @@ fn a_packet_keeps_its_payload_in_guest_memory_and_its_headers_in_ours() {
 
     let Guest { tx, mem, queue, .. } = &mut guest;
     assert_eq!(tx.in_flight(), 1);
-    tx.complete(mem, queue, packet.token).unwrap();
+    tx.complete(mem, queue, packet.chain).unwrap();
     assert_eq!((tx.in_flight(), tx.counters.completed), (0, 1));
     assert_eq!(guest.driver.used(), Some((0, 0)));
     assert!(matches!(guest.next(), tx::Next::Empty));
@@ -180,7 +180,7 @@ fn a_broken_transmit_ring_fails_the_device() {
     let mut guest = Guest::new(0);
     guest.driver.make_available(16);
     let error = guest.tx.next_packet(&guest.mem, &mut guest.queue).unwrap_err();
-    assert!(matches!(error, RingError::HeadOutOfRange { .. }));
+    assert!(matches!(error, QueueError::HeadOutOfRange { .. }));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use super::segment::{Layout, NotCuttable};
 use super::{HeaderError, MacAddr, Nic, Segmentation, VNET_HEADER_LEN, VnetHeader};
 use crate::counters::Counters;
 use crate::memory::{Buffers, GuestMemory, OutsideMemory};
-use crate::ring::{self, Chain, Descriptor, RingError};
+use crate::virtqueue::{self, Chain, Descriptor, QueueError};
 use moirai_abi::wire::{
     ETHERNET_HEADER_LEN, LONGEST_HEADERS, LONGEST_UNCUT, MOST_SEGMENTS, longest_frame, wire_bytes,
 };
@@ -20,10 +20,10 @@ const HEAD_LEN: usize = VNET_HEADER_LEN + ETHERNET_HEADER_LEN;
 /// What `writev` takes (UIO_MAXIOV), less one for the headers.
 const MAX_PIECES: usize = 1023;
 
-/// Names a transmit chain that was not returned yet.
+/// A transmit chain that was not returned yet. Not cloneable, so it is returned once.
 #[derive(Debug)]
-#[must_use = "a chain whose token is dropped is never returned to its driver"]
-pub struct Token {
+#[must_use = "a chain that is dropped is never returned to its driver"]
+pub struct TakenChain {
     head: u16,
 }
 
@@ -32,7 +32,7 @@ pub struct Token {
 #[derive(Debug)]
 pub struct TxPacket {
     /// Hand this to [`Frontend::complete`].
-    pub token: Token,
+    pub chain: TakenChain,
     /// The first bytes to write to a TAP: vnet header and Ethernet header, and if it has to be cut
     /// into segments all its headers.
     pub head: SmallVec<[u8; HEAD_LEN]>,
@@ -157,8 +157,8 @@ impl Frontend {
         &mut self,
         mem: &Arc<GuestMemory>,
         queue: &mut Queue,
-    ) -> Result<Next, RingError> {
-        let Some(chain) = ring::next_chain(mem, queue, self.in_flight)? else {
+    ) -> Result<Next, QueueError> {
+        let Some(chain) = virtqueue::next_chain(mem, queue, self.in_flight)? else {
             return Ok(Next::Empty);
         };
         match parse(mem, &chain, &self.nic, self.features) {
@@ -169,7 +169,7 @@ impl Frontend {
             Err(error) => {
                 self.last_drop = Some(error);
                 self.counters.dropped_tx += 1;
-                ring::add_used(mem, queue, chain.head, 0)?;
+                virtqueue::add_used(mem, queue, chain.head, 0)?;
                 Ok(Next::Dropped)
             }
         }
@@ -183,11 +183,11 @@ impl Frontend {
         &mut self,
         mem: &Arc<GuestMemory>,
         queue: &mut Queue,
-        token: Token,
-    ) -> Result<(), RingError> {
+        chain: TakenChain,
+    ) -> Result<(), QueueError> {
         self.in_flight = self.in_flight.saturating_sub(1);
         self.counters.completed += 1;
-        ring::add_used(mem, queue, token.head, 0)
+        virtqueue::add_used(mem, queue, chain.head, 0)
     }
 }
 
@@ -202,12 +202,12 @@ fn parse(
     if descriptors.iter().any(|descriptor| descriptor.writable) {
         return Err(PacketError::Writable);
     }
-    let frame_len = ring::len_bytes(descriptors).saturating_sub(VNET_HEADER_LEN as u64);
+    let frame_len = virtqueue::len_bytes(descriptors).saturating_sub(VNET_HEADER_LEN as u64);
     if !(ETHERNET_HEADER_LEN as u64..=LONGEST_UNCUT).contains(&frame_len) {
         return Err(PacketError::BadLength(frame_len));
     }
     let mut vnet = [0; VNET_HEADER_LEN];
-    ring::buffers(mem, descriptors, 0, VNET_HEADER_LEN as u64)?.copy_to(&mut vnet);
+    virtqueue::buffers(mem, descriptors, 0, VNET_HEADER_LEN as u64)?.copy_to(&mut vnet);
     let header = VnetHeader::parse(&vnet, usize::try_from(frame_len).unwrap_or(usize::MAX))?;
     // What a driver may not set, the kernel does not get to see.
     let mut header = VnetHeader { data_valid: false, ..header };
@@ -236,11 +236,11 @@ fn parse(
     if source != nic.mac {
         return Err(PacketError::ForeignSource(source));
     }
-    let payload = ring::buffers(mem, descriptors, head.len() as u64, u64::MAX)?;
+    let payload = virtqueue::buffers(mem, descriptors, head.len() as u64, u64::MAX)?;
     if payload.segments().len() > MAX_PIECES {
         return Err(PacketError::TooManyPieces(payload.segments().len()));
     }
-    Ok(TxPacket { token: Token { head: chain.head }, head, payload, wire_bytes })
+    Ok(TxPacket { chain: TakenChain { head: chain.head }, head, payload, wire_bytes })
 }
 
 /// The first bytes of a frame, at most `len`.
@@ -250,7 +250,7 @@ fn front(
     len: usize,
 ) -> Result<SmallVec<[u8; ETHERNET_HEADER_LEN]>, PacketError> {
     let mut bytes = SmallVec::from_elem(0, len);
-    let buffers = ring::buffers(mem, descriptors, VNET_HEADER_LEN as u64, len as u64)?;
+    let buffers = virtqueue::buffers(mem, descriptors, VNET_HEADER_LEN as u64, len as u64)?;
     let there = buffers.copy_to(&mut bytes);
     bytes.truncate(there);
     Ok(bytes)

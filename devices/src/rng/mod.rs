@@ -11,7 +11,7 @@ use virtio_queue::Queue;
 
 use crate::fault::{Fault, writable};
 use crate::memory::GuestMemory;
-use crate::ring;
+use crate::virtqueue;
 
 /// Virtio device id.
 pub const DEVICE_ID: u32 = 4;
@@ -34,14 +34,14 @@ pub fn serve(
     queue: &mut Queue,
     source: impl FnOnce(&mut [u8]) -> usize,
 ) -> Result<bool, Fault> {
-    let Some(chain) = ring::next_chain(mem, queue, 0)? else { return Ok(false) };
-    let wanted = ring::buffers(mem, writable(&chain, 1)?, 0, MAX_REQUEST_BYTES as u64)?;
+    let Some(chain) = virtqueue::next_chain(mem, queue, 0)? else { return Ok(false) };
+    let wanted = virtqueue::buffers(mem, writable(&chain, 1)?, 0, MAX_REQUEST_BYTES as u64)?;
     let mut entropy = [0; MAX_REQUEST_BYTES];
     let len = usize::try_from(wanted.len_bytes()).unwrap_or(MAX_REQUEST_BYTES);
     let filled = entropy.get_mut(..len).map_or(0, source);
     let written = wanted.copy_from(entropy.get(..filled).unwrap_or_default());
     let written = u32::try_from(written).unwrap_or(u32::MAX);
-    ring::add_used(mem, queue, chain.head, written)?;
+    virtqueue::add_used(mem, queue, chain.head, written)?;
     Ok(true)
 }
 

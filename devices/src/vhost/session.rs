@@ -1,7 +1,9 @@
-//! The protocol: messages in, events and replies out. What is about memory and queues is in `queues`.
+//! The protocol: messages in, events and replies out. What is about memory and queues is in `session/queues.rs`.
 //!
 //! While a stopped queue drains, no further message is read: its peer waits for the answer anyway,
 //! and what an impatient one sends stays in the socket.
+
+mod queues;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -12,10 +14,10 @@ use vhost::vhost_user::message::{
 };
 
 use super::memory::MemoryTable;
-use super::queues::vring_state;
 use super::wire::{self, Message, Received, Receiver};
 use super::{DeviceProfile, Event, Ready, SessionError, Vring};
 use crate::memory::GuestMemory;
+use queues::vring_state;
 
 /// Messages that one call of [`Session::ready`] handles at most.
 const MESSAGES_PER_CALL: usize = 64;
@@ -85,7 +87,7 @@ impl Session {
     /// The peer broke the protocol or memory could not be mapped; drop the session.
     pub fn ready(&mut self) -> Result<Ready, SessionError> {
         for _ in 0..MESSAGES_PER_CALL {
-            if self.closed || self.vrings.iter().any(|vring| vring.draining) {
+            if self.closed || self.vrings.iter().any(Vring::is_draining) {
                 return Ok(self.take_events(false));
             }
             match self.receiver.receive(self.stream.as_fd())? {
@@ -111,7 +113,7 @@ impl Session {
     /// # Errors
     /// The peer is gone or does not read its replies.
     pub fn drained(&mut self, index: u16) -> Result<(), SessionError> {
-        let vring = self.vrings.get_mut(usize::from(index)).filter(|vring| vring.draining);
+        let vring = self.vrings.get_mut(usize::from(index)).filter(|vring| vring.is_draining());
         let Some(vring) = vring else { return Ok(()) };
         let base = u32::from(vring.base());
         vring.stop();
@@ -138,7 +140,7 @@ impl Session {
     /// drop the result where that is to spare.
     pub fn forget(&mut self) -> impl Send + 'static {
         self.vrings.iter_mut().for_each(Vring::stop);
-        let logs: Vec<_> = self.vrings.iter_mut().filter_map(|vring| vring.log.take()).collect();
+        let logs: Vec<_> = self.vrings.iter_mut().filter_map(Vring::take_log).collect();
         (self.table.take(), logs)
     }
 
@@ -214,7 +216,7 @@ impl Session {
             }
             FrontendReq::SET_VRING_ERR => {
                 let (index, eventfd) = self.vring_file(message)?;
-                self.vring(index.into())?.error = eventfd;
+                self.vring(index.into())?.set_error(eventfd);
                 Ok(Answer::Ack)
             }
             _ => Err(unsupported),
@@ -229,7 +231,7 @@ impl Session {
         let offered = self.offered();
         let protocol_bit = VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits();
         let features = asked & !protocol_bit;
-        let runs = self.vrings.iter().any(|vring| vring.running);
+        let runs = self.vrings.iter().any(Vring::is_running);
         if asked & !offered != 0 || (runs && features != self.features) {
             return Err(SessionError::BadFeatures { asked, offered });
         }
@@ -238,7 +240,7 @@ impl Session {
         if asked & protocol_bit == 0 {
             // Without protocol features there is no SET_VRING_ENABLE: rings are born enabled.
             for vring in &mut self.vrings {
-                vring.enabled = true;
+                vring.set_enabled(true);
             }
         }
         self.refresh_all()
@@ -254,9 +256,8 @@ impl Session {
 
     fn reset_owner(&mut self) -> Result<Answer, SessionError> {
         for (index, vring) in (0..).zip(&mut self.vrings) {
-            vring.enabled = false;
-            if vring.started {
-                (vring.draining, vring.running) = (true, false);
+            vring.set_enabled(false);
+            if vring.drain() {
                 self.events.push(Event::QueueStopped { index, drain: true });
             }
         }

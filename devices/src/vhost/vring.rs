@@ -1,12 +1,7 @@
 //! One queue of a session: its ring, its eventfds, and whether it runs.
 //!
-//! A ring is *set up* when it has memory and addresses, *started* from its kick descriptor until
-//! GET_VRING_BASE, and *running* when it is also enabled. Only a running ring gives out chains; one
-//! that is set up still takes completions.
-//!
-//! The eventfds are shared with a peer that may clear O_NONBLOCK and fill their counters at any
-//! time. Reads therefore ask for RWF_NOWAIT; writes, which have no such flag on eventfds, are made
-//! only when poll says that they fit.
+//! What it does is one [`VringState`], which only `Vring::enter` writes. Only a running ring gives out
+//! chains; one that has memory and addresses still takes completions.
 
 use std::collections::VecDeque;
 use std::io;
@@ -14,20 +9,20 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VRING_AVAIL_F_NO_INTERRUPT};
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{Bytes, GuestAddress};
 
 use super::SessionError;
+use super::eventfd::{drain, notify};
 use super::inflight::Log;
 use super::memory::MemoryTable;
+use super::state::{VringChange, VringState};
 use crate::memory::GuestMemory;
 
 /// Where the peer keeps the ring, in its own address space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct RingAddresses {
+pub(super) struct VringAddresses {
     pub(super) descriptors: u64,
     pub(super) available: u64,
     pub(super) used: u64,
@@ -38,22 +33,18 @@ pub(super) struct RingAddresses {
 pub struct Vring {
     index: u16,
     queue: Queue,
+    state: VringState,
+    /// The peer's leave to run. It outlives a stop, and may come before the start.
+    enabled: bool,
     memory: Option<Arc<GuestMemory>>,
-    pub(super) addresses: Option<RingAddresses>,
-    pub(super) kick: Option<OwnedFd>,
+    addresses: Option<VringAddresses>,
+    kick: Option<OwnedFd>,
     call: Option<OwnedFd>,
-    pub(super) error: Option<OwnedFd>,
-    pub(super) started: bool,
-    pub(super) enabled: bool,
-    pub(super) draining: bool,
-    pub(super) running: bool,
-    failed: bool,
+    error: Option<OwnedFd>,
     /// Where requests in flight are noted, if the peer wants that.
-    pub(super) log: Option<Log>,
+    log: Option<Log>,
     /// What an earlier process took from the ring and did not return, oldest first.
     unfinished: VecDeque<u16>,
-    /// The used index was not read from the ring yet.
-    fresh: bool,
     /// The used index up to which the driver was told, or did not want to be.
     signalled_used: u16,
 }
@@ -65,19 +56,15 @@ impl Vring {
         Ok(Self {
             index,
             queue,
+            state: VringState::Stopped,
+            enabled: false,
             memory: None,
             addresses: None,
             kick: None,
             call: None,
             error: None,
-            started: false,
-            enabled: false,
-            draining: false,
-            running: false,
-            failed: false,
             log: None,
             unfinished: VecDeque::new(),
-            fresh: true,
             signalled_used: 0,
         })
     }
@@ -111,7 +98,24 @@ impl Vring {
 
     /// Whether requests may be taken from it.
     pub fn is_running(&self) -> bool {
-        self.running
+        self.state == VringState::Running
+    }
+
+    /// Whether it has a kick descriptor and was not stopped since.
+    pub(super) fn is_started(&self) -> bool {
+        self.state != VringState::Stopped
+    }
+
+    /// Whether the peer waits until all is returned.
+    pub(super) fn is_draining(&self) -> bool {
+        self.state == VringState::Draining
+    }
+
+    /// The one place that changes the state. Returns whether the queue began or ceased to run.
+    fn enter(&mut self, change: VringChange) -> bool {
+        let ran = self.is_running();
+        self.state = self.state.after(change);
+        ran != self.is_running()
     }
 
     /// The eventfd that the driver kicks. Watch it while the queue runs.
@@ -124,14 +128,7 @@ impl Vring {
     /// # Errors
     /// The descriptor cannot be read.
     pub fn drain_kick(&mut self) -> io::Result<bool> {
-        let Some(kick) = &self.kick else { return Ok(false) };
-        let mut count = [0; 8];
-        let mut buffers = [io::IoSliceMut::new(&mut count)];
-        match preadv2(kick, &mut buffers, u64::MAX, ReadWriteFlags::NOWAIT) {
-            Ok(_) => Ok(true),
-            Err(Errno::AGAIN | Errno::INTR) => Ok(false),
-            Err(errno) => Err(errno.into()),
-        }
+        self.kick.as_ref().map_or(Ok(false), drain)
     }
 
     /// Tells the driver about used chains if it wants to know (EVENT_IDX, NO_INTERRUPT). Returns
@@ -188,12 +185,37 @@ impl Vring {
     /// The ring is broken: it gives out nothing more until its driver has stopped and set it up
     /// again. Tells the peer by the queue's error eventfd.
     pub fn fail(&mut self) {
-        self.failed = true;
-        self.running = false;
+        self.enter(VringChange::Failed);
         if let Some(error) = &self.error {
             // A peer that cannot be told finds out by its queue standing still.
             let _ = notify(error);
         }
+    }
+
+    /// Takes the descriptor by which the driver kicks: that starts the queue.
+    pub(super) fn set_kick(&mut self, kick: OwnedFd) {
+        self.kick = Some(kick);
+        self.enter(VringChange::Kicked);
+    }
+
+    pub(super) fn set_enabled(&mut self, enabled: bool) {
+        self.enabled = enabled;
+    }
+
+    pub(super) fn set_error(&mut self, error: Option<OwnedFd>) {
+        self.error = error;
+    }
+
+    pub(super) fn set_log(&mut self, log: Log) {
+        self.log = Some(log);
+    }
+
+    pub(super) fn take_log(&mut self) -> Option<Log> {
+        self.log.take()
+    }
+
+    pub(super) fn set_addresses(&mut self, addresses: VringAddresses) {
+        self.addresses = Some(addresses);
     }
 
     pub(super) fn set_size(&mut self, size: u32) -> Result<(), SessionError> {
@@ -215,7 +237,7 @@ impl Vring {
     /// signals the new one; a needless interrupt does no harm.
     pub(super) fn set_call(&mut self, call: Option<OwnedFd>) {
         self.call = call;
-        if let (true, Some(call)) = (self.running, &self.call) {
+        if let (true, Some(call)) = (self.is_running(), &self.call) {
             // If it fails, so will the next signal, which has somebody to report to.
             let _ = notify(call);
         }
@@ -240,46 +262,56 @@ impl Vring {
 
     /// Begins to run if all is there for it, or ceases to. Returns whether that changed.
     pub(super) fn refresh(&mut self, features: u64) -> Result<bool, SessionError> {
-        let wanted = self.started && self.enabled && !self.draining && !self.failed;
-        let Some(mem) = self.memory.as_ref().filter(|_| wanted) else {
-            return Ok(std::mem::take(&mut self.running));
+        let Some(mem) = self.memory.clone().filter(|_| self.enabled) else {
+            return Ok(self.enter(VringChange::Ready(false)));
         };
-        if self.running {
-            return Ok(false);
-        }
-        let outside = SessionError::RingOutsideMemory { index: self.index };
-        self.queue.set_event_idx(features >> VIRTIO_RING_F_EVENT_IDX & 1 == 1);
-        self.queue.set_ready(true);
-        if !self.queue.is_valid(&**mem) {
-            return Err(outside);
-        }
-        if std::mem::take(&mut self.fresh) {
-            let used = self.queue.used_idx(&**mem, Ordering::Acquire).map_err(|_| outside)?;
-            self.queue.set_next_used(used.0);
-            self.signalled_used = used.0;
-            if let Some(log) = &mut self.log {
-                let size = self.queue.size();
-                if size > log.size {
-                    return Err(SessionError::InflightTooSmall { index: self.index, size });
-                }
-                self.unfinished = log.recover(mem, &self.queue, used.0).into();
-                // Whatever was taken is either used or in flight; the peer cannot know how many are.
-                let unfinished = u16::try_from(self.unfinished.len()).unwrap_or(u16::MAX);
-                self.queue.set_next_avail(used.0.wrapping_add(unfinished));
+        let fresh = self.state == VringState::Started;
+        if fresh || self.state == VringState::Paused {
+            self.queue.set_event_idx(features >> VIRTIO_RING_F_EVENT_IDX & 1 == 1);
+            self.queue.set_ready(true);
+            if !self.queue.is_valid(&*mem) {
+                return Err(SessionError::RingOutsideMemory { index: self.index });
             }
         }
-        self.running = true;
-        Ok(true)
+        if fresh {
+            self.resume(&mem)?;
+        }
+        Ok(self.enter(VringChange::Ready(true)))
+    }
+
+    /// Finds out from the ring and the notes where whoever served it before has stopped.
+    fn resume(&mut self, mem: &GuestMemory) -> Result<(), SessionError> {
+        let outside = |_| SessionError::RingOutsideMemory { index: self.index };
+        let used = self.queue.used_idx(mem, Ordering::Acquire).map_err(outside)?.0;
+        self.queue.set_next_used(used);
+        self.signalled_used = used;
+        let Some(log) = &mut self.log else { return Ok(()) };
+        let size = self.queue.size();
+        if size > log.size {
+            return Err(SessionError::InflightTooSmall { index: self.index, size });
+        }
+        self.unfinished = log.recover(mem, &self.queue, used).into();
+        // Whatever was taken is either used or in flight; the peer cannot know how many are.
+        let unfinished = u16::try_from(self.unfinished.len()).unwrap_or(u16::MAX);
+        self.queue.set_next_avail(used.wrapping_add(unfinished));
+        Ok(())
     }
 
     /// Checks that a running ring still lies in memory after its addresses or the table changed.
     pub(super) fn revalidate(&self) -> Result<(), SessionError> {
         match &self.memory {
-            Some(mem) if self.running && !self.queue.is_valid(&**mem) => {
+            Some(mem) if self.is_running() && !self.queue.is_valid(&**mem) => {
                 Err(SessionError::RingOutsideMemory { index: self.index })
             }
             _ => Ok(()),
         }
+    }
+
+    /// Gives out nothing more, so that the peer can have everything back. Returns whether there is
+    /// something to wait for: a stopped queue has nothing.
+    pub(super) fn drain(&mut self) -> bool {
+        self.enter(VringChange::Drained);
+        self.is_draining()
     }
 
     /// Forgets the ring; its peer sets it up anew to start again. Call and error descriptors stay:
@@ -287,25 +319,7 @@ impl Vring {
     pub(super) fn stop(&mut self) {
         self.queue.reset();
         (self.memory, self.addresses, self.kick) = (None, None, None);
-        (self.started, self.draining, self.running) = (false, false, false);
-        (self.failed, self.fresh) = (false, true);
+        self.enter(VringChange::Stopped);
         self.unfinished.clear();
-    }
-}
-
-/// Adds one to an eventfd; `false` if its counter is full, which means that nobody listens.
-fn notify(eventfd: &OwnedFd) -> io::Result<bool> {
-    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    let mut fds = [PollFd::new(eventfd, PollFlags::OUT)];
-    match poll(&mut fds, Some(&now)) {
-        // A poll that finds nothing says so by EINTR if a signal is pending.
-        Ok(0) | Err(Errno::INTR) => return Ok(false),
-        Ok(_) => {}
-        Err(errno) => return Err(errno.into()),
-    }
-    match rustix::io::write(eventfd, &1_u64.to_ne_bytes()) {
-        Ok(_) => Ok(true),
-        Err(Errno::AGAIN) => Ok(false),
-        Err(errno) => Err(errno.into()),
     }
 }

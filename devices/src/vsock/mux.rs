@@ -13,8 +13,8 @@ use super::packet::{HEADER_BYTES, Header, Op, STREAM};
 use super::{HOST_CID, MAX_CONNECTIONS, MAX_PAYLOAD_BYTES, MAX_RESETS};
 use crate::fault::{Fault, readable, writable};
 use crate::memory::GuestMemory;
-use crate::ring;
 use crate::stream::Stream;
+use crate::virtqueue;
 
 /// Names a stream, as long as the device lives.
 pub type Id = u64;
@@ -136,23 +136,23 @@ impl Mux {
         if self.resets.len() >= MAX_RESETS {
             return Ok(false);
         }
-        let Some(chain) = ring::next_chain(mem, queue, 0)? else { return Ok(false) };
+        let Some(chain) = virtqueue::next_chain(mem, queue, 0)? else { return Ok(false) };
         let descriptors = readable(&chain, HEADER_BYTES as u64, u64::MAX)?;
         let mut head = [0; HEADER_BYTES];
-        ring::buffers(mem, descriptors, 0, HEADER_BYTES as u64)?.copy_to(&mut head);
+        virtqueue::buffers(mem, descriptors, 0, HEADER_BYTES as u64)?.copy_to(&mut head);
         let header = Header::parse(&head);
-        let (len_bytes, len) = (ring::len_bytes(descriptors), u64::from(header.len_bytes));
+        let (len_bytes, len) = (virtqueue::len_bytes(descriptors), u64::from(header.len_bytes));
         let least = HEADER_BYTES as u64 + len;
         if len > MAX_PAYLOAD_BYTES as u64 || len_bytes < least {
             let most = (HEADER_BYTES + MAX_PAYLOAD_BYTES) as u64;
             return Err(Fault::Length { head: chain.head, len_bytes, least, most });
         }
-        let data = ring::buffers(mem, descriptors, HEADER_BYTES as u64, len)?;
+        let data = virtqueue::buffers(mem, descriptors, HEADER_BYTES as u64, len)?;
         let mut scratch = std::mem::take(&mut self.scratch);
         let copied = data.copy_to(&mut scratch);
         self.take(&header, scratch.get(..copied).unwrap_or_default(), open);
         self.scratch = scratch;
-        ring::add_used(mem, queue, chain.head, 0)?;
+        virtqueue::add_used(mem, queue, chain.head, 0)?;
         Ok(true)
     }
 
@@ -196,10 +196,10 @@ impl Mux {
         if self.resets.is_empty() && self.waiting.is_empty() {
             return Ok(false);
         }
-        let Some(chain) = ring::next_chain(mem, queue, 0)? else { return Ok(false) };
+        let Some(chain) = virtqueue::next_chain(mem, queue, 0)? else { return Ok(false) };
         let descriptors = writable(&chain, HEADER_BYTES as u64 + 1)?;
         let most = (HEADER_BYTES + MAX_PAYLOAD_BYTES) as u64;
-        let target = ring::buffers(mem, descriptors, 0, most)?;
+        let target = virtqueue::buffers(mem, descriptors, 0, most)?;
         let room = usize::try_from(target.len_bytes()).unwrap_or(0).saturating_sub(HEADER_BYTES);
         let mut scratch = std::mem::take(&mut self.scratch);
         let packet = self.next_packet(scratch.get_mut(..room).unwrap_or_default());
@@ -213,9 +213,9 @@ impl Mux {
         match packet {
             Some(header) => {
                 let head_bytes = u32::try_from(HEADER_BYTES).unwrap_or(0);
-                ring::add_used(mem, queue, chain.head, head_bytes + header.len_bytes)?;
+                virtqueue::add_used(mem, queue, chain.head, head_bytes + header.len_bytes)?;
             }
-            None => ring::put_back(queue, 1),
+            None => virtqueue::put_back(queue, 1),
         }
         Ok(packet.is_some())
     }

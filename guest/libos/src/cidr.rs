@@ -1,6 +1,6 @@
 //! Our own address and network, and where a packet goes first. Pure.
 
-use crate::args::ArgError;
+use crate::arg_error::ArgError;
 use core::net::Ipv4Addr;
 
 /// An address with the length of its network prefix.

@@ -7,9 +7,9 @@
 use crate::args::DeviceWindow;
 use crate::idle::WakeSource;
 use crate::memory::Buffer;
-use crate::request::{Completion, Refusal, RequestError, SECTOR, Token, Volume};
-use crate::ring::{Ring, Segment};
+use crate::request::{Completion, Refusal, RequestError, RequestId, SECTOR, Volume};
 use crate::virtio::{Device, EVENT_IDX, VirtioError};
+use crate::virtqueue::{Segment, Virtqueue};
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicU8, Ordering};
 use virtio_drivers::transport::DeviceType;
@@ -36,7 +36,7 @@ const HEADER_LEN: u32 = 16;
 #[derive(Debug)]
 pub struct Disk {
     device: Device, // first, so that it is reset before the memory below is freed
-    ring: Ring,
+    ring: Virtqueue,
     control: Buffer,
     in_flight: Box<[Option<Buffer>]>,
     capacity: u64,
@@ -89,7 +89,7 @@ impl Disk {
         offset: u64,
         buffer: Buffer,
         len: usize,
-    ) -> Result<Token, (Refusal, Buffer)> {
+    ) -> Result<RequestId, (Refusal, Buffer)> {
         let checked = match self.read_only() {
             true => Err(Refusal::ReadOnly),
             false => self.check(offset, &buffer, len),
@@ -105,7 +105,7 @@ impl Disk {
     ///
     /// # Errors
     /// [`Refusal::Full`].
-    pub fn flush(&mut self) -> Result<Token, Refusal> {
+    pub fn flush(&mut self) -> Result<RequestId, Refusal> {
         if self.ring.free() < 2 {
             return Err(Refusal::Full);
         }
@@ -134,7 +134,7 @@ impl Disk {
     }
 
     /// Queues a request for which the ring has room.
-    fn submit(&mut self, kind: u32, offset: u64, data: Option<(Buffer, u32)>) -> Token {
+    fn submit(&mut self, kind: u32, offset: u64, data: Option<(Buffer, u32)>) -> RequestId {
         let head = self.ring.next_head().unwrap_or(0);
         let control = self.write_control(head, kind, offset / SECTOR);
         let header = Segment { address: control, len: HEADER_LEN, device_writes: false };
@@ -159,7 +159,7 @@ impl Disk {
         if let Some(slot) = self.in_flight.get_mut(usize::from(head)) {
             *slot = buffer;
         }
-        Token(head)
+        RequestId(head)
     }
 
     /// Writes `virtio_blk_req` (type, reserved, sector) and a status that is none into the control
@@ -213,7 +213,7 @@ impl Volume for Disk {
         offset: u64,
         buffer: Buffer,
         len: usize,
-    ) -> Result<Token, (Refusal, Buffer)> {
+    ) -> Result<RequestId, (Refusal, Buffer)> {
         match self.check(offset, &buffer, len) {
             Ok(len) => Ok(self.submit(REQUEST_IN, offset, Some((buffer, len)))),
             Err(refusal) => Err((refusal, buffer)),
@@ -237,7 +237,7 @@ impl Volume for Disk {
         if usize::try_from(used.written).is_ok_and(|written| written > room) {
             return Err(VirtioError::Overrun { written: used.written, room });
         }
-        Ok(Some(Completion { token: Token(used.head), buffer, result }))
+        Ok(Some(Completion { id: RequestId(used.head), buffer, result }))
     }
 }
 

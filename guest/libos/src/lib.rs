@@ -32,6 +32,7 @@
 
 extern crate alloc;
 
+mod arg_error;
 pub mod args;
 pub mod cidr;
 pub mod frame;
@@ -42,8 +43,8 @@ pub mod neighbours;
 pub mod periodic;
 pub mod receivers;
 pub mod request;
-pub mod ring;
 pub mod start_info;
+pub mod virtqueue;
 
 #[cfg(target_os = "none")]
 pub mod boot;

@@ -9,8 +9,8 @@ use crate::args::DeviceWindow;
 use crate::frame::{Mac, NET_HEADER_LEN, UdpChecksum};
 use crate::idle::WakeSource;
 use crate::memory::{Buffer, OutOfMemory, Payload};
-use crate::ring::{Ring, RingFull, Segment};
 use crate::virtio::{Device, EVENT_IDX, VirtioError};
+use crate::virtqueue::{Segment, Virtqueue, VirtqueueFull};
 use alloc::boxed::Box;
 use alloc::rc::Rc;
 use core::slice;
@@ -98,8 +98,12 @@ impl Nic {
     /// [`HEADER_ROOM`] bytes); the pieces of payload are not.
     ///
     /// # Errors
-    /// [`RingFull`]; then [`Nic::reclaim`] may help.
-    pub fn send(&mut self, headers: &[u8], payload: [Option<Payload>; 2]) -> Result<(), RingFull> {
+    /// [`VirtqueueFull`]; then [`Nic::reclaim`] may help.
+    pub fn send(
+        &mut self,
+        headers: &[u8],
+        payload: [Option<Payload>; 2],
+    ) -> Result<(), VirtqueueFull> {
         self.transmitter.send(headers, payload)
     }
 
@@ -162,13 +166,13 @@ fn read_config(device: &Device) -> Result<(Mac, u16), VirtioError> {
 /// The sending half.
 #[derive(Debug)]
 pub(crate) struct Transmitter {
-    ring: Ring,
+    ring: Virtqueue,
     headers: Buffer,
     held: Box<[[Option<Payload>; 2]]>,
 }
 
 impl Transmitter {
-    fn new(ring: Ring) -> Result<Self, OutOfMemory> {
+    fn new(ring: Virtqueue) -> Result<Self, OutOfMemory> {
         let headers = Buffer::new(HEADER_ROOM * usize::from(ring.size()))?;
         let held = (0..ring.size()).map(|_| [None, None]).collect();
         Ok(Self { ring, headers, held })
@@ -179,8 +183,8 @@ impl Transmitter {
         &mut self,
         headers: &[u8],
         payload: [Option<Payload>; 2],
-    ) -> Result<(), RingFull> {
-        let head = self.ring.next_head().ok_or(RingFull)?;
+    ) -> Result<(), VirtqueueFull> {
+        let head = self.ring.next_head().ok_or(VirtqueueFull)?;
         let at = usize::from(head) * HEADER_ROOM;
         let len = headers.len().min(HEADER_ROOM);
         assert!(at + HEADER_ROOM <= self.headers.len());
@@ -208,8 +212,8 @@ impl Transmitter {
     }
 
     /// Queues a whole frame, which is copied: for small things.
-    pub(crate) fn send_frame(&mut self, frame: &[u8]) -> Result<(), RingFull> {
-        let mut buffer = Buffer::new(frame.len()).map_err(|_| RingFull)?;
+    pub(crate) fn send_frame(&mut self, frame: &[u8]) -> Result<(), VirtqueueFull> {
+        let mut buffer = Buffer::new(frame.len()).map_err(|_| VirtqueueFull)?;
         buffer.copy_from_slice(frame);
         let payload = Payload { buffer: Rc::new(buffer), start: 0, len: frame.len() };
         self.send(&[0; NET_HEADER_LEN], [Some(payload), None])
@@ -247,7 +251,7 @@ fn segment(address: u64, len: usize, device_writes: bool) -> Segment {
 /// The receiving half.
 #[derive(Debug)]
 pub(crate) struct Receiver {
-    ring: Ring,
+    ring: Virtqueue,
     frames: Buffer,
     /// Which piece of `frames` a chain in flight fills.
     piece_of: Box<[u16]>,
@@ -261,7 +265,7 @@ pub(crate) struct Frame {
 }
 
 impl Receiver {
-    fn new(ring: Ring) -> Result<Self, OutOfMemory> {
+    fn new(ring: Virtqueue) -> Result<Self, OutOfMemory> {
         let pieces = ring.size().min(RECEIVE_BUFFERS);
         let frames = Buffer::new(FRAME_ROOM * usize::from(pieces))?;
         let piece_of = (0..ring.size()).map(|_| 0).collect();

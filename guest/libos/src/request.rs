@@ -41,13 +41,13 @@ pub enum RequestError {
 
 /// Names a request in flight; unique until its completion. What the number means is the volume's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Token(pub u16);
+pub struct RequestId(pub u16);
 
 /// A finished request.
 #[derive(Debug)]
 pub struct Completion {
     /// Which one.
-    pub token: Token,
+    pub id: RequestId,
     /// Its buffer; `None` for a flush.
     pub buffer: Option<Buffer>,
     /// How it went.
@@ -80,8 +80,12 @@ pub trait Volume {
     ///
     /// # Errors
     /// A [`Refusal`], with the buffer.
-    fn read(&mut self, offset: u64, buffer: Buffer, len: usize)
-    -> Result<Token, (Refusal, Buffer)>;
+    fn read(
+        &mut self,
+        offset: u64,
+        buffer: Buffer,
+        len: usize,
+    ) -> Result<RequestId, (Refusal, Buffer)>;
 
     /// Shows queued requests to the device.
     fn kick(&mut self);

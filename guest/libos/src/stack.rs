@@ -11,7 +11,7 @@ use crate::memory::Payload;
 use crate::neighbours::{Neighbours, request_frame};
 use crate::nic::{Frame, HEADER_ROOM, Nic, Receiver, Transmitter};
 pub use crate::receivers::SendError;
-use crate::ring::RingFull;
+use crate::virtqueue::VirtqueueFull;
 use crate::virtio::VirtioError;
 use alloc::collections::VecDeque;
 use alloc::vec;
@@ -169,7 +169,7 @@ impl Stack {
         let fixed = udp_headers(&flow, len, self.nic.udp_checksum());
         headers[..UDP_HEADERS_LEN].copy_from_slice(&fixed);
         headers[UDP_HEADERS_LEN..headers_len].copy_from_slice(head);
-        self.nic.send(&headers[..headers_len], payload).map_err(|RingFull| SendError::Full)
+        self.nic.send(&headers[..headers_len], payload).map_err(|VirtqueueFull| SendError::Full)
     }
 
     /// Binds a UDP port for small things; `None` if it is zero or taken.

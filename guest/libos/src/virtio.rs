@@ -6,7 +6,7 @@ use crate::args::DeviceWindow;
 use crate::interrupts;
 use crate::memory::OutOfMemory;
 use crate::platform::write_register;
-use crate::ring::{Ring, RingError};
+use crate::virtqueue::{Virtqueue, VirtqueueError};
 use core::ptr::NonNull;
 use thiserror::Error;
 use virtio_drivers::transport::mmio::{MmioError, MmioTransport, VirtIOHeader};
@@ -45,7 +45,7 @@ pub enum VirtioError {
     ConfigSpace,
     /// The device broke the rules of a ring.
     #[error("the device misbehaves: {0}")]
-    Ring(#[from] RingError),
+    Virtqueue(#[from] VirtqueueError),
     /// The device said that it wrote more than it was given room for.
     #[error("the device misbehaves: it wrote {written} bytes into a buffer of {room}")]
     Overrun {
@@ -132,13 +132,13 @@ impl Device {
     ///
     /// # Errors
     /// [`VirtioError::NoQueue`], [`VirtioError::Memory`].
-    pub fn ring(&mut self, queue: u16) -> Result<Ring, VirtioError> {
+    pub fn ring(&mut self, queue: u16) -> Result<Virtqueue, VirtioError> {
         let max = self.transport.max_queue_size(queue).min(RING_SIZE_MAX);
         let size = u16::try_from(max.checked_ilog2().map_or(0, |bits| 1 << bits)).unwrap_or(0);
         if size < 2 {
             return Err(VirtioError::NoQueue(queue));
         }
-        let ring = Ring::new(size, self.has(EVENT_IDX))?;
+        let ring = Virtqueue::new(size, self.has(EVENT_IDX))?;
         let [descriptors, driver, device] = ring.addresses();
         self.transport.queue_set(queue, size.into(), descriptors, driver, device);
         Ok(ring)
@@ -172,7 +172,7 @@ impl Device {
     }
 
     /// Shows what was queued to the device, with a doorbell if it wants one.
-    pub fn kick(&mut self, queue: u16, ring: &mut Ring) {
+    pub fn kick(&mut self, queue: u16, ring: &mut Virtqueue) {
         if ring.publish() {
             self.transport.notify(queue);
         }

@@ -22,7 +22,7 @@ use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::ops::Range;
 use moirai_libos::memory::{Buffer, Payload};
-use moirai_libos::request::{Completion, Refusal, RequestError, SECTOR, Token, Volume};
+use moirai_libos::request::{Completion, Refusal, RequestError, RequestId, SECTOR, Volume};
 
 /// A chunk that cannot be read is tried again this often.
 const RETRIES_MAX: u32 = 5;
@@ -35,7 +35,7 @@ const READ_AHEAD_MIN: usize = 512 << 10;
 pub const PAYLOAD_LEN: u64 = 7 * PACKET_LEN;
 
 enum State {
-    Reading(Token),
+    Reading(RequestId),
     Arrived(Buffer),
     /// It cannot be read: the film ends here.
     Broken(RequestError),
@@ -280,12 +280,12 @@ impl<V: Volume> Film<V> {
     }
 
     fn complete(&mut self, completion: Completion) -> Result<(), FilmError<V::Fault>> {
-        let Completion { token, buffer, result } = completion;
+        let Completion { id, buffer, result } = completion;
         let Some(buffer) = buffer else { return Ok(()) };
         let slot = self
             .window
             .iter_mut()
-            .find(|slot| matches!(slot.state, State::Reading(reading) if reading == token));
+            .find(|slot| matches!(slot.state, State::Reading(reading) if reading == id));
         // A read of what turned out to lie behind the film's end has no slot any more.
         let Some(slot) = slot else {
             self.empties.push(buffer);
@@ -332,15 +332,15 @@ impl<V: Volume> Film<V> {
             let Some(buffer) = self.empties.pop() else { return Ok(()) };
             let rest = (end - offset).next_multiple_of(SECTOR);
             let len = usize::try_from(rest.min(self.settings.chunk)).unwrap_or(0);
-            let token = match self.volume.read(offset, buffer, len) {
-                Ok(token) => token,
+            let id = match self.volume.read(offset, buffer, len) {
+                Ok(id) => id,
                 Err((Refusal::Full, buffer)) => {
                     self.empties.push(buffer);
                     return Ok(());
                 }
                 Err((refusal, _)) => return Err(refusal.into()),
             };
-            self.window.push_back(Slot { offset, len, state: State::Reading(token) });
+            self.window.push_back(Slot { offset, len, state: State::Reading(id) });
             self.next_read += self.settings.chunk;
         }
         Ok(())

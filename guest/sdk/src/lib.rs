@@ -27,7 +27,7 @@
 //! - Time: [`now`], nanoseconds since the start; [`App::wait`] until then or until a device has
 //!   something.
 //! - Volume: [`App::volume`] opens a [`Disk`]: `read` and `write` take a [`Buffer`] along and return
-//!   a token, `poll` gives the buffer back when the device is done.
+//!   an id, `poll` gives the buffer back when the device is done.
 //! - Network: [`App::network`] opens a [`Stack`]: `send` for streams (a header that is copied, and up
 //!   to two pieces of payload that are not), `bind`, `receive_from`, `send_to` for small things.
 //!   `poll` it after every wait. [`receivers`] keeps an eye on who can be reached.
@@ -52,7 +52,7 @@ pub use moirai_libos::json::Fields;
 pub use moirai_libos::memory::{Buffer, OutOfMemory, Payload};
 pub use moirai_libos::periodic::{Lateness, Periodic};
 pub use moirai_libos::receivers::{Receivers, SendError};
-pub use moirai_libos::request::{Completion, Refusal, RequestError, SECTOR, Token, Volume};
+pub use moirai_libos::request::{Completion, Refusal, RequestError, RequestId, SECTOR, Volume};
 pub use moirai_libos::stack::{Port, Stack};
 pub use moirai_libos::virtio::VirtioError;
 

@@ -6,6 +6,7 @@
 
 use std::path::PathBuf;
 
+use moirai_scheduler::PolicyKind;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -83,18 +84,24 @@ impl PolicyName {
         Self::Fifo,
     ];
 
+    /// The policy itself.
+    #[must_use]
+    pub fn kind(self) -> PolicyKind {
+        match self {
+            Self::Atropos => PolicyKind::Atropos,
+            Self::Nemesis => PolicyKind::Nemesis,
+            Self::Xen => PolicyKind::Xen,
+            Self::Usd => PolicyKind::Usd,
+            Self::Drr => PolicyKind::Drr,
+            Self::EdfChannel => PolicyKind::EdfChannel,
+            Self::Fifo => PolicyKind::Fifo,
+        }
+    }
+
     /// The name by which `moirai_scheduler` knows it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Atropos => "atropos",
-            Self::Nemesis => "nemesis",
-            Self::Xen => "xen",
-            Self::Usd => "usd",
-            Self::Drr => "drr",
-            Self::EdfChannel => "edf-channel",
-            Self::Fifo => "fifo",
-        }
+        self.kind().as_str()
     }
 
     /// Whether a CPU dispatcher can work with it: it needs to know all that are owed time, in

@@ -8,7 +8,7 @@ mod waiters;
 
 use std::collections::HashMap;
 
-use moirai_scheduler::{ClientId, Contract, Nanos, Policy, PolicyError, Rank};
+use moirai_scheduler::{ClientId, Contract, Nanos, PolicyError, Rank, Ranked};
 
 use super::judge::{Backlog, judge_late, judge_served};
 use super::kernel::{Class, Threads, nice};
@@ -49,7 +49,7 @@ pub(super) struct Due {
 
 /// All vCPUs of one core and the policy that rules them.
 pub(super) struct Core<T> {
-    policy: Box<dyn Policy>,
+    policy: Box<dyn Ranked>,
     vcpus: Vec<Vcpu<T>>,
     /// Where in `vcpus` they are, by id.
     places: HashMap<u32, usize>,
@@ -73,7 +73,7 @@ pub(super) struct Core<T> {
 }
 
 impl<T: Threads> Core<T> {
-    pub(super) fn new(policy: Box<dyn Policy>, scheduling: bool, stalls: StallLog) -> Self {
+    pub(super) fn new(policy: Box<dyn Ranked>, scheduling: bool, stalls: StallLog) -> Self {
         Self {
             policy,
             vcpus: Vec::new(),

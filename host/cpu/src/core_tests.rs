@@ -6,12 +6,12 @@ mod promises;
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use moirai_scheduler::{Contract, Nanos, Weight, policy_by_name};
+use moirai_scheduler::{Contract, Nanos, PolicyKind, Weight, ranked};
 
 use super::core::Core;
 use super::kernel::{Class, CpuTime};
 use super::slack::LEAD;
-use super::{StallLog, VcpuId, VcpuSnapshot};
+use super::{Dispatcher, DispatcherSpec, StallLog, VcpuId, VcpuSnapshot};
 use machine::{Handle, Load, Machine, ROUND_COST, STEP, SimThread, Wants};
 
 const MS: Nanos = 1_000_000;
@@ -24,7 +24,8 @@ struct Bench {
 
 impl Bench {
     fn new(scheduling: bool) -> Self {
-        let policy = policy_by_name(if scheduling { "atropos" } else { "fifo" }, 64).unwrap();
+        let kind = if scheduling { PolicyKind::Atropos } else { PolicyKind::Fifo };
+        let policy = ranked(kind, 64).unwrap();
         let stalls = StallLog::default();
         let core = Core::new(policy, scheduling, stalls.clone());
         let machine = Rc::new(RefCell::new(Machine { now: MS, ..Machine::default() }));
@@ -341,4 +342,14 @@ fn idle_vcpus_cost_no_rounds_of_their_own() {
     };
     let (one, many) = (rounds(1), rounds(60));
     assert!(many <= one + 10, "{one} rounds beside one, {many} beside sixty");
+}
+
+#[test]
+fn a_policy_that_does_not_know_who_is_owed_time_is_refused_by_name() {
+    for policy in [PolicyKind::Drr, PolicyKind::EdfChannel] {
+        let stalls = StallLog::default();
+        let spec = DispatcherSpec { core: 0, policy, scheduling: true, wake_cost: 0, stalls };
+        let error = Dispatcher::start(spec).unwrap_err().to_string();
+        assert!(error.contains(policy.as_str()) && error.contains("take atropos"), "{error}");
+    }
 }

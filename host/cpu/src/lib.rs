@@ -40,7 +40,7 @@ mod way;
 use std::io;
 
 use moirai_runtime::{Percentiles, StallLog};
-use moirai_scheduler::{Account, Contract, Nanos, PolicyError};
+use moirai_scheduler::{Account, Contract, Nanos, PolicyError, PolicyKind};
 use serde::Serialize;
 
 pub use gate::{GatePage, GateWord};
@@ -57,8 +57,8 @@ pub struct VcpuId(pub u32);
 pub struct DispatcherSpec {
     /// The core it serves and runs on.
     pub core: usize,
-    /// Name of the policy, as in the configuration.
-    pub policy: String,
+    /// Who decides.
+    pub policy: PolicyKind,
     /// False for the control experiment: every vCPU stays in the kernel's fair class and only the
     /// accounts are kept.
     pub scheduling: bool,
@@ -86,11 +86,15 @@ pub struct VcpuSpec {
 /// Why a dispatcher could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum DispatcherError {
-    /// There is no policy of that name.
-    #[error("there is no CPU policy named {name:?}")]
-    UnknownPolicy {
-        /// The name that was given.
-        name: String,
+    /// A policy that does not know all who are owed time.
+    #[error(
+        "core {core}: the policy {policy} does not suit a core; take atropos, nemesis, xen, usd or fifo"
+    )]
+    UnsuitedPolicy {
+        /// The core.
+        core: usize,
+        /// The policy.
+        policy: PolicyKind,
     },
     /// Real-time priority or pinning was refused.
     #[error(

@@ -4,7 +4,7 @@ use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
 
 use moirai_runtime::{Inbox, Lateness, Mailbox, mailbox, now, own_cpu_time, pin, set_scheduler};
-use moirai_scheduler::{Contract, Nanos, policy_by_name};
+use moirai_scheduler::{Contract, Nanos, ranked};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::core::{Core, FIRST_PRIORITY};
@@ -39,11 +39,11 @@ impl Dispatcher {
     /// Starts the dispatcher of one core.
     ///
     /// # Errors
-    /// If the policy is unknown, the thread cannot be made, or it gets no real-time priority.
+    /// If the policy does not suit a core, the thread cannot be made, or it gets no real-time priority.
     pub fn start(spec: DispatcherSpec) -> Result<Self, DispatcherError> {
         let core = spec.core;
-        let policy = policy_by_name(&spec.policy, CAPACITY)
-            .map_err(|_| DispatcherError::UnknownPolicy { name: spec.policy.clone() })?;
+        let unsuited = DispatcherError::UnsuitedPolicy { core, policy: spec.policy };
+        let policy = ranked(spec.policy, CAPACITY).ok_or(unsuited)?;
         let (mailbox, inbox) =
             mailbox().map_err(|source| DispatcherError::Setup { core, source })?;
         let (report, started) = sync_channel(1);

@@ -9,8 +9,6 @@
 //!
 //! What an outage excuses is in [`moirai_scheduler::excuse`].
 
-use std::collections::VecDeque;
-
 use moirai_scheduler::excuse::{Outage, excuse, union};
 use moirai_scheduler::{Miss, Nanos};
 
@@ -21,33 +19,6 @@ use crate::snapshot::Excuse;
 
 /// How often misses are attributed.
 pub(crate) const INTERVAL: Nanos = 10_000_000;
-
-/// A timer that is later than this was held up by the machine.
-const HICCUP: Nanos = 250_000;
-/// How many hiccups are remembered.
-const REMEMBERED: usize = 256;
-
-/// Times in which the loop's own timer was late.
-#[derive(Debug, Default)]
-pub(crate) struct Hiccups(VecDeque<Outage>);
-
-impl Hiccups {
-    /// A timer planned for `planned` came at `woke`.
-    pub(crate) fn note(&mut self, planned: Nanos, woke: Nanos) {
-        if woke.saturating_sub(planned) <= HICCUP {
-            return;
-        }
-        if self.0.len() == REMEMBERED {
-            self.0.pop_front();
-        }
-        self.0.push_back(Outage { begin: planned, end: woke });
-    }
-
-    /// Whether one of them ended after `begin`. They are noted in the order of their ends.
-    pub(crate) fn since(&self, begin: Nanos) -> bool {
-        self.0.back().is_some_and(|hiccup| begin < hiccup.end)
-    }
-}
 
 impl<S: Seams> Domain<S> {
     /// Attributes the misses since the last time.
@@ -66,7 +37,7 @@ impl<S: Seams> Domain<S> {
         }
         let stalls = self.stalls.all().into_iter();
         let stalls = stalls.map(|stall| Outage { begin: stall.begin, end: stall.end });
-        let outages = union(stalls.chain(self.hiccups.0.iter().copied()).collect());
+        let outages = union(stalls.chain(self.hiccups.all()).collect());
         for (Owner::Device(id), miss, spare_ppm) in misses {
             let Some(device) = self.devices.get_mut(id) else { continue };
             let (at_ns, late_ns) = (miss.deadline, miss.late);

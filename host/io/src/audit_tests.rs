@@ -17,19 +17,6 @@ fn outage(begin: Nanos, end: Nanos) -> Outage {
 }
 
 #[test]
-fn only_a_late_timer_is_a_hiccup_and_the_list_stays_short() {
-    let mut hiccups = Hiccups::default();
-    hiccups.note(1_000_000, 1_000_000 + HICCUP);
-    assert!(!hiccups.since(0));
-    for n in 1..=1_000 {
-        hiccups.note(n * 10_000_000, n * 10_000_000 + HICCUP + 1);
-    }
-    assert_eq!(hiccups.0.len(), REMEMBERED);
-    assert!(hiccups.since(10_000_250_000));
-    assert!(!hiccups.since(10_000_250_001), "it was over before");
-}
-
-#[test]
 fn a_hiccup_excuses_a_miss_of_its_length_and_no_longer_one() {
     let hiccup = [outage(50 * MS, 50 * MS + 300 * US)];
     let alone = |late| excuse(&miss(0, 100 * MS, late), &hiccup, WHOLE_PPM);

@@ -7,12 +7,13 @@ use moirai_scheduler::{ClientId, Nanos};
 
 use crate::DeviceId;
 use crate::blk::Blk;
-use crate::device::{Body, Device, Waiting};
+use crate::device::{Body, Device};
 use crate::disk::{Circumstances, Unit};
 use crate::domain::Domain;
 use crate::jobs::InFlight;
 use crate::populate::OFFLOAD_BYTES;
 use crate::seams::{Machine as _, Seams};
+use crate::waiting::Waiting;
 
 /// No stall is shorter.
 const STALL: Nanos = 5_000_000;
@@ -169,8 +170,8 @@ fn answer<St: Storage>(device: &mut Device<St>, queue: u16, job: Job, outcome: O
         && !undone
         && let Some((memory, ring)) = vring.parts()
     {
-        let head = job.request.token.head();
-        match frontend.complete(memory, ring, job.request.token, outcome) {
+        let head = job.request.chain.head();
+        match frontend.complete(memory, ring, job.request.chain, outcome) {
             Ok(()) => vring.note_returned(Some(head)),
             Err(error) => device.fail(queue, error.to_string()),
         }

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 
 use moirai_devices::net::tx::TxPacket;
 
-use crate::device::Waiting;
+use crate::waiting::Waiting;
 
 /// What waits, queue by queue.
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use moirai_devices::blk::{Frontend, Next, Op, Request, SECTOR_BYTES};
 use moirai_devices::vhost::Vring;
 use moirai_scheduler::{ClientId, Head, Nanos};
 
-use crate::device::Waiting;
+use crate::waiting::Waiting;
 
 /// A virtio-blk device.
 pub(crate) struct Blk<St> {
@@ -45,7 +45,7 @@ impl<St: Storage> Blk<St> {
         };
         match next.map_err(|error| error.to_string())? {
             Next::Request(unit) => {
-                vring.note_taken(unit.token.head());
+                vring.note_taken(unit.chain.head());
                 self.waiting.push_back(Waiting { unit, queue, arrival: now });
             }
             Next::Answered => {

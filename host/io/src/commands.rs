@@ -4,25 +4,21 @@ use std::collections::VecDeque;
 use std::os::unix::net::UnixStream;
 
 use moirai_devices::backend::Storage as _;
-use moirai_devices::blk::Frontend;
-use moirai_devices::net::{Card, MacAddr, Nic};
+use moirai_devices::blk::{self, Frontend};
+use moirai_devices::net::{self, Card, MacAddr, Nic};
 use moirai_devices::vhost::{DeviceProfile, Session};
 use moirai_scheduler::{Account, Contract, Nanos};
 
 use crate::backlog::Backlog;
 use crate::blk::Blk;
+use crate::command::Command;
 use crate::device::{Body, Device, Place};
 use crate::domain::Domain;
-use crate::handle::Command;
 use crate::nic::Net;
 use crate::schedule::{Owner, Schedule};
 use crate::seams::{Machine as _, Seams};
 use crate::token::Token;
 use crate::{BlkSpec, DeviceId, IoDomainError, NetSpec};
-
-/// Largest ring a driver may use.
-const BLK_QUEUE_SIZE: u16 = 256;
-const NET_QUEUE_SIZE: u16 = 1024;
 
 impl<S: Seams> Domain<S> {
     /// Takes all commands that wait.
@@ -58,7 +54,7 @@ impl<S: Seams> Domain<S> {
         let unknown = || IoDomainError::UnknownResource { kind: "disk", name: spec.disk.clone() };
         let place = self.disks.iter().position(|disk| disk.name == spec.disk);
         let place = place.ok_or_else(unknown)?;
-        let shown = spec.volume.disk(spec.queues, BLK_QUEUE_SIZE);
+        let shown = spec.volume.disk(spec.queues, blk::QUEUE_SIZE);
         let session = session(spec.socket, shown.profile())?;
         let Some(disk) = self.disks.get_mut(place) else { return Err(unknown()) };
         let client = admit(&mut disk.schedule, id, spec.contract, now)?;
@@ -92,7 +88,7 @@ impl<S: Seams> Domain<S> {
             return Err(IoDomainError::MacInUse { mac: spec.mac });
         }
         let (mtu, pairs, offload) = (link.mtu, spec.pairs, link.offload());
-        let nic = Nic { mac, mtu, queue_size: NET_QUEUE_SIZE, pairs, offload };
+        let nic = Nic { mac, mtu, queue_size: net::QUEUE_SIZE, pairs, offload };
         let queues = nic.queues();
         let session = session(spec.socket, nic.profile())?;
         let client = admit(link.schedule(), id, spec.contract, now)?;

@@ -20,14 +20,6 @@ use crate::{DeviceId, Peer};
 /// How many chains are taken off one ring at a time, so that no tenant holds up the loop.
 const BATCH: usize = 64;
 
-/// A request that waits for the scheduler.
-#[derive(Debug)]
-pub(crate) struct Waiting<T> {
-    pub(crate) unit: T,
-    pub(crate) queue: u16,
-    pub(crate) arrival: Nanos,
-}
-
 /// A queue as the loop sees it.
 #[derive(Clone, Copy, Debug, Default)]
 struct Queue {

@@ -80,7 +80,7 @@ impl Disk {
         let depth = spec.depth.max(1);
         policy.set_blocking(spec.blocking);
         Self {
-            keeps: spec.policy != "fifo",
+            keeps: !spec.policy.is_fifo(),
             name: spec.name,
             schedule: Schedule::new(policy),
             depth,

@@ -1,6 +1,6 @@
 //! A disk in virtual time: who gets how much of it beside whom, and what it is charged.
 
-use moirai_scheduler::{Account, ClientId, Contract, Head, Weight, policy_by_name};
+use moirai_scheduler::{Account, ClientId, Contract, Head, PolicyKind, Weight, policy};
 
 use super::*;
 use crate::DeviceId;
@@ -49,9 +49,9 @@ impl Machine {
             depth: 4,
             max_unit,
             blocking: max_unit,
-            policy: "atropos".into(),
+            policy: PolicyKind::Atropos,
         };
-        let mut disk = Disk::new(spec, policy_by_name("atropos", 8).unwrap());
+        let mut disk = Disk::new(spec, policy(PolicyKind::Atropos, 8));
         for (number, (_, contract)) in (0..).zip(askers) {
             let client = disk.schedule.admit(Owner::Device(DeviceId(number)), *contract, 0);
             assert_eq!(client, Ok(ClientId(number)));

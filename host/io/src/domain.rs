@@ -13,11 +13,11 @@ use moirai_runtime::{Inbox, StallLog};
 use moirai_scheduler::Nanos;
 
 use crate::DeviceId;
-use crate::audit::Hiccups;
+use crate::command::Command;
 use crate::device::Place;
 use crate::devices::Devices;
 use crate::disk::Disk;
-use crate::handle::Command;
+use crate::hiccups::Hiccups;
 use crate::jobs::Jobs;
 use crate::later::Later;
 use crate::link::Link;

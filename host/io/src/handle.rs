@@ -4,15 +4,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
 
-use moirai_devices::backend::Volume;
 use moirai_devices::backend::tap::Tap;
 use moirai_devices::backend::uring::Uring;
-use moirai_scheduler::{Account, Contract, Policy, policy_by_name};
+use moirai_scheduler::{Account, Contract, policy};
 
+use crate::command::{Command, Reply};
 use crate::disk::Disk;
 use crate::domain::{Domain, Parts};
 use crate::link::Link;
-use crate::seams::{Linux, OnLinux};
+use crate::seams::{Linux, OnLinux, PRIORITY};
 use crate::{BlkSpec, DeviceId, DomainSnapshot, GroupSpec, IoDomainError, NetSpec, Peer};
 use moirai_runtime::{Mailbox, mailbox};
 use moirai_runtime::{pin, set_scheduler_inherited};
@@ -21,22 +21,6 @@ use moirai_runtime::{pin, set_scheduler_inherited};
 const DEVICES: usize = 1024;
 /// Operations in flight: polls of every socket, queue and TAP, and the disk requests.
 const RING_ENTRIES: u32 = 8192;
-/// Below the dispatchers, above everything that serves no contract.
-pub const PRIORITY: i32 = 80;
-
-pub(crate) type Reply<T> = moirai_runtime::Reply<Result<T, IoDomainError>>;
-
-#[derive(Debug)]
-pub(crate) enum Command<St = Volume> {
-    AttachBlk(DeviceId, Box<BlkSpec<St>>, Reply<()>),
-    AttachNet(DeviceId, Box<NetSpec>, Reply<()>),
-    Change(DeviceId, Contract, Reply<()>),
-    Connect(DeviceId, Peer, Reply<()>),
-    Detach(DeviceId, Reply<Account>),
-    Snapshot(Reply<DomainSnapshot>),
-    End,
-}
-
 /// A running I/O domain; ends with the value.
 #[derive(Debug)]
 pub struct IoDomain {
@@ -53,7 +37,7 @@ impl IoDomain {
     /// If a policy is unknown, or ring, thread or priority cannot be had.
     pub fn start(spec: GroupSpec) -> Result<Self, IoDomainError> {
         let (mailbox, inbox) = mailbox().map_err(IoDomainError::Setup)?;
-        let (disks, links) = resources(&spec.name, spec.disks, spec.links)?;
+        let (disks, links) = resources(spec.disks, spec.links);
         let (report, started) = sync_channel(1);
         let core = spec.core;
         let thread = std::thread::Builder::new().name(format!("io-{}", spec.name)).spawn({
@@ -171,23 +155,16 @@ impl Drop for IoDomain {
 }
 
 fn resources(
-    group: &str,
     disks: Vec<super::DiskSpec>,
     links: Vec<super::LinkSpec>,
-) -> Result<(Vec<Disk>, Vec<Link<Tap>>), IoDomainError> {
-    let policy = |resource: &str, name: &str| -> Result<Box<dyn Policy>, IoDomainError> {
-        policy_by_name(name, DEVICES).map_err(|_| IoDomainError::UnknownPolicy {
-            resource: format!("{group}/{resource}"),
-            name: name.to_owned(),
-        })
-    };
+) -> (Vec<Disk>, Vec<Link<Tap>>) {
     let disks = disks.into_iter().map(|disk| {
-        let policy = policy(&disk.name, &disk.policy)?;
-        Ok(Disk::new(disk, policy))
+        let policy = policy(disk.policy, DEVICES);
+        Disk::new(disk, policy)
     });
     let links = links.into_iter().map(|link| {
-        let policy = policy(&link.name, &link.policy)?;
-        Ok(Link::new(link.name, link.rate_bps, link.mtu, policy, link.tap))
+        let policy = policy(link.policy, DEVICES);
+        Link::new(link.name, link.rate_bps, link.mtu, policy, link.tap)
     });
-    Ok((disks.collect::<Result<_, IoDomainError>>()?, links.collect::<Result<_, IoDomainError>>()?))
+    (disks.collect(), links.collect())
 }

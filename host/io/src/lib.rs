@@ -11,17 +11,17 @@
 //! | `out.rs`, `back.rs` | the way of a request to its disk, and back |
 //! | `sending.rs`, `receiving.rs` | the way of a packet to its link, and from there to guests |
 //! | `peers.rs` | what the vhost-user peers say, whom the loop listens to |
-//! | `commands.rs`, `report.rs` | attach, change, detach; snapshot |
+//! | `command.rs`, `commands.rs`, `report.rs` | attach, change, detach; snapshot |
 //! | `schedule.rs` | who is served by a disk or link: its policy and the table of its clients |
 //! | `devices.rs` | the devices, and the lists of those that need attention |
 //! | `device.rs` | one tenant's device: vhost-user session, queues, peers; `blk.rs`, `nic.rs`: requests and packets taken off its ring |
-//! | `jobs.rs`, `later.rs` | the requests in disks; what is to be tried again |
+//! | `waiting.rs`, `jobs.rs`, `later.rs` | what waits for its turn; the requests in disks; what is to be tried again |
 //! | `disk.rs` | when a unit goes to a disk; `work.rs`: what it asks of it; `meter.rs`: what it has cost |
 //! | `cutter.rs` | how long the parts of requests may be |
 //! | `gauge.rs`, `maxima.rs` | how long the units of a disk really take |
 //! | `link.rs` | a link and who is on it; `wire.rs`: what a packet pays; `pacer.rs`: when the link is free; `backlog.rs`: which of a device's packets is next |
 //! | `populate.rs` | guest memory made present, off the loop |
-//! | `audit.rs` | whose misses were the machine's; `record.rs`: what was kept and what was not |
+//! | `audit.rs`, `hiccups.rs` | whose misses were the machine's; `record.rs`: what was kept and what was not |
 //! | `verdict.rs` | why a contract is not kept |
 //! | `handle.rs` | what the rest of the host service holds |
 //!
@@ -32,6 +32,7 @@ mod audit;
 mod back;
 mod backlog;
 mod blk;
+mod command;
 mod commands;
 mod cutter;
 mod device;
@@ -40,6 +41,7 @@ mod disk;
 mod domain;
 mod gauge;
 mod handle;
+mod hiccups;
 mod jobs;
 mod later;
 mod link;
@@ -61,6 +63,7 @@ mod sending;
 mod snapshot;
 mod token;
 mod verdict;
+mod waiting;
 mod wire;
 mod work;
 
@@ -69,12 +72,12 @@ use std::os::unix::net::UnixStream;
 
 use moirai_devices::backend::Volume;
 use moirai_devices::backend::tap::Tap;
-use moirai_scheduler::{Contract, Nanos, PolicyError};
+use moirai_scheduler::{Contract, Nanos, PolicyError, PolicyKind};
 
 use moirai_runtime::StallLog;
 
 pub use handle::IoDomain;
-pub use handle::PRIORITY;
+pub use seams::PRIORITY;
 pub use snapshot::{
     DeviceSnapshot, DiskSnapshot, DomainSnapshot, Excuse, KindSnapshot, LinkSnapshot,
 };
@@ -112,8 +115,8 @@ pub struct DiskSpec {
     pub max_unit: Nanos,
     /// What admission counts as blocking, in nanoseconds: `max_unit`, or zero on an ideal machine.
     pub blocking: Nanos,
-    /// Name of the policy.
-    pub policy: String,
+    /// Who decides.
+    pub policy: PolicyKind,
 }
 
 /// A link: what is shared by the network devices on it.
@@ -125,8 +128,8 @@ pub struct LinkSpec {
     pub rate_bps: u64,
     /// Largest IP packet, bytes.
     pub mtu: u16,
-    /// Name of the policy.
-    pub policy: String,
+    /// Who decides.
+    pub policy: PolicyKind,
     /// Where packets go and come from.
     pub tap: Tap,
 }
@@ -181,14 +184,6 @@ pub struct Peer {
 /// Why the I/O domain could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum IoDomainError {
-    /// There is no policy of that name.
-    #[error("{resource}: there is no policy named {name:?}")]
-    UnknownPolicy {
-        /// The disk or link.
-        resource: String,
-        /// The name that was given.
-        name: String,
-    },
     /// A disk or link that this group does not have.
     #[error("there is no {kind} named {name:?} in this group")]
     UnknownResource {

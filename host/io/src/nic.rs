@@ -6,8 +6,8 @@ use moirai_devices::vhost::Vring;
 use moirai_scheduler::{ClientId, Head, Nanos};
 
 use crate::backlog::Backlog;
-use crate::device::Waiting;
 use crate::link::Link;
+use crate::waiting::Waiting;
 
 /// A virtio-net device.
 pub(crate) struct Net {

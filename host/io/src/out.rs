@@ -11,7 +11,7 @@ use moirai_scheduler::{Nanos, Pick, Service};
 
 use crate::DeviceId;
 use crate::blk::Blk;
-use crate::device::{Body, Waiting};
+use crate::device::Body;
 use crate::disk::Unit;
 use crate::domain::Domain;
 use crate::jobs::InFlight;
@@ -19,6 +19,7 @@ use crate::populate::OFFLOAD_BYTES;
 use crate::schedule::Owner;
 use crate::seams::{Machine as _, Seams};
 use crate::token::Token;
+use crate::waiting::Waiting;
 use crate::work::Work;
 
 /// What became of a pick.

@@ -13,7 +13,8 @@ use moirai_devices::backend::{Link, Ring, Storage, Volume};
 use moirai_runtime::{pin, set_scheduler, set_scheduler_inherited};
 use moirai_scheduler::Nanos;
 
-use crate::PRIORITY;
+/// Of the loop: below the dispatchers, above everything that serves no contract.
+pub const PRIORITY: i32 = 80;
 
 /// Something to be done elsewhere.
 pub(crate) type Errand = Box<dyn FnOnce() + Send>;

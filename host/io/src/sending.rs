@@ -6,10 +6,11 @@ use moirai_devices::net::tx::TxPacket;
 use moirai_scheduler::{Nanos, Pick};
 
 use crate::DeviceId;
-use crate::device::{Body, Device, Waiting};
+use crate::device::{Body, Device};
 use crate::domain::Domain;
 use crate::schedule::Owner;
 use crate::seams::{Machine as _, Seams};
+use crate::waiting::Waiting;
 
 /// Packets given to a link in one turn; only a loop that is late sends more than one.
 const SEND_BURST: usize = 64;
@@ -71,7 +72,7 @@ fn give_back<St>(device: &mut Device<St>, queue: u16, packet: TxPacket, bytes: u
         && let Some(frontend) = net.card.transmit(pair)
     {
         frontend.counters.copied_by_kernel_bytes += bytes;
-        if let Err(error) = frontend.complete(memory, ring, packet.token) {
+        if let Err(error) = frontend.complete(memory, ring, packet.chain) {
             device.fail(queue, error.to_string());
         }
     }

@@ -10,6 +10,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use moirai_devices::backend::{FileId, Volume};
+use moirai_devices::{blk, net};
 use moirai_launch::{
     Boot, DeviceSpec, LaunchFds, LaunchSpec, Sandbox, SpawnError, kvm::KvmError, kvm::open_kvm,
     spawn,
@@ -36,13 +37,6 @@ const FIRST_UID: u32 = 200_000;
 /// What to do about a volume that somebody else has.
 pub(super) const OWNED_HELP: &str = "stop whoever has it, or name another volume; several may only \
                                      read one: readonly = true";
-/// Descriptors per virtqueue. A network card needs more: a packet may take three, and a burst is
-/// many packets.
-const BLK_QUEUE_SIZE: u16 = 256;
-const NET_QUEUE_SIZE: u16 = 1024;
-/// Virtio device ids.
-const VIRTIO_NET: u32 = 1;
-const VIRTIO_BLK: u32 = 2;
 
 /// Why a tenant could not be started although it was admitted.
 #[derive(Debug, thiserror::Error)]
@@ -350,7 +344,8 @@ impl Attached {
         })?;
         let device = Device { part: Part::Volume(index), group: disk.group.clone(), id };
         tenant.with(|live| live.devices.push(device));
-        self.push(VIRTIO_BLK, volume.queues, theirs);
+        let (device_id, queue_size) = (blk::DEVICE_ID, blk::QUEUE_SIZE);
+        self.push(DeviceSpec { device_id, queues: volume.queues, queue_size }, theirs);
         Ok(())
     }
 
@@ -359,28 +354,27 @@ impl Attached {
         shared: &Shared,
         tenant: &Tenant,
         index: usize,
-        net: &model::Net,
+        card: &model::Net,
     ) -> Result<(), StartError> {
-        let Some(link) = shared.config.links.get(net.link) else { return Ok(()) };
+        let Some(link) = shared.config.links.get(card.link) else { return Ok(()) };
         let (ours, theirs) = UnixStream::pair()?;
         let id = domain(shared, &link.group)?.attach_net(NetSpec {
             tenant: tenant.name.clone(),
             link: link.name.clone(),
-            mac: net.mac,
-            pairs: net.queues,
-            contract: net.contract,
+            mac: card.mac,
+            pairs: card.queues,
+            contract: card.contract,
             socket: ours,
         })?;
         let device = Device { part: Part::Net(index), group: link.group.clone(), id };
         tenant.with(|live| live.devices.push(device));
-        let control = 1;
-        self.push(VIRTIO_NET, net.queues * 2 + control, theirs);
+        let (device_id, queue_size) = (net::DEVICE_ID, net::QUEUE_SIZE);
+        self.push(DeviceSpec { device_id, queues: net::queues(card.queues), queue_size }, theirs);
         Ok(())
     }
 
-    fn push(&mut self, device_id: u32, queues: u16, socket: UnixStream) {
-        let queue_size = if device_id == VIRTIO_NET { NET_QUEUE_SIZE } else { BLK_QUEUE_SIZE };
-        self.specs.push(DeviceSpec { device_id, queues, queue_size });
+    fn push(&mut self, spec: DeviceSpec, socket: UnixStream) {
+        self.specs.push(spec);
         self.sockets.push(socket.into());
     }
 }

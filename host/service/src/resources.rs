@@ -37,7 +37,7 @@ impl Resources {
             let policy = config.host.cpu_policy;
             let spec = DispatcherSpec {
                 core: *core,
-                policy: policy.as_str().to_owned(),
+                policy: policy.kind(),
                 scheduling: policy != PolicyName::Fifo,
                 wake_cost: match config.host.profile {
                     Profile::None => 0,
@@ -97,7 +97,7 @@ fn groups(
                 Profile::None => 0,
                 Profile::Default => disk.max_unit,
             },
-            policy: disk.policy.as_str().to_owned(),
+            policy: disk.policy.kind(),
         });
     }
     for link in &config.links {
@@ -105,7 +105,7 @@ fn groups(
             name: link.name.clone(),
             rate_bps: link.rate_bps,
             mtu: link.mtu,
-            policy: link.policy.as_str().to_owned(),
+            policy: link.policy.kind(),
             tap: link::open(link, state)?,
         });
     }

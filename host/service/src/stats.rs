@@ -9,7 +9,6 @@ use moirai_api::{
 use std::collections::HashMap;
 
 use super::tenant::Live;
-use super::view::name;
 use super::{Service, lock};
 use moirai_config::Config;
 use moirai_config::admission::plan::ContractReport;
@@ -174,6 +173,11 @@ pub(super) fn add_device(stats: &mut PartStats, device: &DeviceSnapshot) {
     stats.direct_io = device.direct_io;
     stats.failed.clone_from(&device.failed);
     stats.not_kept.clone_from(&device.not_kept);
+}
+
+/// `disk/NAME` or `link/NAME`.
+pub(super) fn name(kind: &str, name: Option<&String>) -> String {
+    format!("{kind}/{}", name.map_or("?", String::as_str))
 }
 
 fn core(core: &CoreSnapshot) -> CoreStats {

@@ -5,7 +5,7 @@ use moirai_launch::{ExitReason, OwnDevice, Stage};
 
 use super::Service;
 
-use super::stats::Snapshots;
+use super::stats::{Snapshots, name};
 use super::tenant::Tenant;
 use moirai_config::Config;
 use moirai_config::admission::Part;
@@ -100,11 +100,6 @@ pub(super) fn told(mut view: TenantView, not_kept: Option<String>) -> TenantView
     view.kept = why.is_none();
     view.because = why.unwrap_or_default();
     view
-}
-
-/// `disk/NAME` or `link/NAME`.
-pub(super) fn name(kind: &str, name: Option<&String>) -> String {
-    format!("{kind}/{}", name.map_or("?", String::as_str))
 }
 
 impl Service {

@@ -6,8 +6,9 @@
 //! Demand minus supply does not grow from one hyperperiod `H` to the next as long as `U <= c`, so
 //! `L = H + max D_i` will do too: the only bound where `U = c`, and the better one close to it.
 
-use super::demand::{DIGITS, Set, Task, fraction_up, to_nanos};
-use super::{Resource, WHOLE_PPM};
+use super::WHOLE_PPM;
+use super::demand::Set;
+use super::load::{DIGITS, Load, fraction_up, to_nanos};
 use crate::contract::Nanos;
 
 /// Bounds beyond so many times the longest deadline are worth computing the hyperperiod for.
@@ -19,50 +20,6 @@ pub(super) enum Bound {
     Overloaded,
     /// Nothing fails after this.
     Until(Nanos),
-}
-
-/// Sums over a set, for the tests that look at no single time. Fractions of the resource are rounded up by
-/// less than 2^-60 each.
-#[derive(Clone, Debug)]
-pub(super) struct Load {
-    /// `sum C_i/p_i`, with interrupts.
-    used: u128,
-    /// `sum (C_i + e)/D_i`, with the rates of interrupts.
-    dense: u128,
-    /// What demand may be ahead of `U*t`, in nanoseconds.
-    constant: u128,
-    longest: Nanos,
-    /// How many slices there are.
-    tasks: u128,
-}
-
-impl Load {
-    /// What there is without any client.
-    pub(super) fn of_resource(resource: &Resource) -> Self {
-        let constant = u128::from(resource.blocking);
-        let mut load = Self { used: 0, dense: 0, constant, longest: 0, tasks: 0 };
-        for source in &resource.overhead.interrupts {
-            let rate = fraction_up(source.cost, source.period);
-            load.used = load.used.saturating_add(rate);
-            load.dense = load.dense.saturating_add(rate);
-            load.constant = load.constant.saturating_add(u128::from(source.cost));
-        }
-        load
-    }
-
-    /// One more task.
-    pub(super) fn add(&mut self, task: &Task, overrun: Nanos) {
-        let overrun = task.overrun(overrun);
-        let cost = u128::from(task.cost).saturating_add(overrun);
-        self.used = self.used.saturating_add(fraction_up(task.cost, task.period));
-        self.dense = self.dense.saturating_add(fraction_up(to_nanos(cost), task.deadline));
-        let early = u128::from(task.period.saturating_sub(task.deadline));
-        let early = u128::from(task.cost).saturating_mul(early);
-        let ahead = early.div_ceil(u128::from(task.period.max(1)));
-        self.constant = self.constant.saturating_add(ahead).saturating_add(overrun);
-        self.longest = self.longest.max(task.deadline);
-        self.tasks = self.tasks.saturating_add(1);
-    }
 }
 
 impl Set {

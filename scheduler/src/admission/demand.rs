@@ -6,59 +6,9 @@
 
 use alloc::vec::Vec;
 
-use super::bound::Load;
+use super::load::{Load, Task, to_nanos};
 use super::{Interrupt, Resource, Violation, WHOLE_PPM};
 use crate::contract::{Contract, Nanos};
-
-/// Fixed point: fractions have this many binary digits.
-pub(super) const DIGITS: u32 = 60;
-
-/// All clients with the same period and deadline.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Task {
-    pub(super) period: Nanos,
-    pub(super) deadline: Nanos,
-    /// Slices with overheads, summed.
-    pub(super) cost: Nanos,
-    /// How many they are.
-    pub(super) clients: u64,
-}
-
-/// What one look at a time shows of one task.
-struct Seen {
-    jobs: u64,
-    /// The last deadline at or before that time.
-    last: Nanos,
-}
-
-impl Task {
-    fn new(contract: &Contract, switches: Nanos) -> Self {
-        let cost = contract.slice().saturating_add(switches);
-        Self { period: contract.period(), deadline: contract.deadline(), cost, clients: 1 }
-    }
-
-    fn key(&self) -> (Nanos, Nanos) {
-        (self.deadline, self.period)
-    }
-
-    fn join(&mut self, other: &Self) {
-        self.cost = self.cost.saturating_add(other.cost);
-        self.clients = self.clients.saturating_add(other.clients);
-    }
-
-    /// `None` before the first deadline.
-    fn seen(&self, time: Nanos) -> Option<Seen> {
-        let rest = time.checked_sub(self.deadline)?;
-        let before = rest.checked_div(self.period)?;
-        let last = self.deadline.saturating_add(before.saturating_mul(self.period));
-        Some(Seen { jobs: before.saturating_add(1), last })
-    }
-
-    /// What its clients overdraw, once each.
-    pub(super) fn overrun(&self, each: Nanos) -> u128 {
-        u128::from(each).saturating_mul(u128::from(self.clients))
-    }
-}
 
 /// What a look at one time shows.
 #[derive(Clone, Copy, Debug)]
@@ -95,15 +45,6 @@ pub struct Set {
     switches: Nanos,
     /// Sums over all tasks.
     pub(super) load: Load,
-}
-
-pub(super) fn to_nanos(amount: u128) -> Nanos {
-    Nanos::try_from(amount).unwrap_or(Nanos::MAX)
-}
-
-/// `ceil(part / whole)` in fixed point.
-pub(super) fn fraction_up(part: Nanos, whole: Nanos) -> u128 {
-    (u128::from(part) << DIGITS).div_ceil(u128::from(whole.max(1)))
 }
 
 impl Set {

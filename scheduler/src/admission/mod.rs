@@ -24,6 +24,7 @@ mod bound;
 mod channels;
 mod classic;
 pub mod demand;
+mod load;
 mod nearest;
 mod qpa;
 

@@ -6,7 +6,7 @@ mod slices;
 mod units;
 
 use moirai_scheduler::{
-    Atropos, ClientId, Contract, Head, Nanos, Pick, Policy, Rank, Service, Weight,
+    Atropos, ClientId, Contract, Head, Nanos, Pick, Policy, Rank, Ranked, Service, Weight,
 };
 
 const MS: Nanos = 1_000_000;

@@ -1,7 +1,7 @@
 //! Clients that sleep: what they are left with when they wake, and what it costs nobody else.
 
 use moirai_scheduler::Service::Guaranteed;
-use moirai_scheduler::{Atropos, ClientId, Contract, Head, Policy};
+use moirai_scheduler::{Atropos, ClientId, Contract, Head, Policy, Ranked};
 
 use super::{A, B, MS, contract, left_at, picked, policy, ranks, wake, with_extra};
 

@@ -12,7 +12,7 @@ use moirai_devices::mock::{Guest, SLOTS, readable, writable};
 use moirai_devices::net::Offload;
 use moirai_io::{BlkSpec, DiskSpec, GroupSpec, IoDomain, LinkSpec, NetSpec};
 use moirai_runtime::StallLog;
-use moirai_scheduler::{Contract, Nanos, Weight};
+use moirai_scheduler::{Contract, Nanos, PolicyKind, Weight};
 use rustix::thread::UnshareFlags;
 use vm_memory::{Bytes as _, GuestAddress};
 
@@ -60,13 +60,13 @@ impl Bench {
                 depth: 4,
                 max_unit: 4 * MS,
                 blocking: 4 * MS,
-                policy: "atropos".into(),
+                policy: PolicyKind::Atropos,
             }],
             links: vec![LinkSpec {
                 name: "link".into(),
                 rate_bps: 100_000_000_000,
                 mtu: 1500,
-                policy: "atropos".into(),
+                policy: PolicyKind::Atropos,
                 tap: tap(),
             }],
             poll_ns: 0,

@@ -6,10 +6,9 @@
 
 use std::fs::File;
 
-use thiserror::Error;
 use vm_memory::GuestMemoryMmap;
 
-use super::error::ImageError;
+use super::error::{BzImageError, ImageError};
 use super::file::{self, ReadError, read_at, u8_at, u16_at, u32_at, u64_at};
 use super::memory_map::low_end;
 
@@ -26,29 +25,6 @@ const KERNEL_64: u16 = 1;
 const ENTRY_OFFSET: u64 = 0x200;
 const SECTOR: u64 = 512;
 const LOWEST: u64 = 0x10_0000;
-
-/// Why a bzImage cannot be entered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum BzImageError {
-    /// Before Linux 3.8.
-    #[error(
-        "the bzImage speaks boot protocol {}.{}: 2.12 is the first with a 64-bit entry point",
-        .0 >> 8, .0 & 0xff
-    )]
-    OldProtocol(u16),
-    /// A header that ends before the fields of its protocol.
-    #[error("the setup header of the bzImage ends at byte {0:#x}, before its own fields")]
-    ShortHeader(usize),
-    /// A 32-bit kernel.
-    #[error("the bzImage has no 64-bit entry point")]
-    No64BitEntry,
-    /// A zImage, or a kernel that wants to lie where the machine has no memory for it.
-    #[error("the bzImage wants to be loaded below 1 MiB")]
-    NotHigh,
-    /// No kernel after the setup code.
-    #[error("the bzImage has no kernel in it")]
-    Empty,
-}
 
 /// What the setup header says, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]

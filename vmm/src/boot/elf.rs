@@ -9,14 +9,11 @@ use std::ops::Range;
 use moirai_abi::boot::{NOTE_NAME, NOTE_TYPE_RING3, Ring3Note};
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 
-use super::BOOT_AREA;
-use super::error::ImageError;
+use super::error::{ImageError, MAX_NOTES_BYTES};
 use super::file::{self, read_at, u16_at, u32_at, u64_at};
-use crate::acpi;
+use super::{BOOT_AREA, acpi};
 use crate::memory::HOLE_START;
 
-/// Most bytes of notes that are read.
-pub const MAX_NOTES_BYTES: u64 = 64 << 10;
 /// What an ELF file begins with.
 pub(super) const MAGIC: &[u8; 4] = b"\x7fELF";
 

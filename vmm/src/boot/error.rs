@@ -3,9 +3,10 @@
 use moirai_abi::machine::VIRTIO_MMIO_MAX;
 use thiserror::Error;
 
-use super::bzimage::BzImageError;
-use super::elf::MAX_NOTES_BYTES;
 use super::file::ReadError;
+
+/// Most bytes of notes that are read.
+pub(super) const MAX_NOTES_BYTES: u64 = 64 << 10;
 
 /// Why an image cannot be booted.
 #[derive(Debug, Error)]
@@ -138,4 +139,27 @@ impl ImageError {
             }
         }
     }
+}
+
+/// Why a bzImage cannot be entered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum BzImageError {
+    /// Before Linux 3.8.
+    #[error(
+        "the bzImage speaks boot protocol {}.{}: 2.12 is the first with a 64-bit entry point",
+        .0 >> 8, .0 & 0xff
+    )]
+    OldProtocol(u16),
+    /// A header that ends before the fields of its protocol.
+    #[error("the setup header of the bzImage ends at byte {0:#x}, before its own fields")]
+    ShortHeader(usize),
+    /// A 32-bit kernel.
+    #[error("the bzImage has no 64-bit entry point")]
+    No64BitEntry,
+    /// A zImage, or a kernel that wants to lie where the machine has no memory for it.
+    #[error("the bzImage wants to be loaded below 1 MiB")]
+    NotHigh,
+    /// No kernel after the setup code.
+    #[error("the bzImage has no kernel in it")]
+    Empty,
 }

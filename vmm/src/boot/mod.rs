@@ -2,9 +2,10 @@
 //!
 //! [`elf`] loads an untrusted ELF64 file and [`bzimage`] a compressed Linux kernel; [`start_info`]
 //! and [`zero_page`] write what the PVH and the 64-bit Linux boot protocol tell the guest, and
-//! [`crate::acpi`] the tables that describe the machine. Image and initrd are the tenant's: every
+//! [`acpi`] the tables that describe the machine. Image and initrd are the tenant's: every
 //! field of them is hostile.
 
+pub mod acpi;
 pub mod bzimage;
 pub mod cmdline;
 pub mod elf;
@@ -22,8 +23,7 @@ use std::ops::Range;
 use moirai_abi::boot::Ring3Note;
 use vm_memory::GuestMemoryMmap;
 
-use crate::acpi;
-pub use error::ImageError;
+pub use error::{BzImageError, ImageError};
 use file::{ReadError, read_at};
 use memory_map::{low_end, memory_map};
 use moirai_launch::{Boot, Transport};

@@ -11,7 +11,7 @@ use moirai_devices::console::{CONFIG, EMERGENCY_WRITE};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::virtio::backend::copy_config;
-use crate::virtio::queue::Ring;
+use crate::virtio::queue::QueueAreas;
 use crate::virtio::{Backend, BackendError};
 
 /// How long a driver waits for the thread, which is of the fair class, to start or stop its device.
@@ -21,7 +21,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) enum Command {
     /// Serve these rings with these features.
-    Start { device: usize, features: u64, rings: Vec<Option<Ring>>, done: Done },
+    Start { device: usize, features: u64, rings: Vec<Option<QueueAreas>>, done: Done },
     /// Serve none, and leave guest memory alone.
     Stop { device: usize, done: Done },
     /// Something about a device that is served or not.
@@ -111,7 +111,7 @@ impl Backend for OwnBackend {
         }
     }
 
-    fn start(&mut self, features: u64, queues: &[Option<Ring>]) -> Result<(), BackendError> {
+    fn start(&mut self, features: u64, queues: &[Option<QueueAreas>]) -> Result<(), BackendError> {
         let (device, rings) = (self.index, queues.to_vec());
         self.mailbox.ask(|done| Command::Start { device, features, rings, done })
     }

@@ -47,7 +47,7 @@ const MAX_COMMANDS: usize = 64;
 
 /// A device to be connected with its transport.
 #[derive(Debug)]
-pub struct Part {
+pub struct Attachment {
     /// What the driver sees.
     pub spec: DeviceSpec,
     /// What serves it.
@@ -60,7 +60,7 @@ pub struct Part {
 #[derive(Debug)]
 pub struct Own {
     /// One per entry of the launch, in its order.
-    pub parts: Vec<Part>,
+    pub attachments: Vec<Attachment>,
     /// The balloon, if there is one.
     pub balloon: Option<Balloon>,
 }
@@ -76,7 +76,7 @@ pub fn start(
     memory: &GuestMemory,
     confine: impl FnOnce() -> io::Result<()> + Send + 'static,
 ) -> io::Result<Own> {
-    let mut own = Own { parts: Vec::new(), balloon: None };
+    let mut own = Own { attachments: Vec::new(), balloon: None };
     if kinds.is_empty() {
         return Ok(own);
     }
@@ -99,7 +99,7 @@ pub fn start(
         served.push(Served::new(index, made.model, Arc::clone(&memory), Arc::clone(&events)));
         let (features, space, mailbox) = (made.features, made.space, mailbox.clone());
         let backend = Box::new(OwnBackend { index, features, space, mailbox });
-        own.parts.push(Part { spec, backend, events });
+        own.attachments.push(Attachment { spec, backend, events });
     }
     let server = Server::new(served, commands, wake)?;
     std::thread::Builder::new().name("own-devices".to_owned()).spawn(move || {

@@ -83,14 +83,14 @@ impl Watcher<'_> {
     /// The kernel refuses.
     pub(super) fn watch(&self, fd: BorrowedFd<'_>, id: u64) -> io::Result<()> {
         let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
-        let token = Token::Changed { device: self.device, id }.pack();
-        Ok(epoll::add(self.epoll, fd, EventData::new_u64(token), flags)?)
+        let source = Source::Changed { device: self.device, id }.pack();
+        Ok(epoll::add(self.epoll, fd, EventData::new_u64(source), flags)?)
     }
 }
 
 /// What an event is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Token {
+pub(super) enum Source {
     /// Commands wait.
     Wake,
     /// A driver has kicked a queue.
@@ -101,7 +101,7 @@ pub(super) enum Token {
 
 const ID_BITS: u32 = 48;
 
-impl Token {
+impl Source {
     /// Devices and queues are few (`LaunchSpec::validate`): a byte does for the one, 48 bits for the
     /// other.
     pub(super) fn pack(self) -> u64 {
@@ -113,10 +113,10 @@ impl Token {
         kind << 56 | (device as u64 & 0xff) << ID_BITS | id & ((1 << ID_BITS) - 1)
     }
 
-    pub(super) fn unpack(token: u64) -> Self {
-        let device = usize::try_from(token >> ID_BITS & 0xff).unwrap_or(0);
-        let id = token & ((1 << ID_BITS) - 1);
-        match token >> 56 {
+    pub(super) fn unpack(packed: u64) -> Self {
+        let device = usize::try_from(packed >> ID_BITS & 0xff).unwrap_or(0);
+        let id = packed & ((1 << ID_BITS) - 1);
+        match packed >> 56 {
             1 => Self::Kick { device, queue: usize::try_from(id).unwrap_or(usize::MAX) },
             2 => Self::Changed { device, id },
             _ => Self::Wake,

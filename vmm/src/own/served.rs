@@ -15,7 +15,7 @@ use vm_memory::GuestAddress;
 use super::backend::Note;
 use super::model::{Model, Queues, Watcher};
 use crate::virtio::DeviceEvents;
-use crate::virtio::queue::Ring;
+use crate::virtio::queue::QueueAreas;
 
 const VIRTIO_F_EVENT_IDX: u32 = 29;
 
@@ -43,12 +43,12 @@ impl Served {
     }
 
     /// Begins to serve these rings.
-    pub(super) fn start(&mut self, features: u64, rings: &[Option<Ring>]) -> io::Result<()> {
+    pub(super) fn start(&mut self, features: u64, rings: &[Option<QueueAreas>]) -> io::Result<()> {
         for kick in &self.events.kicks {
             // Those from before mean nothing; there may be none.
             let _ = kick.read();
         }
-        let open = |ring: &Option<Ring>| ring.map(|ring| open(features, ring)).transpose();
+        let open = |ring: &Option<QueueAreas>| ring.map(|ring| open(features, ring)).transpose();
         let queues = rings.iter().map(open).collect::<Result<_, _>>().map_err(io::Error::other)?;
         self.model.start(features);
         self.live = Some(Queues { mem: Arc::clone(&self.memory), queues });
@@ -114,11 +114,11 @@ fn positions(live: &Queues) -> Vec<(u16, u16)> {
 }
 
 fn broken(error: virtio_queue::Error) -> Fault {
-    moirai_devices::ring::RingError::from(error).into()
+    moirai_devices::virtqueue::QueueError::from(error).into()
 }
 
 /// A ring that the transport has checked: it lies in guest memory.
-fn open(features: u64, ring: Ring) -> Result<Queue, virtio_queue::Error> {
+fn open(features: u64, ring: QueueAreas) -> Result<Queue, virtio_queue::Error> {
     let mut queue = Queue::new(ring.size)?;
     queue.try_set_desc_table_address(GuestAddress(ring.descriptors))?;
     queue.try_set_avail_ring_address(GuestAddress(ring.driver))?;

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use vmm_sys_util::eventfd::EventFd;
 
 use super::backend::Command;
-use super::model::{Token, Watcher};
+use super::model::{Source, Watcher};
 use super::served::Served;
 use crate::event;
 
@@ -37,14 +37,14 @@ impl Server {
         wake: Arc<EventFd>,
     ) -> io::Result<Self> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
-        let watch = |event: &EventFd, token: Token| {
-            let data = EventData::new_u64(token.pack());
+        let watch = |event: &EventFd, source: Source| {
+            let data = EventData::new_u64(source.pack());
             epoll::add(&epoll, event::borrow(event), data, EventFlags::IN)
         };
-        watch(&wake, Token::Wake)?;
+        watch(&wake, Source::Wake)?;
         for (index, device) in devices.iter().enumerate() {
             for (queue, kick) in device.events.kicks.iter().enumerate() {
-                watch(kick, Token::Kick { device: index, queue })?;
+                watch(kick, Source::Kick { device: index, queue })?;
             }
             device.model.watch(&Watcher { epoll: epoll.as_fd(), device: index })?;
         }
@@ -68,7 +68,7 @@ impl Server {
             };
             for event in ready {
                 let flags = event.flags;
-                self.handle(Token::unpack(event.data.u64()), flags, &mut busy);
+                self.handle(Source::unpack(event.data.u64()), flags, &mut busy);
             }
             for (busy, device) in busy.iter_mut().zip(&mut self.devices) {
                 *busy = *busy && device.serve();
@@ -76,9 +76,9 @@ impl Server {
         }
     }
 
-    fn handle(&mut self, token: Token, flags: EventFlags, busy: &mut [bool]) {
-        let touched = match token {
-            Token::Wake => {
+    fn handle(&mut self, source: Source, flags: EventFlags, busy: &mut [bool]) {
+        let touched = match source {
+            Source::Wake => {
                 // Emptied before the commands are taken: what comes later wakes again.
                 let _ = self.wake.read();
                 while let Ok(command) = self.commands.try_recv() {
@@ -87,14 +87,14 @@ impl Server {
                 }
                 return;
             }
-            Token::Kick { device, queue } => {
+            Source::Kick { device, queue } => {
                 let kick = self.devices.get(device).and_then(|it| it.events.kicks.get(queue));
                 if let Some(kick) = kick {
                     let _ = kick.read();
                 }
                 device
             }
-            Token::Changed { device, id } => {
+            Source::Changed { device, id } => {
                 let watcher = Watcher { epoll: self.epoll.as_fd(), device };
                 if let Some(served) = self.devices.get_mut(device) {
                     let gone = EventFlags::HUP | EventFlags::ERR;

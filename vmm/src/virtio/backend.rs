@@ -27,20 +27,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use vmm_sys_util::eventfd::EventFd;
 
-use super::queue::Ring;
-use super::vhost::VhostError;
+use super::error::BackendError;
+use super::queue::QueueAreas;
 use crate::event;
-
-/// Why a backend does not serve.
-#[derive(Debug, thiserror::Error)]
-pub enum BackendError {
-    /// The one in another process.
-    #[error(transparent)]
-    Vhost(#[from] VhostError),
-    /// The one in this process: the kernel refused it something.
-    #[error("the device cannot be served: {0}")]
-    System(#[from] io::Error),
-}
 
 /// What drives a device behind its transport.
 pub trait Backend: Debug {
@@ -59,7 +48,7 @@ pub trait Backend: Debug {
     ///
     /// # Errors
     /// The device has failed; nothing is served.
-    fn start(&mut self, features: u64, queues: &[Option<Ring>]) -> Result<(), BackendError>;
+    fn start(&mut self, features: u64, queues: &[Option<QueueAreas>]) -> Result<(), BackendError>;
 
     /// Serve no queue; returns when no more guest memory is touched.
     ///
@@ -81,7 +70,7 @@ impl<B: Backend + ?Sized> Backend for Box<B> {
         (**self).write_config(offset, data);
     }
 
-    fn start(&mut self, features: u64, queues: &[Option<Ring>]) -> Result<(), BackendError> {
+    fn start(&mut self, features: u64, queues: &[Option<QueueAreas>]) -> Result<(), BackendError> {
         (**self).start(features, queues)
     }
 

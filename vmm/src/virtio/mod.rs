@@ -14,6 +14,7 @@
 
 pub mod backend;
 pub mod device;
+mod error;
 pub mod queue;
 pub mod status;
 pub mod transport;
@@ -21,6 +22,7 @@ pub mod vhost;
 pub mod wire;
 pub mod wires;
 
-pub use backend::{Backend, BackendError, DeviceEvents};
+pub use backend::{Backend, DeviceEvents};
 pub use device::Device;
-pub use vhost::{Vhost, VhostError};
+pub use error::{BackendError, VhostError};
+pub use vhost::Vhost;

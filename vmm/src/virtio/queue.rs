@@ -4,7 +4,7 @@ use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 
 /// A split virtqueue in guest memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ring {
+pub struct QueueAreas {
     /// Number of descriptors, a power of two.
     pub size: u16,
     /// Guest physical address of the descriptor area.
@@ -36,7 +36,7 @@ impl QueueRegisters {
     /// (section 2.7: 16 bytes a descriptor, 2 an available entry, 8 a used entry, 6 around the
     /// latter two).
     #[must_use]
-    pub fn ring(&self, max_size: u16, memory: &GuestMemoryMmap) -> Option<Ring> {
+    pub fn ring(&self, max_size: u16, memory: &GuestMemoryMmap) -> Option<QueueAreas> {
         let size = u16::try_from(self.size).ok()?;
         if !size.is_power_of_two() || size > max_size {
             return None;
@@ -51,7 +51,7 @@ impl QueueRegisters {
             address.is_multiple_of(align) && memory.check_range(GuestAddress(address), len)
         };
         let Self { descriptors, driver, device, .. } = *self;
-        areas.iter().all(fits).then_some(Ring { size, descriptors, driver, device })
+        areas.iter().all(fits).then_some(QueueAreas { size, descriptors, driver, device })
     }
 }
 

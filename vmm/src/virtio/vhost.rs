@@ -9,12 +9,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::net::{Shutdown, shutdown};
-use thiserror::Error;
 use vm_memory::{GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 use vmm_sys_util::eventfd::EventFd;
 
-use super::backend::{Backend, BackendError, DeviceEvents, copy_config};
-use super::queue::Ring;
+use super::backend::{Backend, DeviceEvents, copy_config};
+use super::error::{BackendError, VhostError};
+use super::queue::QueueAreas;
 use super::wire::{MAX_FDS, Wire};
 use crate::event;
 
@@ -71,37 +71,6 @@ pub struct Vhost {
     dead: bool,
 }
 
-/// Why a backend cannot be used.
-#[derive(Debug, Error)]
-pub enum VhostError {
-    /// It hung up.
-    #[error("the backend of the device has closed its connection")]
-    Closed,
-    /// It does not answer.
-    #[error("the backend of the device has not answered for {0:?}")]
-    Timeout(Duration),
-    /// Its answer is none.
-    #[error("the backend of the device broke the vhost-user protocol in request {0}")]
-    Protocol(u32),
-    /// It refused.
-    #[error("the backend of the device refused request {0}")]
-    Refused(u32),
-    /// It cannot do what this frontend needs.
-    #[error("the backend of the device lacks {0}")]
-    Lacks(&'static str),
-    /// It has fewer queues than the device is to have.
-    #[error("the backend of the device has {has} queues, {needed} are needed")]
-    Queues {
-        /// What it has.
-        has: u64,
-        /// What the launch asks for.
-        needed: usize,
-    },
-    /// The socket.
-    #[error("connection to the backend of the device: {0}")]
-    Io(#[from] io::Error),
-}
-
 impl Vhost {
     /// Asks a backend what it offers.
     ///
@@ -148,7 +117,11 @@ impl Vhost {
         Ok(Self { wire, memory, events, features, config, started: Vec::new(), dead: false })
     }
 
-    fn try_start(&mut self, features: u64, queues: &[Option<Ring>]) -> Result<(), VhostError> {
+    fn try_start(
+        &mut self,
+        features: u64,
+        queues: &[Option<QueueAreas>],
+    ) -> Result<(), VhostError> {
         let features = features | F_PROTOCOL_FEATURES;
         self.wire.send(SET_FEATURES, false, &features.to_ne_bytes(), &[])?;
         self.send_memory_table()?;
@@ -190,7 +163,7 @@ impl Vhost {
     fn send_ring(
         &self,
         index: u32,
-        ring: Ring,
+        ring: QueueAreas,
         kick: &EventFd,
         call: &EventFd,
     ) -> Result<(), VhostError> {
@@ -245,7 +218,7 @@ impl Backend for Vhost {
         copy_config(&self.config, offset, data);
     }
 
-    fn start(&mut self, features: u64, queues: &[Option<Ring>]) -> Result<(), BackendError> {
+    fn start(&mut self, features: u64, queues: &[Option<QueueAreas>]) -> Result<(), BackendError> {
         let result = if self.dead { Ok(()) } else { self.try_start(features, queues) };
         Ok(self.judge(result)?)
     }

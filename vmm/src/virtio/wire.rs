@@ -14,7 +14,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recv, sendmsg};
 
-use super::VhostError;
+use super::error::VhostError;
 
 /// Length of a message header: request, flags, payload length.
 const HEADER_LEN: usize = 12;

@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use super::{DiskFile, Submitted};
 use crate::backend::bounce;
-use crate::backend::job::{Part, State};
 use crate::backend::ring::{Deallocate, Deferred, Operations};
-use crate::backend::way::{Way, account};
+use crate::backend::sub_request::{State, SubRequest, Way};
+use crate::backend::way::account;
 use crate::blk::{Op, Outcome, Range};
 use crate::counters::Counters;
 
@@ -25,7 +25,7 @@ impl DiskFile {
         &mut self,
         ring: &mut dyn Operations,
         token: u64,
-        part: &mut Part,
+        part: &mut SubRequest,
     ) -> Submitted {
         if !self.claim(part) {
             return Err(Deferred::BlocksTaken);
@@ -56,7 +56,7 @@ impl DiskFile {
         &mut self,
         ring: &mut dyn Operations,
         token: u64,
-        part: &mut Part,
+        part: &mut SubRequest,
         result: io::Result<u32>,
         counters: &mut Counters,
     ) -> Submitted {
@@ -117,7 +117,7 @@ impl DiskFile {
         Ok(())
     }
 
-    fn again(&mut self, ring: &mut dyn Operations, token: u64, part: &mut Part) -> Submitted {
+    fn again(&mut self, ring: &mut dyn Operations, token: u64, part: &mut SubRequest) -> Submitted {
         part.state = State::Waiting;
         self.submit(ring, token, part)
     }
@@ -127,7 +127,7 @@ impl DiskFile {
         &mut self,
         ring: &mut dyn Operations,
         token: u64,
-        part: &mut Part,
+        part: &mut SubRequest,
         error: &io::Error,
     ) -> Submitted {
         let code = error.raw_os_error();
@@ -150,7 +150,7 @@ impl DiskFile {
     }
 
     /// Which file and which memory the rest of a part uses.
-    fn way(&self, part: &Part) -> Way {
+    fn way(&self, part: &SubRequest) -> Way {
         let alignment = self.direct.as_ref().map(|(alignment, _)| *alignment);
         alignment.map_or(Way::PageCache, |it| Way::of(part, it, self.end_bytes()))
     }
@@ -163,7 +163,13 @@ impl DiskFile {
     }
 
     /// Reads what is left of the part.
-    fn read(&self, ring: &mut dyn Operations, token: u64, part: &mut Part, at: u64) -> Submitted {
+    fn read(
+        &self,
+        ring: &mut dyn Operations,
+        token: u64,
+        part: &mut SubRequest,
+        at: u64,
+    ) -> Submitted {
         part.way = self.way(part);
         let offset = at + part.done_bytes;
         let (buffers, offset) = match &part.way {
@@ -178,7 +184,7 @@ impl DiskFile {
         &self,
         ring: &mut dyn Operations,
         token: u64,
-        part: &mut Part,
+        part: &mut SubRequest,
         at: u64,
         durable: bool,
     ) -> Submitted {
@@ -209,7 +215,7 @@ impl DiskFile {
         &self,
         ring: &mut dyn Operations,
         token: u64,
-        part: &mut Part,
+        part: &mut SubRequest,
         range: Range,
     ) -> Submitted {
         let block = u64::from(self.align());

@@ -22,7 +22,7 @@ pub(super) enum Answer {
 
 /// Rings when a task is over. Used again and again.
 #[derive(Debug)]
-pub struct Bell {
+pub(super) struct Bell {
     event: Arc<File>,
     answer: Mutex<Option<Answer>>,
 }

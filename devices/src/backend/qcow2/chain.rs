@@ -17,11 +17,10 @@ use imago::{FormatAccess, StorageOpenOptions};
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::fs::{FlockOperation, Mode, OFlags, ResolveFlags, flock, open, openat2};
 
-use super::error::ImageError;
 use super::header::{Header, HeaderError, MAX_CLUSTER_BYTES};
 use super::name::file_name;
 use super::storage::ImageFile;
-use crate::backend::error::VolumeError;
+use crate::backend::error::{ImageError, VolumeError};
 use crate::backend::file::{DiskFile, FileId, open_error};
 
 /// The storage that imago works on.

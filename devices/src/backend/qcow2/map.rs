@@ -2,7 +2,7 @@
 //!
 //! Only clusters whose data lies in one piece in one of the files are in it; what is not in it is the
 //! worker's affair. Entries come from the worker and are dropped when a request begins that may
-//! change them (see `gate`). Bounded: whole windows of clusters come and go.
+//! change them (see `turnstile`). Bounded: whole windows of clusters come and go.
 
 use std::collections::{HashMap, VecDeque};
 

@@ -5,7 +5,7 @@
 //! | `chain.rs`, `header.rs`, `name.rs` | what is opened, and what is refused |
 //! | `storage.rs` | what imago sees of it |
 //! | `map.rs` | where clusters are, as far as the loop knows |
-//! | `gate.rs` | which requests may be in the image together |
+//! | `turnstile.rs` | which requests may be in the image together |
 //! | `worker.rs`, `bell.rs` | the thread on which imago runs, and how it is asked |
 //! | here | the loop's side: where a request goes |
 //!
@@ -15,7 +15,7 @@
 //!
 //! *Why the two ways agree.* Only this process writes the image. A cluster's place changes only by a
 //! request that covers the cluster and changes the image: an allocating write, a discard, zeroing.
-//! Such a request has the image to itself ([`gate`]): it begins when nothing else is in flight, what
+//! Such a request has the image to itself ([`turnstile`]): it begins when nothing else is in flight, what
 //! the loop knows of its clusters is forgotten before, and nothing else begins until it is over. So
 //! no operation of the ring is under way to a cluster that is being freed, given to another place, or
 //! rewritten in part by imago. Lookups, reads of the worker and flushes change no place and go beside
@@ -23,12 +23,11 @@
 
 mod bell;
 mod chain;
-mod error;
-mod gate;
 mod header;
 mod map;
 mod name;
 mod storage;
+mod turnstile;
 mod worker;
 
 use std::path::Path;
@@ -37,23 +36,21 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 
 use smallvec::{SmallVec, smallvec};
 
-pub use bell::Bell;
-pub use error::ImageError;
-pub use gate::Pass;
+pub use turnstile::Pass;
 pub use worker::Worker;
 
+pub use super::error::ImageError;
 use super::error::VolumeError;
 use super::file::{DiskFile, Submitted};
-use super::job::{Part, Place, State};
-use super::range::{changes, range_of};
+use super::range::{changes, moved, range_of};
 use super::ring::{Deferred, Operations};
-use super::stripe::moved;
+use super::sub_request::{Place, State, SubRequest};
 use crate::blk::{Op, Outcome, Request};
 use crate::counters::Counters;
-use bell::{Answer, Task};
+use bell::{Answer, Bell, Task};
 use chain::Chain;
-use gate::Gate;
 use map::{ClusterMap, Extent};
+use turnstile::Turnstile;
 use worker::Core;
 
 /// Smallest cluster that goes past imago: below it, tables and data may share a block of the disk.
@@ -67,9 +64,11 @@ pub(super) struct Image {
     tasks: SyncSender<Task>,
     /// How many of them are not over.
     outstanding: usize,
+    /// All bells; a part that is with the worker has the number of its own.
     bells: Vec<Arc<Bell>>,
+    silent: Vec<usize>,
     map: ClusterMap,
-    gate: Gate,
+    turnstile: Turnstile,
     worker: Option<Worker>,
     size_bytes: u64,
     cluster_bytes: u64,
@@ -111,8 +110,9 @@ impl Image {
             tasks,
             outstanding: 0,
             bells: Vec::new(),
+            silent: Vec::new(),
             map: ClusterMap::new(cluster_bytes),
-            gate: Gate::default(),
+            turnstile: Turnstile::default(),
             worker: Some(Worker::new(core, queue)),
             size_bytes,
             cluster_bytes,
@@ -141,7 +141,7 @@ impl Image {
 
     /// Whether the worker has a task, or a request waits to have the image to itself.
     pub(super) fn is_busy(&self) -> bool {
-        self.outstanding > 0 || self.gate.is_closed()
+        self.outstanding > 0 || self.turnstile.is_closed()
     }
 
     /// How many of its files belong to the top layer.
@@ -154,7 +154,7 @@ impl Image {
         &mut self,
         request: &Request,
         pass: &mut Pass,
-    ) -> Result<SmallVec<[Part; 1]>, Deferred> {
+    ) -> Result<SmallVec<[SubRequest; 1]>, Deferred> {
         let (offset, len) = range_of(request.op, request.buffers.len_bytes());
         let known = match request.op {
             Op::Read { .. } => self.map.extents(offset, len, false),
@@ -164,8 +164,8 @@ impl Image {
             Op::Flush | Op::Discard(_) | Op::WriteZeroes(_) => None,
         };
         let alone = known.is_none() && changes(request.op);
-        if !self.gate.enter(pass, alone) {
-            return Err(Deferred::GateClosed);
+        if !self.turnstile.enter(pass, alone) {
+            return Err(Deferred::ImageTaken);
         }
         if alone {
             self.map.forget(offset, len);
@@ -173,14 +173,14 @@ impl Image {
         Ok(match known {
             Some(extents) => parts(request, &extents),
             None => {
-                smallvec![Part::new(Place::Worker(None), request.op, request.buffers.clone())]
+                smallvec![SubRequest::new(Place::Worker(None), request.op, request.buffers.clone())]
             }
         })
     }
 
     /// A request is over.
     pub(super) fn leave(&mut self, pass: &mut Pass) {
-        self.gate.leave(pass);
+        self.turnstile.leave(pass);
     }
 
     /// Gives a part to the worker.
@@ -188,44 +188,52 @@ impl Image {
         &mut self,
         ring: &mut dyn Operations,
         token: u64,
-        part: &mut Part,
+        part: &mut SubRequest,
     ) -> Submitted {
         if self.outstanding >= MAX_TASKS {
             return Err(Deferred::WorkerFull);
         }
-        let bell = self.bells.pop().map_or_else(|| Bell::new().map(Arc::new), Ok);
-        let Ok(bell) = bell else {
+        let Some((number, bell)) = self.silent_bell() else {
             part.end(Outcome::IoError);
             return Ok(());
         };
-        if let Err(full) = ring.wait_readable(bell.event(), token) {
-            self.bells.push(bell);
-            return Err(full);
-        }
+        ring.wait_readable(bell.event(), token)?;
+        self.silent.pop();
         self.outstanding += 1;
         // If there is no worker, the task is dropped here, and that rings the bell.
-        let task = Task::new(part.op, part.buffers.clone(), Arc::clone(&bell));
+        let task = Task::new(part.op, part.buffers.clone(), bell);
         drop(self.tasks.try_send(task));
-        part.place = Place::Worker(Some(bell));
+        part.place = Place::Worker(Some(number));
         part.state = State::InFlight;
         Ok(())
+    }
+
+    /// The bell that the next task gets, with its number: the last of the silent ones, or a new one.
+    fn silent_bell(&mut self) -> Option<(usize, Arc<Bell>)> {
+        if self.silent.is_empty() {
+            let bell = Bell::new().ok()?;
+            self.silent.push(self.bells.len());
+            self.bells.push(Arc::new(bell));
+        }
+        let number = *self.silent.last()?;
+        Some((number, Arc::clone(self.bells.get(number)?)))
     }
 
     /// Takes the worker's answer. The parts of the request, if it is to go on without the worker.
     pub(super) fn answered(
         &mut self,
         request: &Request,
-        part: &mut Part,
+        part: &mut SubRequest,
         counters: &mut Counters,
-    ) -> Option<SmallVec<[Part; 1]>> {
+    ) -> Option<SmallVec<[SubRequest; 1]>> {
         self.outstanding = self.outstanding.saturating_sub(1);
         part.state = State::Done(Outcome::IoError);
-        let Place::Worker(Some(bell)) = std::mem::replace(&mut part.place, Place::Worker(None))
+        let Place::Worker(Some(number)) = std::mem::replace(&mut part.place, Place::Worker(None))
         else {
             return None;
         };
-        let answer = bell.take();
-        self.bells.push(bell);
+        let answer = self.bells.get(number)?.take();
+        self.silent.push(number);
         let (windows, located) = match answer? {
             Answer::Located { extents, windows } => (windows, Some(parts(request, &extents))),
             Answer::Done { outcome, copied_bytes, windows } => {
@@ -242,11 +250,15 @@ impl Image {
 }
 
 /// One part for each extent of a request.
-fn parts(request: &Request, extents: &[Extent]) -> SmallVec<[Part; 1]> {
+fn parts(request: &Request, extents: &[Extent]) -> SmallVec<[SubRequest; 1]> {
     let shares = extents.iter().enumerate().map(|(hand, extent)| (hand, extent.len));
     let buffers = request.buffers.deal(extents.len(), shares);
     let parts = extents.iter().zip(buffers).map(|(extent, buffers)| {
-        Part::new(Place::File(extent.file), moved(request.op, extent.offset, extent.len), buffers)
+        SubRequest::new(
+            Place::File(extent.file),
+            moved(request.op, extent.offset, extent.len),
+            buffers,
+        )
     });
     parts.collect()
 }

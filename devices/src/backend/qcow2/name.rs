@@ -1,6 +1,6 @@
 //! Names of files in an image, as QEMU reads them.
 
-use super::error::ImageError;
+use crate::backend::error::ImageError;
 
 /// The file that `name` means: all of it, or what stands behind `file:`. A name that needs a driver of
 /// QEMU is refused; it says which and what to do.

@@ -221,7 +221,7 @@ impl Many {
             Action::Flush => {}
         }
         let (mem, queue) = (&self.guest.mem, &mut self.guest.queue);
-        self.guest.frontend.complete(mem, queue, job.request.token, outcome).unwrap();
+        self.guest.frontend.complete(mem, queue, job.request.chain, outcome).unwrap();
         assert!(self.guest.driver.used().is_some());
     }
 }

@@ -138,7 +138,7 @@ impl Relay {
         match self.tx.next_packet(&self.mem, &mut self.send_queue).unwrap() {
             tx::Next::Packet(packet) => {
                 assert!(to.send(&packet).unwrap());
-                self.tx.complete(&self.mem, &mut self.send_queue, packet.token).unwrap();
+                self.tx.complete(&self.mem, &mut self.send_queue, packet.chain).unwrap();
             }
             _ => panic!("refused: {:?}", self.tx.last_drop()),
         }

@@ -53,7 +53,7 @@ proptest! {
                     prop_assert!(segment.addr >= base && segment.addr + segment.len <= base + MEMORY);
                 }
                 let Guest { frontend, mem, queue, .. } = &mut guest;
-                frontend.complete(mem, queue, request.token, Outcome::Ok).unwrap();
+                frontend.complete(mem, queue, request.chain, Outcome::Ok).unwrap();
                 prop_assert!(guest.driver.used().is_some());
             }
             Ok(Next::Answered) => prop_assert!(guest.driver.used().is_some()),
@@ -77,7 +77,7 @@ proptest! {
             match guest.frontend.next_request(&guest.mem, &mut guest.queue) {
                 Ok(Next::Request(request)) => {
                     let Guest { frontend, mem, queue, .. } = &mut guest;
-                    frontend.complete(mem, queue, request.token, Outcome::Ok).unwrap();
+                    frontend.complete(mem, queue, request.chain, Outcome::Ok).unwrap();
                 }
                 Ok(Next::Answered) => {}
                 Ok(Next::Empty) | Err(_) => break,

@@ -55,7 +55,7 @@ fn serve(mut session: Session, mut volume: Volume) -> Vec<String> {
                             step = volume.completed(&mut ring, 1, &mut job, done.result).unwrap();
                         }
                         let Step::Done(outcome) = step else { panic!("still pending") };
-                        frontend.complete(mem, queue, job.request.token, outcome).unwrap();
+                        frontend.complete(mem, queue, job.request.chain, outcome).unwrap();
                     }
                     blk::Next::Answered => {}
                     blk::Next::Empty => break,
@@ -251,7 +251,7 @@ fn a_call_descriptor_that_is_full_does_not_block_and_is_not_an_error() {
     peer.start(0, 0x1000, call.as_fd());
     let vring = peer.session.queue(0).unwrap();
     let (mem_of_ring, queue) = vring.parts().unwrap();
-    crate::ring::add_used(mem_of_ring, queue, 0, 0).unwrap();
+    crate::virtqueue::add_used(mem_of_ring, queue, 0, 0).unwrap();
     assert!(!vring.signal().unwrap());
     drop(mem);
 }
@@ -273,7 +273,7 @@ fn the_driver_is_told_as_it_wishes() {
         let mut complete = |count: u16| {
             for _ in 0..count {
                 let (mem, queue) = vring.parts().unwrap();
-                crate::ring::add_used(mem, queue, 0, 0).unwrap();
+                crate::virtqueue::add_used(mem, queue, 0, 0).unwrap();
             }
             vring.signal().unwrap()
         };

@@ -51,7 +51,7 @@ fn disk() -> blk::Disk {
 }
 
 /// What a session takes from the ring, with a note of each: the sectors that are asked for.
-fn take(peer: &mut Peer, frontend: &mut blk::Frontend) -> Vec<(u64, blk::Token)> {
+fn take(peer: &mut Peer, frontend: &mut blk::Frontend) -> Vec<(u64, blk::TakenChain)> {
     let vring = peer.session.queue(0).unwrap();
     let mut taken = Vec::new();
     loop {
@@ -62,17 +62,17 @@ fn take(peer: &mut Peer, frontend: &mut blk::Frontend) -> Vec<(u64, blk::Token)>
             None => frontend.next_request(mem, queue),
         };
         let Next::Request(request) = next.unwrap() else { return taken };
-        vring.note_taken(request.token.head());
+        vring.note_taken(request.chain.head());
         let blk::Op::Read { offset_bytes } = request.op else { panic!("{:?}", request.op) };
-        taken.push((offset_bytes / 512, request.token));
+        taken.push((offset_bytes / 512, request.chain));
     }
 }
 
-fn complete(peer: &mut Peer, frontend: &mut blk::Frontend, token: blk::Token) {
+fn complete(peer: &mut Peer, frontend: &mut blk::Frontend, chain: blk::TakenChain) {
     let vring = peer.session.queue(0).unwrap();
-    let head = token.head();
+    let head = chain.head();
     let (mem, queue) = vring.parts().unwrap();
-    frontend.complete(mem, queue, token, blk::Outcome::Ok).unwrap();
+    frontend.complete(mem, queue, chain, blk::Outcome::Ok).unwrap();
     vring.note_returned(Some(head));
 }
 
@@ -95,8 +95,8 @@ fn what_one_session_did_not_return_the_next_one_serves_again() {
     let mut frontend = blk::Frontend::new(disk());
     let mut taken = take(&mut first, &mut frontend);
     assert_eq!(taken.iter().map(|(sector, _)| *sector).collect::<Vec<_>>(), [10, 20, 30, 40]);
-    let (_, token) = taken.remove(1);
-    complete(&mut first, &mut frontend, token);
+    let (_, chain) = taken.remove(1);
+    complete(&mut first, &mut frontend, chain);
     drop(first);
 
     let mut second = Peer::new(profile());
@@ -107,7 +107,7 @@ fn what_one_session_did_not_return_the_next_one_serves_again() {
     let mut frontend = blk::Frontend::new(disk());
     let again = take(&mut second, &mut frontend);
     assert_eq!(again.iter().map(|(sector, _)| *sector).collect::<Vec<_>>(), [10, 30, 40]);
-    again.into_iter().for_each(|(_, token)| complete(&mut second, &mut frontend, token));
+    again.into_iter().for_each(|(_, chain)| complete(&mut second, &mut frontend, chain));
     let used: Vec<u32> = std::iter::from_fn(|| driver.used()).map(|(head, _)| head).collect();
     assert_eq!(used, [3, 0, 6, 9], "each chain is returned once");
     assert!(second.session.queue(0).unwrap().next_unfinished().is_none());

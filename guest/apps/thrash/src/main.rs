@@ -9,7 +9,7 @@ extern crate alloc;
 
 use alloc::vec::Vec;
 use moirai_sdk::{
-    App, AppError, Buffer, Completion, Disk, MS, Refusal, SECTOR, Token, Volume, now,
+    App, AppError, Buffer, Completion, Disk, MS, Refusal, RequestId, SECTOR, Volume, now,
 };
 
 moirai_sdk::main!("thrash", run, ["mode", "depth", "size", "pattern", "count"]);
@@ -46,7 +46,7 @@ struct Counters {
 }
 
 struct InFlight {
-    token: Token,
+    id: RequestId,
     write: bool,
     since: u64,
 }
@@ -139,12 +139,12 @@ impl Load {
             Mode::Write => true,
             Mode::Mixed => !self.issued.is_multiple_of(2),
         };
-        let token = match write {
+        let id = match write {
             true => disk.write(offset, buffer, self.len)?,
             false => disk.read(offset, buffer, self.len)?,
         };
         self.issued += 1;
-        Ok(InFlight { token, write, since: now() })
+        Ok(InFlight { id, write, since: now() })
     }
 
     /// xorshift64 (Marsaglia 2003): cheap, and good enough to move a disk about.
@@ -164,7 +164,7 @@ impl Counters {
         completion: Completion,
         time: u64,
     ) -> Option<Buffer> {
-        let index = in_flight.iter().position(|request| request.token == completion.token)?;
+        let index = in_flight.iter().position(|request| request.id == completion.id)?;
         let request = in_flight.swap_remove(index);
         self.worst_ns = self.worst_ns.max(time.saturating_sub(request.since));
         match (completion.result, request.write) {

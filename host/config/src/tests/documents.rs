@@ -165,7 +165,9 @@ fn policies_that_suit_a_core_say_who_is_owed() {
         policy.add(ClientId(0), contract, 0).expect("a place");
         policy.wake(ClientId(0), Head::default(), 0);
         let mut ranked = 0;
-        policy.ranks(0, &mut |_| ranked += 1);
+        if let Some(policy) = policy.ranked() {
+            policy.ranks(0, &mut |_| ranked += 1);
+        }
         assert_eq!(ranked > 0, name.suits_a_core(), "{}", name.as_str());
     }
 }

@@ -4,7 +4,7 @@
 use std::os::unix::net::UnixStream;
 
 use moirai_devices::mock::{Guest, SLOT_BYTES, SLOTS, readable, writable};
-use moirai_devices::ring::Descriptor;
+use moirai_devices::virtqueue::Descriptor;
 use moirai_scheduler::Nanos;
 use vm_memory::{Bytes as _, GuestAddress};
 

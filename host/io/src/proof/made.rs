@@ -1,6 +1,6 @@
 //! What a world is made of.
 
-use moirai_scheduler::{Contract, Weight, policy_by_name};
+use moirai_scheduler::{Contract, PolicyKind, Weight, policy};
 
 use super::chance::Chance;
 use super::ring::Faults;
@@ -10,8 +10,17 @@ use crate::DiskSpec;
 use crate::disk::Disk;
 use crate::link::Link;
 
-const POLICIES: [&str; 8] =
-    ["atropos", "atropos", "nemesis", "xen", "usd", "drr", "edf-channel", "fifo"];
+/// The one that promises most, twice.
+const POLICIES: [PolicyKind; 8] = [
+    PolicyKind::Atropos,
+    PolicyKind::Atropos,
+    PolicyKind::Nemesis,
+    PolicyKind::Xen,
+    PolicyKind::Usd,
+    PolicyKind::Drr,
+    PolicyKind::EdfChannel,
+    PolicyKind::Fifo,
+];
 /// Clients of a resource.
 const CLIENTS: usize = 64;
 
@@ -31,20 +40,20 @@ pub(super) fn faults(chance: &mut Chance) -> Faults {
 }
 
 pub(super) fn disk(number: u64, chance: &mut Chance) -> Disk {
-    let policy = chance.of(&POLICIES);
+    let kind = chance.of(&POLICIES);
     let max_unit = chance.of(&[MS / 2, 2 * MS, 20 * MS]);
     let spec = DiskSpec {
         name: format!("d{number}"),
         depth: usize::try_from(chance.between(1, 32)).unwrap(),
         max_unit,
         blocking: chance.of(&[0, max_unit]),
-        policy: policy.into(),
+        policy: kind,
     };
-    Disk::new(spec, policy_by_name(policy, CLIENTS).unwrap())
+    Disk::new(spec, policy(kind, CLIENTS))
 }
 
 pub(super) fn link(number: u64, cable: Cable, chance: &mut Chance) -> Link<Cable> {
-    let policy = policy_by_name(chance.of(&POLICIES), CLIENTS).unwrap();
+    let policy = policy(chance.of(&POLICIES), CLIENTS);
     let rate = chance.of(&[10_000_000, 1_000_000_000]);
     Link::new(format!("l{number}"), rate, 1500, policy, cable)
 }

@@ -33,7 +33,7 @@ impl Moody {
             return Ok(());
         }
         self.busy = self.chance.permille(500);
-        let why = [Deferred::BlocksTaken, Deferred::GateClosed, Deferred::WorkerFull];
+        let why = [Deferred::BlocksTaken, Deferred::ImageTaken, Deferred::WorkerFull];
         Err(self.chance.of(&why))
     }
 }

@@ -3,8 +3,8 @@
 use moirai_api::{DeviceView, ExportView, PartStats, TenantStats};
 
 use super::Export;
+use crate::stats::name;
 use crate::stats::{Snapshots, add_device};
-use crate::view::name;
 use crate::{Service, lock};
 use moirai_config::Config;
 use moirai_config::admission::per_second;

@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::Refusal;
+use super::call::{Shared, call};
 use super::request::{Asked, Asks, Name, plain_bytes};
-use super::routes::{Shared, call};
 use crate::Console;
 
 /// How to read a console.

@@ -5,8 +5,8 @@ use axum::extract::State;
 use moirai_api::{Change, ExportView, Exports};
 
 use super::Refusal;
+use super::call::{Shared, call};
 use super::request::{Body, Name};
-use super::routes::{Shared, call};
 use moirai_config::admission::promise::Promises;
 
 /// List the exports

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `server.rs` | the socket, connections, and what a slow or hostile client may cost |
 //! | `routes.rs` | the resources; each handler turns one request into one call of the service |
+//! | `call.rs` | how handlers reach the service |
 //! | `head.rs` | what the head of a request must be, whatever its path |
 //! | `once.rs` | JSON in which no key stands twice |
 //! | `request.rs` | names, queries and bodies of requests, and what is wrong with them |
@@ -16,6 +17,7 @@
 //!
 //! Neighbours: handlers call [`crate::Service`]; `moirai_api` has what goes over the wire.
 
+mod call;
 mod console;
 mod error;
 mod exports;

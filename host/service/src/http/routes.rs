@@ -11,15 +11,13 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::call::{Shared, call};
 use super::request::{Asked, Asks, Body, Name, body_bytes};
 use super::{Refusal, console, exports, head, metrics};
 use crate::{Service, ServiceError};
 use moirai_config::admission::plan::{Plan, plan};
 use moirai_config::admission::promise::Promises;
 use moirai_config::{Document, check};
-
-/// The service, as handlers share it.
-pub(super) type Shared = State<Arc<Service>>;
 
 #[derive(OpenApi)]
 #[openapi(info(
@@ -77,16 +75,6 @@ fn refusing(
             Refusal::new(ErrorKind::Method, text)
         })
         .layer(checked)
-}
-
-/// Calls the service on a thread that may wait.
-pub(super) async fn call<T: Send + 'static>(
-    service: Arc<Service>,
-    f: impl FnOnce(&Service) -> Result<T, ServiceError> + Send + 'static,
-) -> Result<T, Refusal> {
-    let called = tokio::task::spawn_blocking(move || f(&service)).await;
-    let panicked = || Refusal::new(ErrorKind::Failed, "the host service has a bug: see its log");
-    called.map_err(|_| panicked())?.map_err(Refusal::from)
 }
 
 /// List the tenants

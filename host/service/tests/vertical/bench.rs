@@ -14,7 +14,7 @@ use moirai_launch::{
     Boot, Child, DeviceSpec, LaunchFds, LaunchSpec, Sandbox, ToHost, Transport, open_kvm, spawn,
 };
 use moirai_runtime::StallLog;
-use moirai_scheduler::{Contract, Nanos, Weight};
+use moirai_scheduler::{Contract, Nanos, PolicyKind, Weight};
 use serde_json::Value;
 
 /// A test that waits longer than this has failed.
@@ -63,7 +63,7 @@ pub(crate) fn domain_with_disk() -> IoDomain {
         depth: 4,
         max_unit: 1_000_000,
         blocking: 1_000_000,
-        policy: "atropos".into(),
+        policy: PolicyKind::Atropos,
     };
     let spec = GroupSpec {
         name: "test".into(),

@@ -17,7 +17,7 @@ use moirai_devices::backend::Volume;
 use moirai_io::{BlkSpec, NetSpec};
 use moirai_runtime::StallLog;
 use moirai_runtime::netns::in_netns;
-use moirai_scheduler::Contract;
+use moirai_scheduler::{Contract, PolicyKind};
 use net::{Namespace, domain_with_link};
 
 #[test]
@@ -63,7 +63,7 @@ fn a_vcpu_without_extra_gets_its_slice_and_no_more() {
     let dispatcher = Dispatcher::start(DispatcherSpec {
         wake_cost: 0,
         core,
-        policy: "atropos".into(),
+        policy: PolicyKind::Atropos,
         scheduling: true,
         stalls: StallLog::default(),
     });
@@ -108,7 +108,7 @@ fn network(domain: &moirai_io::IoDomain, last_byte: u8) -> (u32, UnixStream) {
 fn a_guest_answers_what_comes_over_the_link() {
     let _turn = bench::turn();
     let namespace = Namespace::create("moirai-echo");
-    let domain = domain_with_link(&namespace, 100_000_000, "atropos");
+    let domain = domain_with_link(&namespace, 100_000_000, PolicyKind::Atropos);
     let (_, frontend) = network(&domain, 2);
     let mut tenant = Tenant::start("echo", "ip=10.77.0.2/24 port=7", vec![(1, 2, frontend)]);
     tenant.report("ready");
@@ -133,7 +133,7 @@ fn a_film_is_streamed_without_a_copy_and_without_loss() {
     let _turn = bench::turn();
     let folder = tempfile::tempdir().unwrap();
     let namespace = Namespace::create("moirai-film");
-    let domain = domain_with_link(&namespace, 100_000_000, "atropos");
+    let domain = domain_with_link(&namespace, 100_000_000, PolicyKind::Atropos);
     let (net, net_frontend) = network(&domain, 2);
     let (backend, blk_frontend) = UnixStream::pair().unwrap();
     let film = bench::film(folder.path());

@@ -7,6 +7,7 @@ use moirai_devices::net::Offload;
 use moirai_io::{DiskSpec, GroupSpec, IoDomain, LinkSpec};
 use moirai_runtime::StallLog;
 use moirai_runtime::netns::in_netns;
+use moirai_scheduler::PolicyKind;
 
 /// A namespace that is removed with the value.
 pub(crate) struct Namespace(pub(crate) String);
@@ -40,21 +41,19 @@ fn ip(words: &[&str]) {
 }
 
 /// An I/O domain with one disk and one link.
-pub(crate) fn domain_with_link(namespace: &Namespace, rate_bps: u64, policy: &str) -> IoDomain {
+pub(crate) fn domain_with_link(
+    namespace: &Namespace,
+    rate_bps: u64,
+    policy: PolicyKind,
+) -> IoDomain {
     let disk = DiskSpec {
         name: "disk".into(),
         depth: 4,
         max_unit: 1_000_000,
         blocking: 1_000_000,
-        policy: policy.into(),
+        policy,
     };
-    let link = LinkSpec {
-        name: "link".into(),
-        rate_bps,
-        mtu: 1500,
-        policy: policy.into(),
-        tap: namespace.tap(),
-    };
+    let link = LinkSpec { name: "link".into(), rate_bps, mtu: 1500, policy, tap: namespace.tap() };
     let spec = GroupSpec {
         name: "test".into(),
         core: Some(0),

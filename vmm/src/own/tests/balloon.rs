@@ -81,11 +81,11 @@ fn the_host_sets_a_target_and_hears_what_became_of_it() {
     let (mut guest, own) = Guest::new(OwnDevice::Balloon, Vec::new());
     let balloon = own.balloon.unwrap();
     balloon.set_target(10 * PAGE_BYTES);
-    wait(guest.part.events.interrupts().last().unwrap());
+    wait(guest.device.events.interrupts().last().unwrap());
     let mut config = [0; 8];
-    guest.part.backend.read_config(0, &mut config);
+    guest.device.backend.read_config(0, &mut config);
     assert_eq!(config, [10, 0, 0, 0, 0, 0, 0, 0]);
-    guest.part.backend.write_config(4, &7_u32.to_le_bytes());
+    guest.device.backend.write_config(4, &7_u32.to_le_bytes());
     assert_eq!(balloon.actual_bytes(), 7 * PAGE_BYTES);
 
     guest.mem.write_obj(4_u16, GuestAddress(BUFFER)).unwrap();
@@ -99,6 +99,6 @@ fn the_host_sets_a_target_and_hears_what_became_of_it() {
     }
     let expected = Stats { free_bytes: Some(1234), ..Stats::default() };
     assert_eq!(balloon.stats(), expected);
-    guest.part.backend.stop().unwrap();
+    guest.device.backend.stop().unwrap();
     assert_eq!(balloon.actual_bytes(), 0);
 }

@@ -15,10 +15,10 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::EventFd;
 
-use super::{Own, Part, start};
+use super::{Attachment, Own, start};
 use crate::event;
 use crate::sandbox::confine_own;
-use crate::virtio::queue::Ring;
+use crate::virtio::queue::QueueAreas;
 use moirai_launch::OwnDevice;
 
 const SIZE: u16 = 16;
@@ -29,7 +29,7 @@ const MEMORY: usize = 8 << 20;
 /// A device with a driver.
 struct Guest {
     mem: Arc<GuestMemory>,
-    part: Part,
+    device: Attachment,
     drivers: Vec<Driver>,
 }
 
@@ -38,8 +38,8 @@ impl Guest {
     fn new(kind: OwnDevice, fds: Vec<OwnedFd>) -> (Self, Own) {
         let (mem, _) = mock::shared_memory(MEMORY);
         let mut own = start(&[kind], fds, &mem, confine_own).unwrap();
-        let part = own.parts.remove(0);
-        let mut guest = Self { mem, part, drivers: Vec::new() };
+        let device = own.attachments.remove(0);
+        let mut guest = Self { mem, device, drivers: Vec::new() };
         guest.start();
         (guest, own)
     }
@@ -47,19 +47,19 @@ impl Guest {
     fn start(&mut self) {
         let base = |queue: u16| u64::from(queue) * RING_BYTES;
         let driver = |queue| Driver::new(Arc::clone(&self.mem), base(queue), SIZE);
-        self.drivers = (0..self.part.spec.queues).map(driver).collect();
+        self.drivers = (0..self.device.spec.queues).map(driver).collect();
         self.mem.write_slice(&[0; 0x10_000], GuestAddress(0)).unwrap();
         let ring = |driver: &Driver| {
             let [descriptors, driver, device] = driver.addresses();
-            Some(Ring { size: SIZE, descriptors, driver, device })
+            Some(QueueAreas { size: SIZE, descriptors, driver, device })
         };
         let rings: Vec<_> = self.drivers.iter().map(ring).collect();
-        let features = self.part.backend.features();
-        self.part.backend.start(features, &rings).unwrap();
+        let features = self.device.backend.features();
+        self.device.backend.start(features, &rings).unwrap();
     }
 
     fn kick(&self, queue: usize) {
-        self.part.events.kicks[queue].write(1).unwrap();
+        self.device.events.kicks[queue].write(1).unwrap();
     }
 
     /// Waits for a chain of `queue` to come back: its head and length.
@@ -71,7 +71,7 @@ impl Guest {
                 self.drivers[queue].set_used_event(seen);
                 return used;
             }
-            wait(&self.part.events.calls[queue]);
+            wait(&self.device.events.calls[queue]);
         }
     }
 }
@@ -105,7 +105,7 @@ fn a_console_carries_both_directions_and_emergencies() {
     guest.drivers[1].post(&[readable(BUFFER, 3)]);
     guest.kick(1);
     guest.used(1);
-    guest.part.backend.write_config(8, &u32::from(b'!').to_le_bytes());
+    guest.device.backend.write_config(8, &u32::from(b'!').to_le_bytes());
     let mut output = [0; 4];
     theirs.read_exact(&mut output).unwrap();
     assert_eq!(&output, b"out!");
@@ -125,9 +125,9 @@ fn a_broken_ring_stops_one_device_until_its_reset() {
     let (mem, _) = mock::shared_memory(MEMORY);
     let mut own = start(&[OwnDevice::Rng, OwnDevice::Rng], Vec::new(), &mem, confine_own).unwrap();
     let mut guests: Vec<_> = own
-        .parts
+        .attachments
         .drain(..)
-        .map(|part| Guest { mem: mock::shared_memory(MEMORY).0, part, drivers: Vec::new() })
+        .map(|device| Guest { mem: mock::shared_memory(MEMORY).0, device, drivers: Vec::new() })
         .collect();
     // Both share the memory that the devices serve.
     for guest in &mut guests {
@@ -137,16 +137,16 @@ fn a_broken_ring_stops_one_device_until_its_reset() {
     broken.start();
     broken.drivers[0].make_available(SIZE + 1);
     broken.kick(0);
-    wait(&broken.part.events.error);
+    wait(&broken.device.events.error);
     broken.drivers[0].post(&[writable(BUFFER, 32)]);
     broken.kick(0);
-    broken.part.backend.stop().unwrap();
+    broken.device.backend.stop().unwrap();
     assert!(broken.drivers[0].used().is_none());
     well.start();
     well.drivers[0].post(&[writable(BUFFER, 32)]);
     well.kick(0);
     well.used(0);
-    well.part.backend.stop().unwrap();
+    well.device.backend.stop().unwrap();
     broken.start();
     broken.drivers[0].post(&[writable(BUFFER, 32)]);
     broken.kick(0);
@@ -156,11 +156,11 @@ fn a_broken_ring_stops_one_device_until_its_reset() {
 #[test]
 fn a_device_that_is_stopped_leaves_its_ring_alone() {
     let (mut guest, _own) = Guest::new(OwnDevice::Rng, Vec::new());
-    guest.part.backend.stop().unwrap();
+    guest.device.backend.stop().unwrap();
     guest.drivers[0].post(&[writable(BUFFER, 32)]);
     guest.kick(0);
     // Commands are obeyed in order, so the kick has been looked at when this returns.
-    guest.part.backend.stop().unwrap();
+    guest.device.backend.stop().unwrap();
     assert!(guest.drivers[0].used().is_none());
 }
 
@@ -168,5 +168,5 @@ fn a_device_that_is_stopped_leaves_its_ring_alone() {
 fn a_launch_that_lacks_a_descriptor_is_refused() {
     let (mem, _) = mock::shared_memory(MEMORY);
     assert!(start(&[OwnDevice::Console], Vec::new(), &mem, confine_own).is_err());
-    assert!(start(&[], Vec::new(), &mem, confine_own).unwrap().parts.is_empty());
+    assert!(start(&[], Vec::new(), &mem, confine_own).unwrap().attachments.is_empty());
 }

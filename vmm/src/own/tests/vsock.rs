@@ -128,7 +128,7 @@ fn a_reset_hangs_up_and_without_a_driver_nobody_is_let_in() {
     };
     let mut client = connect();
     receive(&mut guest);
-    guest.part.backend.stop().unwrap();
+    guest.device.backend.stop().unwrap();
     assert_eq!(client.read(&mut [0; 8]).unwrap(), 0);
     assert_eq!(connect().read(&mut [0; 8]).unwrap(), 0);
     guest.start();

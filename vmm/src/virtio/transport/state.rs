@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use vm_memory::GuestMemoryMmap;
 
-use crate::virtio::queue::{QueueRegisters, Ring, set_high, set_low};
+use crate::virtio::queue::{QueueAreas, QueueRegisters, set_high, set_low};
 use crate::virtio::status::{self, DRIVER_OK, FAILED, FEATURES_OK, NEEDS_RESET, Step, step};
 use crate::virtio::{Backend, BackendError, DeviceEvents};
 
@@ -181,7 +181,7 @@ impl<B: Backend> State<B> {
             true => queue.ring(self.max_queue_size, &self.memory).map(Some),
             false => Some(None),
         };
-        let rings: Option<Vec<Option<Ring>>> = self.queues.iter().map(ring).collect();
+        let rings: Option<Vec<Option<QueueAreas>>> = self.queues.iter().map(ring).collect();
         // A ring that cannot be is the driver's mistake.
         let Some(rings) = rings else { return self.fail() };
         match self.backend.start(self.driver_features, &rings) {

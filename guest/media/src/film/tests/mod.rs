@@ -19,7 +19,7 @@ type Fault = core::fmt::Error;
 /// A volume in memory.
 struct Fake {
     bytes: Vec<u8>,
-    in_flight: Vec<(Token, u64, Buffer, usize)>,
+    in_flight: Vec<(RequestId, u64, Buffer, usize)>,
     seed: u64,
     /// So many of the next requests fail.
     failures: u32,
@@ -61,13 +61,13 @@ impl Volume for Fake {
         offset: u64,
         buffer: Buffer,
         len: usize,
-    ) -> Result<Token, (Refusal, Buffer)> {
+    ) -> Result<RequestId, (Refusal, Buffer)> {
         assert!(offset.is_multiple_of(SECTOR) && (len as u64).is_multiple_of(SECTOR) && len > 0);
         assert!(offset + len as u64 <= self.capacity(), "reads behind the end");
-        let taken = |number: &u16| self.in_flight.iter().any(|(token, ..)| token.0 == *number);
-        let token = Token((0..).find(|number| !taken(number)).unwrap());
-        self.in_flight.push((token, offset, buffer, len));
-        Ok(token)
+        let taken = |number: &u16| self.in_flight.iter().any(|(id, ..)| id.0 == *number);
+        let id = RequestId((0..).find(|number| !taken(number)).unwrap());
+        self.in_flight.push((id, offset, buffer, len));
+        Ok(id)
     }
 
     fn kick(&mut self) {}
@@ -77,7 +77,7 @@ impl Volume for Fake {
             return Ok(None);
         }
         let which = self.dice() % self.in_flight.len();
-        let (token, offset, mut buffer, len) = self.in_flight.swap_remove(which);
+        let (id, offset, mut buffer, len) = self.in_flight.swap_remove(which);
         let mut result = Err(RequestError::Io);
         if self.failures > 0 {
             self.failures -= 1;
@@ -85,7 +85,7 @@ impl Volume for Fake {
             buffer[..len].copy_from_slice(&self.bytes[offset as usize..][..len]);
             result = Ok(());
         }
-        Ok(Some(Completion { token, buffer: Some(buffer), result }))
+        Ok(Some(Completion { id, buffer: Some(buffer), result }))
     }
 }
 

@@ -3,7 +3,7 @@
 use proptest::prelude::{Strategy, any, prop_oneof, proptest};
 
 use super::{Note, device as state};
-use crate::virtio::queue::Ring;
+use crate::virtio::queue::QueueAreas;
 use crate::virtio::status::{ACKNOWLEDGE, DRIVER, DRIVER_OK, FAILED, FEATURES_OK, NEEDS_RESET};
 use crate::virtio::transport::Mmio;
 use crate::virtio::{BackendError, VhostError};
@@ -95,7 +95,7 @@ fn a_changed_configuration_shows_until_it_is_acknowledged() {
 fn driver_ok_starts_the_ready_queues_with_the_chosen_features() {
     let (mut device, note) = device(false);
     assert!(!bring_up(&mut device, 0x1000));
-    let ring = Ring { size: 64, descriptors: 0x1000, driver: 0x3000, device: 0x4000 };
+    let ring = QueueAreas { size: 64, descriptors: 0x1000, driver: 0x3000, device: 0x4000 };
     let expected = Some((1 << 32 | 1 << 29, vec![Some(ring), None]));
     assert_eq!(note.notes().running, expected);
     assert_eq!(get(&device, 0x60), 1, "a live queue may always have used a buffer");

@@ -9,7 +9,7 @@ use vm_memory::{GuestAddress, GuestMemoryMmap};
 
 use super::State;
 use crate::virtio::backend::copy_config;
-use crate::virtio::queue::Ring;
+use crate::virtio::queue::QueueAreas;
 use crate::virtio::{Backend, BackendError, DeviceEvents, VhostError};
 
 const MEMORY_BYTES: u64 = 1 << 20;
@@ -20,7 +20,7 @@ const FEATURES: u64 = 1 << 32 | 1 << 29 | 1 << 5;
 /// What the backend was asked for.
 #[derive(Debug, Default)]
 struct Notes {
-    running: Option<(u64, Vec<Option<Ring>>)>,
+    running: Option<(u64, Vec<Option<QueueAreas>>)>,
     starts: usize,
     config_writes: Vec<(u64, Vec<u8>)>,
 }
@@ -55,7 +55,7 @@ impl Backend for Note {
         self.notes().config_writes.push((offset, data.to_vec()));
     }
 
-    fn start(&mut self, features: u64, queues: &[Option<Ring>]) -> Result<(), BackendError> {
+    fn start(&mut self, features: u64, queues: &[Option<QueueAreas>]) -> Result<(), BackendError> {
         assert!(!self.is_running(), "started twice");
         if self.fails {
             return Err(VhostError::Closed.into());

@@ -8,7 +8,7 @@ use super::{HIGH_MEMORY, Note, device as state};
 use crate::pci::BAR_BYTES;
 use crate::pci::msix::Message;
 use crate::virtio::DeviceEvents;
-use crate::virtio::queue::Ring;
+use crate::virtio::queue::QueueAreas;
 use crate::virtio::status::{ACKNOWLEDGE, DRIVER, DRIVER_OK, FAILED, FEATURES_OK, NEEDS_RESET};
 use crate::virtio::transport::Pci;
 use crate::virtio::transport::pci::Wires;
@@ -168,7 +168,7 @@ fn driver_ok_starts_the_enabled_queues_and_a_reset_stops_them() {
     let (mut device, note) = device(false);
     connect(&mut device);
     bring_up(&mut device, 0x1000);
-    let ring = Ring { size: 64, descriptors: 0x1000, driver: 0x3000, device: 0x4000 };
+    let ring = QueueAreas { size: 64, descriptors: 0x1000, driver: 0x3000, device: 0x4000 };
     assert_eq!(note.notes().running, Some((1 << 32 | 1 << 29, vec![Some(ring), None])));
     assert_eq!(get(&mut device, 0x400, 1), 1, "a live queue may always have used a buffer");
     set(&mut device, 0x1c, 2, 0);

@@ -15,7 +15,7 @@ impl Device {
     }
 
     /// Chains that the driver has published since the last call.
-    fn take(&mut self, ring: &Ring) -> Vec<u16> {
+    fn take(&mut self, ring: &Virtqueue) -> Vec<u16> {
         let published = ring.avail_index().load(Ordering::Acquire);
         let mut heads = Vec::new();
         while self.seen != published {
@@ -25,7 +25,7 @@ impl Device {
         heads
     }
 
-    fn finish(&mut self, ring: &Ring, id: u32, written: u32) {
+    fn finish(&mut self, ring: &Virtqueue, id: u32, written: u32) {
         let slot = usize::from(self.used & (ring.size - 1));
         let offset = used_offset(usize::from(ring.size)) + 4 + 8 * slot;
         ring.word32(offset).store(id, Ordering::Relaxed);
@@ -35,7 +35,7 @@ impl Device {
     }
 
     /// The chain as the device reads it: address, length, flags.
-    fn chain(ring: &Ring, head: u16) -> Vec<(u64, u32, u16)> {
+    fn chain(ring: &Virtqueue, head: u16) -> Vec<(u64, u32, u16)> {
         let (mut at, mut chain) = (head, Vec::new());
         loop {
             let offset = usize::from(at) * DESC_LEN;
@@ -51,15 +51,15 @@ impl Device {
     }
 }
 
-fn ring(size: u16, event_idx: bool) -> Ring {
-    Ring::new(size, event_idx).unwrap()
+fn ring(size: u16, event_idx: bool) -> Virtqueue {
+    Virtqueue::new(size, event_idx).unwrap()
 }
 
 fn read(address: u64) -> Segment {
     Segment { address, len: 10, device_writes: false }
 }
 
-fn push(ring: &mut Ring, segments: &[Segment]) -> Result<u16, RingFull> {
+fn push(ring: &mut Virtqueue, segments: &[Segment]) -> Result<u16, VirtqueueFull> {
     // SAFETY: the test's device looks at descriptors only, never at what they point to.
     unsafe { ring.push(segments) }
 }
@@ -91,7 +91,7 @@ fn full_ring_refuses_and_takes_again_when_chains_return() {
     for _ in 0..1000 {
         let first = push(&mut ring, &[read(1), read(2)]).unwrap();
         let second = push(&mut ring, &[read(3), read(4)]).unwrap();
-        assert_eq!(push(&mut ring, &[read(5)]), Err(RingFull));
+        assert_eq!(push(&mut ring, &[read(5)]), Err(VirtqueueFull));
         assert_eq!(ring.next_head(), None);
         let _ = ring.publish();
         assert_eq!(device.take(&ring), [first, second]);
@@ -167,7 +167,7 @@ fn event_index_works_across_the_wrap() {
 #[test]
 fn armed_ring_asks_for_an_interrupt_at_the_chain_it_was_told() {
     let (mut ring, mut device) = (ring(8, true), Device::new());
-    let interrupts_at = |ring: &Ring| ring.used_event().load(Ordering::Relaxed);
+    let interrupts_at = |ring: &Virtqueue| ring.used_event().load(Ordering::Relaxed);
     assert_eq!(interrupts_at(&ring), u16::MAX, "silent at first");
     for _ in 0..3 {
         push(&mut ring, &[read(1)]).unwrap();
@@ -199,7 +199,7 @@ fn device_that_returns_what_it_does_not_hold_is_found_out() {
         let head = push(&mut ring, &[read(1), read(2)]).unwrap();
         assert_eq!(head, 0);
         device.finish(&ring, id, 0);
-        assert_eq!(ring.pop(), Err(RingError::UnknownChain { id }));
+        assert_eq!(ring.pop(), Err(VirtqueueError::UnknownChain { id }));
     }
 }
 
@@ -211,7 +211,7 @@ fn device_that_returns_a_chain_twice_is_found_out() {
     device.finish(&ring, first.into(), 0);
     device.finish(&ring, first.into(), 0);
     assert!(ring.pop().unwrap().is_some());
-    assert_eq!(ring.pop(), Err(RingError::UnknownChain { id: first.into() }));
+    assert_eq!(ring.pop(), Err(VirtqueueError::UnknownChain { id: first.into() }));
 }
 
 #[test]
@@ -219,6 +219,6 @@ fn used_index_that_runs_away_is_found_out() {
     let mut ring = ring(8, false);
     push(&mut ring, &[read(1)]).unwrap();
     ring.used_index().store(0x8000, Ordering::Relaxed);
-    let error = RingError::UsedIndex { used: 0x8000, seen: 0, in_flight: 1 };
+    let error = VirtqueueError::UsedIndex { used: 0x8000, seen: 0, in_flight: 1 };
     assert_eq!(ring.pop(), Err(error));
 }

@@ -1,7 +1,7 @@
 //! The part of the protocol that is about memory and queues: what each request requires and
 //! changes, and when a queue starts or stops because of it.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use vhost::vhost_user::message::{
@@ -9,15 +9,19 @@ use vhost::vhost_user::message::{
 };
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 
-use super::inflight::{self, Description};
-use super::memory::{Limits, MemoryTable};
-use super::session::Answer;
-use super::vring::RingAddresses;
-use super::wire::Message;
-use super::{Event, Session, SessionError, Vring};
+use super::{Answer, Session};
+use crate::vhost::eventfd::is_eventfd;
+use crate::vhost::inflight::{self, Description};
+use crate::vhost::memory::{Limits, MemoryTable};
+use crate::vhost::vring::VringAddresses;
+use crate::vhost::wire::Message;
+use crate::vhost::{Event, SessionError, Vring};
 
 impl Session {
-    pub(super) fn set_mem_table(&mut self, message: &mut Message) -> Result<Answer, SessionError> {
+    pub(in crate::vhost) fn set_mem_table(
+        &mut self,
+        message: &mut Message,
+    ) -> Result<Answer, SessionError> {
         let (table, mut rest): (VhostUserMemory, _) = message.head()?;
         let count = usize::try_from(table.num_regions).unwrap_or(usize::MAX);
         let region_len = size_of::<VhostUserMemoryRegion>();
@@ -46,7 +50,7 @@ impl Session {
         self.refresh_all()
     }
 
-    pub(super) fn set_vring_num(
+    pub(in crate::vhost) fn set_vring_num(
         &mut self,
         state: VhostUserVringState,
     ) -> Result<Answer, SessionError> {
@@ -54,14 +58,14 @@ impl Session {
         Ok(Answer::Ack)
     }
 
-    pub(super) fn set_vring_addr(
+    pub(in crate::vhost) fn set_vring_addr(
         &mut self,
         body: VhostUserVringAddr,
     ) -> Result<Answer, SessionError> {
         let index = body.index;
         let vring = usize::try_from(index).ok().and_then(|index| self.vrings.get_mut(index));
         let vring = vring.ok_or(SessionError::NoSuchQueue(index))?;
-        vring.addresses = Some(RingAddresses {
+        vring.set_addresses(VringAddresses {
             descriptors: body.descriptor,
             available: body.available,
             used: body.used,
@@ -71,7 +75,7 @@ impl Session {
         self.refresh_all()
     }
 
-    pub(super) fn set_vring_base(
+    pub(in crate::vhost) fn set_vring_base(
         &mut self,
         state: VhostUserVringState,
     ) -> Result<Answer, SessionError> {
@@ -83,24 +87,23 @@ impl Session {
         Ok(Answer::Ack)
     }
 
-    pub(super) fn get_vring_base(
+    pub(in crate::vhost) fn get_vring_base(
         &mut self,
         state: VhostUserVringState,
     ) -> Result<Answer, SessionError> {
         let vring = self.vring(state.index)?;
         let index =
             u16::try_from(state.index).map_err(|_| SessionError::NoSuchQueue(state.index))?;
-        if !vring.started {
+        if !vring.drain() {
             let base = u32::from(vring.base());
             return Ok(Answer::Reply(vring_state(index, base)));
         }
-        (vring.draining, vring.running) = (true, false);
         self.awaited = Some(index);
         self.events.push(Event::QueueStopped { index, drain: true });
         Ok(Answer::Later)
     }
 
-    pub(super) fn set_vring_enable(
+    pub(in crate::vhost) fn set_vring_enable(
         &mut self,
         state: VhostUserVringState,
     ) -> Result<Answer, SessionError> {
@@ -112,23 +115,25 @@ impl Session {
                 return Err(SessionError::BadValue { request, value: value.into() });
             }
         };
-        self.vring(state.index)?.enabled = enabled;
+        self.vring(state.index)?.set_enabled(enabled);
         self.refresh_all()
     }
 
-    pub(super) fn set_vring_kick(&mut self, message: &mut Message) -> Result<Answer, SessionError> {
+    pub(in crate::vhost) fn set_vring_kick(
+        &mut self,
+        message: &mut Message,
+    ) -> Result<Answer, SessionError> {
         let (index, eventfd) = self.vring_file(message)?;
         let vring = self.vring(index.into())?;
-        vring.kick = Some(eventfd.ok_or(SessionError::NoKick(index))?);
-        vring.started = true;
-        if vring.running {
+        vring.set_kick(eventfd.ok_or(SessionError::NoKick(index))?);
+        if vring.is_running() {
             self.events.push(Event::QueueKickChanged { index });
         }
         self.refresh_all()
     }
 
     /// The queue index and eventfd of a KICK, CALL or ERR message; bit 8 says that there is none.
-    pub(super) fn vring_file(
+    pub(in crate::vhost) fn vring_file(
         &mut self,
         message: &mut Message,
     ) -> Result<(u16, Option<OwnedFd>), SessionError> {
@@ -148,7 +153,10 @@ impl Session {
     }
 
     /// The peer wants memory in which requests in flight are noted.
-    pub(super) fn get_inflight(&mut self, message: &Message) -> Result<Answer, SessionError> {
+    pub(in crate::vhost) fn get_inflight(
+        &mut self,
+        message: &Message,
+    ) -> Result<Answer, SessionError> {
         let asked = self.inflight_description(message)?;
         let (made, file) =
             inflight::create(asked.num_queues, asked.queue_size).map_err(SessionError::Socket)?;
@@ -156,10 +164,13 @@ impl Session {
     }
 
     /// The peer hands that memory back, perhaps to another process than the one that made it.
-    pub(super) fn set_inflight(&mut self, message: &mut Message) -> Result<Answer, SessionError> {
+    pub(in crate::vhost) fn set_inflight(
+        &mut self,
+        message: &mut Message,
+    ) -> Result<Answer, SessionError> {
         let given = self.inflight_description(message)?;
         let request = message.request;
-        let running = (0..).zip(&self.vrings).find(|(_, vring)| vring.started);
+        let running = (0..).zip(&self.vrings).find(|(_, vring)| vring.is_started());
         if let Some((index, _)) = running {
             return Err(SessionError::QueueRunning { index, request });
         }
@@ -168,7 +179,7 @@ impl Session {
         let file = file.ok_or(SessionError::WrongFiles { request, got: 0, expected: 1 })?;
         let logs = inflight::map(&given, file, limits)?;
         for (vring, log) in self.vrings.iter_mut().zip(logs) {
-            vring.log = Some(log);
+            vring.set_log(log);
         }
         Ok(Answer::Ack)
     }
@@ -194,30 +205,30 @@ impl Session {
         }
     }
 
-    pub(super) fn vring(&mut self, index: u32) -> Result<&mut Vring, SessionError> {
+    pub(in crate::vhost) fn vring(&mut self, index: u32) -> Result<&mut Vring, SessionError> {
         let vring = usize::try_from(index).ok().and_then(|index| self.vrings.get_mut(index));
         vring.ok_or(SessionError::NoSuchQueue(index))
     }
 
     fn idle_vring(&mut self, index: u32, request: FrontendReq) -> Result<&mut Vring, SessionError> {
         let vring = self.vring(index)?;
-        match (u16::try_from(index), vring.started) {
+        match (u16::try_from(index), vring.is_started()) {
             (Ok(index), true) => Err(SessionError::QueueRunning { index, request: request.into() }),
             _ => Ok(vring),
         }
     }
 
     /// Starts and stops queues according to what is known of them now.
-    pub(super) fn refresh_all(&mut self) -> Result<Answer, SessionError> {
+    pub(in crate::vhost) fn refresh_all(&mut self) -> Result<Answer, SessionError> {
         let features = self.features();
         for (index, vring) in (0..).zip(&mut self.vrings) {
             if !vring.refresh(features)? {
                 continue;
             }
-            if vring.running && features >> VIRTIO_F_VERSION_1 & 1 == 0 {
+            if vring.is_running() && features >> VIRTIO_F_VERSION_1 & 1 == 0 {
                 return Err(SessionError::LegacyDriver);
             }
-            self.events.push(match vring.running {
+            self.events.push(match vring.is_running() {
                 true => Event::QueueStarted { index },
                 false => Event::QueueStopped { index, drain: false },
             });
@@ -226,12 +237,6 @@ impl Session {
     }
 }
 
-pub(super) fn vring_state(index: u16, num: u32) -> Vec<u8> {
+pub(in crate::vhost) fn vring_state(index: u16, num: u32) -> Vec<u8> {
     [u32::from(index).to_ne_bytes(), num.to_ne_bytes()].concat()
-}
-
-/// Anything else could block us when read or written.
-fn is_eventfd(file: &OwnedFd) -> bool {
-    let link = format!("/proc/self/fd/{}", file.as_raw_fd());
-    std::fs::read_link(link).is_ok_and(|target| target.as_os_str() == "anon_inode:[eventfd]")
 }

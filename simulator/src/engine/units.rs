@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use moirai_scheduler::device::{CostModel, Window};
 use moirai_scheduler::{Nanos, Pick, Service, Ticket};
 
-use crate::engine::Engine;
+use super::Engine;
 use crate::source::Job;
 
 /// A unit that was handed to the device.
@@ -53,7 +53,7 @@ impl Device {
 }
 
 /// Runs the device until the end.
-pub(crate) fn run(engine: &mut Engine<'_>) {
+pub(super) fn run(engine: &mut Engine<'_>) {
     let depth = usize::try_from(engine.resource.depth.max(1)).unwrap_or(usize::MAX);
     let clients = engine.clients.len();
     let disk = engine.resource.kind == crate::Kind::Disk;

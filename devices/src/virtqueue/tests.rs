@@ -58,7 +58,7 @@ fn take(
     flags: u32,
     next: u16,
     head: u16,
-) -> Result<Option<Chain>, RingError> {
+) -> Result<Option<Chain>, QueueError> {
     let mem = mock::memory(0x10000);
     let mut driver = Driver::new(Arc::clone(&mem), 0, SIZE);
     driver.write_descriptor(0, 0, descriptor, flags, next);
@@ -69,26 +69,26 @@ fn take(
 #[test]
 fn a_loop_breaks_the_ring() {
     let taken = take(readable(0x5000, 4), VRING_DESC_F_NEXT, 0, 0);
-    assert!(matches!(taken, Err(RingError::BrokenChain { head: 0, read: 16 })));
+    assert!(matches!(taken, Err(QueueError::BrokenChain { head: 0, read: 16 })));
 }
 
 #[test]
 fn a_link_out_of_the_table_breaks_the_ring() {
     let taken = take(readable(0x5000, 4), VRING_DESC_F_NEXT, SIZE, 0);
-    assert!(matches!(taken, Err(RingError::BrokenChain { head: 0, read: 1 })));
+    assert!(matches!(taken, Err(QueueError::BrokenChain { head: 0, read: 1 })));
 }
 
 #[test]
 fn a_head_out_of_the_table_breaks_the_ring() {
     let taken = take(readable(0x5000, 4), 0, 0, SIZE);
-    assert!(matches!(taken, Err(RingError::HeadOutOfRange { head: SIZE, size: SIZE })));
+    assert!(matches!(taken, Err(QueueError::HeadOutOfRange { head: SIZE, size: SIZE })));
 }
 
 #[test]
 fn an_indirect_table_outside_memory_or_of_odd_length_breaks_the_ring() {
     for table in [readable(0x1000_0000, 32), readable(0x5000, 17), readable(0x5000, 0)] {
         let taken = take(table, VRING_DESC_F_INDIRECT, 0, 0);
-        assert!(matches!(taken, Err(RingError::BrokenChain { .. })), "{table:?}: {taken:?}");
+        assert!(matches!(taken, Err(QueueError::BrokenChain { .. })), "{table:?}: {taken:?}");
     }
 }
 
@@ -100,7 +100,7 @@ fn an_indirect_table_in_an_indirect_table_breaks_the_ring() {
     driver.write_descriptor(0, 0, readable(0x5000, 16), VRING_DESC_F_INDIRECT, 0);
     driver.make_available(0);
     let taken = next_chain(&mem, &mut driver.queue(), 0);
-    assert!(matches!(taken, Err(RingError::BrokenChain { .. })));
+    assert!(matches!(taken, Err(QueueError::BrokenChain { .. })));
 }
 
 #[test]
@@ -111,7 +111,7 @@ fn an_indirect_table_of_thousands_breaks_the_ring_before_it_is_read() {
     driver.post_indirect(0x4000, &[readable(0x5000, 1); 4000]);
     let mut queue = driver.queue();
     let broken = next_chain(&mem, &mut queue, 0);
-    assert!(matches!(broken, Err(RingError::BrokenChain { read: 1026, .. })), "{broken:?}");
+    assert!(matches!(broken, Err(QueueError::BrokenChain { read: 1026, .. })), "{broken:?}");
     let mut driver = Driver::new(Arc::clone(&mem), 0, SIZE);
     driver.post_indirect(0x4000, &[readable(0x5000, 1); 1026]);
     let chain = next_chain(&mem, &mut driver.queue(), 0).unwrap().unwrap();
@@ -123,7 +123,10 @@ fn more_than_four_gigabytes_in_a_chain_break_the_ring() {
     let mem = mock::memory(0x10000);
     let mut driver = Driver::new(Arc::clone(&mem), 0, SIZE);
     driver.post(&[readable(0, u32::MAX), readable(0, u32::MAX)]);
-    assert!(matches!(next_chain(&mem, &mut driver.queue(), 0), Err(RingError::BrokenChain { .. })));
+    assert!(matches!(
+        next_chain(&mem, &mut driver.queue(), 0),
+        Err(QueueError::BrokenChain { .. })
+    ));
 }
 
 #[test]
@@ -131,7 +134,7 @@ fn an_available_index_far_ahead_breaks_the_ring() {
     let mem = mock::memory(0x10000);
     let driver = Driver::new(Arc::clone(&mem), 0, SIZE);
     mem.write_obj(SIZE + 1, GuestAddress(driver.addresses()[1] + 2)).unwrap();
-    assert!(matches!(next_chain(&mem, &mut driver.queue(), 0), Err(RingError::Queue(_))));
+    assert!(matches!(next_chain(&mem, &mut driver.queue(), 0), Err(QueueError::Queue(_))));
 }
 
 #[test]
@@ -140,14 +143,14 @@ fn a_driver_that_reposts_chains_in_flight_breaks_the_ring() {
     let mut driver = Driver::new(Arc::clone(&mem), 0, SIZE);
     driver.post(&[readable(0x5000, 4)]);
     let taken = next_chain(&mem, &mut driver.queue(), u32::from(SIZE));
-    assert!(matches!(taken, Err(RingError::TooManyInFlight(SIZE))));
+    assert!(matches!(taken, Err(QueueError::TooManyInFlight(SIZE))));
 }
 
 #[test]
 fn a_ring_that_was_never_set_up_is_an_error() {
     let mem = mock::memory(0x10000);
     let mut queue = Queue::new(SIZE).unwrap();
-    assert!(matches!(next_chain(&mem, &mut queue, 0), Err(RingError::Queue(_))));
+    assert!(matches!(next_chain(&mem, &mut queue, 0), Err(QueueError::Queue(_))));
 }
 
 #[test]

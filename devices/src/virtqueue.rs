@@ -1,4 +1,5 @@
-//! Descriptor chains: from the available ring to a list of guest ranges.
+//! A virtqueue from the device's side: from the available ring to a list of guest ranges, and back by
+//! the used ring.
 //!
 //! `virtio_queue::Queue` keeps the ring indices. Its chain iterator ends silently at anything that
 //! is wrong, and only begins at the available ring; this module walks chains itself, from any head,
@@ -90,7 +91,7 @@ pub fn buffers(
 
 /// The ring itself is broken: the device has to be reset by its driver.
 #[derive(Debug, thiserror::Error)]
-pub enum RingError {
+pub enum QueueError {
     /// The ring's own memory or indices are wrong (bad available index, not ready, not in memory).
     #[error("virtqueue is unusable: {0}")]
     Queue(#[from] virtio_queue::Error),
@@ -120,12 +121,12 @@ pub enum RingError {
 /// were taken and not returned; an honest driver cannot have more of them than descriptors.
 ///
 /// # Errors
-/// See [`RingError`]; the queue must not be used any more until its driver resets it.
+/// See [`QueueError`]; the queue must not be used any more until its driver resets it.
 pub fn next_chain(
     mem: &Arc<GuestMemory>,
     queue: &mut Queue,
     in_flight: u32,
-) -> Result<Option<Chain>, RingError> {
+) -> Result<Option<Chain>, QueueError> {
     let mut available = queue.iter(&**mem)?;
     let Some(chain) = available.next() else { return Ok(None) };
     let head = chain.head_index();
@@ -136,19 +137,19 @@ pub fn next_chain(
 /// taken from it before this process was there. `in_flight` as in [`next_chain`].
 ///
 /// # Errors
-/// See [`RingError`]; the queue must not be used any more until its driver resets it.
+/// See [`QueueError`]; the queue must not be used any more until its driver resets it.
 pub fn chain_at(
     mem: &Arc<GuestMemory>,
     queue: &Queue,
     head: u16,
     in_flight: u32,
-) -> Result<Chain, RingError> {
+) -> Result<Chain, QueueError> {
     let size = queue.size();
     if head >= size {
-        return Err(RingError::HeadOutOfRange { head, size });
+        return Err(QueueError::HeadOutOfRange { head, size });
     }
     if in_flight >= u32::from(size) {
-        return Err(RingError::TooManyInFlight(size));
+        return Err(QueueError::TooManyInFlight(size));
     }
     let mut walk = Walk {
         mem,
@@ -161,7 +162,7 @@ pub fn chain_at(
     let mut descriptors = SmallVec::new();
     let (mut read, mut total) = (0, 0_u32);
     loop {
-        let broken = RingError::BrokenChain { head, read };
+        let broken = QueueError::BrokenChain { head, read };
         let Some(raw) = walk.step().filter(|_| read < MAX_CHAIN) else { return Err(broken) };
         read += 1;
         let Some(sum) = total.checked_add(raw.len()) else { return Err(broken) };
@@ -223,7 +224,7 @@ pub fn add_used(
     queue: &mut Queue,
     head: u16,
     len: u32,
-) -> Result<(), RingError> {
+) -> Result<(), QueueError> {
     Ok(queue.add_used(&**mem, head, len)?)
 }
 
@@ -236,7 +237,7 @@ pub fn add_used_together(
     mem: &Arc<GuestMemory>,
     queue: &mut Queue,
     chains: &[(u16, u32)],
-) -> Result<(), RingError> {
+) -> Result<(), QueueError> {
     let Some(((head, len), others)) = chains.split_last() else { return Ok(()) };
     for (head, len) in others {
         let mut element = [0; USED_ELEMENT_BYTES];

@@ -6,7 +6,7 @@
 //! one doorbell, and with event indices it cannot silence the device. All four matter here.
 //!
 //! State: the shared rings, and a private shadow of every chain. The device can write the used ring
-//! only; what it writes there is checked against the shadow, so a bad device gives a [`RingError`],
+//! only; what it writes there is checked against the shadow, so a bad device gives a [`VirtqueueError`],
 //! never a wrong memory access. No hardware in here: tests play the device.
 #![allow(unsafe_code, reason = "memory shared with a device")]
 
@@ -24,7 +24,7 @@ const USED_NO_NOTIFY: u16 = 1;
 
 /// The device broke a rule of the used ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum RingError {
+pub enum VirtqueueError {
     /// It returned more chains than it was given.
     #[error("the device's used index {used} is not within the {in_flight} chains behind {seen}")]
     UsedIndex {
@@ -46,7 +46,7 @@ pub enum RingError {
 /// The ring has no room for the chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("the ring is full")]
-pub struct RingFull;
+pub struct VirtqueueFull;
 
 /// One piece of a chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +62,7 @@ pub struct Segment {
 /// A chain that the device is done with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Used {
-    /// The chain, as [`Ring::push`] named it.
+    /// The chain, as [`Virtqueue::push`] named it.
     pub head: u16,
     /// Bytes the device says it wrote.
     pub written: u32,
@@ -70,7 +70,7 @@ pub struct Used {
 
 /// One virtqueue.
 #[derive(Debug)]
-pub struct Ring {
+pub struct Virtqueue {
     memory: Buffer,
     size: u16,
     event_idx: bool,
@@ -87,9 +87,9 @@ pub struct Ring {
     last_used: u16,
 }
 
-impl Ring {
+impl Virtqueue {
     /// Allocates a ring of `size` descriptors, a power of two. `event_idx`: VIRTIO_F_EVENT_IDX was
-    /// negotiated. It starts [disarmed](Ring::disarm).
+    /// negotiated. It starts [disarmed](Virtqueue::disarm).
     ///
     /// # Errors
     /// [`OutOfMemory`].
@@ -121,7 +121,7 @@ impl Ring {
         self.size
     }
 
-    /// Free descriptors: the longest chain that [`Ring::push`] takes now.
+    /// Free descriptors: the longest chain that [`Virtqueue::push`] takes now.
     #[must_use]
     pub fn free(&self) -> u16 {
         self.free
@@ -147,18 +147,18 @@ impl Ring {
         (self.free > 0).then_some(self.free_head)
     }
 
-    /// Queues a chain; the device sees it at the next [`Ring::publish`].
+    /// Queues a chain; the device sees it at the next [`Virtqueue::publish`].
     ///
     /// # Errors
-    /// [`RingFull`], nothing is queued then. An empty chain is refused so too.
+    /// [`VirtqueueFull`], nothing is queued then. An empty chain is refused so too.
     ///
     /// # Safety
-    /// Until [`Ring::pop`] returns the chain, its segments stay allocated, nobody writes those the
+    /// Until [`Virtqueue::pop`] returns the chain, its segments stay allocated, nobody writes those the
     /// device reads, and nobody has a reference to those the device writes.
-    pub unsafe fn push(&mut self, segments: &[Segment]) -> Result<u16, RingFull> {
-        let len = u16::try_from(segments.len()).map_err(|_| RingFull)?;
+    pub unsafe fn push(&mut self, segments: &[Segment]) -> Result<u16, VirtqueueFull> {
+        let len = u16::try_from(segments.len()).map_err(|_| VirtqueueFull)?;
         if len == 0 || len > self.free {
-            return Err(RingFull);
+            return Err(VirtqueueFull);
         }
         let head = self.free_head;
         let mut at = head;
@@ -206,8 +206,8 @@ impl Ring {
     /// Takes back the next chain that the device is done with.
     ///
     /// # Errors
-    /// [`RingError`] if the device wrote nonsense; the ring is unusable then.
-    pub fn pop(&mut self) -> Result<Option<Used>, RingError> {
+    /// [`VirtqueueError`] if the device wrote nonsense; the ring is unusable then.
+    pub fn pop(&mut self) -> Result<Option<Used>, VirtqueueError> {
         let used = self.used_index().load(Ordering::Acquire);
         let fresh = used.wrapping_sub(self.last_used);
         if fresh == 0 {
@@ -215,17 +215,17 @@ impl Ring {
         }
         if fresh > self.in_flight {
             let (seen, in_flight) = (self.last_used, self.in_flight);
-            return Err(RingError::UsedIndex { used, seen, in_flight });
+            return Err(VirtqueueError::UsedIndex { used, seen, in_flight });
         }
         let (id, written) = self.used_entry(self.last_used);
-        let head = u16::try_from(id).map_err(|_| RingError::UnknownChain { id })?;
-        self.free_chain(head).ok_or(RingError::UnknownChain { id })?;
+        let head = u16::try_from(id).map_err(|_| VirtqueueError::UnknownChain { id })?;
+        self.free_chain(head).ok_or(VirtqueueError::UnknownChain { id })?;
         self.last_used = self.last_used.wrapping_add(1);
         Ok(Some(Used { head, written }))
     }
 
     /// Asks for an interrupt when the device has finished `chains` more (without event indices: at
-    /// the next one). False: there is something to [`pop`](Ring::pop) already.
+    /// the next one). False: there is something to [`pop`](Virtqueue::pop) already.
     #[must_use]
     pub fn arm(&self, chains: u16) -> bool {
         if self.event_idx {
@@ -359,5 +359,5 @@ fn passes_event(event: u16, new: u16, old: u16) -> bool {
 }
 
 #[cfg(test)]
-#[path = "ring_tests.rs"]
+#[path = "virtqueue_tests.rs"]
 mod tests;

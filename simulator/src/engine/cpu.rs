@@ -1,9 +1,9 @@
 //! A core: preemptible, so the policy is asked again whenever anything happens.
 
-use crate::engine::Engine;
+use super::Engine;
 
 /// Runs the core until the end.
-pub(crate) fn run(engine: &mut Engine<'_>) {
+pub(super) fn run(engine: &mut Engine<'_>) {
     let mut last = None;
     loop {
         engine.deliver();

@@ -22,8 +22,8 @@ use moirai_abi::machine::{
 };
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
-use crate::boot::ImageError;
-use crate::boot::firmware::RESET_VECTOR;
+use super::error::ImageError;
+use super::firmware::RESET_VECTOR;
 use moirai_launch::Transport;
 
 /// Guest physical addresses of the tables; the last bytes are the reset vector's.

@@ -5,7 +5,7 @@
 //! stays what it was until the request that looked it up is over, and no cluster is given to somebody
 //! else while an operation on it is in flight.
 
-/// A request's place at the gate.
+/// A request's place at the turnstile.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Pass {
     /// Not there yet, or gone.
@@ -19,15 +19,15 @@ pub enum Pass {
     Alone,
 }
 
-/// The gate of one image.
+/// The turnstile of one image.
 #[derive(Debug, Default)]
-pub(super) struct Gate {
+pub(super) struct Turnstile {
     shared: usize,
     alone: bool,
     queued: usize,
 }
 
-impl Gate {
+impl Turnstile {
     /// Lets a request in, alone or with others. If not, it has to try again after another one left;
     /// one that wants to be alone keeps others from coming in until then.
     pub(super) fn enter(&mut self, pass: &mut Pass, alone: bool) -> bool {
@@ -81,16 +81,16 @@ mod tests {
         fn nobody_is_with_one_that_is_alone_and_all_get_in(
             wants in prop::collection::vec((any::<bool>(), 1_u32..4), 1..40),
         ) {
-            let mut gate = Gate::default();
+            let mut turnstile = Turnstile::default();
             let mut guests: Vec<_> =
                 wants.iter().map(|(alone, stay)| (*alone, *stay, Pass::None)).collect();
             for _ in 0..wants.len() * 5 + 5 {
                 for (alone, stay, pass) in guests.iter_mut().filter(|(_, stay, _)| *stay > 0) {
-                    if gate.enter(pass, *alone) {
+                    if turnstile.enter(pass, *alone) {
                         *stay -= 1;
                     }
                     if *stay == 0 {
-                        gate.leave(pass);
+                        turnstile.leave(pass);
                     }
                 }
                 let alone = guests.iter().filter(|(.., pass)| *pass == Pass::Alone).count();

@@ -1,0 +1,20 @@
+//! What a request holds of the chain that it came in, to be returned with it.
+
+use vm_memory::GuestAddress;
+
+/// A chain that was taken from the ring and not returned yet. Not cloneable, so it is returned once.
+#[derive(Debug)]
+#[must_use = "a chain that is dropped is never returned to its driver"]
+pub struct TakenChain {
+    pub(super) head: u16,
+    pub(super) status: GuestAddress,
+    /// Bytes that the device writes if all goes well, status byte included.
+    pub(super) written_if_ok: u32,
+}
+
+impl TakenChain {
+    /// First descriptor of the chain.
+    pub fn head(&self) -> u16 {
+        self.head
+    }
+}
