@@ -5,6 +5,8 @@
 //! says so.
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails where it expects")]
 
+pub mod run;
+
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
