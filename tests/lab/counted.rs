@@ -1,7 +1,7 @@
 //! Two Linux tenants and a library OS tenant on one core, in a machine whose clock counts
 //! instructions: the same figures on every run, whatever else the development machine does.
 //!
-//! Prints `figure NAME VALUE` lines, which `run.sh counted` compares between two runs byte for byte,
+//! Prints `figure NAME VALUE` lines, which `lab` compares between two runs byte for byte,
 //! and a `test NAME ... ok` line for each promise. Runs as a program of its own, because the
 //! measurements belong together: one boot, then one phase after the other.
 //!
