@@ -7,6 +7,7 @@
 
 pub mod lab;
 pub mod run;
+pub mod suite;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};

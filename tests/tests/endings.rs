@@ -1,4 +1,4 @@
-//! What `lab` has started ends with it, also if nobody gave it the time to end it.
+//! What `lab` and `suite` have started ends with them, also if nobody gave them the time to end it.
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
 use std::fs;
@@ -36,4 +36,12 @@ fn a_test_and_its_children_end_with_a_lab_that_is_killed() {
     kill(lab.id());
     lab.wait().unwrap();
     wait_for("the test and its child have ended", || !pids.iter().any(|&pid| lives(pid)));
+}
+
+#[test]
+fn a_name_that_no_suite_has_is_refused_with_those_that_there_are() {
+    let output = Command::new(env!("CARGO_BIN_EXE_suite")).arg("hosts").output().unwrap();
+    let said = moirai_tests::said(&output);
+    assert!(!output.status.success());
+    assert!(said.contains(r#"there is no suite "hosts"; there are: format scheduler"#), "{said}");
 }
