@@ -4,6 +4,7 @@ SHELL := /bin/bash
 export CARGO_TERM_PROGRESS_WHEN ?= never
 
 SECONDS_DEMO ?= 30
+IO_TURNS ?= 100000000
 
 .PHONY: all host images setup demo test lab bench lint prove mutants docs clean
 
@@ -45,6 +46,7 @@ lint:
 
 prove:
 	cargo run --release --locked -p moirai-simulator --bin prove
+	MOIRAI_IO_TURNS=$(IO_TURNS) cargo test --release --locked -p moirai-io --lib proof -- --nocapture
 
 # Breaks the scheduler in every way there is, to see whether its tests notice. Half an hour.
 mutants:

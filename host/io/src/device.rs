@@ -433,3 +433,11 @@ fn batch(mut next: impl FnMut() -> Result<bool, String>) -> Result<bool, String>
     }
     Ok(true)
 }
+
+#[cfg(test)]
+impl<St> Device<St> {
+    /// Where its queues stand, for who looks for a fault.
+    pub(crate) fn describe(&self) -> String {
+        format!("memory {:?}, left {}, {:?}", self.memory.get(), self.left, self.queues)
+    }
+}

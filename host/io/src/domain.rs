@@ -220,19 +220,17 @@ impl<S: Seams> Domain<S> {
     }
 
     pub(crate) fn kicked(&mut self, id: DeviceId, queue: u16, more: bool, now: Nanos) {
-        let Some(device) = self.devices.get_mut(id) else { return };
-        if !device.runs(queue) {
-            return;
+        if !more {
+            self.listen(Token::Kick(id, queue), now);
         }
+        let Some(device) = self.devices.get_mut(id).filter(|device| device.runs(queue)) else {
+            return;
+        };
         if let Some(vring) = device.session.queue(queue) {
             // A kick that cannot be read was none.
             let _ = vring.drain_kick();
         }
-        let gives = device.gives_requests(queue);
-        if !more {
-            self.listen(Token::Kick(id, queue), now);
-        }
-        if !gives {
+        if !device.gives_requests(queue) {
             return;
         }
         self.devices.poll(id, queue, now);

@@ -19,6 +19,7 @@ mod options;
 mod pair;
 mod path;
 mod report;
+mod scale;
 mod server;
 
 use std::process::ExitCode;
@@ -39,13 +40,14 @@ fn main() -> ExitCode {
     };
     let mut report = Report::new();
     noise::measure(&mut report, "before", &options);
-    let parts: [(&str, Measurement); 6] = [
+    let parts: [(&str, Measurement); 7] = [
         ("decision", decision::measure),
         ("exec", exec::measure),
         ("memory", memory::measure),
         ("disk", disk::measure),
         ("net", net::measure),
         ("path", path::measure),
+        ("scale", scale::measure),
     ];
     for (name, measure) in parts {
         if options.wants(name) {

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 const USAGE: &str = "usage: bench.sh [--json] [--quick] [--pairs N] [--seconds S] [--only NAME,...]
-  names: decision, exec, memory, disk, net, path";
+  names: decision, exec, memory, disk, net, path, scale";
 
 /// The names of the measurements.
-const NAMES: [&str; 6] = ["decision", "exec", "memory", "disk", "net", "path"];
+const NAMES: [&str; 7] = ["decision", "exec", "memory", "disk", "net", "path", "scale"];
 
 /// How much to measure, and how to say it.
 #[derive(Debug)]

@@ -3,13 +3,12 @@
 
 use std::os::unix::net::UnixStream;
 
-use moirai_devices::mock::{readable, writable};
+use moirai_devices::mock::{Guest, SLOT_BYTES, SLOTS, readable, writable};
 use moirai_devices::ring::Descriptor;
 use moirai_scheduler::Nanos;
 use vm_memory::{Bytes as _, GuestAddress};
 
 use super::chance::Chance;
-use super::guest::{Guest, SLOT_BYTES, SLOTS};
 
 const SECTOR: u64 = 512;
 /// Sectors that each slot of each queue has for itself, so that requests do not meet.

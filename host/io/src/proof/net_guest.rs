@@ -2,11 +2,10 @@
 
 use std::os::unix::net::UnixStream;
 
-use moirai_devices::mock::{readable, writable};
+use moirai_devices::mock::{Guest, readable, writable};
 use vm_memory::{Bytes as _, GuestAddress};
 
 use super::chance::Chance;
-use super::guest::Guest;
 
 const RECEIVE: usize = 0;
 const TRANSMIT: usize = 1;

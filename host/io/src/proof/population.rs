@@ -4,12 +4,12 @@ use std::fs::File;
 use std::os::unix::net::UnixStream;
 
 use moirai_devices::backend::Volume;
+use moirai_devices::mock::Guest;
 use moirai_scheduler::{Account, Nanos};
 use rustix::fs::{MemfdFlags, memfd_create};
 
 use super::chance::Chance;
 use super::disk_guest::{DiskGuest, disk_bytes};
-use super::guest::Guest;
 use super::made::contract;
 use super::moody::Moody;
 use super::net_guest::NetGuest;

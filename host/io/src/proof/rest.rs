@@ -73,8 +73,9 @@ impl World {
         });
         let (queued, failed) = (device.map(Device::queued), device.and_then(Device::failed));
         let id = tenant.id;
+        let queues = (device.map(Device::describe), guest.describe());
         format!(
-            "{id:?}: {lent} lent, stopping {stopping}, {queued:?} queued, {failed:?}, {state:?}"
+            "{id:?}: {queues:?} {lent} lent, stopping {stopping}, {queued:?} queued, {failed:?}, {state:?}"
         )
     }
 

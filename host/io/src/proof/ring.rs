@@ -11,7 +11,7 @@ use std::time::Duration;
 use moirai_devices::backend::{Completion, Deallocate, Deferred, Operations, Ring};
 use moirai_devices::memory::Buffers;
 use moirai_scheduler::Nanos;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{Timespec, epoll};
 use rustix::fs::{FallocateFlags, fallocate};
 
 use super::chance::Chance;
@@ -47,9 +47,9 @@ struct Operation {
 
 struct Poll {
     token: u64,
+    /// Never that of another one.
+    number: u64,
     descriptor: OwnedFd,
-    /// It was readable when it was looked at last, and that was told.
-    told: bool,
 }
 
 /// The ring.
@@ -62,6 +62,8 @@ pub(super) struct Fickle {
     slowest: Nanos,
     operations: Vec<Operation>,
     polls: Vec<Poll>,
+    epoll: OwnedFd,
+    next_poll: u64,
     ready: std::collections::VecDeque<Completion>,
     /// When the world acts next: nobody sleeps beyond that.
     pub(super) world_acts_at: Option<Nanos>,
@@ -82,6 +84,8 @@ impl Fickle {
             slowest,
             operations: Vec::new(),
             polls: Vec::new(),
+            epoll: epoll::create(epoll::CreateFlags::CLOEXEC).unwrap(),
+            next_poll: 0,
             ready: std::collections::VecDeque::new(),
             world_acts_at: None,
             sleeps_for_ever: false,
@@ -173,25 +177,33 @@ impl Fickle {
             let result = self.finish(&work);
             self.ready.push_back(Completion { token, result, more: false });
         }
-        let mut readable: Vec<_> =
-            self.polls.iter().map(|it| PollFd::new(&it.descriptor, PollFlags::IN)).collect();
-        if readable.is_empty() {
-            return;
-        }
+        self.gather_polls();
+    }
+
+    /// The kernel tells of edges; so does this.
+    fn gather_polls(&mut self) {
+        let mut events = Vec::with_capacity(64);
         let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-        poll(&mut readable, Some(&at_once)).unwrap();
-        let readable: Vec<_> = readable.iter().map(|it| !it.revents().is_empty()).collect();
-        for (mut poll, readable) in std::mem::take(&mut self.polls).into_iter().zip(readable) {
-            let news = readable && !poll.told;
-            poll.told = readable;
-            let more = !(news && self.chance.permille(self.faults.deaf));
-            if news {
-                self.ready.push_back(Completion { token: poll.token, result: Ok(1), more });
-            }
-            if more {
-                self.polls.push(poll);
+        epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), Some(&at_once))
+            .unwrap();
+        for event in events {
+            let number = event.data.u64();
+            let Some(place) = self.polls.iter().position(|poll| poll.number == number) else {
+                continue;
+            };
+            let more = !self.chance.permille(self.faults.deaf);
+            let token = self.polls[place].token;
+            self.ready.push_back(Completion { token, result: Ok(1), more });
+            if !more {
+                self.faulted += 1;
+                self.forget(place);
             }
         }
+    }
+
+    fn forget(&mut self, place: usize) {
+        let poll = self.polls.remove(place);
+        epoll::delete(&self.epoll, &poll.descriptor).unwrap();
     }
 }
 
@@ -251,7 +263,11 @@ impl Ring for Fickle {
     fn poll_readable(&mut self, fd: BorrowedFd<'_>, token: u64) -> Result<(), Deferred> {
         self.admit()?;
         let descriptor = fd.as_fd().try_clone_to_owned().unwrap();
-        self.polls.push(Poll { token, descriptor, told: false });
+        self.next_poll += 1;
+        let number = self.next_poll;
+        let edges = epoll::EventFlags::IN | epoll::EventFlags::ET;
+        epoll::add(&self.epoll, &descriptor, epoll::EventData::new_u64(number), edges).unwrap();
+        self.polls.push(Poll { token, number, descriptor });
         Ok(())
     }
 
@@ -261,7 +277,9 @@ impl Ring for Fickle {
             return Err(Deferred::OutOfMemory);
         }
         let before = self.polls.len();
-        self.polls.retain(|poll| poll.token != token);
+        while let Some(place) = self.polls.iter().position(|poll| poll.token == token) {
+            self.forget(place);
+        }
         let found = before - self.polls.len();
         for _ in 0..found {
             let result = Err(io::Error::from_raw_os_error(libc::ECANCELED));

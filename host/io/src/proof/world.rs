@@ -74,6 +74,7 @@ impl Tally {
 
 /// All of it.
 pub(super) struct World {
+    pub(super) seed: u64,
     pub(super) chance: Chance,
     pub(super) clock: Virtual,
     pub(super) domain: Domain<Unreal>,
@@ -122,6 +123,7 @@ impl World {
         let (tenants, tally) = (Vec::new(), Tally::default());
         let next = 0;
         let mut world = Self {
+            seed,
             chance,
             clock,
             domain,
@@ -249,5 +251,13 @@ impl World {
         let contract = contract(&mut self.chance);
         let Some(id) = self.tenant().map(|tenant| tenant.id) else { return };
         self.domain.change(id, contract, now).unwrap();
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("this is the world of seed {}: MOIRAI_IO_SEED={0} makes it again", self.seed);
+        }
     }
 }

@@ -1,56 +1,62 @@
 //! A tenant as the domain sees it: guest memory, a vhost-user frontend, and the drivers of its queues.
+#![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
+#![allow(clippy::missing_panics_doc, reason = "see above")]
 
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
-use moirai_devices::memory::GuestMemory;
-use moirai_devices::mock::{Driver, shared_memory};
-use moirai_devices::ring::Descriptor;
 use vhost::vhost_user::Frontend;
 use vhost::{VhostBackend as _, VhostUserMemoryRegionInfo, VringConfigData};
 use vm_memory::{Bytes as _, GuestAddress, GuestMemoryBackend as _};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
+use super::{Driver, shared_memory};
+use crate::memory::GuestMemory;
+use crate::ring::Descriptor;
+
 /// Descriptors of a queue, and how many of them each slot has.
 const QUEUE_SIZE: u16 = 64;
 const PER_SLOT: u16 = 4;
 /// Requests that a queue has under way at most.
-pub(super) const SLOTS: u16 = 8;
+pub const SLOTS: u16 = 8;
 /// Bytes of memory that a queue takes: its ring, then a page for headers, then the slots' data.
 const QUEUE_BYTES: u64 = 0x4000 + SLOTS as u64 * SLOT_BYTES;
 /// Data of one slot.
-pub(super) const SLOT_BYTES: u64 = 128 << 10;
+pub const SLOT_BYTES: u64 = 128 << 10;
 
 const VERSION_1: u64 = 1 << 32;
 const EVENT_IDX: u64 = 1 << 29;
 
 /// One queue and its driver.
-pub(super) struct Queue {
-    pub(super) driver: Driver,
+pub struct Virtqueue {
+    /// Its rings.
+    pub driver: Driver,
     base: u64,
     kick: EventFd,
     call: EventFd,
     /// Chains that were made available so far.
     available: u16,
     /// Slots that are the device's now.
-    pub(super) lent: [bool; SLOTS as usize],
+    pub lent: [bool; SLOTS as usize],
     /// Its driver waits for the answer to GET_VRING_BASE.
-    pub(super) stopping: bool,
+    pub stopping: bool,
 }
 
 /// A guest with as many queues as its device has.
-pub(super) struct Guest {
-    pub(super) memory: Arc<GuestMemory>,
+pub struct Guest {
+    /// What its device may touch.
+    pub memory: Arc<GuestMemory>,
     frontend: Frontend,
     socket: UnixStream,
-    pub(super) queues: Vec<Queue>,
+    /// Its queues, all set up.
+    pub queues: Vec<Virtqueue>,
     event_idx: bool,
 }
 
 impl Guest {
     /// A guest at this end of a vhost-user connection that has set up its first `queues` queues.
-    pub(super) fn boot(socket: UnixStream, queues: u16, features: u64, event_idx: bool) -> Self {
+    pub fn boot(socket: UnixStream, queues: u16, features: u64, event_idx: bool) -> Self {
         let bytes = usize::try_from(u64::from(queues) * QUEUE_BYTES).unwrap();
         let (memory, file) = shared_memory(bytes);
         let again = socket.try_clone().unwrap();
@@ -69,7 +75,7 @@ impl Guest {
         let queue = |number: u16| {
             let base = u64::from(number) * QUEUE_BYTES;
             let event = || EventFd::new(EFD_NONBLOCK).unwrap();
-            Queue {
+            Virtqueue {
                 driver: Driver::new(Arc::clone(&memory), base, QUEUE_SIZE),
                 base,
                 kick: event(),
@@ -86,7 +92,7 @@ impl Guest {
     }
 
     /// Sets a queue up: from the chain of this number on.
-    pub(super) fn start(&mut self, number: usize, base: u16) {
+    pub fn start(&mut self, number: usize, base: u16) {
         let host = self.memory.get_host_address(GuestAddress(0)).unwrap() as u64;
         let queue = &mut self.queues[number];
         let [descriptors, available, used] = queue.driver.addresses().map(|it| host + it);
@@ -108,7 +114,7 @@ impl Guest {
     }
 
     /// Asks for the end of a queue: what is under way is answered before that is.
-    pub(super) fn stop(&mut self, number: usize) {
+    pub fn stop(&mut self, number: usize) {
         const GET_VRING_BASE: u32 = 11;
         self.queues[number].stopping = true;
         let number = u32::try_from(number).unwrap();
@@ -116,7 +122,7 @@ impl Guest {
     }
 
     /// The answer to that, if it is there: which queue, and where it stopped.
-    pub(super) fn stopped(&mut self) -> Option<(usize, u16)> {
+    pub fn stopped(&mut self) -> Option<(usize, u16)> {
         if !self.queues.iter().any(|queue| queue.stopping) {
             return None;
         }
@@ -130,7 +136,7 @@ impl Guest {
     }
 
     /// Begins again where a queue has stopped. Nothing that the device had taken may be under way.
-    pub(super) fn restart(&mut self, number: usize, base: u16) {
+    pub fn restart(&mut self, number: usize, base: u16) {
         let queue = &self.queues[number];
         let lent = queue.lent.iter().filter(|lent| **lent).count();
         let left = usize::from(queue.available.wrapping_sub(base));
@@ -139,13 +145,13 @@ impl Guest {
     }
 
     /// Says something, whatever it is. The device may have hung up.
-    pub(super) fn say(&mut self, bytes: &[u8]) {
+    pub fn say(&mut self, bytes: &[u8]) {
         let flags = rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL;
         let _ = rustix::net::send(&self.socket, bytes, flags);
     }
 
     /// Makes a chain of a slot's descriptors available, and kicks if the device wants that.
-    pub(super) fn post(&mut self, number: usize, slot: u16, chain: &[Descriptor]) {
+    pub fn post(&mut self, number: usize, slot: u16, chain: &[Descriptor]) {
         const NEXT: u32 = 1;
         let queue = &mut self.queues[number];
         let (first, last) = (slot * PER_SLOT, chain.len() - 1);
@@ -163,7 +169,8 @@ impl Guest {
         }
     }
 
-    pub(super) fn kick(&mut self, number: usize) {
+    /// Tells the device that there is something.
+    pub fn kick(&mut self, number: usize) {
         let _ = self.queues[number].kick.write(1);
     }
 
@@ -178,7 +185,7 @@ impl Guest {
     }
 
     /// The next slot that came back, and how many bytes the device says it wrote.
-    pub(super) fn returned(&mut self, number: usize) -> Option<(u16, u32)> {
+    pub fn returned(&mut self, number: usize) -> Option<(u16, u32)> {
         let queue = &mut self.queues[number];
         let (head, len) = queue.driver.used()?;
         let slot = u16::try_from(head).unwrap() / PER_SLOT;
@@ -188,23 +195,38 @@ impl Guest {
         Some((slot, len))
     }
 
+    /// Where its rings stand, for who looks for a fault.
+    pub fn describe(&self) -> String {
+        let queues = self.queues.iter().map(|queue| {
+            let [_, available, used] = queue.driver.addresses();
+            let word = |at| self.memory.read_obj::<u16>(GuestAddress(at)).unwrap();
+            let lent = queue.lent.iter().filter(|lent| **lent).count();
+            let (posted, back) = (word(available + 2), word(used + 2));
+            let (flags, event) = (word(used), word(used + 4 + 8 * u64::from(QUEUE_SIZE)));
+            format!("{lent} lent of {posted}, {back} used, flags {flags}, kick at {event}")
+        });
+        let queues: Vec<_> = queues.collect();
+        format!("event index {}, {queues:?}", self.event_idx)
+    }
+
     /// A slot that is the driver's.
-    pub(super) fn free_slot(&self, number: usize) -> Option<u16> {
+    pub fn free_slot(&self, number: usize) -> Option<u16> {
         let place = self.queues[number].lent.iter().position(|lent| !lent)?;
         u16::try_from(place).ok()
     }
 
     /// Whether nothing of it is the device's.
-    pub(super) fn has_all(&self) -> bool {
+    pub fn has_all(&self) -> bool {
         self.queues.iter().all(|queue| queue.lent.iter().all(|lent| !lent))
     }
 
-    /// Where a slot has its headers and its data.
-    pub(super) fn header(&self, number: usize, slot: u16) -> u64 {
+    /// Where a slot has its headers.
+    pub fn header(&self, number: usize, slot: u16) -> u64 {
         self.queues[number].base + 0x3000 + u64::from(slot) * 64
     }
 
-    pub(super) fn data(&self, number: usize, slot: u16) -> u64 {
+    /// Where it has its data.
+    pub fn data(&self, number: usize, slot: u16) -> u64 {
         self.queues[number].base + 0x4000 + u64::from(slot) * SLOT_BYTES
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! Everything here writes plain guest memory, so a test can also write what no driver would.
 
+mod guest;
+
 use std::fs::File;
 use std::sync::Arc;
 
@@ -11,6 +13,8 @@ use virtio_bindings::virtio_ring::{
 };
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{Address, ByteValued, Bytes, FileOffset, GuestAddress};
+
+pub use guest::{Guest, SLOT_BYTES, SLOTS, Virtqueue};
 
 use crate::memory::GuestMemory;
 use crate::ring::Descriptor;
