@@ -1,10 +1,13 @@
-//! Rules of the house that no compiler knows (docs/design/0009-checks.md). `make lint` runs them, too.
+//! Rules of the house that no compiler knows (docs/design/0009-checks.md). `make lint` runs them,
+//! too.
 //!
 //! | module | what is checked |
 //! | --- | --- |
-//! | `marks` | tests that cannot run say so in a way that is counted, and CI demands that they run |
+//! | `marks` | tests that cannot run say so in a way that is counted; CI demands that they run |
+//! | `manifests` | no dependency is declared that nobody uses |
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
+mod manifests;
 mod marks;
 
 use std::fs;

@@ -1,7 +1,7 @@
 //! A test that cannot run here says so loudly and fails if the environment demands it.
 //!
-//! It prints `NOT TESTED HERE: reason`, which `suite` and `lab` count as skipped, and asserts beside it
-//! that its `MOIRAI_REQUIRE_...` is not set. `.ci/run` sets all of them.
+//! It prints `NOT TESTED HERE: reason`, which `suite` and `lab` count as skipped, and asserts
+//! beside it that its `MOIRAI_REQUIRE_...` is not set. `.ci/run` sets all of them.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -43,7 +43,8 @@ fn whoever_cannot_run_fails_where_it_must() {
 
 #[test]
 fn a_mark_without_a_demand_is_found() {
-    let with = "if nothing {\n    assert!(var_os(\"MOIRAI_REQUIRE_X\"));\n    eprintln!(\"NOT TESTED HERE\");";
+    let with = "if nothing {\n    assert!(var_os(\"MOIRAI_REQUIRE_X\"));\n    eprintln!(\"NOT \
+                TESTED HERE\");";
     assert!(without_demand(with).is_empty());
     assert_eq!(without_demand("a\nb\neprintln!(\"NOT TESTED HERE\");"), [3]);
 }
