@@ -129,8 +129,8 @@ impl Host {
         Self::start_with(folder, netns, &text, words)
     }
 
-    /// The same, with a configuration of the caller's; it has to put the socket at `host.sock` in the
-    /// folder.
+    /// The same, with a configuration of the caller's; it has to put the socket at `host.sock` in
+    /// the folder.
     ///
     /// # Panics
     /// If it does not start.

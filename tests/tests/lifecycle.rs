@@ -5,7 +5,8 @@ use moirai_tests::{Host, core, lives, moirai, said, wait_for};
 
 fn carnage(name: &str, contract: &str) -> String {
     format!(
-        "[[tenant]]\nname = \"{name}\"\nimage = \"carnage\"\nmemory = \"16M\"\ncore = {}\ncpu = {{ {contract} }}\n",
+        "[[tenant]]\nname = \"{name}\"\nimage = \"carnage\"\nmemory = \"16M\"\ncore = {}\ncpu = \
+         {{ {contract} }}\n",
         core()
     )
 }

@@ -1,8 +1,8 @@
 //! virtio-blk, virtio 1.2 section 5.2.
 //!
-//! `name` is what a disk answers when it is asked who it is. `config` says what the guest may read and negotiate, `request` turns a chain into a typed
-//! request, `frontend` moves requests between ring and I/O domain. The I/O itself is
-//! [`crate::backend::volume`].
+//! `name` is what a disk answers when it is asked who it is. `config` says what the guest may read
+//! and negotiate, `request` turns a chain into a typed request, `frontend` moves requests between
+//! ring and I/O domain. The I/O itself is [`crate::backend::volume`].
 
 pub mod config;
 pub mod frontend;

@@ -48,8 +48,8 @@ pub enum ArgError {
     },
     /// The gateway cannot be one.
     #[error(
-        "gw={gateway}: {why}, so nothing leaves through it: give gw= another address in the network of \
-         ip={address}/{prefix}, or leave gw= out"
+        "gw={gateway}: {why}, so nothing leaves through it: give gw= another address in the \
+         network of ip={address}/{prefix}, or leave gw= out"
     )]
     Gateway {
         /// What stands there.
@@ -97,8 +97,8 @@ pub struct Args {
     known: Vec<&'static str>,
 }
 
-/// What VMMs put on the command line of every guest, for Linux; so are words with a dot, which are for
-/// its modules.
+/// What VMMs put on the command line of every guest, for Linux; so are words with a dot, which are
+/// for its modules.
 const VMM_WORDS: [&str; 16] = [
     "acpi",
     "console",

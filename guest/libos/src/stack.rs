@@ -134,7 +134,8 @@ impl Stack {
         self.poll_at
     }
 
-    /// Is it known how to reach `destination`, or that there is no way? Asks for its next hop if not.
+    /// Is it known how to reach `destination`, or that there is no way? Asks for its next hop if
+    /// not.
     pub fn resolved(&mut self, destination: Ipv4Addr) -> bool {
         self.way(destination) != Err(SendError::Unresolved)
     }

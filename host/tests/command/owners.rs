@@ -39,7 +39,8 @@ impl Drop for Service {
     }
 }
 
-/// A configuration with folders of its own, on `core`; `rest` is about the disk `d`, which is `folder`.
+/// A configuration with folders of its own, on `core`; `rest` is about the disk `d`, which is
+/// `folder`.
 fn config(folder: &Path, name: &str, core: usize, rest: &str) -> std::path::PathBuf {
     let own = folder.join(name);
     std::fs::create_dir(&own).unwrap();

@@ -1,4 +1,5 @@
-//! A guest with sectors of 512 bytes on a device that has blocks of 4096: what that costs is counted.
+//! A guest with sectors of 512 bytes on a device that has blocks of 4096: what that costs is
+//! counted.
 
 use std::os::unix::net::UnixStream;
 use std::path::Path;

@@ -21,8 +21,8 @@ pub(super) enum Bound {
     Until(Nanos),
 }
 
-/// Sums over a set, for the tests that look at no single time. Fractions of the resource are rounded up by
-/// less than 2^-60 each.
+/// Sums over a set, for the tests that look at no single time. Fractions of the resource are
+/// rounded up by less than 2^-60 each.
 #[derive(Clone, Debug)]
 pub(super) struct Load {
     /// `sum C_i/p_i`, with interrupts.

@@ -6,8 +6,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Boots the lab: a machine with AMD-V under QEMU's emulation, so with an ordinary /dev/kvm.
 ///
-/// In it, / is this machine's own file system, read-only; target/lab/share is writable; /tmp, /run and
-/// /var/tmp (an ext4 disk) are its own.
+/// In it, / is this machine's own file system, read-only; target/lab/share is writable; /tmp, /run
+/// and /var/tmp (an ext4 disk) are its own.
 #[derive(Debug, Parser)]
 #[command(name = "lab")]
 pub(super) struct Arguments {

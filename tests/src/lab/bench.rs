@@ -1,5 +1,6 @@
-//! The same guests under Moirai and QEMU (`tests/lab/bench.sh`, which runs in the machine): medians, and the
-//! ratio of every pair, Moirai by QEMU. How far the ratios of a row lie apart is the noise.
+//! The same guests under Moirai and QEMU (`tests/lab/bench.sh`, which runs in the machine):
+//! medians, and the ratio of every pair, Moirai by QEMU. How far the ratios of a row lie apart is
+//! the noise.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -140,7 +141,8 @@ mod tests {
     use super::*;
 
     const TEXT: &str = "moirai-pci boot_ms 900\nqemu-q35 boot_ms 1000\nmoirai-pci boot_ms 100\n\
-                        qemu-q35 boot_ms 400\nmoirai-pci boot_ms 1000.5\nqemu-q35 boot_ms 0\ncut off\n";
+                        qemu-q35 boot_ms 400\nmoirai-pci boot_ms 1000.5\nqemu-q35 boot_ms 0\ncut \
+                        off\n";
 
     #[test]
     fn the_median_is_a_value_that_was_measured() {

@@ -1,5 +1,5 @@
-//! Two machines whose clocks count instructions, with everything in their memory, do the same; what they
-//! measure has to be the same to the last digit. A third one does it without scheduling.
+//! Two machines whose clocks count instructions, with everything in their memory, do the same; what
+//! they measure has to be the same to the last digit. A third one does it without scheduling.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -153,7 +153,8 @@ fn succeed(command: &mut Command) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    const ONE: &str = "figure moirai.a 1\ntest counted::kept ... ok\ntest counted::broken ... FAILED\n\
+    const ONE: &str = "figure moirai.a 1\ntest counted::kept ... ok\ntest counted::broken ... \
+                       FAILED\n\
                        [status 0]\n";
 
     #[test]

@@ -1,5 +1,5 @@
-//! Runs tests of a program one by one, each in a process of its own that has a time limit: one that hangs
-//! costs its own time only, and leaves behind what it hung at. Runs in the lab's machine.
+//! Runs tests of a program one by one, each in a process of its own that has a time limit: one that
+//! hangs costs its own time only, and leaves behind what it hung at. Runs in the lab's machine.
 
 use std::fs;
 use std::io::{self, Write};
@@ -109,8 +109,8 @@ fn autopsy(folder: Option<&Path>) -> String {
     text
 }
 
-/// The host services of a failed test have ended with it; what they had is in their folders. Their tenants
-/// end a moment later.
+/// The host services of a failed test have ended with it; what they had is in their folders. Their
+/// tenants end a moment later.
 fn clear(folder: Option<&Path>) {
     let Some(folder) = folder else { return };
     std::thread::sleep(Duration::from_secs(2));

@@ -1,5 +1,5 @@
-//! What `each` tells `ordinary` about its tests: a line of JSON for each that begins or ends, in a file that
-//! outlives the machine.
+//! What `each` tells `ordinary` about its tests: a line of JSON for each that begins or ends, in a
+//! file that outlives the machine.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
@@ -80,7 +80,7 @@ mod tests {
             ends(&path, tally.cases.last().unwrap()).unwrap();
         }
         begins(&path, "d").unwrap();
-        let cut = std::fs::read_to_string(&path).unwrap() + "{\"ends\":\"d\",\"wha";
+        let cut = std::fs::read_to_string(&path).unwrap() + "{\"ends\":\"d\",\"what";
         std::fs::write(&path, cut).unwrap();
         let events = Events::read(&path);
         assert_eq!((events.begun, events.ended), (4, tally));

@@ -1,7 +1,7 @@
 //! An emulated machine, from its start to its end.
 //!
-//! The machine writes a file every five seconds (`beat`). One in which nothing has run for three minutes
-//! stands still: it is ended, and its processors' registers and stacks are kept.
+//! The machine writes a file every five seconds (`beat`). One in which nothing has run for three
+//! minutes stands still: it is ended, and its processors' registers and stacks are kept.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -17,8 +17,8 @@ use crate::run::{Ending, bounded};
 
 /// Between two looks at the beat.
 const LOOK: Duration = Duration::from_secs(5);
-/// Looks that find nothing new until a machine is taken to stand still. They are counted, and not the time,
-/// because the development machine may stand still, too.
+/// Looks that find nothing new until a machine is taken to stand still. They are counted, and not
+/// the time, because the development machine may stand still, too.
 const PATIENCE: u32 = 36;
 
 /// How a machine ended.
@@ -38,8 +38,8 @@ pub(super) enum Input<'a> {
     Ours(&'a Raw),
 }
 
-/// Runs a shell command in a machine. `disks` are its volumes from /dev/vdb on; what it writes there is
-/// forgotten. `output` gets what the command says.
+/// Runs a shell command in a machine. `disks` are its volumes from /dev/vdb on; what it writes
+/// there is forgotten. `output` gets what the command says.
 pub(super) fn boot<T: Send>(
     place: &Place,
     command: &str,
@@ -111,8 +111,8 @@ fn words(place: &Place) -> String {
     format!("lab.share={} lab.run={}", share.display(), run.display())
 }
 
-/// The emulator with what all machines have in common. It runs in the run's folder, because the path of a
-/// socket must be short. The kernel's messages go to `NAME.log` there.
+/// The emulator with what all machines have in common. It runs in the run's folder, because the
+/// path of a socket must be short. The kernel's messages go to `NAME.log` there.
 pub(super) fn emulator(place: &Place, name: &str, words: &str) -> Command {
     let mut command = Command::new(&place.emulator);
     command.current_dir(&place.run);
@@ -192,7 +192,8 @@ fn autopsy(place: &Place) {
 /// Asks QEMU's monitor five times, so that what moves is seen to.
 fn interrogate(run: &Path) -> io::Result<String> {
     let folder = File::open(run)?;
-    let path = format!("/proc/self/fd/{}/serial.monitor", folder.as_raw_fd()); // short enough for a socket
+    // Short enough for a socket.
+    let path = format!("/proc/self/fd/{}/serial.monitor", folder.as_raw_fd());
     let mut monitor = UnixStream::connect(path)?;
     monitor.set_read_timeout(Some(Duration::from_secs(1)))?;
     let mut said = Vec::new();

@@ -1,5 +1,5 @@
-//! `lab`: Linux tenants need a KVM that runs ring 0; this starts a machine that has one (docs/lab.md), runs
-//! tests in it and says what became of them.
+//! `lab`: Linux tenants need a KVM that runs ring 0; this starts a machine that has one
+//! (docs/lab.md), runs tests in it and says what became of them.
 //!
 //! | module | what is in it |
 //! | --- | --- |
@@ -7,7 +7,8 @@
 //! | `place` | where things are; the folder of a run |
 //! | `machine` | an emulated machine: its start, its end, and how it is seen that it stands still |
 //! | `programs` | what is built for a run: test programs, Debian's image |
-//! | `ordinary` | the tests of `tests/lab/main.rs`, in one machine, or in several by the rule of `restart` |
+//! | `ordinary` | the tests of `tests/lab/main.rs`, in one machine, or in several |
+//! | `restart` | when another machine is begun |
 //! | `each` | runs in the machine: test after test, each with a time limit |
 //! | `events` | how `each` tells `ordinary` what became of them |
 //! | `counted` | the machines whose clocks count instructions |
@@ -91,7 +92,8 @@ fn shell(place: &Place, command: &str, limit: Duration) -> io::Result<u8> {
 fn test(place: &Place, tests: &Tests, limit: Duration) -> io::Result<u8> {
     let name = tests.name.as_deref().unwrap_or_default();
     let mut log = place.log("test.log")?;
-    // Only by name: a busy nested guest is so slow under counting that this takes longer than all the rest.
+    // Only by name: a busy nested guest is so slow under counting that this takes longer than all
+    // the rest.
     let counted = name.starts_with("counted");
     let ran = if counted {
         counted::run(place, limit, &mut log)

@@ -1,4 +1,5 @@
-//! The tests of `tests/lab/main.rs`, one after the other in one machine - or in several: see `restart`.
+//! The tests of `tests/lab/main.rs`, one after the other in one machine - or in several: see
+//! `restart`.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -60,7 +61,8 @@ fn list(program: &Path) -> io::Result<Vec<String>> {
     Ok(text.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect())
 }
 
-/// Those with `name` in their names; of them, those that have a word of `skip` in theirs are left out.
+/// Those with `name` in their names; of them, those that have a word of `skip` in theirs are left
+/// out.
 fn choose(all: Vec<String>, name: &str, skip: &str) -> (Vec<String>, Vec<String>) {
     let words: Vec<_> = skip.split_whitespace().collect();
     let asked = all.into_iter().filter(|test| test.contains(name));
@@ -88,7 +90,8 @@ fn command(
     ))
 }
 
-/// Runs machines until all tests have an end. `boot` gets the tests that are left and what to tell first.
+/// Runs machines until all tests have an end. `boot` gets the tests that are left and what to tell
+/// first.
 fn all(
     plan: &mut Plan,
     tally: &mut Tally,

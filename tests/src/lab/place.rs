@@ -1,4 +1,5 @@
-//! Where things are. Every run has a folder of its own below `target/lab/share`, which the machine sees.
+//! Where things are. Every run has a folder of its own below `target/lab/share`, which the machine
+//! sees.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -26,7 +27,8 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// Builds what is stale of the machine, clears away what ended runs have left, and makes a folder.
+    /// Builds what is stale of the machine, clears away what ended runs have left, and makes a
+    /// folder.
     pub(super) fn new(keep: bool, machine: Machine) -> io::Result<Self> {
         let lab = root().join("target/lab");
         let group = Group::new(":")?;

@@ -12,7 +12,8 @@ use super::place::Place;
 use crate::root;
 use crate::run::Group;
 
-/// Builds a test program. `LAB_PROGRAMS` names a folder that has it already, where cargo is not to build it.
+/// Builds a test program. `LAB_PROGRAMS` names a folder that has it already, where cargo is not to
+/// build it.
 pub(super) fn build(name: &str) -> io::Result<PathBuf> {
     if let Some(folder) = std::env::var_os("LAB_PROGRAMS") {
         return fs::canonicalize(Path::new(&folder).join(name));

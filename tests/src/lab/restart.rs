@@ -1,8 +1,8 @@
 //! What happens if a machine ends before its tests do.
 //!
-//! A machine that stood still is begun again with the test that it was at: emulated machines did so once
-//! in a while (docs/lab.md), and that is not the test's fault. If the next one stands still with the same
-//! test, the test has failed, as it has if a machine ends in any other way.
+//! A machine that stood still is begun again with the test that it was at: emulated machines did so
+//! once in a while (docs/lab.md), and that is not the test's fault. If the next one stands still
+//! with the same test, the test has failed, as it has if a machine ends in any other way.
 
 /// The tests that are still to run.
 #[derive(Debug)]
@@ -40,7 +40,8 @@ impl Plan {
         self.left.clear();
     }
 
-    /// A machine has ended before its command did: that many of its tests had begun, and that many ended.
+    /// A machine has ended before its command did: that many of its tests had begun, and that many
+    /// ended.
     pub(super) fn machine_ended(&mut self, begun: usize, ended: usize, stood: bool) -> Decision {
         if begun == 0 {
             return Decision::GiveUp;

@@ -1,12 +1,12 @@
 //! Commands that end with whoever started them, however that ends.
 //!
 //! A [`Group`] is a process group whose leader is a guard: a shell that reads from a pipe of ours.
-//! When we end, by whatever signal, the kernel closes the pipe and the guard kills its group. Because
-//! the guard is there first, there is no moment at which a command runs without it; because it is
-//! not waited for before the end, nobody else can get the group's number.
+//! When we end, by whatever signal, the kernel closes the pipe and the guard kills its group.
+//! Because the guard is there first, there is no moment at which a command runs without it; because
+//! it is not waited for before the end, nobody else can get the group's number.
 //!
-//! The group is not the terminal's, so nobody in it may read from that; what a command is to read from our
-//! standard input is copied to it.
+//! The group is not the terminal's, so nobody in it may read from that; what a command is to read
+//! from our standard input is copied to it.
 
 use std::io::{self, PipeReader};
 use std::os::unix::process::CommandExt;
@@ -47,8 +47,8 @@ pub struct Group {
 }
 
 impl Group {
-    /// A group with its guard and nobody else. `last_words` is a shell command that the guard runs if
-    /// we die, before it kills the group; `:` does nothing.
+    /// A group with its guard and nobody else. `last_words` is a shell command that the guard runs
+    /// if we die, before it kills the group; `:` does nothing.
     ///
     /// # Errors
     /// If the guard cannot be started.
@@ -115,10 +115,11 @@ pub fn wait_until(child: &mut Child, end: Instant) -> io::Result<Option<ExitStat
     }
 }
 
-/// Runs a command to its end, or until `stop` says so, which gets the time since its start every 20 ms.
+/// Runs a command to its end, or until `stop` says so, which gets the time since its start every 20
+/// ms.
 ///
-/// `output` gets the read end of a pipe with all that it writes to its standard output, in a thread of
-/// its own, and returns when there is no more. If its standard input is a pipe, it gets ours.
+/// `output` gets the read end of a pipe with all that it writes to its standard output, in a thread
+/// of its own, and returns when there is no more. If its standard input is a pipe, it gets ours.
 /// `last_words`: see [`Group::new`].
 ///
 /// # Errors
@@ -174,7 +175,8 @@ fn piped<T: Send>(
     })
 }
 
-/// Runs a command to its end or its time limit; `output` gets what it writes to both of its outputs.
+/// Runs a command to its end or its time limit; `output` gets what it writes to both of its
+/// outputs.
 ///
 /// # Errors
 /// If the command cannot be run.

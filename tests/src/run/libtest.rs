@@ -1,7 +1,7 @@
 //! Reads what Rust's test programs print, one or several after the other (`cargo test`).
 //!
-//! A test that cannot run here says `NOT TESTED HERE: reason` and returns, which its program takes for
-//! a pass. It is a skipped test. To see what passing tests say, programs are started with
+//! A test that cannot run here says `NOT TESTED HERE: reason` and returns, which its program takes
+//! for a pass. It is a skipped test. To see what passing tests say, programs are started with
 //! `--show-output`.
 
 use super::{Outcome, Tally};
@@ -33,7 +33,8 @@ impl Reader {
         }
     }
 
-    /// What was read of all programs. The tests of a program without a result are in it as they were.
+    /// What was read of all programs. The tests of a program without a result are in it as they
+    /// were.
     #[must_use]
     pub fn finish(mut self) -> Tally {
         self.close();

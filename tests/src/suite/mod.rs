@@ -1,9 +1,10 @@
 //! `suite`: every test there is, one suite after the other, and what became of all of them.
 //!
-//! One after the other, because real tenants under real-time priorities share two cores badly. What a suite
-//! prints is kept in `target/test-logs`; shown are its failures and its progress. The last line is
-//! "N passed, M failed, K skipped", and before it is said who was skipped and why. What must run on a
-//! machine fails there instead, if the machine says so (`MOIRAI_REQUIRE_ROOT` and so on, docs/design/0009).
+//! One after the other, because real tenants under real-time priorities share two cores badly. What
+//! a suite prints is kept in `target/test-logs`; shown are its failures and its progress. The last
+//! line is "N passed, M failed, K skipped", and before it is said who was skipped and why. What
+//! must run on a machine fails there instead, if the machine says so (`MOIRAI_REQUIRE_ROOT` and so
+//! on, docs/design/0009).
 #![allow(clippy::print_stdout, reason = "what it prints is its result")]
 
 mod list;
@@ -117,8 +118,8 @@ fn read(pipe: io::PipeReader, mut log: File) -> io::Result<(String, Tally)> {
     Ok((text, reader.finish()))
 }
 
-/// What became of a suite: what its own summary says, or what Rust's test programs in it said; if there is
-/// neither, its end is one test.
+/// What became of a suite: what its own summary says, or what Rust's test programs in it said; if
+/// there is neither, its end is one test.
 fn judge(suite: &Suite, ending: Ending, text: &str, programs: Tally) -> Tally {
     let mut tally = Tally::read(text).unwrap_or(programs);
     let counts = tally.counts();

@@ -1,4 +1,5 @@
-//! What is shown of a suite's output: neither that tests have passed nor what they said; the log has it.
+//! What is shown of a suite's output: neither that tests have passed nor what they said; the log
+//! has it.
 
 /// Reads line by line.
 #[derive(Debug, Default)]
@@ -28,11 +29,14 @@ mod tests {
     #[test]
     fn failures_and_progress_are_shown() {
         let output = "[ 1/9] test boot::pvh ... ok, 12.1 s\nrunning 2 tests\ntest a ... ok\n\
-                      test b ... FAILED\n\nsuccesses:\n\n---- a stdout ----\nnoise\n\nsuccesses:\n    a\n\n\
-                      failures:\n---- b stdout ----\nleft: 1\n\ntest result: FAILED. 1 passed\nnext\n";
+                      test b ... FAILED\n\nsuccesses:\n\n---- a stdout \
+                      ----\nnoise\n\nsuccesses:\n    a\n\n\
+                      failures:\n---- b stdout ----\nleft: 1\n\ntest result: FAILED. 1 \
+                      passed\nnext\n";
         let mut filter = Filter::default();
         let shown: Vec<_> = output.lines().filter(|line| filter.shows(line)).collect();
-        let expected = "[ 1/9] test boot::pvh ... ok, 12.1 s|running 2 tests|test b ... FAILED|failures:|\
+        let expected = "[ 1/9] test boot::pvh ... ok, 12.1 s|running 2 tests|test b ... \
+                        FAILED|failures:|\
                         ---- b stdout ----|left: 1|test result: FAILED. 1 passed|next";
         assert_eq!(shown.join("|"), expected);
     }

@@ -5,10 +5,12 @@
 //! | --- | --- |
 //! | `marks` | tests that cannot run say so in a way that is counted; CI demands that they run |
 //! | `manifests` | no dependency is declared that nobody uses |
+//! | `width` | lines are as wide as rustfmt makes them, comments and texts too |
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
 mod manifests;
 mod marks;
+mod width;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -144,7 +144,8 @@ fn space_that_is_given_back_while_others_allocate_and_flush_is_nobody_elses() {
     }
 }
 
-/// apache/cloudstack#3193: images with snapshots inside were damaged by those who did not know them.
+/// apache/cloudstack#3193: images with snapshots inside were damaged by those who did not know
+/// them.
 #[test]
 fn a_snapshot_inside_an_image_keeps_what_it_had() {
     let Some(shop) = Shop::new() else { return };

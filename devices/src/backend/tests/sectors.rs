@@ -155,7 +155,11 @@ fn a_stripe_set_of_odd_files_has_every_byte_of_them_and_zeros_only_at_its_end() 
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 24,
+        failure_persistence: None,
+        ..Default::default()
+    })]
     /// Requests of 512 bytes and more, many at a time, none of which touches the sectors of another
     /// one that is in flight: on blocks of 4 KiB most of them share blocks.
     #[test]

@@ -48,7 +48,11 @@ fn guest_of(volume: &Volume) -> Guest {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 12,
+        failure_persistence: None,
+        ..Default::default()
+    })]
     #[test]
     fn requests_that_are_cut_leave_the_file_as_a_plain_model_says(
         deeds in deeds(2048, 60),
