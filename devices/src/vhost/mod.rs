@@ -2,9 +2,9 @@
 //!
 //! `wire` reads and writes messages without ever blocking, `memory` validates and maps memory
 //! tables, `vring` holds what is known of a queue, `inflight` what must outlive this process,
-//! `session` and `queues` are the protocol: which message is legal when, and what it changes. Everything that arrives here was written by a process
-//! that may have been taken over by its guest.
-//! <https://qemu-project.gitlab.io/qemu/interop/vhost-user.html>
+//! `session` and `queues` are the protocol: which message is legal when, and what it changes.
+//! Everything that arrives here was written by a process that may have been taken over by its
+//! guest. <https://qemu-project.gitlab.io/qemu/interop/vhost-user.html>
 
 mod error;
 mod events;

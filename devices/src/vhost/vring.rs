@@ -263,7 +263,8 @@ impl Vring {
                     return Err(SessionError::InflightTooSmall { index: self.index, size });
                 }
                 self.unfinished = log.recover(mem, &self.queue, used.0).into();
-                // Whatever was taken is either used or in flight; the peer cannot know how many are.
+                // Whatever was taken is either used or in flight; the peer cannot know how many
+                // are.
                 let unfinished = u16::try_from(self.unfinished.len()).unwrap_or(u16::MAX);
                 self.queue.set_next_avail(used.0.wrapping_add(unfinished));
             }

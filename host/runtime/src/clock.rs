@@ -1,4 +1,5 @@
-//! The clocks of this host. Whatever decides gets the time as an argument and runs in virtual time, too.
+//! The clocks of this host. Whatever decides gets the time as an argument and runs in virtual time,
+//! too.
 
 use moirai_scheduler::Nanos;
 use rustix::time::{ClockId, Timespec, clock_gettime};

@@ -131,8 +131,8 @@ pub struct ReceiveArgs {
 /// What can be measured.
 #[derive(Debug, Subcommand)]
 pub enum ProbeCommand {
-    /// Measure a disk: latencies, bandwidth, and the `max_unit` to declare. Writes only to a file of its
-    /// own in the disk's folder; a block device is only read
+    /// Measure a disk: latencies, bandwidth, and the `max_unit` to declare. Writes only to a file
+    /// of its own in the disk's folder; a block device is only read
     Disk(ProbeDiskArgs),
 }
 

@@ -18,7 +18,8 @@
 //! | `image.rs` | `image` |
 //! | `generate.rs` | `completions`, `man` |
 //!
-//! All but `host`, `plan`, `simulate`, `receive`, `probe`, `image` and the generators talk to a host service through [`crate::client`].
+//! All but `host`, `plan`, `simulate`, `receive`, `probe`, `image` and the generators talk to a
+//! host service through [`crate::client`].
 
 mod args;
 mod change;
@@ -64,7 +65,8 @@ pub enum Status {
     Refused = 3,
     /// The host service does not answer.
     NoService = 4,
-    /// Whoever read standard output has gone away; what a shell says of a program that SIGPIPE ended.
+    /// Whoever read standard output has gone away; what a shell says of a program that SIGPIPE
+    /// ended.
     NoReader = 141,
 }
 
@@ -174,8 +176,8 @@ fn unwritten(error: &std::io::Error) -> Failure {
     Failure::new(status, format!("cannot write to standard output: {error}"))
 }
 
-/// Reads the command line. `--help` and `--version` are output as any other: what cannot be written is
-/// a failure.
+/// Reads the command line. `--help` and `--version` are output as any other: what cannot be written
+/// is a failure.
 ///
 /// # Errors
 /// The exit status, when there is nothing more to do; everything has been said.

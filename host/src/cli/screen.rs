@@ -78,7 +78,8 @@ fn table(view: &View) -> Table<'static> {
         .block(Block::bordered().title(title).title_bottom(Line::from(foot)))
 }
 
-/// A part with misses, or whose contract is not kept, is red, one with a guarantee stands out from best effort.
+/// A part with misses, or whose contract is not kept, is red, one with a guarantee stands out from
+/// best effort.
 fn style(row: &Row) -> Style {
     if row.misses > 0 || row.not_kept.is_some() {
         Style::new().fg(Color::Red)

@@ -26,8 +26,8 @@ const KILL_PATIENCE: Duration = Duration::from_secs(5);
 pub enum StateError {
     /// Another host service runs.
     #[error(
-        "another host service{owner} uses {directory}; stop it, or start your tenants there: moirai \
-         launch FILE"
+        "another host service{owner} uses {directory}; stop it, or start your tenants there: \
+         moirai launch FILE"
     )]
     Taken {
         /// The directory.

@@ -84,8 +84,8 @@ pub struct PartStats {
     pub misses_in_stall: u64,
     /// Guarantee lost because whole periods passed in a stall.
     pub stall_loss_ns: u64,
-    /// Least service in any period of the present contract in which all of it was wanted (virtual CPUs
-    /// only).
+    /// Least service in any period of the present contract in which all of it was wanted (virtual
+    /// CPUs only).
     pub least_slice_ns: Option<u64>,
     /// Requests or packets that wait, now.
     pub queued: u64,
