@@ -1,4 +1,9 @@
 //! The other end of the API: what the command line and the demo use to talk to a host service.
+//!
+//! Whoever answers at the socket may be anything. An answer may take [`PATIENCE`] and
+//! [`ANSWER_BYTES`]; a console alone goes on without end, after a head that arrived in time.
+
+mod error;
 
 use std::future::Future;
 use std::io;
@@ -8,50 +13,36 @@ use std::time::Duration;
 use axum::body::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper::client::conn::http1::handshake;
-use hyper::{Method, Request, Response};
+use hyper::client::conn::http1;
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::runtime::Runtime;
 
-use crate::api::{ErrorBody, ErrorKind};
+use crate::api::ErrorBody;
+pub use error::ClientError;
 
-/// Longer than any request takes.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// How much of an answer that is no JSON is shown.
-const SHOWN_BYTES: usize = 200;
-
-/// Why a request has no answer.
-#[derive(Debug, thiserror::Error)]
-pub enum ClientError {
-    /// Nobody listens.
-    #[error(
-        "no host service answers at {}: {source}; start one with `moirai host --config FILE`, or \
-         name its socket with --socket",
-        .socket.display()
-    )]
-    NoService {
-        /// Where.
-        socket: PathBuf,
-        /// What the kernel said.
-        source: io::Error,
-    },
-    /// The host service refused.
-    #[error("{}", .0.error)]
-    Refused(Box<ErrorBody>),
-    /// Something else answers there, or the host service ended meanwhile.
-    #[error("the host service gave no answer: {0}")]
-    Broken(String),
-}
+/// Longer than a host service takes to say something.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Longer than it takes to start or change something.
+const LONG_PATIENCE: Duration = Duration::from_secs(60);
+/// How long to wait before another try where too many others wait.
+const PAUSE: Duration = Duration::from_millis(50);
+/// The largest answer that makes sense: all tenants of a full host, many times over.
+const ANSWER_BYTES: usize = 64 << 20;
+/// What is wrong with a path that the kernel is not even asked about.
+const NO_PATH: &str = "the path of a socket has at most 107 bytes";
+/// The largest head of an answer.
+const HEAD_BYTES: usize = 64 << 10;
 
 /// Talks to one host service, one request at a time.
 #[derive(Debug)]
 pub struct Client {
     socket: PathBuf,
     runtime: Runtime,
-    patience: Duration,
+    more: Duration,
 }
 
 impl Client {
@@ -61,13 +52,13 @@ impl Client {
     /// The kernel refuses a descriptor.
     pub fn new(socket: &Path) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        Ok(Self { socket: socket.to_owned(), runtime, patience: PATIENCE })
+        Ok(Self { socket: socket.to_owned(), runtime, more: Duration::ZERO })
     }
 
     /// The same client, but it waits so much longer for each answer.
     #[must_use]
     pub fn with_more_patience(mut self, longer: Duration) -> Self {
-        self.patience += longer;
+        self.more += longer;
         self
     }
 
@@ -89,7 +80,8 @@ impl Client {
         path: &str,
         body: &impl Serialize,
     ) -> Result<T, ClientError> {
-        let body = serde_json::to_vec(body).map_err(broken)?;
+        let body = serde_json::to_vec(body)
+            .map_err(|error| ClientError::Unsent { why: error.to_string() })?;
         self.ask(method, path, body.into())
     }
 
@@ -103,14 +95,17 @@ impl Client {
         path: &str,
         body: Bytes,
     ) -> Result<T, ClientError> {
-        self.within(async {
+        let patience = if method == Method::GET { PATIENCE } else { LONG_PATIENCE };
+        let what = format!("{method} {path}");
+        self.within(patience, async {
             let response = self.request(method, path, body).await?;
-            let bytes = response.into_body().collect().await.map_err(broken)?.to_bytes();
-            serde_json::from_slice(&bytes).map_err(broken)
+            let bytes = self.whole(response.into_body()).await?;
+            serde_json::from_slice(&bytes).map_err(|_| self.not_understood(what))
         })
     }
 
-    /// Reads a body piece by piece until it ends or `each` says false.
+    /// Reads a body piece by piece until it ends or `each` says false. Only its head must come in
+    /// time.
     ///
     /// # Errors
     /// [`ClientError`].
@@ -119,10 +114,11 @@ impl Client {
         path: &str,
         mut each: impl FnMut(&[u8]) -> bool,
     ) -> Result<(), ClientError> {
+        let head = self.request(Method::GET, path, Bytes::new());
+        let mut body = self.within(PATIENCE, head)?.into_body();
         self.runtime.block_on(async {
-            let mut body = self.request(Method::GET, path, Bytes::new()).await?.into_body();
             while let Some(frame) = body.frame().await {
-                let frame = frame.map_err(broken)?;
+                let frame = frame.map_err(|error| self.broken_off(&error))?;
                 if frame.data_ref().is_some_and(|data| !each(data)) {
                     break;
                 }
@@ -133,12 +129,32 @@ impl Client {
 
     fn within<T>(
         &self,
+        patience: Duration,
         future: impl Future<Output = Result<T, ClientError>>,
     ) -> Result<T, ClientError> {
-        let patience = self.patience;
-        let late = || broken(format!("nothing came for {patience:?}"));
+        let patience = patience + self.more;
+        let late = || ClientError::Late { socket: self.socket.clone(), patience };
         self.runtime
             .block_on(async { tokio::time::timeout(patience, future).await.map_err(|_| late())? })
+    }
+
+    /// Connects; where more wait than the socket has places for, until there is one.
+    async fn connect(&self) -> Result<UnixStream, ClientError> {
+        loop {
+            match UnixStream::connect(&self.socket).await {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    tokio::time::sleep(PAUSE).await;
+                }
+                Err(error) => {
+                    let source = match error.kind() {
+                        io::ErrorKind::InvalidInput => io::Error::other(NO_PATH),
+                        _ => error,
+                    };
+                    return Err(ClientError::NoService { socket: self.socket.clone(), source });
+                }
+                Ok(stream) => return Ok(stream),
+            }
+        }
     }
 
     /// Sends a request; an answer that is a refusal becomes an error.
@@ -148,33 +164,67 @@ impl Client {
         path: &str,
         body: Bytes,
     ) -> Result<Response<Incoming>, ClientError> {
-        let stream = UnixStream::connect(&self.socket)
+        let stream = TokioIo::new(self.connect().await?);
+        let broken = |error: hyper::Error| self.broken_off(&error);
+        let (mut sender, connection) = http1::Builder::new()
+            .max_buf_size(HEAD_BYTES)
+            .handshake(stream)
             .await
-            .map_err(|source| ClientError::NoService { socket: self.socket.clone(), source })?;
-        let (mut sender, connection) = handshake(TokioIo::new(stream)).await.map_err(broken)?;
-        tokio::spawn(connection);
+            .map_err(broken)?;
+        self.runtime.spawn(connection);
         let request = Request::builder()
             .method(method)
             .uri(path)
             .header("host", "moirai")
             .header("content-type", "application/json")
             .body(Full::new(body))
-            .map_err(broken)?;
+            .map_err(|error| ClientError::Unsent { why: error.to_string() })?;
         let response = sender.send_request(request).await.map_err(broken)?;
         if response.status().is_success() {
             return Ok(response);
         }
         let status = response.status();
-        let bytes = response.into_body().collect().await.map_err(broken)?.to_bytes();
-        let refused = serde_json::from_slice(&bytes).unwrap_or_else(|_| {
-            let shown = bytes.get(..SHOWN_BYTES).unwrap_or(&bytes);
-            let shown = String::from_utf8_lossy(shown);
-            ErrorBody::new(ErrorKind::Failed, format!("{status}: {shown}"))
-        });
-        Err(ClientError::Refused(Box::new(refused)))
+        let bytes = self.whole(response.into_body()).await?;
+        Err(self.refused(status, &bytes))
     }
-}
 
-fn broken(error: impl ToString) -> ClientError {
-    ClientError::Broken(error.to_string())
+    /// All of a body, if it is not larger than any answer.
+    async fn whole(&self, mut body: Incoming) -> Result<Vec<u8>, ClientError> {
+        let mut bytes = Vec::new();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| self.broken_off(&error))?;
+            bytes.extend_from_slice(frame.data_ref().map_or(&[], |data| data));
+            if bytes.len() > ANSWER_BYTES {
+                return Err(
+                    self.stranger(format!("its answer is larger than {ANSWER_BYTES} bytes"))
+                );
+            }
+        }
+        Ok(bytes)
+    }
+
+    fn refused(&self, status: StatusCode, bytes: &[u8]) -> ClientError {
+        match serde_json::from_slice::<ErrorBody>(bytes) {
+            Ok(body) => ClientError::Refused(Box::new(body)),
+            Err(_) => self.not_understood(format!("with status {}", status.as_u16())),
+        }
+    }
+
+    /// Why an answer did not come to its end.
+    fn broken_off(&self, error: &hyper::Error) -> ClientError {
+        if error.is_parse() {
+            self.stranger("what it says is no HTTP".to_owned())
+        } else {
+            ClientError::BrokenOff { socket: self.socket.clone() }
+        }
+    }
+
+    /// `what` was answered with something else than a host service says.
+    fn not_understood(&self, what: String) -> ClientError {
+        self.stranger(format!("its answer ({what}) is none that this version knows"))
+    }
+
+    fn stranger(&self, why: String) -> ClientError {
+        ClientError::Stranger { socket: self.socket.clone(), why }
+    }
 }

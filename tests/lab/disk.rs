@@ -168,7 +168,7 @@ fn ext4_survives_a_kill_in_mid_write() {
     std::thread::sleep(Duration::from_millis(200)); // what is on its way to the disk arrives
     let promised = guest.output().matches("[file ").count();
     drop(guest);
-    assert!(host.ask(&["stop", "writer"]).status.success());
+    host.stop_failed("writer");
 
     // The journal is replayed by another kernel; then an independent judge looks.
     let mut guest = Guest::boot(&host, "reader", &machine);

@@ -45,8 +45,7 @@ fn a_guest_that_ignores_its_power_button_is_stopped_after_a_while() {
     let mut guest = Guest::boot(&host, "deaf", &Machine { more, ..Machine::default() });
     guest.run("killall dd");
     let pid = guest.pid();
-    let stopped = host.ask(&["stop", "deaf"]);
-    assert!(stopped.status.success(), "{}", said(&stopped));
+    host.stop_failed("deaf");
     wait_for("the process has gone", || !lives(pid));
 }
 
@@ -61,7 +60,7 @@ fn a_tenant_process_that_is_killed_takes_no_other_with_it() {
     assert_eq!(host.json(&["show", "victim"])["end"]["ok"], false);
     other.run("ping -c 3 -W 5 10.77.0.1");
     drop(victim);
-    assert!(host.ask(&["stop", "victim"]).status.success());
+    host.stop_failed("victim");
     let mut again = Guest::boot(&host, "victim", &machine.on_link("10.77.0.2/24"));
     again.run("ping -c 3 -W 5 10.77.0.1");
 }

@@ -20,6 +20,8 @@ use tempfile::TempDir;
 
 /// A test that waits longer than this has failed.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+/// How `show` and `stop` end of a tenant that has failed.
+const HAS_FAILED: i32 = 5;
 
 /// The `moirai` of this tree; `MOIRAI_BINARY` names another.
 ///
@@ -197,8 +199,19 @@ impl Host {
     #[must_use]
     pub fn json(&self, words: &[&str]) -> Value {
         let output = self.ask(&[words, &["--json"]].concat());
-        assert!(output.status.success(), "{words:?}: {}\n{}", said(&output), self.log());
+        // That a tenant has failed is an answer like any other.
+        let answered = matches!(output.status.code(), Some(0 | HAS_FAILED));
+        assert!(answered, "{words:?}: {}\n{}", said(&output), self.log());
         last_json(&output)
+    }
+
+    /// Stops a tenant that has failed, or fails by being stopped.
+    ///
+    /// # Panics
+    /// If it has not, or cannot be stopped.
+    pub fn stop_failed(&self, tenant: &str) {
+        let output = self.ask(&["stop", tenant]);
+        assert_eq!(output.status.code(), Some(HAS_FAILED), "{tenant}: {}", said(&output));
     }
 
     /// Starts the tenants of a configuration text.

@@ -108,8 +108,8 @@ extra = true
         assert!((260..=330).contains(&share), "{name}: {share} per mille of a contract for 300");
         let failed = failures(&view);
         eprintln!("{name}: {report} {failed:?} {}", view["end"]);
-        let stopped = host.ask(&["stop", "attacker"]);
-        assert!(stopped.status.success(), "{name}: {}", said(&stopped));
+        let stopped = host.json(&["stop", "attacker"]);
+        assert_eq!(stopped["phase"], "ended", "{name}: {stopped}");
         self.is_unharmed(name, pid);
         Attack { report, end: view["end"].clone(), failed, console }
     }

@@ -31,6 +31,9 @@ pub struct Promises {
     /// Admission refuses it, so that nothing is promised to it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub refused: bool,
+    /// How it has ended, so that nothing is promised to it any more.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub ended: String,
     /// What keeping contracts is taken to cost on a core, as in a plan; none where that is set to
     /// nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -118,7 +121,16 @@ impl Promises {
         });
         let parts = known.collect();
         let because = String::new();
-        Self { tenant, parts, memory, kept: true, because, refused: false, core_costs: costs }
+        Self {
+            tenant,
+            parts,
+            memory,
+            kept: true,
+            because,
+            refused: false,
+            ended: String::new(),
+            core_costs: costs,
+        }
     }
 
     /// What the plan answers: a tenant that is refused is promised nothing.

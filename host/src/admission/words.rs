@@ -24,6 +24,10 @@ impl fmt::Display for Promises {
             writeln!(f, "{}: refused, so that nothing is promised to it", self.tenant)?;
             self.because.lines().try_for_each(|reason| writeln!(f, "    {reason}"))?;
             writeln!(f, "\nIt asks for {memory} of memory and, if it were admitted:\n")?;
+        } else if !self.ended.is_empty() {
+            writeln!(f, "{}: has ended, so that nothing is promised to it any more", self.tenant)?;
+            writeln!(f, "    {}", self.ended)?;
+            writeln!(f, "\nWhile it ran, {memory} of memory were reserved and promised was:\n")?;
         } else {
             writeln!(f, "{}: {memory} of memory are reserved\n", self.tenant)?;
         }

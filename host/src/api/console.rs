@@ -12,13 +12,14 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::ErrorBody;
-use super::request::{Asked, Asks, Name, body_bytes};
+use super::request::{Asked, Asks, Name, plain_bytes};
 use super::routes::{Shared, call};
 use crate::service::Console;
 
 /// How to read a console.
 #[derive(Clone, Copy, Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Reading {
     /// Go on until the tenant ends.
     #[serde(default)]
@@ -89,7 +90,7 @@ pub(super) async fn write(
     Name(name): Name,
     request: Request,
 ) -> Result<Json<Typed>, ErrorBody> {
-    let bytes = body_bytes(request).await?;
+    let bytes = plain_bytes(request).await?;
     let taken = call(service, move |service| service.type_on_console(&name, &bytes)).await?;
     Ok(Json(Typed { taken }))
 }

@@ -10,6 +10,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use crate::config::export::KEY_PREFIX;
 use crate::service::{LinkStats, PartStats, Stats};
 
 /// Content type of [`render`].
@@ -79,11 +80,25 @@ pub(super) fn render(stats: &Stats) -> String {
         });
         registry.register(*name, *help, family);
     }
+    tenants(stats, &mut registry);
     shared_resources(stats, &mut registry);
     let mut text = String::new();
     // Writing to a string cannot fail.
     let _ = encode(&mut text, &registry);
     text
+}
+
+/// Whether tenants have failed: one that has is not among the parts any more.
+fn tenants(stats: &Stats, registry: &mut Registry) {
+    let family = Family::<NameLabels, Gauge>::default();
+    let run = stats.tenants.iter().map(|it| &it.name).filter(|name| !name.starts_with(KEY_PREFIX));
+    for name in run {
+        family.get_or_create(&NameLabels { name: name.clone() }).set(0);
+    }
+    for failed in &stats.failed {
+        family.get_or_create(&NameLabels { name: failed.name.clone() }).set(1);
+    }
+    registry.register("tenant_failed", "1 if the tenant has ended by a failure", family);
 }
 
 fn for_parts(stats: &Stats, mut visit: impl FnMut(&PartLabels, &PartStats)) {
@@ -151,7 +166,18 @@ fn shared_resources(stats: &Stats, registry: &mut Registry) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::service::TenantStats;
+    use crate::service::{FailedTenant, TenantStats};
+
+    #[test]
+    fn a_tenant_that_has_failed_is_told_from_one_that_runs() {
+        let named = |name: &str| TenantStats { name: name.to_owned(), parts: Vec::new() };
+        let failed = FailedTenant { name: "b".to_owned(), ..FailedTenant::default() };
+        let tenants = vec![named("a"), named("export/e")];
+        let text = render(&Stats { tenants, failed: vec![failed], ..Stats::default() });
+        assert!(text.contains("moirai_tenant_failed{name=\"a\"} 0\n"), "{text}");
+        assert!(text.contains("moirai_tenant_failed{name=\"b\"} 1\n"), "{text}");
+        assert!(!text.contains("export/e"), "{text}");
+    }
 
     #[test]
     fn every_part_of_every_tenant_has_its_own_series() {

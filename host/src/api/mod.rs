@@ -4,6 +4,8 @@
 //! | --- | --- |
 //! | `server.rs` | the socket, connections, and what a slow or hostile client may cost |
 //! | `routes.rs` | the resources; each handler turns one request into one call of the service |
+//! | `head.rs` | what the head of a request must be, whatever its path |
+//! | `once.rs` | JSON in which no key stands twice |
 //! | `request.rs` | names, queries and bodies of requests, and what is wrong with them |
 //! | `own_answer.rs` | a body for what hyper refuses by itself |
 //! | `scrape.rs` | the counters over TCP, for Prometheus |
@@ -17,7 +19,9 @@
 mod console;
 mod error;
 mod exports;
+mod head;
 mod metrics;
+mod once;
 mod own_answer;
 mod request;
 mod routes;
@@ -33,5 +37,7 @@ pub use server::{Bound, ServerError};
 /// The OpenAPI document.
 #[must_use]
 pub fn openapi() -> utoipa::openapi::OpenApi {
-    routes::router().split_for_parts().1
+    let mut document = routes::router().split_for_parts().1;
+    head::document_refusals(&mut document);
+    document
 }

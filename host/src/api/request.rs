@@ -7,14 +7,16 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
-use axum::http::HeaderMap;
-use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderName};
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue};
 use http_body_util::BodyExt;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use serde_json::error::Category;
 
+use super::once::Once;
 use super::{ErrorBody, ErrorKind};
 use crate::config::{Problem, kinds};
 use crate::service::Service;
@@ -73,48 +75,81 @@ impl<T: DeserializeOwned + JsonSchema + 'static> FromRequest<Arc<Service>> for B
 
     async fn from_request(request: Request, _: &Arc<Service>) -> Result<Self, ErrorBody> {
         let kind = media_type(request.headers());
-        let bytes = body_bytes(request).await?;
+        let bytes = plain_bytes(request).await?;
         kind?;
-        // Also of what can be read: a list would be taken for a table.
-        let value = serde_json::from_slice(&bytes);
-        let problems = value.map(|value| kinds::wrong_kinds::<T>(&value)).unwrap_or_default();
-        if !problems.is_empty() {
-            return Err(not_expected(problems));
+        read(&bytes).map(Self)
+    }
+}
+
+/// Reads a body. Its kinds are looked at first: serde takes a list of values for a table without
+/// names of its keys.
+fn read<T: DeserializeOwned + JsonSchema + 'static>(bytes: &[u8]) -> Result<T, ErrorBody> {
+    let value: Value = serde_json::from_slice::<Once>(bytes).map_err(unread)?.0;
+    let problems = kinds::wrong_kinds::<T>(&value);
+    if problems.is_empty() {
+        return serde_json::from_slice(bytes).map_err(unread);
+    }
+    let said = |problem: &Problem| match problem.path.as_str() {
+        "" => problem.message.clone(),
+        path => format!("{path}: {}", problem.message),
+    };
+    let found = problems.iter().map(said).collect::<Vec<_>>().join("\n");
+    let text = format!("the body is not what is expected: {found}");
+    Err(ErrorBody { problems, ..ErrorBody::new(ErrorKind::Bad, text) })
+}
+
+/// What serde says of a body whose values are of the right kinds.
+fn unread(error: serde_json::Error) -> ErrorBody {
+    match error.classify() {
+        Category::Data => {
+            let said = kinds::in_words(&error.to_string());
+            ErrorBody::new(ErrorKind::Bad, format!("the body is not what is expected: {said}"))
         }
-        serde_json::from_slice(&bytes).map(Self).map_err(|error| match error.classify() {
-            Category::Data => {
-                let said = kinds::in_words(&error.to_string());
-                ErrorBody::new(ErrorKind::Bad, format!("{NOT_EXPECTED}: {said}"))
-            }
-            _ => malformed(format!("the body is no JSON: {error}")),
-        })
+        _ => malformed(format!("the body is no JSON: {error}")),
     }
 }
 
-const NOT_EXPECTED: &str = "the body is not what is expected";
-
-/// Says at each key of a body what it takes.
-fn not_expected(problems: Vec<Problem>) -> ErrorBody {
-    let said = |problem: &Problem| format!("{}: {}", problem.path, problem.message);
-    let text = problems.iter().map(said).collect::<Vec<_>>().join("\n");
-    ErrorBody { problems, ..ErrorBody::new(ErrorKind::Bad, format!("{NOT_EXPECTED}: {text}")) }
-}
-
-/// A body may say that it is JSON, or nothing.
+/// A body may say that it is JSON in UTF-8, or nothing.
 fn media_type(headers: &HeaderMap) -> Result<(), ErrorBody> {
-    let refused = |text: String| Err(ErrorBody::new(ErrorKind::MediaType, text));
-    let said = |name| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()));
-    if let Some(encoding) = said(CONTENT_ENCODING)
-        && !encoding.eq_ignore_ascii_case("identity")
-    {
-        return refused(format!("a body in {encoding:?} is not taken: send it as it is"));
-    }
-    let Some(kind) = said(CONTENT_TYPE) else { return Ok(()) };
-    let essence = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    if essence == "application/json" || essence.ends_with("+json") {
+    let Some(kind) = only(headers, CONTENT_TYPE)? else { return Ok(()) };
+    let mut parts = kind.split(';').map(|part| part.trim().to_ascii_lowercase());
+    let essence = parts.next().unwrap_or_default();
+    let is_json = essence == "application/json" || essence.ends_with("+json");
+    let is_utf8 = parts.all(|part| match part.split_once('=') {
+        Some(("charset", name)) => matches!(name.trim_matches('"'), "utf-8" | "utf8" | "us-ascii"),
+        _ => part != "charset",
+    });
+    if is_json && is_utf8 {
         return Ok(());
     }
-    refused(format!("a body of {kind:?} is not taken: send content-type: application/json"))
+    let text = format!("a body of {kind:?} is not taken: send content-type: application/json");
+    Err(ErrorBody::new(ErrorKind::MediaType, text))
+}
+
+/// The value of a header that says one thing about a body; said twice, it says nothing.
+fn only(headers: &HeaderMap, name: HeaderName) -> Result<Option<String>, ErrorBody> {
+    let said = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    let mut values = headers.get_all(&name).iter();
+    match (values.next(), values.next()) {
+        (Some(_), Some(_)) => {
+            let text = format!("{name} is there more than once: send one");
+            Err(ErrorBody::new(ErrorKind::MediaType, text))
+        }
+        (value, _) => Ok(value.map(said)),
+    }
+}
+
+/// The bytes of a body that is sent as it is, not packed.
+pub(super) async fn plain_bytes(request: Request) -> Result<Bytes, ErrorBody> {
+    let encoding = only(request.headers(), CONTENT_ENCODING);
+    let bytes = body_bytes(request).await?;
+    match encoding?.filter(|encoding| !encoding.eq_ignore_ascii_case("identity")) {
+        Some(encoding) => {
+            let text = format!("a body in {encoding:?} is not taken: send it as it is");
+            Err(ErrorBody::new(ErrorKind::MediaType, text))
+        }
+        None => Ok(bytes),
+    }
 }
 
 /// The bytes of a body, if they arrive in time and are not too many.

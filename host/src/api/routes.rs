@@ -13,7 +13,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::request::{Asked, Asks, Body, Name, body_bytes};
-use super::{ErrorBody, ErrorKind, console, exports, metrics};
+use super::{ErrorBody, ErrorKind, console, exports, head, metrics};
 use crate::admission::plan::{Plan, plan};
 use crate::admission::promise::Promises;
 use crate::config::document::TenantTable;
@@ -58,19 +58,24 @@ pub(super) fn router() -> OpenApiRouter<Arc<Service>> {
 
 /// The whole API, as a socket serves it.
 pub(super) fn served(service: Arc<Service>) -> axum::Router {
-    let (router, _) = router().split_for_parts();
-    refusing(router).with_state(service)
+    let (router, document) = router().split_for_parts();
+    refusing(router, &document).with_state(service)
 }
 
 /// The counters and nothing else.
 pub(super) fn metrics_only(service: Arc<Service>) -> axum::Router {
     let router = axum::Router::new().route("/metrics", axum::routing::get(metrics_text));
-    refusing(router).with_state(service)
+    refusing(router, &super::openapi()).with_state(service)
 }
 
-/// Says what is not there, with the documented body. What was sent along is read: a client that is
-/// still sending would not hear the answer.
-fn refusing(router: axum::Router<Arc<Service>>) -> axum::Router<Arc<Service>> {
+/// Says what is not there and what is not right with the head of a request, with the documented
+/// body. What was sent along is read: a client that is still sending would not hear the answer.
+fn refusing(
+    router: axum::Router<Arc<Service>>,
+    document: &utoipa::openapi::OpenApi,
+) -> axum::Router<Arc<Service>> {
+    let queries = Arc::new(head::Queries::of(document));
+    let checked = axum::middleware::from_fn_with_state(queries, head::check);
     router
         .fallback(async |request: Request| {
             let _ = body_bytes(request).await;
@@ -81,6 +86,7 @@ fn refusing(router: axum::Router<Arc<Service>>) -> axum::Router<Arc<Service>> {
             let _ = body_bytes(request).await;
             ErrorBody::new(ErrorKind::Method, text)
         })
+        .layer(checked)
 }
 
 /// Calls the service on a thread that may wait.
@@ -169,6 +175,7 @@ async fn events(State(service): Shared) -> Result<Json<Vec<KeptEvent>>, ErrorBod
 /// How to end a tenant.
 #[derive(Debug, serde::Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 struct StopQuery {
     /// Pull the plug instead of pressing the power button and waiting for the guest.
     #[serde(default)]
@@ -227,7 +234,11 @@ async fn stats(State(service): Shared) -> Result<Json<Stats>, ErrorBody> {
 }
 
 /// Read all counters in the text format of Prometheus
-#[utoipa::path(get, path = "/metrics", responses((status = 200, body = String)))]
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    responses((status = 200, body = String, content_type = "application/openmetrics-text"))
+)]
 async fn metrics_text(State(service): Shared) -> Result<impl IntoResponse, ErrorBody> {
     let text = call(service, |service| Ok(metrics::render(&service.stats()))).await?;
     Ok(([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text))

@@ -7,13 +7,13 @@ use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use super::routes;
-use super::server::{PAUSE, converse};
+use super::server::{PAUSE, Refusals, converse};
 use crate::service::Service;
 
 /// How many clients are served at a time; more wait.
@@ -48,6 +48,7 @@ impl Scrape {
     pub async fn serve(self, service: Arc<Service>) -> Infallible {
         let router = routes::metrics_only(service);
         let places = Arc::new(Semaphore::new(CONNECTIONS));
+        let mut refusals = Refusals::default();
         loop {
             let place = Arc::clone(&places).acquire_owned().await;
             match self.0.accept().await {
@@ -60,7 +61,9 @@ impl Scrape {
                     });
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "the metrics port cannot take a connection");
+                    if let Some(count) = refusals.count(Instant::now()) {
+                        tracing::warn!(%error, count, "the metrics port cannot take a connection");
+                    }
                     tokio::time::sleep(PAUSE).await;
                 }
             }

@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -23,6 +23,7 @@ use tokio::sync::Semaphore;
 
 use super::own_answer::Answering;
 use super::routes;
+use crate::export::{name_beside, remove_stale};
 use crate::service::Service;
 
 /// How many connections are served at a time; more wait.
@@ -31,6 +32,8 @@ const CONNECTIONS: usize = 64;
 const HEAD_PATIENCE: Duration = Duration::from_secs(5);
 /// How long to wait after the kernel had no descriptor for a connection.
 pub(super) const PAUSE: Duration = Duration::from_millis(100);
+/// How often at most the log says that connections cannot be taken.
+const SAY_EVERY: Duration = Duration::from_secs(10);
 /// How often is looked whether a client that says nothing is still there.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -85,6 +88,7 @@ impl Bound {
     pub async fn serve(self, service: Arc<Service>) -> Infallible {
         let router = routes::served(service);
         let places = Arc::new(Semaphore::new(CONNECTIONS));
+        let mut refusals = Refusals::default();
         loop {
             let place = Arc::clone(&places).acquire_owned().await;
             match self.listener.accept().await {
@@ -96,7 +100,9 @@ impl Bound {
                     });
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "the API cannot take a connection");
+                    if let Some(count) = refusals.count(Instant::now()) {
+                        tracing::warn!(%error, count, "the API cannot take a connection");
+                    }
                     tokio::time::sleep(PAUSE).await;
                 }
             }
@@ -111,17 +117,32 @@ impl Drop for Bound {
     }
 }
 
+/// Connections that the kernel had no descriptor for: there may be many in a second.
+#[derive(Debug, Default)]
+pub(super) struct Refusals {
+    said: Option<Instant>,
+    count: u64,
+}
+
+impl Refusals {
+    /// Counts one more; how many there were if it is time to say it.
+    pub(super) fn count(&mut self, now: Instant) -> Option<u64> {
+        self.count += 1;
+        if self.said.is_some_and(|said| now.duration_since(said) < SAY_EVERY) {
+            return None;
+        }
+        self.said = Some(now);
+        Some(std::mem::take(&mut self.count))
+    }
+}
+
 /// Listens under another name first, so that nobody finds the socket before its mode is set.
 fn listen(path: &Path) -> io::Result<UnixListener> {
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory)?;
     }
-    let mut name = path.as_os_str().to_owned();
-    name.push(".new");
-    let new = PathBuf::from(name);
-    if new.exists() {
-        fs::remove_file(&new)?;
-    }
+    let new = name_beside(path);
+    remove_stale(&new).map_err(io::Error::other)?;
     let listener = UnixListener::bind(&new)?;
     fs::set_permissions(&new, fs::Permissions::from_mode(0o600))?;
     fs::rename(&new, path)?;
@@ -165,6 +186,29 @@ async fn gone(connection: BorrowedFd<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn connections_that_cannot_be_taken_are_said_once_in_a_while_and_all_are_counted() {
+        let (mut refusals, begin) = (Refusals::default(), Instant::now());
+        let said: Vec<_> =
+            (0..300).filter_map(|tenth| refusals.count(begin + tenth * PAUSE)).collect();
+        assert_eq!(said, [1, 100, 100]);
+    }
+
+    #[test]
+    fn a_socket_may_have_the_longest_path_that_the_kernel_takes() {
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        let _inside = runtime.enter();
+        let folder = tempfile::tempdir().expect("a folder");
+        let room = 107 - folder.path().as_os_str().len() - 1;
+        for last in ["x", "~"] {
+            let path = folder.path().join("x".repeat(room - 1) + last);
+            let bound = Bound::new(&path).expect("bound");
+            std::os::unix::net::UnixStream::connect(&path).expect("connected");
+            drop(bound);
+            assert_eq!(fs::read_dir(folder.path()).expect("listed").count(), 0);
+        }
+    }
 
     #[test]
     fn a_file_at_the_place_of_the_socket_is_left_alone_and_a_stale_socket_is_replaced() {

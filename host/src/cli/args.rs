@@ -30,7 +30,9 @@ Exit status:
   1  it failed; the last line on standard error says why
   2  the command line or the configuration is bad
   3  admission refused
-  4  the host service does not answer
+  4  no host service answers, or not in time, or what answers is none
+  5  the tenant that was to be shown or stopped is, and it has failed: by itself, or it had to \
+     be killed
   141  whoever read the output has gone away (as SIGPIPE ends other programs)";
 
 /// The commands.

@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::args::ConsoleArgs;
 use super::control::path;
-use super::{Failure, Status, terminal, unwritten};
+use super::{Failure, Status, output, signals, terminal, unwritten};
 use crate::client::Client;
 
 /// Ctrl-].
@@ -48,7 +48,7 @@ pub(super) fn run(socket: &Path, args: &ConsoleArgs) -> Result<Status, Failure> 
 
 /// Writes output; a raw terminal needs a carriage return with each line feed.
 fn show(bytes: &[u8], raw: bool) -> std::io::Result<()> {
-    let mut out = std::io::stdout().lock();
+    let mut out = output()?;
     if raw {
         for part in bytes.split_inclusive(|byte| *byte == b'\n') {
             match part.strip_suffix(b"\n") {
@@ -103,7 +103,7 @@ struct RawMode;
 
 impl RawMode {
     fn enter() -> Result<Self, Failure> {
-        terminal::give_back_at_the_end(give_back)?;
+        terminal::give_back_at_the_end(give_back, b"", b"")?;
         enable_raw_mode()?;
         Ok(Self)
     }
@@ -116,6 +116,7 @@ impl Drop for RawMode {
 }
 
 fn give_back() {
+    signals::forget();
     // Without a terminal there is nothing to give back.
     let _ = disable_raw_mode();
 }

@@ -29,7 +29,7 @@ pub(super) fn launch(socket: &Path, args: &FileArgs) -> Result<Status, Failure> 
             other => other.into(),
         })?;
     report(&List(&tenants), args.report.json)?;
-    let failed = tenants.iter().any(|tenant| tenant.end.as_ref().is_some_and(|end| !end.ok));
+    let failed = tenants.iter().any(|tenant| tenant.failure().is_some());
     Ok(if failed { Status::Failed } else { Status::Done })
 }
 
@@ -69,15 +69,20 @@ pub(super) fn path(kind: &str, name: &str) -> Result<String, Failure> {
     Ok(format!("/v1/{kind}/{name}"))
 }
 
+/// Shows a tenant; the status says whether it has failed.
 fn show_one(tenant: &TenantView, json: bool) -> Result<Status, Failure> {
-    if json { print_json(tenant) } else { print(details(tenant)) }
+    let shown = if json { print_json(tenant) } else { print(details(tenant)) }?;
+    Ok(if tenant.failure().is_some() { Status::TenantFailed } else { shown })
 }
 
-fn phase(phase: Phase) -> &'static str {
-    match phase {
+/// Where a tenant is in its life, for people: whether it has failed matters more to them than that
+/// it has ended.
+fn phase(tenant: &TenantView) -> &'static str {
+    match tenant.phase {
         Phase::Starting => "starting",
         Phase::Running => "running",
         Phase::Stopping => "stopping",
+        Phase::Ended if tenant.failure().is_some() => "failed",
         Phase::Ended => "ended",
     }
 }
@@ -92,9 +97,9 @@ impl fmt::Display for List<'_> {
         writeln!(f, "{:<20} {:<9} {:>4}  {:<24} WHY", "NAME", "PHASE", "CORE", "CPU")?;
         for tenant in self.0 {
             let why = tenant.end.as_ref().map_or("", |end| end.reason.as_str());
-            let (phase, cpu) = (phase(tenant.phase), tenant.cpu.to_string());
+            let (phase, cpu) = (phase(tenant), tenant.cpu.to_string());
             writeln!(f, "{:<20} {phase:<9} {:>4}  {cpu:<24} {why}", tenant.name, tenant.core)?;
-            if !tenant.because.is_empty() {
+            if !tenant.because.is_empty() && tenant.failure().is_none() {
                 writeln!(f, "    not kept: {}", tenant.because)?;
             }
         }
@@ -109,7 +114,7 @@ fn details(tenant: &TenantView) -> String {
         let _ = writeln!(text, "{key:<10} {value}");
     };
     line("name", &tenant.name);
-    line("phase", phase(tenant.phase));
+    line("phase", phase(tenant));
     if let Some(end) = &tenant.end {
         line("because", &end.reason);
     }
@@ -124,7 +129,7 @@ fn details(tenant: &TenantView) -> String {
         [core] => line("cpu", &format!("{} on core {core}", tenant.cpu)),
         cores => line("cpu", &format!("{} on each of the cores {cores:?}", tenant.cpu)),
     }
-    if !tenant.because.is_empty() {
+    if !tenant.because.is_empty() && tenant.failure().is_none() {
         line("not kept", &tenant.because);
     }
     if let Some(balloon) = &tenant.balloon {

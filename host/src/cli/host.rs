@@ -4,10 +4,13 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use rustix::fs::Mode;
+use rustix::process::{Resource, Rlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use super::args::HostArgs;
+use super::log::Log;
 use super::{Failure, Status};
 use crate::api::{Bound, Scrape};
 use crate::config::model::Link;
@@ -15,7 +18,15 @@ use crate::config::{self, Problem, Report};
 use crate::service::{LinkError, Service, ServiceError, StateError};
 
 pub(super) fn run(args: &HostArgs) -> Result<Status, Failure> {
-    log_to_stderr();
+    let log = log_to_stderr()?;
+    let ended = serve(args);
+    // Before the reason is said.
+    log.flush();
+    ended
+}
+
+fn serve(args: &HostArgs) -> Result<Status, Failure> {
+    prepare();
     let (text, document) = config::read(&args.config).map_err(|bad| Failure::bad(&bad))?;
     let file = args.config.display().to_string();
     let located = |problems| Report::locate(&file, &text, problems);
@@ -123,15 +134,30 @@ fn link_failure(
     Ok(Failure::new(Status::Failed, said))
 }
 
+/// What the process itself needs, whoever has started it.
+fn prepare() {
+    // What it writes is read by a later start, as root: nobody else may write it, whatever mask was
+    // inherited.
+    rustix::process::umask(Mode::WGRP | Mode::WOTH);
+    // Each tenant takes some descriptors, and shells and systemd give 1024 for a start.
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = rustix::process::setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "the limit of open files cannot be raised");
+    }
+}
+
 /// Logs to standard error; `MOIRAI_LOG` chooses what, as `RUST_LOG` does elsewhere.
-fn log_to_stderr() {
+fn log_to_stderr() -> std::io::Result<Log> {
+    let log = Log::to(std::io::stderr())?;
     let filter = EnvFilter::try_from_env("MOIRAI_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     // Fails only if a log is set up already, which then is used.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(log.clone())
         .with_ansi(rustix::termios::isatty(std::io::stderr()))
         // By itself it would say on standard error that it cannot write there, and panic over that.
         .log_internal_errors(false)
         .try_init();
+    Ok(log)
 }

@@ -3,14 +3,15 @@
 //! | file | commands |
 //! | --- | --- |
 //! | `args.rs` | all, as clap reads them |
-//! | `host.rs` | `host` |
+//! | `host.rs`, `log.rs` | `host` |
 //! | `control.rs` | `launch`, `list`, `show`, `set`, `stop` |
 //! | `explain.rs` | `explain` |
 //! | `export.rs` | `export`, `exports`, `unexport`, `set` of an export |
 //! | `change.rs` | the `KEY=VALUE` of `set` |
 //! | `console.rs` | `console` |
 //! | `top.rs`, `screen.rs` | `top` |
-//! | `terminal.rs` | how `top` and `console` end |
+//! | `terminal.rs`, `signals.rs` | how `top` and `console` end |
+//! | `closed.rs` | whether there was a standard output at all |
 //! | `plan.rs` | `plan` |
 //! | `probe.rs` | `probe` |
 //! | `simulate.rs`, `scenario.rs` | `simulate` |
@@ -23,6 +24,7 @@
 
 mod args;
 mod change;
+mod closed;
 mod console;
 mod control;
 mod experiment;
@@ -31,10 +33,12 @@ mod export;
 mod generate;
 mod host;
 mod image;
+mod log;
 mod plan;
 mod probe;
 mod scenario;
 mod screen;
+mod signals;
 mod simulate;
 mod terminal;
 mod top;
@@ -65,6 +69,8 @@ pub enum Status {
     Refused = 3,
     /// The host service does not answer.
     NoService = 4,
+    /// The command did what it was asked, and says that the tenant has failed.
+    TenantFailed = 5,
     /// Whoever read standard output has gone away; what a shell says of a program that SIGPIPE
     /// ended.
     NoReader = 141,
@@ -109,8 +115,11 @@ impl From<std::io::Error> for Failure {
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
         let status = match &error {
-            ClientError::NoService { .. } => Status::NoService,
-            ClientError::Broken(_) => Status::Failed,
+            ClientError::NoService { .. }
+            | ClientError::Late { .. }
+            | ClientError::Stranger { .. }
+            | ClientError::BrokenOff { .. } => Status::NoService,
+            ClientError::Unsent { .. } => Status::Failed,
             ClientError::Refused(body) => match body.kind {
                 ErrorKind::Bad
                 | ErrorKind::Unknown
@@ -162,9 +171,17 @@ pub fn run(cli: Cli) -> Status {
 /// Prints `text` as it is. A reader that has gone away (`moirai list | head -1`) ends the command
 /// without a word, everything else that cannot be written with a failure.
 fn print(text: impl Display) -> Result<Status, Failure> {
-    let mut out = std::io::stdout().lock();
+    let mut out = output().map_err(|error| unwritten(&error))?;
     write!(out, "{text}").and_then(|()| out.flush()).map_err(|error| unwritten(&error))?;
     Ok(Status::Done)
+}
+
+/// Standard output, if there is one.
+fn output() -> std::io::Result<std::io::StdoutLock<'static>> {
+    if closed::was_closed() {
+        return Err(std::io::Error::other("it is closed"));
+    }
+    Ok(std::io::stdout().lock())
 }
 
 /// Why output could not be written.

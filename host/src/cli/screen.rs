@@ -1,8 +1,9 @@
-//! The live screen of `moirai top`; q or Ctrl-C leaves.
+//! The live screen of `moirai top`; q or Ctrl-C leaves, Ctrl-Z stops it as in any other program.
 
 use std::time::{Duration, Instant};
 
 use ratatui::DefaultTerminal;
+use ratatui::backend::Backend;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyModifiers};
 use ratatui::crossterm::{cursor, execute};
 use ratatui::layout::Constraint;
@@ -11,14 +12,18 @@ use ratatui::text::Line;
 use ratatui::widgets::{Block, Row as TableRow, Table};
 
 use super::top::{HEADS, Row, View, WIDTHS};
-use super::{Failure, Status, terminal};
+use super::{Failure, Status, signals, terminal};
 use crate::client::Client;
 use crate::config::units::Time;
 use crate::service::Stats;
 
+/// What leaves the screen and shows the cursor, and what enters it again.
+const LEAVE: &[u8] = b"\x1b[?1049l\x1b[?25h";
+const ENTER: &[u8] = b"\x1b[?1049h\x1b[?25l";
+
 pub(super) fn run(client: &Client, interval: Duration) -> Result<Status, Failure> {
     let first: Stats = client.get("/v1/stats")?;
-    terminal::give_back_at_the_end(restore)?;
+    terminal::give_back_at_the_end(restore, LEAVE, ENTER)?;
     let mut terminal = ratatui::try_init()?;
     let ended = show(&mut terminal, client, interval, first);
     restore();
@@ -27,6 +32,7 @@ pub(super) fn run(client: &Client, interval: Duration) -> Result<Status, Failure
 
 /// Gives the terminal back as it was: `ratatui` leaves the cursor hidden.
 fn restore() {
+    signals::forget();
     ratatui::restore();
     // Whoever has closed the terminal needs no cursor.
     let _ = execute!(std::io::stdout(), cursor::Show);
@@ -40,9 +46,20 @@ fn show(
 ) -> Result<(), Failure> {
     let mut view = View::between(&before, &before);
     loop {
-        terminal.draw(|frame| frame.render_widget(table(&view), frame.area()))?;
-        if leaves(interval)? {
-            return Ok(());
+        let end = Instant::now() + interval;
+        loop {
+            terminal.draw(|frame| frame.render_widget(table(&view), frame.area()))?;
+            match wish(end)? {
+                Wish::Leave => return Ok(()),
+                Wish::Stop => signals::suspend(),
+                // What was drawn is not there any more. Not `Terminal::clear`, which asks the
+                // terminal where its cursor is and waits for an answer.
+                Wish::Draw => {
+                    terminal.backend_mut().clear()?;
+                    terminal.swap_buffers();
+                }
+                Wish::Look => break,
+            }
         }
         let after: Stats = client.get("/v1/stats")?;
         view = View::between(&before, &after);
@@ -50,19 +67,29 @@ fn show(
     }
 }
 
-/// Waits for the end of the interval; true if the person wants to leave.
-fn leaves(interval: Duration) -> Result<bool, Failure> {
-    let end = Instant::now() + interval;
+/// What the person at the terminal wants, or time.
+enum Wish {
+    Leave,
+    Stop,
+    Draw,
+    Look,
+}
+
+/// Waits for a wish, at most to `end`.
+fn wish(end: Instant) -> Result<Wish, Failure> {
     while event::poll(end.saturating_duration_since(Instant::now()))? {
-        if let Event::Key(key) = event::read()? {
-            let interrupted =
-                key.modifiers == KeyModifiers::CONTROL && key.code == KeyCode::Char('c');
-            if interrupted || matches!(key.code, KeyCode::Char('q') | KeyCode::Esc) {
-                return Ok(true);
-            }
+        match event::read()? {
+            Event::Key(key) => match (key.modifiers, key.code) {
+                (KeyModifiers::CONTROL, KeyCode::Char('c')) => return Ok(Wish::Leave),
+                (KeyModifiers::CONTROL, KeyCode::Char('z')) => return Ok(Wish::Stop),
+                (_, KeyCode::Char('q') | KeyCode::Esc) => return Ok(Wish::Leave),
+                _ => {}
+            },
+            Event::Resize(..) => return Ok(Wish::Draw),
+            _ => {}
         }
     }
-    Ok(false)
+    Ok(Wish::Look)
 }
 
 fn table(view: &View) -> Table<'static> {
@@ -71,7 +98,11 @@ fn table(view: &View) -> Table<'static> {
     let bold = Style::new().add_modifier(Modifier::BOLD);
     let (late, stall) = (Time(view.late_max_ns), Time(view.stall_ns));
     let foot = format!(" latest dispatcher timer {late}; machine stood still {stall}; q leaves ");
-    let trouble = view.troubles().next_back().map(|trouble| format!(" {trouble} "));
+    let others = match view.troubles().count() {
+        0 | 1 => String::new(),
+        count => format!("(and {} more: moirai top --once) ", count - 1),
+    };
+    let trouble = view.troubles().next_back().map(|trouble| format!(" {trouble} {others}"));
     let title = trouble.unwrap_or_else(|| " moirai ".to_owned());
     Table::new(rows, widths)
         .header(TableRow::new(HEADS).style(bold))

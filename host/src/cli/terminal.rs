@@ -10,34 +10,26 @@ use std::process::exit;
 use std::thread;
 
 use rustix::event::{PollFd, PollFlags, poll};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
-use signal_hook::iterator::Signals;
-use signal_hook::low_level::emulate_default_handler;
 
-use super::Status;
+use super::{Status, signals};
 
-/// Has `give_back` called before a panic is reported and before a signal ends the command. The
-/// return of the command is its caller's job. To be called before the terminal is changed, once.
+/// Has `give_back` called before a panic is reported, and the terminal given back by signals: see
+/// [`signals`]. The return of the command is its caller's job. To be called before the terminal is
+/// changed, once.
 ///
 /// # Errors
-/// The kernel refuses a thread or a descriptor.
-pub(super) fn give_back_at_the_end(give_back: fn()) -> io::Result<()> {
+/// There is no terminal.
+pub(super) fn give_back_at_the_end(
+    give_back: fn(),
+    leave: &'static [u8],
+    enter: &'static [u8],
+) -> io::Result<()> {
     let report = panic::take_hook();
     panic::set_hook(Box::new(move |panic| {
         give_back();
         report(panic);
     }));
-    let mut signals = Signals::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM])?;
-    let wait = move || {
-        if let Some(signal) = signals.forever().next() {
-            give_back();
-            // Ends the process, so that whoever waits for it sees the signal.
-            let _ = emulate_default_handler(signal);
-            exit(128 + signal);
-        }
-    };
-    thread::Builder::new().name("signals".to_owned()).spawn(wait)?;
-    Ok(())
+    signals::watch(leave, enter)
 }
 
 /// Ends the command when the reader of its standard output goes away, also while there is nothing

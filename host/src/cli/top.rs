@@ -45,6 +45,8 @@ pub(super) struct View {
     pub(super) rows: Vec<Row>,
     /// Links whose TAPs refused packets: name and how many.
     pub(super) refused: Vec<(String, u64)>,
+    /// Tenants that have failed: name and reason.
+    pub(super) failed: Vec<(String, String)>,
     /// The latest timer of any dispatcher, in nanoseconds, since the start.
     pub(super) late_max_ns: u64,
     /// Time in which the machine stood still, in nanoseconds, as far as remembered.
@@ -102,6 +104,7 @@ impl View {
             interval_ns,
             rows: rows.collect(),
             refused: refused.filter(|(_, count)| *count > 0).collect(),
+            failed: after.failed.iter().map(|it| (it.name.clone(), it.reason.clone())).collect(),
             late_max_ns: after.cores.iter().map(|core| core.late_max_ns).max().unwrap_or(0),
             stall_ns: after.stalls.iter().map(|(begin, end)| end.saturating_sub(*begin)).sum(),
         }
@@ -111,6 +114,8 @@ impl View {
 impl View {
     /// What is not as it should be, one sentence each.
     pub(super) fn troubles(&self) -> impl DoubleEndedIterator<Item = String> {
+        let failed =
+            self.failed.iter().map(|(tenant, reason)| format!("failed: {tenant}: {reason}"));
         let refused = self.refused.iter().map(|(link, count)| {
             format!("link/{link}: its TAP refused {count} packets: is it up?")
         });
@@ -118,7 +123,7 @@ impl View {
             let why = row.not_kept.as_ref()?;
             Some(format!("not kept: {} {}: {why}", row.tenant, row.resource))
         });
-        refused.chain(not_kept)
+        failed.chain(refused).chain(not_kept)
     }
 }
 
@@ -202,7 +207,7 @@ impl fmt::Display for View {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::service::{LinkStats, TenantStats};
+    use crate::service::{FailedTenant, LinkStats, TenantStats};
 
     fn stats(now_ns: u64, guaranteed_ns: u64) -> Stats {
         let part = PartStats {
@@ -230,6 +235,15 @@ mod tests {
         let said = |before, after| View::between(&at(before), &at(after)).to_string();
         assert!(said(3, 10).contains("link/up: its TAP refused 7 packets"), "{}", said(3, 10));
         assert!(!said(10, 10).contains("refused"));
+    }
+
+    #[test]
+    fn a_tenant_that_has_failed_is_said_until_it_is_forgotten() {
+        let failed = FailedTenant { name: "b".to_owned(), reason: "a panic".to_owned() };
+        let after = Stats { failed: vec![failed], ..stats(0, 0) };
+        let text = View::between(&stats(0, 0), &after).to_string();
+        assert!(text.contains("failed: b: a panic"), "{text}");
+        assert!(!View::between(&after, &stats(0, 0)).to_string().contains("failed"));
     }
 
     #[test]

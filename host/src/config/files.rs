@@ -1,10 +1,10 @@
 //! Files that somebody names on a command line or in a configuration: whatever they are, reading
 //! them ends, and takes no more memory than is allowed.
 
-use std::fs::File;
+use std::fs::{File, FileType};
 use std::io::{self, Read};
 use std::os::fd::AsFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -24,16 +24,20 @@ pub fn read_text(path: &Path, most: u64) -> io::Result<String> {
 fn read_within(path: &Path, most: u64, patience: Duration) -> io::Result<String> {
     // O_NONBLOCK: a pipe that nobody writes must not hold us up, neither here nor below.
     let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
-    let mut file = File::options().read(true).custom_flags(flags).open(path)?;
+    let mut file =
+        File::options().read(true).custom_flags(flags).open(path).map_err(|it| named(path, it))?;
     let end = Instant::now() + patience;
     let metadata = file.metadata()?;
+    if metadata.is_dir() {
+        return Err(other_kind(metadata.file_type()));
+    }
     if metadata.is_file() && metadata.len() > most {
         return Err(too_large(most));
     }
     let mut bytes = Vec::new();
     let mut buffer = [0_u8; 64 << 10];
     loop {
-        if !metadata.is_file() && !metadata.is_dir() {
+        if !metadata.is_file() {
             wait(&file, end, patience)?;
         }
         match file.read(&mut buffer) {
@@ -51,7 +55,10 @@ fn read_within(path: &Path, most: u64, patience: Duration) -> io::Result<String>
     String::from_utf8(bytes).map_err(|error| {
         let good = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
         let line = good.iter().filter(|byte| **byte == b'\n').count() + 1;
-        let text = format!("it is no text in UTF-8: line {line} has other bytes");
+        let wide = matches!(error.as_bytes(), [0xff, 0xfe, ..] | [0xfe, 0xff, ..]);
+        let what =
+            if wide { "it is UTF-16".to_owned() } else { format!("line {line} has other bytes") };
+        let text = format!("it is no text in UTF-8: {what}");
         io::Error::new(io::ErrorKind::InvalidData, text)
     })
 }
@@ -72,7 +79,8 @@ pub fn advice(error: &io::Error, path: &Path, what: &str) -> String {
         io::ErrorKind::FileTooLarge => format!("that is something else: name {what}"),
         io::ErrorKind::TimedOut => format!("whoever writes {path} has to close it, or name a file"),
         io::ErrorKind::InvalidData => {
-            format!("save it as UTF-8: iconv -f LATIN1 -t UTF-8 {path} > NEW")
+            let from = if error.to_string().ends_with("UTF-16") { "UTF-16" } else { "LATIN1" };
+            format!("save it as text in UTF-8: iconv -f {from} -t UTF-8 {path} > NEW")
         }
         _ if error.raw_os_error() == Some(libc::ELOOP) => {
             "the symbolic links there lead in a circle".to_owned()
@@ -92,6 +100,27 @@ fn wait(file: &File, end: Instant, patience: Duration) -> io::Result<()> {
             Err(io::Error::new(io::ErrorKind::TimedOut, text))
         }
         _ => Ok(()),
+    }
+}
+
+/// What a file is that is not the regular one that was wanted.
+pub(crate) fn other_kind(kind: FileType) -> io::Error {
+    let what = match kind {
+        kind if kind.is_dir() => "it is a directory",
+        kind if kind.is_socket() => "it is a socket",
+        kind if kind.is_fifo() => "it is a pipe",
+        kind if kind.is_block_device() || kind.is_char_device() => "it is a device",
+        _ => "it is no regular file",
+    };
+    let sort = if kind.is_dir() { io::ErrorKind::IsADirectory } else { io::ErrorKind::Other };
+    io::Error::new(sort, what)
+}
+
+/// Why a file cannot be opened: of a socket the kernel says only that there is no such device.
+pub(crate) fn named(path: &Path, error: io::Error) -> io::Error {
+    match std::fs::metadata(path) {
+        Ok(found) if found.file_type().is_socket() => other_kind(found.file_type()),
+        _ => error,
     }
 }
 
@@ -165,9 +194,14 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_and_bytes_that_are_no_text_are_said() {
-        assert!(read_text(Path::new("/"), 1 << 20).is_err());
+    fn a_directory_a_socket_and_bytes_that_are_no_text_are_said() {
         let folder = tempfile::tempdir().expect("a folder");
+        let socket = folder.path().join("socket");
+        drop(std::os::unix::net::UnixListener::bind(&socket).expect("a socket"));
+        for (path, what) in [(Path::new("/"), "it is a directory"), (&socket, "it is a socket")] {
+            let error = read_text(path, 1 << 20).expect_err("no file");
+            assert_eq!(error.to_string(), what);
+        }
         let path = folder.path().join("bytes");
         std::fs::write(&path, [0xff, 0xfe]).expect("written");
         let error = read_text(&path, 1 << 20).expect_err("no text");

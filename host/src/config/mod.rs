@@ -24,7 +24,7 @@ mod check;
 mod contract;
 pub mod document;
 pub mod export;
-mod files;
+pub(crate) mod files;
 mod identity;
 pub mod kinds;
 mod link_check;
@@ -127,10 +127,11 @@ pub fn read(path: &Path) -> Result<(String, Document), Report> {
 /// # Errors
 /// A [`Report`] of the first thing that is wrong with it.
 pub fn parse(name: &str, text: &str) -> Result<Document, Report> {
-    let values = kinds::written::values(text);
-    let wrong = values.map(|values| kinds::wrong_kinds::<Document>(&values)).unwrap_or_default();
-    if !wrong.is_empty() {
-        return Err(Report::locate(name, text, wrong));
+    let value = kinds::written::values(text);
+    let wrong = value.map(|value| kinds::wrong_kinds::<Document>(&value));
+    // Before serde is asked, which takes a list of values for a table without names of its keys.
+    if let Some(problems) = wrong.filter(|problems| !problems.is_empty()) {
+        return Err(Report::locate(name, text, problems));
     }
     toml::from_str(text).map_err(|error: toml::de::Error| {
         let help = "see docs/config.schema.json for all tables, keys and kinds of values";

@@ -29,7 +29,10 @@ pub(super) fn check(path: &Path, at: &str, example: &str, problems: &mut Problem
 pub(super) fn check_socket(path: &Path, at: &str, example: &str, problems: &mut Problems) {
     let bytes = path.as_os_str().as_bytes();
     if path.file_name().is_none() || bytes.len() > MAX_SOCKET_BYTES || bytes.contains(&0) {
-        let message = format!("{:?} cannot be the path of a socket", path.display().to_string());
+        let shown = path.display().to_string();
+        let long = bytes.len() > MAX_SOCKET_BYTES;
+        let why = if long { format!(": it has {} bytes", bytes.len()) } else { String::new() };
+        let message = format!("{shown:?} cannot be the path of a socket{why}");
         let help = format!(
             "write for example \"{example}\": a file, by a path of at most {MAX_SOCKET_BYTES} bytes"
         );

@@ -12,4 +12,5 @@ mod listener;
 mod socket;
 
 pub use listener::Listener;
+pub(crate) use socket::name_beside;
 pub use socket::{ExportSocket, SocketError, remove_stale};

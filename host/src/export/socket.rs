@@ -1,7 +1,9 @@
 //! The socket file of an export.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -47,9 +49,7 @@ impl ExportSocket {
         remove_stale(path)?;
         let refused = |source| SocketError::Listen { path: path.display().to_string(), source };
         // Under another name first, so that nobody finds the socket before its mode is set.
-        let mut name = path.as_os_str().to_owned();
-        name.push("~");
-        let new = PathBuf::from(name);
+        let new = name_beside(path);
         remove_stale(&new)?;
         let made = || {
             let listener = UnixListener::bind(&new)?;
@@ -72,6 +72,15 @@ impl Drop for ExportSocket {
             tracing::warn!(path = %self.path.display(), %error, "cannot remove a socket");
         }
     }
+}
+
+/// Another name in the same folder, not longer: the path of a socket may be as long as it may be.
+pub(crate) fn name_beside(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().as_bytes().to_vec();
+    if let Some(last) = name.last_mut() {
+        *last = if *last == b'~' { b'-' } else { b'~' };
+    }
+    path.with_file_name(OsStr::from_bytes(&name))
 }
 
 /// Removes a socket at which nobody listens any more; nothing may be there at all.

@@ -85,7 +85,8 @@ pub use own::BalloonView;
 pub use privilege::Missing;
 pub use realtime::realtime_problems;
 pub use stats::{
-    CoreStats, DiskStats, DomainStats, LinkStats, NoiseStats, PartStats, Stats, TenantStats,
+    CoreStats, DiskStats, DomainStats, FailedTenant, LinkStats, NoiseStats, PartStats, Stats,
+    TenantStats,
 };
 pub use view::{DeviceView, End, HostView, TenantView};
 pub use vsock::Vsock;
@@ -292,10 +293,10 @@ impl Service {
         let tenants: Vec<_> = lock(&self.tenants).values().cloned().collect();
         let (cores, domains) = self.snapshots();
         let snapshots = Snapshots::new(&cores, &domains);
+        let config = &self.shared.config;
         let view = |tenant: &Arc<Tenant>| {
-            let mut view = tenant.view(&self.shared.config);
-            view.tell(tenant.with(|live| snapshots.not_kept(live, &self.shared.config)));
-            view
+            let not_kept = tenant.with(|live| snapshots.not_kept(live, config));
+            tenant.view(config).told(not_kept)
         };
         tenants.iter().map(view).collect()
     }
@@ -307,9 +308,7 @@ impl Service {
     pub fn tenant(&self, name: &str) -> Result<TenantView, ServiceError> {
         let tenant = self.find(name)?;
         tenant.ask_balloon();
-        let mut view = tenant.view(&self.shared.config);
-        self.add_failures(&tenant, &mut view);
-        Ok(view)
+        Ok(self.view_with_failures(&tenant))
     }
 
     /// The console of a tenant.

@@ -13,7 +13,7 @@ use moirai_devices::backend::{Volume, VolumeError};
 use moirai_vmm::launch::spec::MAX_CMDLINE_BYTES;
 
 use crate::config::model::{self, Tenant, VolumeKind};
-use crate::config::{Problem, advice};
+use crate::config::{Problem, advice, files};
 
 /// Open files of a tenant.
 #[derive(Debug)]
@@ -168,17 +168,19 @@ fn open_regular(file: &Path, path: &str, kind: &str, help: &str) -> Result<File,
     };
     // O_NONBLOCK: a path that turns out to be a pipe must not hold us up.
     let opened = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(file);
-    let file = opened.map_err(|error| {
+    let opened = opened.map_err(|error| {
         let help = match error.kind() {
             io::ErrorKind::NotFound => help.to_owned(),
             _ => advice(&error, file, &format!("a file with the {kind}")),
         };
-        problem(format!("cannot be opened: {error}"), &help)
+        problem(format!("cannot be opened: {}", files::named(file, error)), &help)
     })?;
-    match file.metadata() {
-        Ok(metadata) if metadata.is_file() => Ok(file),
-        _ => Err(problem("is not a regular file".to_owned(), help)),
+    let unknown = |error| problem(format!("cannot be opened: {error}"), help);
+    let found = opened.metadata().map_err(unknown)?.file_type();
+    if found.is_file() {
+        return Ok(opened);
     }
+    Err(problem(format!("is not a regular file: {}", files::other_kind(found)), help))
 }
 
 /// A bare name is one of Moirai's own images.
@@ -270,5 +272,24 @@ mod tests {
             seen.insert(help);
         }
         assert_eq!(seen.len(), 4);
+    }
+
+    #[test]
+    fn what_is_no_file_is_named_as_what_it_is_and_not_waited_for() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (socket, pipe) = (folder.path().join("socket"), folder.path().join("pipe"));
+        drop(std::os::unix::net::UnixListener::bind(&socket).expect("a socket"));
+        let mode = rustix::fs::Mode::RUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0)
+            .expect("a pipe");
+        for (path, what) in [
+            (folder.path(), "it is a directory"),
+            (&socket, "it is a socket"),
+            (&pipe, "it is a pipe"),
+            (Path::new("/dev/null"), "it is a device"),
+        ] {
+            let problem = open_regular(path, "tenant[0].initrd", "initrd", "").expect_err(what);
+            assert!(problem.message.contains(what), "{}", problem.message);
+        }
     }
 }

@@ -15,8 +15,12 @@ impl Service {
         let (cores, domains) = self.snapshots();
         let snapshots = Snapshots::new(&cores, &domains);
         // What runs is in the order of the claims: virtual CPUs, volumes, interfaces.
-        let (promises, parts) = tenant
+        let (mut promises, parts) = tenant
             .with(|live| (Promises::to_tenant(config, &live.spec), snapshots.parts(live, config)));
+        if let Some(end) = tenant.with(|live| live.end.clone()) {
+            promises.kept = end.ok;
+            promises.ended = end.reason;
+        }
         Ok(with_got(promises, &parts))
     }
 

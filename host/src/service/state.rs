@@ -9,6 +9,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -73,7 +74,9 @@ impl StateDir {
     /// [`StateError`].
     pub(super) fn open(path: &Path) -> Result<Self, StateError> {
         for directory in [path, &path.join("tenants"), &path.join("netns"), &path.join("exports")] {
-            fs::create_dir_all(directory).map_err(|source| file_error(directory, source))?;
+            fs::create_dir_all(directory)
+                .and_then(|()| close_to_others(directory))
+                .map_err(|source| file_error(directory, source))?;
         }
         let lock_path = path.join("lock");
         let mut lock = File::options()
@@ -219,6 +222,17 @@ pub(super) fn start_ticks(pid: i32) -> Option<u64> {
     (state != "Z" && state != "X").then(|| fields.nth(18)?.parse().ok())?
 }
 
+/// Takes away the right of others to write in a directory: what is noted there decides what the
+/// next start ends and removes.
+fn close_to_others(directory: &Path) -> io::Result<()> {
+    let mode = fs::metadata(directory)?.permissions().mode();
+    if mode & 0o022 == 0 {
+        return Ok(());
+    }
+    tracing::warn!(directory = %directory.display(), "others could write here; now they cannot");
+    fs::set_permissions(directory, fs::Permissions::from_mode(mode & !0o022))
+}
+
 fn files(directory: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(directory).into_iter().flatten();
     entries.filter_map(|entry| Some(entry.ok()?.path())).collect()
@@ -250,6 +264,21 @@ mod tests {
         assert!(second.to_string().contains(&std::process::id().to_string()), "{second}");
         drop(first);
         StateDir::open(directory.path()).expect("free again");
+    }
+
+    #[test]
+    fn others_do_not_write_where_the_next_start_reads() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("state");
+        for made in [path.clone(), path.join("tenants")] {
+            fs::create_dir(&made).expect("made");
+            fs::set_permissions(&made, fs::Permissions::from_mode(0o777)).expect("open to all");
+        }
+        StateDir::open(&path).expect("taken");
+        for made in [path.clone(), path.join("tenants"), path.join("netns"), path.join("exports")] {
+            let mode = fs::metadata(&made).expect("there").permissions().mode();
+            assert_eq!(mode & 0o022, 0, "{}", made.display());
+        }
     }
 
     #[test]

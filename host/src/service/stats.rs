@@ -26,6 +26,9 @@ pub struct Stats {
     pub now_ns: u64,
     /// Tenants that run, and exports as `export/NAME`.
     pub tenants: Vec<TenantStats>,
+    /// Tenants that have ended by a failure and are not forgotten yet.
+    #[serde(default)]
+    pub failed: Vec<FailedTenant>,
     /// Capacity and reservations.
     pub resources: Vec<ResourceReport>,
     /// Cores and their dispatchers.
@@ -54,6 +57,15 @@ pub struct NoiseStats {
     pub late_max_ns: u64,
     /// Time that the hypervisor below this machine took away, as the kernel reports it.
     pub steal_ns: u64,
+}
+
+/// A tenant that has ended by a failure.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FailedTenant {
+    /// Name.
+    pub name: String,
+    /// What happened.
+    pub reason: String,
 }
 
 /// A tenant's services.
@@ -200,6 +212,7 @@ impl Service {
         let (cores, domains) = self.snapshots();
         let tenants: Vec<_> = lock(&self.tenants).values().cloned().collect();
         let snapshots = Snapshots::new(&cores, &domains);
+        let failed = tenants.iter().filter_map(|tenant| tenant.failed()).collect();
         let running = tenants.iter().filter(|tenant| tenant.phase() == Phase::Running);
         let tenants = running.map(|tenant| TenantStats {
             name: tenant.name.clone(),
@@ -207,6 +220,7 @@ impl Service {
         });
         Stats {
             now_ns: now(),
+            failed,
             tenants: tenants.chain(self.export_stats(&snapshots)).collect(),
             resources: self.resources(),
             stalls: self.stalls().all().iter().map(|stall| (stall.begin, stall.end)).collect(),

@@ -16,6 +16,7 @@ use super::life::Phase;
 use super::lock;
 use super::own::Balloon;
 use super::owner::VolumeOwner;
+use super::stats::FailedTenant;
 use super::view::End;
 use super::vsock::Vsock;
 use crate::admission::Part;
@@ -131,6 +132,13 @@ impl Tenant {
     /// Where the tenant is in its life.
     pub(super) fn phase(&self) -> Phase {
         lock(&self.live).phase
+    }
+
+    /// How the tenant has failed, if it has.
+    pub(super) fn failed(&self) -> Option<FailedTenant> {
+        let live = lock(&self.live);
+        let end = live.end.as_ref().filter(|end| live.phase == Phase::Ended && !end.ok)?;
+        Some(FailedTenant { name: self.name.clone(), reason: end.reason.clone() })
     }
 
     /// Asks the supervisor to end the tenant, by its power button if it has one, or `at_once`. Does

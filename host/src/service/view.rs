@@ -52,10 +52,10 @@ pub struct TenantView {
     pub balloon: Option<BalloonView>,
     /// How often the guest has reset itself and was started again.
     pub restarts: u32,
-    /// Whether all its contracts are kept.
+    /// Whether all its contracts are kept: not of a tenant that has failed.
     #[serde(default)]
     pub kept: bool,
-    /// Which are not, and why; empty if all are.
+    /// Which are not, and why, or how it has failed; empty if all are kept.
     #[serde(default)]
     pub because: String,
     /// What was asked for, with all changes since.
@@ -86,6 +86,9 @@ pub struct HostView {
     pub resources: Vec<ResourceReport>,
     /// How many tenants run.
     pub running: usize,
+    /// How many have ended by a failure and are not forgotten yet.
+    #[serde(default)]
+    pub failed: usize,
 }
 
 impl End {
@@ -132,7 +135,7 @@ impl End {
 impl Tenant {
     /// Describes the tenant; `config` is that of the host.
     pub(super) fn view(&self, config: &Config) -> TenantView {
-        self.with(|live| {
+        let view = self.with(|live| {
             let spec = &live.spec;
             let volumes = spec.volumes.iter().map(|volume| DeviceView {
                 resource: name("disk", config.disks.get(volume.disk).map(|disk| &disk.name)),
@@ -167,15 +170,25 @@ impl Tenant {
                 because: String::new(),
                 table: spec.table.clone(),
             }
-        })
+        });
+        view.told(None)
     }
 }
 
 impl TenantView {
-    /// Enters why contracts are not kept.
-    pub(super) fn tell(&mut self, not_kept: Option<String>) {
-        self.kept = not_kept.is_none();
-        self.because = not_kept.unwrap_or_default();
+    /// How it has failed, if it has.
+    #[must_use]
+    pub fn failure(&self) -> Option<&str> {
+        self.end.as_ref().filter(|end| !end.ok).map(|end| end.reason.as_str())
+    }
+
+    /// The view with why contracts are not kept.
+    pub(super) fn told(mut self, not_kept: Option<String>) -> Self {
+        let failed = self.failure().map(|reason| format!("it has failed: {reason}"));
+        let why = failed.or(not_kept);
+        self.kept = why.is_none();
+        self.because = why.unwrap_or_default();
+        self
     }
 }
 
@@ -185,12 +198,13 @@ pub(super) fn name(kind: &str, name: Option<&String>) -> String {
 }
 
 impl Service {
-    /// Adds what only dispatchers and event loops know: which contracts are not kept, which devices
-    /// have failed, and why.
-    pub(super) fn add_failures(&self, tenant: &Tenant, view: &mut TenantView) {
-        let (cores, domains) = self.snapshots();
+    /// Describes a tenant, with what only dispatchers and event loops know: which contracts are not
+    /// kept, which devices have failed, and why.
+    pub(super) fn view_with_failures(&self, tenant: &Tenant) -> TenantView {
+        let (config, (cores, domains)) = (&self.shared.config, self.snapshots());
         let snapshots = Snapshots::new(&cores, &domains);
-        view.tell(tenant.with(|live| snapshots.not_kept(live, &self.shared.config)));
+        let mut view =
+            tenant.view(config).told(tenant.with(|live| snapshots.not_kept(live, config)));
         for device in tenant.with(|live| live.devices.clone()) {
             let found = snapshots.devices.get(&(device.group.as_str(), device.id.0));
             let shown = match device.part {
@@ -202,6 +216,7 @@ impl Service {
                 shown.failed = found.and_then(|found| found.failed.clone());
             }
         }
+        view
     }
 
     /// Describes the host.
@@ -213,6 +228,7 @@ impl Service {
             pid: std::process::id(),
             resources: self.resources(),
             running: tenants.iter().filter(|tenant| tenant.phase == Phase::Running).count(),
+            failed: tenants.iter().filter(|tenant| tenant.failure().is_some()).count(),
         }
     }
 }

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::peer::{Host, get, status};
 
 /// The whole answer to `request`, head and body.
-fn answer(host: &Host, request: &[u8]) -> String {
+pub(super) fn answer(host: &Host, request: &[u8]) -> String {
     let mut stream = host.connect();
     let _ = stream.write_all(request);
     let mut answer = Vec::new();
@@ -17,7 +17,7 @@ fn answer(host: &Host, request: &[u8]) -> String {
     String::from_utf8(answer).unwrap()
 }
 
-fn request(method: &str, path: &str, headers: &str, body: &str) -> Vec<u8> {
+pub(super) fn request(method: &str, path: &str, headers: &str, body: &str) -> Vec<u8> {
     let length = body.len();
     format!(
         "{method} {path} HTTP/1.1\r\nHost: m\r\nConnection: close\r\n{headers}\
@@ -27,7 +27,7 @@ fn request(method: &str, path: &str, headers: &str, body: &str) -> Vec<u8> {
 }
 
 /// Checks that the answer has that status, kind, and the documented body; returns its head.
-fn refused(answer: &str, wanted: u16, kind: &str) -> String {
+pub(super) fn refused(answer: &str, wanted: u16, kind: &str) -> String {
     assert_eq!(status(answer), wanted, "{answer}");
     let (head, body) = answer.split_once("\r\n\r\n").expect(answer);
     let head = head.to_ascii_lowercase();

@@ -2,19 +2,14 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
-use std::os::fd::OwnedFd;
-use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
-
 use super::link::Host;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
-fn wait(child: &mut Child) -> ExitStatus {
+pub(super) fn wait(child: &mut Child) -> ExitStatus {
     let begin = Instant::now();
     loop {
         if let Some(status) = child.try_wait().unwrap() {
@@ -29,7 +24,7 @@ fn wait(child: &mut Child) -> ExitStatus {
 }
 
 /// A host service without tenants, and `moirai WORDS` that talks to it.
-fn host_and(words: &[&str]) -> (Host, Command) {
+pub(super) fn host_and(words: &[&str]) -> (Host, Command) {
     let mut host = Host::serving("");
     host.serves();
     let mut command = Command::new(env!("CARGO_BIN_EXE_moirai"));
@@ -52,48 +47,6 @@ fn counters_without_end_end_with_their_reader_also_while_they_have_nothing_to_sa
         assert_eq!(said, "");
         assert_eq!(host.ends(true), 0);
     }
-}
-
-/// A terminal: the side of its user and the side of the program.
-fn terminal() -> (OwnedFd, File) {
-    let user = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-    grantpt(&user).unwrap();
-    unlockpt(&user).unwrap();
-    let size = Winsize { ws_row: 30, ws_col: 120, ws_xpixel: 0, ws_ypixel: 0 };
-    tcsetwinsize(&user, size).unwrap();
-    let name = ptsname(&user, Vec::new()).unwrap();
-    let program = File::options().read(true).write(true).open(name.to_str().unwrap()).unwrap();
-    (user, program)
-}
-
-#[test]
-fn a_screen_gives_the_terminal_back_whatever_signal_ends_it() {
-    let _turn = super::turn();
-    let (mut host, mut command) = host_and(&["top", "--interval", "0.1"]);
-    for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGTERM] {
-        let (user, program) = terminal();
-        let stdio = || Stdio::from(program.try_clone().unwrap());
-        let mut top = command.stdin(stdio()).stdout(stdio()).stderr(stdio()).spawn().unwrap();
-        let mut shown = Vec::new();
-        let mut read = || {
-            let mut buffer = [0; 4096];
-            let length = rustix::io::read(&user, &mut buffer).unwrap();
-            shown.extend_from_slice(&buffer[..length]);
-            String::from_utf8_lossy(&shown).into_owned()
-        };
-        while !read().contains("leaves") {}
-        let cooked = || tcgetattr(&program).unwrap().local_modes.contains(LocalModes::ICANON);
-        assert!(!cooked());
-        let pid = rustix::process::Pid::from_child(&top);
-        let signal_of = rustix::process::Signal::from_named_raw(signal).unwrap();
-        rustix::process::kill_process(pid, signal_of).unwrap();
-        // The last thing is that the cursor is shown again.
-        while !read().contains("\x1b[?25h") {}
-        assert!(String::from_utf8_lossy(&shown).contains("\x1b[?1049l"));
-        assert_eq!(wait(&mut top).signal(), Some(signal));
-        assert!(cooked());
-    }
-    assert_eq!(host.ends(true), 0);
 }
 
 #[test]
@@ -151,4 +104,32 @@ fn a_screen_that_is_no_terminal_is_refused_with_what_is_for_programs() {
     let output = super::moirai(&["--socket", "/nowhere", "top"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("--once"), "{output:?}");
+}
+
+#[test]
+fn output_that_nobody_has_opened_is_a_failure_whatever_was_asked() {
+    let _turn = super::turn();
+    let (mut host, command) = host_and(&[]);
+    let socket = host.socket().display().to_string();
+    drop(command);
+    for words in [
+        "--help",
+        "--version",
+        "plan --help",
+        "schema",
+        "completions bash",
+        "list",
+        "top --once --interval 0.1",
+        "top --json",
+        "exports --json",
+    ] {
+        let line = format!("exec \"$0\" --socket \"$1\" {words} >&-");
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &line, env!("CARGO_BIN_EXE_moirai"), &socket]);
+        let output = shell.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{words}: {said}");
+        assert!(said.contains("cannot write to standard output: it is closed"), "{words}: {said}");
+    }
+    assert_eq!(host.ends(true), 0);
 }

@@ -6,7 +6,10 @@
 mod ends;
 mod link;
 mod owners;
+mod reports;
+mod screen;
 mod simulate;
+mod strangers;
 
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;

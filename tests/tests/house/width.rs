@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-/// Texts that have to be as they are, and how many of their lines are wider.
+/// Texts that have to be as they are, and how many of their lines may be wider.
 const AS_THEY_ARE: [(&str, usize); 3] = [
     ("host/src/cli/screen.rs", 5),        // a picture of a terminal
     ("host/src/service/privilege.rs", 2), // what a user sees, to the letter
@@ -21,7 +21,7 @@ fn no_line_is_wider_than_rustfmt_makes_code() {
         let as_it_is = AS_THEY_ARE.iter().find(|(known, _)| path == Path::new(known));
         if let Some((_, expected)) = as_it_is {
             let wider = text.lines().filter(|line| line.chars().count() > width).count();
-            assert_eq!(wider, *expected, "in {}", path.display());
+            assert!(wider <= *expected, "{wider} in {}", path.display());
             continue;
         }
         for (number, line) in (1..).zip(text.lines()) {

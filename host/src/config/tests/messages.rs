@@ -346,3 +346,16 @@ fn hosts_disks_and_links_out_of_range_are_refused() {
      help: write for example "10.0.0.1/24"
     "#);
 }
+
+#[test]
+fn a_list_is_no_table_without_names_of_its_keys() {
+    let tenant = "[[tenant]]\nname = \"a\"\nimage = \"i\"\n";
+    for (text, place) in [
+        ("host = []\n".to_owned(), "bad.toml:1:8"),
+        (format!("{tenant}cpu = [\"10ms\", \"3ms\"]\n"), "bad.toml:4:7"),
+        ("tenant = [[\"a\"]]\n".to_owned(), "bad.toml:1:11"),
+    ] {
+        let said = parse("bad.toml", &text).unwrap_err().to_string();
+        assert!(said.contains("takes a table") && said.contains(place), "{said}");
+    }
+}
