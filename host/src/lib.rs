@@ -12,11 +12,8 @@
 //! | [`image`] | makes what tenants boot |
 //! | [`demo`] | the promise, and what happens without it |
 
-pub mod admission;
 pub mod api;
 pub mod cli;
-pub mod client;
-pub mod config;
 pub mod demo;
 pub mod export;
 pub mod image;

@@ -12,7 +12,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("moirai-simulator", &["moirai-scheduler"]),
     ("moirai-abi", &[]),
     ("moirai-devices", &["moirai-abi"]),
-    ("moirai-vmm", &["moirai-abi", "moirai-devices"]),
+    ("moirai-launch", &["moirai-abi"]),
+    ("moirai-config", &["moirai-abi", "moirai-launch", "moirai-scheduler"]),
+    ("moirai-vmm", &["moirai-abi", "moirai-devices", "moirai-launch"]),
+    ("moirai-api", &["moirai-config"]),
     ("moirai-runtime", &["moirai-scheduler"]),
     ("moirai-cpu", &["moirai-runtime", "moirai-scheduler"]),
     ("moirai-io", &["moirai-runtime", "moirai-scheduler", "moirai-devices"]),
@@ -23,7 +26,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "moirai-simulator",
             "moirai-abi",
             "moirai-devices",
-            "moirai-vmm",
+            "moirai-launch",
+            "moirai-config",
+            "moirai-api",
             "moirai-runtime",
             "moirai-cpu",
             "moirai-io",
@@ -37,8 +42,14 @@ const NEVER: &[(&str, &[&str])] = &[
     ("moirai-scheduler", &["moirai-"]),
     ("moirai-cpu", &["moirai-io", "moirai-devices", "moirai-vmm"]),
     ("moirai-io", &["moirai-cpu", "moirai-vmm", "moirai-simulator"]),
+    (
+        "moirai-config",
+        &["moirai-devices", "moirai-vmm", "moirai-simulator", "moirai-io", "moirai-cpu"],
+    ),
+    ("moirai-api", &["moirai-host", "moirai-cpu", "moirai-io", "moirai-devices", "moirai-runtime"]),
     ("moirai-devices", &["moirai-scheduler", "moirai-runtime"]),
     ("moirai-vmm", &["moirai-scheduler", "moirai-runtime", "moirai-host"]),
+    ("moirai-host", &["moirai-vmm"]),
 ];
 /// Only the tenant process may know KVM.
 const KVM: [&str; 2] = ["kvm-ioctls", "kvm-bindings"];

@@ -1,7 +1,8 @@
 //! The tenant process: one VM, its memory, its vCPUs, its console, and the virtio transports that
 //! lead to the host's I/O domain.
 //!
-//! The host service uses [`launch`] only; everything else runs inside `moirai-tenant`.
+//! How it is started, and what it says then, is in the crate `moirai-launch`, which the host
+//! service has in common with it.
 //!
 //! ```text
 //! tenant ------> vm --------> boot (image, initrd, start information), acpi --> guest memory
@@ -15,7 +16,6 @@ pub mod boot;
 pub mod console;
 mod event;
 pub mod interrupts;
-pub mod launch;
 pub mod machine;
 pub mod memory;
 pub mod own;

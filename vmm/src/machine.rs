@@ -13,9 +13,9 @@ use moirai_abi::machine::{
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::console::SerialPort;
-use crate::launch::{ExitReason, Transport};
 use crate::pci::{self, HostBridge};
 use crate::virtio::Device;
+use moirai_launch::{ExitReason, Transport};
 
 const SERIAL_LAST: u16 = SERIAL_PORT + 7;
 

@@ -17,9 +17,9 @@ use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use thiserror::Error;
 use vmm_sys_util::signal::{block_signal, create_sigset};
 
-use crate::launch::{
-    self, Boot, ChannelError, Child, ExitReason, FromHost, KvmError, LaunchFds, LaunchSpec,
-    Sandbox, SpawnError, ToHost, Transport,
+use moirai_launch::{
+    Boot, ChannelError, Child, ExitReason, FromHost, KvmError, LaunchFds, LaunchSpec, Sandbox,
+    SpawnError, ToHost, Transport,
 };
 
 const USAGE: &str = "usage: moirai-tenant run IMAGE [--initrd FILE] [--cmdline WORDS] \
@@ -84,7 +84,7 @@ pub fn main(arguments: &[String]) -> Result<ExitCode, RunError> {
     let stop = stop_signal()?;
     let (console, theirs) = UnixStream::pair()?;
     let fds = LaunchFds {
-        kvm: launch::open_kvm()?,
+        kvm: moirai_launch::open_kvm()?,
         image: open(&options.image)?,
         console: theirs.into(),
         gate: open_gates()?,
@@ -94,7 +94,7 @@ pub fn main(arguments: &[String]) -> Result<ExitCode, RunError> {
     };
     let binary = std::env::current_exe()?;
     let start = Instant::now();
-    let child = launch::spawn(&binary, &options.spec, fds)?;
+    let child = moirai_launch::spawn(&binary, &options.spec, fds)?;
     pump(&child, console, &stop, options.time.then_some(start))
 }
 

@@ -12,10 +12,10 @@ use rustix::io::Errno;
 
 use crate::console::{self, Input, SETTLE_MS, SerialPort};
 use crate::event;
-use crate::launch::{BalloonReport, ChannelError, ExitReason, FromHost, TenantChannel, ToHost};
 use crate::tenant::TenantError;
 use crate::virtio::Device;
 use crate::vm::Vm;
+use moirai_launch::{BalloonReport, ChannelError, ExitReason, FromHost, TenantChannel, ToHost};
 
 /// What the loop waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,12 +11,12 @@ use rustix::process::{Signal, set_parent_process_death_signal};
 use thiserror::Error;
 
 use crate::console::SerialPort;
-use crate::launch::{
-    CONTROL_FD, ChannelError, FromHost, LaunchFds, SpecError, Stage, TenantChannel, ToHost,
-};
 use crate::sandbox::{self, SandboxError};
 use crate::supervisor::Supervisor;
 use crate::vm::{self, BuildError, Vm};
+use moirai_launch::{
+    CONTROL_FD, ChannelError, FromHost, LaunchFds, SpecError, Stage, TenantChannel, ToHost,
+};
 
 /// Why a tenant process could not do its work.
 #[derive(Debug, Error)]
@@ -44,7 +44,7 @@ pub enum TenantError {
     System(#[from] io::Error),
 }
 
-/// Serves the control socket that [`crate::launch::spawn`] left as descriptor 3.
+/// Serves the control socket that [`moirai_launch::spawn`] left as descriptor 3.
 ///
 /// # Errors
 /// As [`serve`].

@@ -16,7 +16,6 @@ use crate::boot::{self, Entry, ImageError};
 use crate::console::{Console, IrqLine, SerialPort};
 use crate::event;
 use crate::interrupts::Interrupts;
-use crate::launch::{LaunchFds, LaunchSpec, SpecError, Stage, Transport};
 use crate::machine::Machine;
 use crate::memory::{GuestRam, MemoryError, MemoryOptions};
 use crate::own::{self, Balloon};
@@ -26,6 +25,7 @@ use crate::vcpu::gate::Gates;
 use crate::vcpu::{self, cpuid, state};
 use crate::virtio::Device;
 use crate::virtio::device::{Bus, DeviceError, Place};
+use moirai_launch::{LaunchFds, LaunchSpec, SpecError, Stage, Transport};
 
 /// Three pages below the BIOS that KVM wants on Intel hosts; no device and no RAM is there.
 const TSS_ADDRESS: usize = 0xfffb_d000;

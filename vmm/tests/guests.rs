@@ -11,9 +11,7 @@ use std::time::{Duration, Instant};
 use moirai_abi::machine::{
     END_STATUS_PORT, IOAPIC_BASE, LAPIC_BASE, POWER_BUTTON_GSI, VIRTIO_MMIO_BASE,
 };
-use moirai_vmm::launch::{
-    Boot, DeviceSpec, Ended, ExitReason, FromHost, LaunchSpec, Sandbox, ToHost,
-};
+use moirai_launch::{Boot, DeviceSpec, Ended, ExitReason, FromHost, LaunchSpec, Sandbox, ToHost};
 use support::image::{Code, Notes, image, image_with};
 use support::{Tenant, backend, file, gates, spec};
 
@@ -311,7 +309,7 @@ fn a_tenant_is_shut_in() {
 fn a_tenant_ends_when_its_host_hangs_up() {
     let code = Code::default().print("on\n").spin();
     let image = file(&image(&code.0, Notes::Ring3));
-    let (host, theirs) = moirai_vmm::launch::pair().unwrap();
+    let (host, theirs) = moirai_launch::pair().unwrap();
     let fds = support::fds(image, gates(1));
     let thread = std::thread::spawn(move || moirai_vmm::tenant::serve(&theirs));
     let spec = LaunchSpec { sandbox: Sandbox { enabled: false, ..Sandbox::default() }, ..spec() };

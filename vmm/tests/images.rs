@@ -5,10 +5,10 @@ mod support;
 
 use std::fs::File;
 
+use moirai_launch::{Boot, Transport};
 use moirai_vmm::boot::elf::{Loaded, load};
 use moirai_vmm::boot::file::ReadError;
 use moirai_vmm::boot::{self, Entry, Guest, ImageError};
-use moirai_vmm::launch::{Boot, Transport};
 use proptest::prelude::{any, proptest};
 use support::file;
 use support::image::{BASE, Notes, elf, image};

@@ -7,13 +7,13 @@ mod support;
 use std::fs::File;
 
 use moirai_abi::machine::VIRTIO_MMIO_MAX;
+use moirai_launch::{Boot, LaunchSpec, Sandbox, Stage, ToHost, Transport};
 use moirai_vmm::acpi;
 use moirai_vmm::boot::bzimage::{BzImageError, Header};
 use moirai_vmm::boot::file::ReadError;
 use moirai_vmm::boot::start_info::START_INFO;
 use moirai_vmm::boot::zero_page::ZERO_PAGE;
 use moirai_vmm::boot::{Entry, Guest, ImageError, load};
-use moirai_vmm::launch::{Boot, LaunchSpec, Sandbox, Stage, ToHost, Transport};
 use proptest::prelude::{any, proptest};
 use support::image::{Notes, image};
 use support::{Tenant, file, spec};

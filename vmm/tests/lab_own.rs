@@ -24,10 +24,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use moirai_vmm::launch::channel::Channel;
-use moirai_vmm::launch::handover::{FromTenant, HostHandover, ToTenant};
-use moirai_vmm::launch::{
-    self, BalloonReport, Boot, Child, FromHost, LaunchFds, LaunchSpec, OwnDevice, Sandbox, ToHost,
+use moirai_launch::channel::Channel;
+use moirai_launch::handover::{FromTenant, HostHandover, ToTenant};
+use moirai_launch::{
+    BalloonReport, Boot, Child, FromHost, LaunchFds, LaunchSpec, OwnDevice, Sandbox, ToHost,
     Transport,
 };
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -92,7 +92,7 @@ fn boot(transport: Transport) -> Linux {
     };
     let (serial, theirs) = UnixStream::pair().unwrap();
     let fds = LaunchFds { console: OwnedFd::from(theirs), ..fds };
-    let child = launch::spawn(support::binary(), &spec, fds).unwrap();
+    let child = moirai_launch::spawn(support::binary(), &spec, fds).unwrap();
     for stream in [&serial, &console] {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
     }

@@ -3,14 +3,14 @@
 
 mod support;
 
-use moirai_vmm::launch::{DeviceSpec, Ended, LaunchSpec, Sandbox, SpawnError, Stage, ToHost};
+use moirai_launch::{DeviceSpec, Ended, LaunchSpec, Sandbox, SpawnError, Stage, ToHost};
 use support::{Tenant, file, gates, spec};
 
 #[test]
 fn a_device_that_is_not_kvm_is_reported() {
-    let (host, theirs) = moirai_vmm::launch::pair().unwrap();
+    let (host, theirs) = moirai_launch::pair().unwrap();
     let kvm = std::fs::File::open("/dev/null").unwrap().into();
-    let fds = moirai_vmm::launch::LaunchFds { kvm, ..support::fds(file(b""), gates(1)) };
+    let fds = moirai_launch::LaunchFds { kvm, ..support::fds(file(b""), gates(1)) };
     let thread = std::thread::spawn(move || moirai_vmm::tenant::serve(&theirs));
     let spec = LaunchSpec { sandbox: Sandbox { enabled: false, ..Sandbox::default() }, ..spec() };
     support::send_launch(&host, &spec, &fds);
@@ -56,7 +56,7 @@ fn a_launch_that_breaks_a_rule_is_refused_before_anything_is_started() {
     ];
     for spec in bad {
         let fds = support::fds(file(b""), gates(1));
-        let refused = moirai_vmm::launch::spawn(support::binary(), &spec, fds);
+        let refused = moirai_launch::spawn(support::binary(), &spec, fds);
         assert!(matches!(refused, Err(SpawnError::Spec(_))), "{spec:?}");
     }
 }
@@ -65,7 +65,7 @@ fn a_launch_that_breaks_a_rule_is_refused_before_anything_is_started() {
 fn a_missing_binary_says_where_it_belongs() {
     let fds = support::fds(file(b""), gates(1));
     let path = std::path::Path::new("/nowhere/moirai-tenant");
-    let error = moirai_vmm::launch::spawn(path, &spec(), fds).unwrap_err().to_string();
+    let error = moirai_launch::spawn(path, &spec(), fds).unwrap_err().to_string();
     assert!(error.contains("MOIRAI_TENANT"), "{error}");
 }
 
@@ -78,7 +78,7 @@ fn a_tenant_that_is_started_by_hand_says_how() {
 
 #[test]
 fn a_host_without_kvm_is_told_what_to_do() {
-    let open = |path| moirai_vmm::launch::kvm::open_kvm_at(std::path::Path::new(path));
+    let open = |path| moirai_launch::kvm::open_kvm_at(std::path::Path::new(path));
     let missing = open("/dev/no-kvm-here").unwrap_err().to_string();
     assert!(missing.contains("modprobe"), "{missing}");
     let other = open("/dev").unwrap_err().to_string();

@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
 
-use moirai_vmm::launch::{DeviceSpec, LaunchSpec, Transport};
+use moirai_launch::{DeviceSpec, LaunchSpec, Transport};
 use support::backend::{Heard, serve};
 use support::image::{Code, Notes, image};
 use support::{Tenant, file, gates, spec};

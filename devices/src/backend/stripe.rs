@@ -7,19 +7,13 @@
 
 use std::path::PathBuf;
 
+use moirai_abi::limits::{STRIPE_FILES, STRIPE_UNIT_BYTES_MAX, STRIPE_UNIT_STEP_BYTES};
 use smallvec::SmallVec;
 
 use super::error::VolumeError;
 use super::file::DiskFile;
 use super::job::{Part, Place};
 use crate::blk::{Op, Range, Request};
-
-/// Limits of a stripe set.
-pub const FILES: std::ops::RangeInclusive<usize> = 2..=64;
-/// Smallest unit and the step between units, in bytes.
-pub const UNIT_STEP_BYTES: u64 = 4096;
-/// Largest unit in bytes.
-pub const MAX_UNIT_BYTES: u64 = 64 << 20;
 
 /// The geometry of a stripe set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,12 +40,13 @@ impl Stripes {
         paths: &[PathBuf],
         unit_bytes: u64,
     ) -> Result<(Self, u64), VolumeError> {
-        let units = UNIT_STEP_BYTES..=MAX_UNIT_BYTES;
-        let unit_fits = units.contains(&unit_bytes) && unit_bytes.is_multiple_of(UNIT_STEP_BYTES);
+        let units = STRIPE_UNIT_STEP_BYTES..=STRIPE_UNIT_BYTES_MAX;
+        let unit_fits =
+            units.contains(&unit_bytes) && unit_bytes.is_multiple_of(STRIPE_UNIT_STEP_BYTES);
         let name = |place: usize| {
             paths.get(place).map(|path| path.display().to_string()).unwrap_or_default()
         };
-        let first = files.first().filter(|_| unit_fits && FILES.contains(&files.len()));
+        let first = files.first().filter(|_| unit_fits && STRIPE_FILES.contains(&files.len()));
         let first = first.ok_or(VolumeError::StripeShape)?;
         let size_bytes = first.size_bytes();
         for (place, file) in files.iter().enumerate() {

@@ -1,5 +1,6 @@
 //! What a virtio-blk device shows: feature bits and configuration space (virtio 1.2, 5.2.3, 5.2.4).
 
+use super::DISK_ID_LEN;
 use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_MQ,
     VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_F_TOPOLOGY, VIRTIO_BLK_F_WRITE_ZEROES,
@@ -9,9 +10,6 @@ use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRE
 
 use super::SECTOR_BYTES;
 use crate::vhost::{DEFAULT_MAX_MEMORY_BYTES, DeviceProfile};
-
-/// Length of the answer to a get-id request.
-pub const DISK_ID_LEN: usize = 20;
 
 /// Most data segments in a request. Linux posts at most this many descriptors beside header and
 /// status.

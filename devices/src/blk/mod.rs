@@ -6,12 +6,11 @@
 
 pub mod config;
 pub mod frontend;
-mod name;
 pub mod request;
 
-pub use config::{DISK_ID_LEN, Disk, Topology};
+pub use config::{Disk, Topology};
 pub use frontend::{Frontend, FrontendError, Next, Outcome, Token};
-pub use name::{disk_id, disk_id_of};
+pub use moirai_abi::disk_id::{DISK_ID_LEN, disk_id, disk_id_of};
 pub use request::{Op, ParseError, Range, Request};
 
 /// Unit of the addresses and of the capacity in virtio-blk, whatever the block size is.

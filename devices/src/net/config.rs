@@ -29,9 +29,6 @@ impl std::fmt::Display for MacAddr {
     }
 }
 
-/// Most queue pairs of a card: with the control queue, a device has 16 queues at most.
-pub const MAX_PAIRS: u16 = 7;
-
 /// What a network card is to its guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Nic {
@@ -41,7 +38,7 @@ pub struct Nic {
     pub mtu: u16,
     /// Largest queue size offered, a power of two.
     pub queue_size: u16,
-    /// Pairs of a receive and a transmit queue, 1 to [`MAX_PAIRS`].
+    /// Pairs of a receive and a transmit queue, 1 to [`MAX_PAIRS`](super::MAX_PAIRS).
     pub pairs: u16,
     /// What the link does for its guests.
     pub offload: Offload,

@@ -19,11 +19,12 @@ mod packet;
 pub mod rx;
 mod segment;
 pub mod tx;
-pub mod wire;
 
 pub use card::{Card, Role};
-pub use config::{MAX_PAIRS, MacAddr, Nic};
+pub use config::{MacAddr, Nic};
 pub use header::{Checksum, HeaderError, Protocol, Segmentation, VNET_HEADER_LEN, VnetHeader};
+pub use moirai_abi::limits::NET_PAIRS_MAX as MAX_PAIRS;
+pub use moirai_abi::wire;
 pub use offload::Offload;
 pub use segment::NotCuttable;
 

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::wire::ETHERNET_HEADER_LEN;
+use moirai_abi::wire::ETHERNET_HEADER_LEN;
 
 pub(super) const TCP: u8 = 6;
 pub(super) const UDP: u8 = 17;

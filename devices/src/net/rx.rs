@@ -9,11 +9,11 @@ use virtio_queue::{Queue, QueueT};
 
 use super::offload::GUEST_OFFLOADS;
 use super::segment::{Layout, Segments};
-use super::wire::LONGEST_HEADERS;
 use super::{VNET_HEADER_LEN, VnetHeader};
 use crate::counters::Counters;
 use crate::memory::{Buffers, GuestMemory};
 use crate::ring::{self, Chain, RingError};
+use moirai_abi::wire::LONGEST_HEADERS;
 
 /// What became of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

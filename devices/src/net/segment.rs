@@ -3,7 +3,7 @@
 
 use super::header::{Checksum, Protocol, Segmentation, VnetHeader, ones_sum};
 use super::packet::{self, Ip, TCP, UDP, be16};
-use super::wire::Cut;
+use moirai_abi::wire::Cut;
 
 const UDP_HEADER_LEN: usize = 8;
 /// Offsets in an IPv4 header.

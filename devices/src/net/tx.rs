@@ -7,13 +7,13 @@ use virtio_bindings::virtio_net::VIRTIO_NET_F_CSUM;
 use virtio_queue::Queue;
 
 use super::segment::{Layout, NotCuttable};
-use super::wire::{
-    ETHERNET_HEADER_LEN, LONGEST_HEADERS, LONGEST_UNCUT, MOST_SEGMENTS, longest_frame, wire_bytes,
-};
 use super::{HeaderError, MacAddr, Nic, Segmentation, VNET_HEADER_LEN, VnetHeader};
 use crate::counters::Counters;
 use crate::memory::{Buffers, GuestMemory, OutsideMemory};
 use crate::ring::{self, Chain, Descriptor, RingError};
+use moirai_abi::wire::{
+    ETHERNET_HEADER_LEN, LONGEST_HEADERS, LONGEST_UNCUT, MOST_SEGMENTS, longest_frame, wire_bytes,
+};
 
 /// vnet header and Ethernet header.
 const HEAD_LEN: usize = VNET_HEADER_LEN + ETHERNET_HEADER_LEN;

@@ -11,7 +11,7 @@ use http_body_util::channel::Channel;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::ErrorBody;
+use super::Refusal;
 use super::request::{Asked, Asks, Name, plain_bytes};
 use super::routes::{Shared, call};
 use crate::service::Console;
@@ -44,14 +44,14 @@ pub(super) struct Typed {
     params(("name" = String, Path, description = "name of the tenant"), Reading),
     responses(
         (status = 200, body = String, content_type = "application/octet-stream"),
-        (status = 404, body = ErrorBody),
+        (status = 404, body = moirai_api::ErrorBody),
     )
 )]
 pub(super) async fn read(
     State(service): Shared,
     Name(name): Name,
     Asked(reading): Asked<Reading>,
-) -> Result<Response, ErrorBody> {
+) -> Result<Response, Refusal> {
     let console = call(service, move |service| service.console(&name)).await?;
     let body = if reading.follow { follow(console) } else { Body::from(console.read(0).bytes) };
     Ok(([(CONTENT_TYPE, "application/octet-stream")], body).into_response())
@@ -83,13 +83,13 @@ fn follow(console: Arc<Console>) -> Body {
     path = "/v1/tenants/{name}/console",
     params(("name" = String, Path, description = "name of the tenant")),
     request_body(content = String, content_type = "application/octet-stream"),
-    responses((status = 200, body = Typed), (status = 404, body = ErrorBody))
+    responses((status = 200, body = Typed), (status = 404, body = moirai_api::ErrorBody))
 )]
 pub(super) async fn write(
     State(service): Shared,
     Name(name): Name,
     request: Request,
-) -> Result<Json<Typed>, ErrorBody> {
+) -> Result<Json<Typed>, Refusal> {
     let bytes = plain_bytes(request).await?;
     let taken = call(service, move |service| service.type_on_console(&name, &bytes)).await?;
     Ok(Json(Typed { taken }))

@@ -2,28 +2,16 @@
 
 use axum::Json;
 use axum::extract::State;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use moirai_api::{Change, ExportView, Exports};
 
-use super::ErrorBody;
+use super::Refusal;
 use super::request::{Body, Name};
 use super::routes::{Shared, call};
-use crate::admission::promise::Promises;
-use crate::config::export::ExportTable;
-use crate::service::{Change, ExportView};
-
-/// Devices to export, as in a configuration file.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Exports {
-    /// All are admitted, or none.
-    pub export: Vec<ExportTable>,
-}
+use moirai_config::admission::promise::Promises;
 
 /// List the exports
 #[utoipa::path(get, path = "/v1/exports", responses((status = 200, body = [ExportView])))]
-pub(super) async fn list(State(service): Shared) -> Result<Json<Vec<ExportView>>, ErrorBody> {
+pub(super) async fn list(State(service): Shared) -> Result<Json<Vec<ExportView>>, Refusal> {
     call(service, |service| Ok(service.exports())).await.map(Json)
 }
 
@@ -34,14 +22,14 @@ pub(super) async fn list(State(service): Shared) -> Result<Json<Vec<ExportView>>
     request_body = Exports,
     responses(
         (status = 200, body = [ExportView]),
-        (status = 409, body = ErrorBody, description = "admission refused"),
-        (status = 422, body = ErrorBody, description = "the exports are not right"),
+        (status = 409, body = moirai_api::ErrorBody, description = "admission refused"),
+        (status = 422, body = moirai_api::ErrorBody, description = "the exports are not right"),
     )
 )]
 pub(super) async fn start(
     State(service): Shared,
     Body(exports): Body<Exports>,
-) -> Result<Json<Vec<ExportView>>, ErrorBody> {
+) -> Result<Json<Vec<ExportView>>, Refusal> {
     call(service, move |service| service.export(&exports.export)).await.map(Json)
 }
 
@@ -53,16 +41,16 @@ pub(super) async fn start(
     request_body = Change,
     responses(
         (status = 200, body = ExportView),
-        (status = 404, body = ErrorBody),
-        (status = 409, body = ErrorBody, description = "admission refused"),
-        (status = 422, body = ErrorBody, description = "the contract is not right"),
+        (status = 404, body = moirai_api::ErrorBody),
+        (status = 409, body = moirai_api::ErrorBody, description = "admission refused"),
+        (status = 422, body = moirai_api::ErrorBody, description = "the contract is not right"),
     )
 )]
 pub(super) async fn change(
     State(service): Shared,
     Name(name): Name,
     Body(change): Body<Change>,
-) -> Result<Json<ExportView>, ErrorBody> {
+) -> Result<Json<ExportView>, Refusal> {
     call(service, move |service| service.change_export(&name, &change)).await.map(Json)
 }
 
@@ -71,12 +59,12 @@ pub(super) async fn change(
     get,
     path = "/v1/exports/{name}/explain",
     params(("name" = String, Path, description = "name of the export")),
-    responses((status = 200, body = Promises), (status = 404, body = ErrorBody))
+    responses((status = 200, body = Promises), (status = 404, body = moirai_api::ErrorBody))
 )]
 pub(super) async fn explain(
     State(service): Shared,
     Name(name): Name,
-) -> Result<Json<Promises>, ErrorBody> {
+) -> Result<Json<Promises>, Refusal> {
     call(service, move |service| service.explain_export(&name)).await.map(Json)
 }
 
@@ -85,11 +73,11 @@ pub(super) async fn explain(
     delete,
     path = "/v1/exports/{name}",
     params(("name" = String, Path, description = "name of the export")),
-    responses((status = 200, body = ExportView), (status = 404, body = ErrorBody))
+    responses((status = 200, body = ExportView), (status = 404, body = moirai_api::ErrorBody))
 )]
 pub(super) async fn end(
     State(service): Shared,
     Name(name): Name,
-) -> Result<Json<ExportView>, ErrorBody> {
+) -> Result<Json<ExportView>, Refusal> {
     call(service, move |service| service.unexport(&name)).await.map(Json)
 }

@@ -3,6 +3,7 @@
 //! Which keys a path knows is read from the OpenAPI document, so nothing can be asked that is not
 //! documented, and nothing that is asked is ignored. State: [`Queries`], made once per router.
 
+use moirai_api::ErrorKind;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -15,8 +16,8 @@ use axum::response::{IntoResponse, Response};
 use utoipa::openapi::path::{Operation, ParameterIn};
 use utoipa::openapi::{ContentBuilder, OpenApi, PathItem, Ref, RefOr, ResponseBuilder};
 
+use super::Refusal;
 use super::request::body_bytes;
-use super::{ErrorBody, ErrorKind};
 
 /// The query keys of each documented path, by method.
 #[derive(Debug)]
@@ -62,7 +63,7 @@ fn of_path(item: &PathItem) -> HashMap<Method, Vec<String>> {
 
 /// Adds to each operation what every one may answer: a refusal.
 pub(super) fn document_refusals(document: &mut OpenApi) {
-    let body = ContentBuilder::new().schema(Some(Ref::from_schema_name("ErrorBody"))).build();
+    let body = ContentBuilder::new().schema(Some(Ref::from_schema_name("Refusal"))).build();
     let description =
         "refused; the status is that of `kind` (400, 404, 405, 408, 413, 414, 415, 422, 431, 500)";
     let refused = ResponseBuilder::new().description(description);
@@ -89,7 +90,7 @@ pub(super) async fn check(
     });
     let Some(text) = wrong else { return next.run(request).await };
     let _ = body_bytes(request).await;
-    ErrorBody::new(ErrorKind::Malformed, text).into_response()
+    Refusal::new(ErrorKind::Malformed, text).into_response()
 }
 
 /// What is wrong with the host of a request (RFC 9112, 3.2).

@@ -3,6 +3,7 @@
 //! A registry is filled anew for every reading: the counters live in the dispatchers and I/O
 //! domains, and a tenant that is gone leaves no series behind.
 
+use moirai_api::{LinkStats, PartStats, Stats};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -10,8 +11,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use crate::config::export::KEY_PREFIX;
-use crate::service::{LinkStats, PartStats, Stats};
+use moirai_config::export::KEY_PREFIX;
 
 /// Content type of [`render`].
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -166,7 +166,7 @@ fn shared_resources(stats: &Stats, registry: &mut Registry) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::service::{FailedTenant, TenantStats};
+    use moirai_api::{FailedTenant, TenantStats};
 
     #[test]
     fn a_tenant_that_has_failed_is_told_from_one_that_runs() {

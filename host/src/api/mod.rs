@@ -14,7 +14,7 @@
 //! | `error.rs` | what a refused request is told |
 //! | `metrics.rs` | Prometheus text |
 //!
-//! Neighbours: handlers call [`crate::service::Service`]; [`crate::client`] is the other end.
+//! Neighbours: handlers call [`crate::service::Service`]; `moirai_api` has what goes over the wire.
 
 mod console;
 mod error;
@@ -28,9 +28,7 @@ mod routes;
 mod scrape;
 mod server;
 
-pub use error::{ErrorBody, ErrorKind};
-pub use exports::Exports;
-pub use routes::Launch;
+pub(crate) use error::Refusal;
 pub use scrape::Scrape;
 pub use server::{Bound, ServerError};
 

@@ -3,13 +3,12 @@
 //! A request that is no HTTP never reaches a handler: hyper answers 400, 414 or 431 without a body.
 //! [`Answering`] lies below hyper and gives those answers the body that every other one has.
 
+use moirai_api::ErrorKind;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use hyper::rt::{Read, ReadBufCursor, Write};
-
-use super::{ErrorBody, ErrorKind};
 
 /// A connection whose answers all have a body.
 pub(super) struct Answering<T> {
@@ -83,7 +82,7 @@ fn with_body(head: &[u8]) -> Option<Vec<u8>> {
         }
         _ => (ErrorKind::Malformed, "the request is not HTTP/1.1"),
     };
-    let body = serde_json::to_string(&ErrorBody::new(kind, text)).unwrap_or_default();
+    let body = serde_json::to_string(&moirai_api::ErrorBody::new(kind, text)).unwrap_or_default();
     let length = format!("content-type: application/json\r\ncontent-length: {}\r\n", body.len());
     Some((head.replace(EMPTY, &length) + &body).into_bytes())
 }

@@ -1,6 +1,7 @@
 //! What a request carries: names, queries, bodies. Whatever is not right gets the documented error
 //! body; nothing of a client is kept beyond [`BODY_BYTES`].
 
+use moirai_api::ErrorKind;
 use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,10 +17,10 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_json::error::Category;
 
+use super::Refusal;
 use super::once::Once;
-use super::{ErrorBody, ErrorKind};
-use crate::config::{Problem, kinds};
 use crate::service::Service;
+use moirai_config::{Problem, kinds};
 
 /// Largest body of a request.
 const BODY_BYTES: usize = 1 << 20;
@@ -28,17 +29,17 @@ const DISCARDED_BYTES: usize = 16 << 20;
 /// How long a client may take to send a body.
 const BODY_PATIENCE: Duration = Duration::from_secs(5);
 
-fn malformed(text: impl Display) -> ErrorBody {
-    ErrorBody::new(ErrorKind::Malformed, text.to_string())
+fn malformed(text: impl Display) -> Refusal {
+    Refusal::new(ErrorKind::Malformed, text.to_string())
 }
 
 /// The name in a path.
 pub(super) struct Name(pub(super) String);
 
 impl<S: Send + Sync> FromRequestParts<S> for Name {
-    type Rejection = ErrorBody;
+    type Rejection = Refusal;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ErrorBody> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
         let Path(name) = Path::<String>::from_request_parts(parts, state)
             .await
             .map_err(|_| malformed("the name in the path is no text in UTF-8"))?;
@@ -56,9 +57,9 @@ pub(super) trait Asks: DeserializeOwned {
 pub(super) struct Asked<T>(pub(super) T);
 
 impl<T: Asks, S: Send + Sync> FromRequestParts<S> for Asked<T> {
-    type Rejection = ErrorBody;
+    type Rejection = Refusal;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ErrorBody> {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
         let Query(asked) = Query::<T>::try_from_uri(&parts.uri).map_err(|_| {
             let query = parts.uri.query().unwrap_or_default();
             malformed(format!("the query {query:?} is not understood; write {}", T::WORDS))
@@ -71,9 +72,9 @@ impl<T: Asks, S: Send + Sync> FromRequestParts<S> for Asked<T> {
 pub(super) struct Body<T>(pub(super) T);
 
 impl<T: DeserializeOwned + JsonSchema + 'static> FromRequest<Arc<Service>> for Body<T> {
-    type Rejection = ErrorBody;
+    type Rejection = Refusal;
 
-    async fn from_request(request: Request, _: &Arc<Service>) -> Result<Self, ErrorBody> {
+    async fn from_request(request: Request, _: &Arc<Service>) -> Result<Self, Refusal> {
         let kind = media_type(request.headers());
         let bytes = plain_bytes(request).await?;
         kind?;
@@ -83,7 +84,7 @@ impl<T: DeserializeOwned + JsonSchema + 'static> FromRequest<Arc<Service>> for B
 
 /// Reads a body. Its kinds are looked at first: serde takes a list of values for a table without
 /// names of its keys.
-fn read<T: DeserializeOwned + JsonSchema + 'static>(bytes: &[u8]) -> Result<T, ErrorBody> {
+fn read<T: DeserializeOwned + JsonSchema + 'static>(bytes: &[u8]) -> Result<T, Refusal> {
     let value: Value = serde_json::from_slice::<Once>(bytes).map_err(unread)?.0;
     let problems = kinds::wrong_kinds::<T>(&value);
     if problems.is_empty() {
@@ -95,22 +96,25 @@ fn read<T: DeserializeOwned + JsonSchema + 'static>(bytes: &[u8]) -> Result<T, E
     };
     let found = problems.iter().map(said).collect::<Vec<_>>().join("\n");
     let text = format!("the body is not what is expected: {found}");
-    Err(ErrorBody { problems, ..ErrorBody::new(ErrorKind::Bad, text) })
+    Err(Refusal(moirai_api::ErrorBody {
+        problems,
+        ..moirai_api::ErrorBody::new(ErrorKind::Bad, text)
+    }))
 }
 
 /// What serde says of a body whose values are of the right kinds.
-fn unread(error: serde_json::Error) -> ErrorBody {
+fn unread(error: serde_json::Error) -> Refusal {
     match error.classify() {
         Category::Data => {
             let said = kinds::in_words(&error.to_string());
-            ErrorBody::new(ErrorKind::Bad, format!("the body is not what is expected: {said}"))
+            Refusal::new(ErrorKind::Bad, format!("the body is not what is expected: {said}"))
         }
         _ => malformed(format!("the body is no JSON: {error}")),
     }
 }
 
 /// A body may say that it is JSON in UTF-8, or nothing.
-fn media_type(headers: &HeaderMap) -> Result<(), ErrorBody> {
+fn media_type(headers: &HeaderMap) -> Result<(), Refusal> {
     let Some(kind) = only(headers, CONTENT_TYPE)? else { return Ok(()) };
     let mut parts = kind.split(';').map(|part| part.trim().to_ascii_lowercase());
     let essence = parts.next().unwrap_or_default();
@@ -123,37 +127,37 @@ fn media_type(headers: &HeaderMap) -> Result<(), ErrorBody> {
         return Ok(());
     }
     let text = format!("a body of {kind:?} is not taken: send content-type: application/json");
-    Err(ErrorBody::new(ErrorKind::MediaType, text))
+    Err(Refusal::new(ErrorKind::MediaType, text))
 }
 
 /// The value of a header that says one thing about a body; said twice, it says nothing.
-fn only(headers: &HeaderMap, name: HeaderName) -> Result<Option<String>, ErrorBody> {
+fn only(headers: &HeaderMap, name: HeaderName) -> Result<Option<String>, Refusal> {
     let said = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
     let mut values = headers.get_all(&name).iter();
     match (values.next(), values.next()) {
         (Some(_), Some(_)) => {
             let text = format!("{name} is there more than once: send one");
-            Err(ErrorBody::new(ErrorKind::MediaType, text))
+            Err(Refusal::new(ErrorKind::MediaType, text))
         }
         (value, _) => Ok(value.map(said)),
     }
 }
 
 /// The bytes of a body that is sent as it is, not packed.
-pub(super) async fn plain_bytes(request: Request) -> Result<Bytes, ErrorBody> {
+pub(super) async fn plain_bytes(request: Request) -> Result<Bytes, Refusal> {
     let encoding = only(request.headers(), CONTENT_ENCODING);
     let bytes = body_bytes(request).await?;
     match encoding?.filter(|encoding| !encoding.eq_ignore_ascii_case("identity")) {
         Some(encoding) => {
             let text = format!("a body in {encoding:?} is not taken: send it as it is");
-            Err(ErrorBody::new(ErrorKind::MediaType, text))
+            Err(Refusal::new(ErrorKind::MediaType, text))
         }
         None => Ok(bytes),
     }
 }
 
 /// The bytes of a body, if they arrive in time and are not too many.
-pub(super) async fn body_bytes(request: Request) -> Result<Bytes, ErrorBody> {
+pub(super) async fn body_bytes(request: Request) -> Result<Bytes, Refusal> {
     let headers = request.headers();
     let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     // Who waits for permission gets none; who sends at once is heard to the end, within limits.
@@ -166,12 +170,12 @@ pub(super) async fn body_bytes(request: Request) -> Result<Bytes, ErrorBody> {
         Ok(collected) => collected,
         Err(_) => {
             let text = format!("the body did not arrive within {BODY_PATIENCE:?}");
-            Err(ErrorBody::new(ErrorKind::Timeout, text))
+            Err(Refusal::new(ErrorKind::Timeout, text))
         }
     }
 }
 
-async fn collect(mut body: axum::body::Body) -> Result<Bytes, ErrorBody> {
+async fn collect(mut body: axum::body::Body) -> Result<Bytes, Refusal> {
     let (mut kept, mut seen) = (Vec::new(), 0_usize);
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| malformed(format!("the body broke off: {error}")))?;
@@ -187,7 +191,7 @@ async fn collect(mut body: axum::body::Body) -> Result<Bytes, ErrorBody> {
     if seen > BODY_BYTES { Err(too_large()) } else { Ok(kept.into()) }
 }
 
-fn too_large() -> ErrorBody {
+fn too_large() -> Refusal {
     let text = format!("the body is larger than {BODY_BYTES} bytes");
-    ErrorBody::new(ErrorKind::TooLarge, text)
+    Refusal::new(ErrorKind::TooLarge, text)
 }

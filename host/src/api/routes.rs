@@ -1,32 +1,22 @@
 //! The resources of the API.
 
+use moirai_api::{Change, ErrorKind, HostView, KeptEvent, Launch, Stats, TenantView};
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-use utoipa::{OpenApi, ToSchema};
+use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::request::{Asked, Asks, Body, Name, body_bytes};
-use super::{ErrorBody, ErrorKind, console, exports, head, metrics};
-use crate::admission::plan::{Plan, plan};
-use crate::admission::promise::Promises;
-use crate::config::document::TenantTable;
-use crate::config::{Document, check};
-use crate::service::{Change, HostView, KeptEvent, Service, ServiceError, Stats, TenantView};
-
-/// Tenants to start, as in a configuration file.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Launch {
-    /// All are admitted, or none.
-    pub tenant: Vec<TenantTable>,
-}
+use super::{Refusal, console, exports, head, metrics};
+use crate::service::{Service, ServiceError};
+use moirai_config::admission::plan::{Plan, plan};
+use moirai_config::admission::promise::Promises;
+use moirai_config::{Document, check};
 
 /// The service, as handlers share it.
 pub(super) type Shared = State<Arc<Service>>;
@@ -79,12 +69,12 @@ fn refusing(
     router
         .fallback(async |request: Request| {
             let _ = body_bytes(request).await;
-            ErrorBody::new(ErrorKind::Unknown, "there is nothing at this path")
+            Refusal::new(ErrorKind::Unknown, "there is nothing at this path")
         })
         .method_not_allowed_fallback(async |request: Request| {
             let text = format!("{} is not for this path; `Allow` says what is", request.method());
             let _ = body_bytes(request).await;
-            ErrorBody::new(ErrorKind::Method, text)
+            Refusal::new(ErrorKind::Method, text)
         })
         .layer(checked)
 }
@@ -93,15 +83,15 @@ fn refusing(
 pub(super) async fn call<T: Send + 'static>(
     service: Arc<Service>,
     f: impl FnOnce(&Service) -> Result<T, ServiceError> + Send + 'static,
-) -> Result<T, ErrorBody> {
+) -> Result<T, Refusal> {
     let called = tokio::task::spawn_blocking(move || f(&service)).await;
-    let panicked = || ErrorBody::new(ErrorKind::Failed, "the host service has a bug: see its log");
-    called.map_err(|_| panicked())?.map_err(ErrorBody::from)
+    let panicked = || Refusal::new(ErrorKind::Failed, "the host service has a bug: see its log");
+    called.map_err(|_| panicked())?.map_err(Refusal::from)
 }
 
 /// List the tenants
 #[utoipa::path(get, path = "/v1/tenants", responses((status = 200, body = [TenantView])))]
-async fn list(State(service): Shared) -> Result<Json<Vec<TenantView>>, ErrorBody> {
+async fn list(State(service): Shared) -> Result<Json<Vec<TenantView>>, Refusal> {
     call(service, |service| Ok(service.tenants())).await.map(Json)
 }
 
@@ -112,14 +102,14 @@ async fn list(State(service): Shared) -> Result<Json<Vec<TenantView>>, ErrorBody
     request_body = Launch,
     responses(
         (status = 200, body = [TenantView]),
-        (status = 409, body = ErrorBody, description = "admission refused"),
-        (status = 422, body = ErrorBody, description = "the tenants are not right"),
+        (status = 409, body = moirai_api::ErrorBody, description = "admission refused"),
+        (status = 422, body = moirai_api::ErrorBody, description = "the tenants are not right"),
     )
 )]
 async fn launch(
     State(service): Shared,
     Body(launch): Body<Launch>,
-) -> Result<Json<Vec<TenantView>>, ErrorBody> {
+) -> Result<Json<Vec<TenantView>>, Refusal> {
     call(service, move |service| service.launch(&launch.tenant)).await.map(Json)
 }
 
@@ -128,9 +118,9 @@ async fn launch(
     get,
     path = "/v1/tenants/{name}",
     params(("name" = String, Path, description = "name of the tenant")),
-    responses((status = 200, body = TenantView), (status = 404, body = ErrorBody))
+    responses((status = 200, body = TenantView), (status = 404, body = moirai_api::ErrorBody))
 )]
-async fn show(State(service): Shared, Name(name): Name) -> Result<Json<TenantView>, ErrorBody> {
+async fn show(State(service): Shared, Name(name): Name) -> Result<Json<TenantView>, Refusal> {
     call(service, move |service| service.tenant(&name)).await.map(Json)
 }
 
@@ -142,16 +132,16 @@ async fn show(State(service): Shared, Name(name): Name) -> Result<Json<TenantVie
     request_body = Change,
     responses(
         (status = 200, body = TenantView),
-        (status = 404, body = ErrorBody),
-        (status = 409, body = ErrorBody, description = "admission refused"),
-        (status = 422, body = ErrorBody, description = "the contract is not right"),
+        (status = 404, body = moirai_api::ErrorBody),
+        (status = 409, body = moirai_api::ErrorBody, description = "admission refused"),
+        (status = 422, body = moirai_api::ErrorBody, description = "the contract is not right"),
     )
 )]
 async fn change(
     State(service): Shared,
     Name(name): Name,
     Body(change): Body<Change>,
-) -> Result<Json<TenantView>, ErrorBody> {
+) -> Result<Json<TenantView>, Refusal> {
     call(service, move |service| service.change(&name, &change)).await.map(Json)
 }
 
@@ -160,15 +150,15 @@ async fn change(
     get,
     path = "/v1/tenants/{name}/explain",
     params(("name" = String, Path, description = "name of the tenant")),
-    responses((status = 200, body = Promises), (status = 404, body = ErrorBody))
+    responses((status = 200, body = Promises), (status = 404, body = moirai_api::ErrorBody))
 )]
-async fn explain(State(service): Shared, Name(name): Name) -> Result<Json<Promises>, ErrorBody> {
+async fn explain(State(service): Shared, Name(name): Name) -> Result<Json<Promises>, Refusal> {
     call(service, move |service| service.explain(&name)).await.map(Json)
 }
 
 /// List the latest contracts that were not kept any more, or were again; oldest first
 #[utoipa::path(get, path = "/v1/events", responses((status = 200, body = [KeptEvent])))]
-async fn events(State(service): Shared) -> Result<Json<Vec<KeptEvent>>, ErrorBody> {
+async fn events(State(service): Shared) -> Result<Json<Vec<KeptEvent>>, Refusal> {
     call(service, |service| Ok(service.events())).await.map(Json)
 }
 
@@ -191,13 +181,13 @@ impl Asks for StopQuery {
     delete,
     path = "/v1/tenants/{name}",
     params(("name" = String, Path, description = "name of the tenant"), StopQuery),
-    responses((status = 200, body = TenantView), (status = 404, body = ErrorBody))
+    responses((status = 200, body = TenantView), (status = 404, body = moirai_api::ErrorBody))
 )]
 async fn stop(
     State(service): Shared,
     Name(name): Name,
     Asked(StopQuery { now }): Asked<StopQuery>,
-) -> Result<Json<TenantView>, ErrorBody> {
+) -> Result<Json<TenantView>, Refusal> {
     call(service, move |service| service.stop(&name, now)).await.map(Json)
 }
 
@@ -206,12 +196,12 @@ async fn stop(
     post,
     path = "/v1/plan",
     request_body = Document,
-    responses((status = 200, body = Plan), (status = 422, body = ErrorBody))
+    responses((status = 200, body = Plan), (status = 422, body = moirai_api::ErrorBody))
 )]
 async fn ask_plan(
     State(service): Shared,
     Body(document): Body<Document>,
-) -> Result<Json<Plan>, ErrorBody> {
+) -> Result<Json<Plan>, Refusal> {
     let asked = move |service: &Service| {
         let mut config = check(&document).map_err(ServiceError::Bad)?;
         // It is about this host, whatever it says about state directories.
@@ -223,13 +213,13 @@ async fn ask_plan(
 
 /// Show the host and its reservations
 #[utoipa::path(get, path = "/v1/host", responses((status = 200, body = HostView)))]
-async fn host(State(service): Shared) -> Result<Json<HostView>, ErrorBody> {
+async fn host(State(service): Shared) -> Result<Json<HostView>, Refusal> {
     call(service, |service| Ok(service.host())).await.map(Json)
 }
 
 /// Read all counters
 #[utoipa::path(get, path = "/v1/stats", responses((status = 200, body = Stats)))]
-async fn stats(State(service): Shared) -> Result<Json<Stats>, ErrorBody> {
+async fn stats(State(service): Shared) -> Result<Json<Stats>, Refusal> {
     call(service, |service| Ok(service.stats())).await.map(Json)
 }
 
@@ -239,7 +229,7 @@ async fn stats(State(service): Shared) -> Result<Json<Stats>, ErrorBody> {
     path = "/metrics",
     responses((status = 200, body = String, content_type = "application/openmetrics-text"))
 )]
-async fn metrics_text(State(service): Shared) -> Result<impl IntoResponse, ErrorBody> {
+async fn metrics_text(State(service): Shared) -> Result<impl IntoResponse, Refusal> {
     let text = call(service, |service| Ok(metrics::render(&service.stats()))).await?;
     Ok(([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text))
 }

@@ -324,7 +324,7 @@ pub struct DebianArgs {
     pub out: PathBuf,
     /// Size of the file system; the file is sparse.
     #[arg(long, default_value = "2G")]
-    pub size: crate::config::units::Size,
+    pub size: moirai_config::units::Size,
     /// Format of the volume.
     #[arg(long, default_value = "raw", value_parser = ["raw", "qcow2"])]
     pub format: String,

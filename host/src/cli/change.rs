@@ -4,8 +4,8 @@
 use serde::de::DeserializeOwned;
 
 use super::{Failure, Status};
-use crate::config::document::{ContractTable, Extra};
-use crate::service::Change;
+use moirai_api::Change;
+use moirai_config::document::{ContractTable, Extra};
 
 /// Reads all changes into one.
 ///

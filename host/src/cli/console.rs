@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::args::ConsoleArgs;
 use super::control::path;
 use super::{Failure, Status, output, signals, terminal, unwritten};
-use crate::client::Client;
+use moirai_api::client::Client;
 
 /// Ctrl-].
 const LEAVE: u8 = 0x1d;

@@ -8,15 +8,15 @@ use serde::Serialize;
 
 use super::args::{FileArgs, NameArgs, ReportArgs, SetArgs, StopArgs};
 use super::{Failure, Status, change, export, print, print_json, report};
-use crate::api::{ErrorKind, Launch};
-use crate::client::{Client, ClientError};
-use crate::config::export::KEY_PREFIX;
-use crate::config::units::Size;
-use crate::config::{self, MAX_STOP_AFTER, Report};
-use crate::service::{Phase, TenantView};
+use moirai_api::client::{Client, ClientError};
+use moirai_api::{ErrorKind, Launch};
+use moirai_api::{Phase, TenantView};
+use moirai_config::export::KEY_PREFIX;
+use moirai_config::units::Size;
+use moirai_config::{self, MAX_STOP_AFTER, Report};
 
 pub(super) fn launch(socket: &Path, args: &FileArgs) -> Result<Status, Failure> {
-    let (text, document) = config::read(&args.file).map_err(|bad| Failure::bad(&bad))?;
+    let (text, document) = moirai_config::read(&args.file).map_err(|bad| Failure::bad(&bad))?;
     let file = args.file.display().to_string();
     let tenants: Vec<TenantView> = Client::new(socket)?
         .send(Method::POST, "/v1/tenants", &Launch { tenant: document.tenant })

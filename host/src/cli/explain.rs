@@ -6,16 +6,17 @@ use std::path::Path;
 use super::args::ExplainArgs;
 use super::control::path;
 use super::{Failure, Status, report};
-use crate::admission::plan::plan;
-use crate::admission::promise::Promises;
-use crate::client::Client;
-use crate::config::export::KEY_PREFIX;
-use crate::config::{self, Config};
+use moirai_api::client::Client;
+use moirai_config::admission::plan::plan;
+use moirai_config::admission::promise::Promises;
+use moirai_config::export::KEY_PREFIX;
+use moirai_config::{self, Config};
 
 pub(super) fn run(socket: &Path, args: &ExplainArgs) -> Result<Status, Failure> {
     let promises = match &args.config {
         Some(file) => {
-            let (_, config) = config::load_for_this_host(file).map_err(|bad| Failure::bad(&bad))?;
+            let (_, config) =
+                moirai_config::load_for_this_host(file).map_err(|bad| Failure::bad(&bad))?;
             of_config(&config, &args.name).ok_or_else(|| {
                 let (name, file) = (&args.name, file.display());
                 Failure::new(Status::Bad, format!("there is no tenant named {name:?} in {file}"))

@@ -8,13 +8,13 @@ use serde::Serialize;
 
 use super::args::{FileArgs, NameArgs, ReportArgs};
 use super::{Failure, Status, print, print_json, report};
-use crate::api::{ErrorKind, Exports};
-use crate::client::{Client, ClientError};
-use crate::config::{self, Report};
-use crate::service::{Change, ExportView};
+use moirai_api::client::{Client, ClientError};
+use moirai_api::{Change, ExportView};
+use moirai_api::{ErrorKind, Exports};
+use moirai_config::{self, Report};
 
 pub(super) fn start(socket: &Path, args: &FileArgs) -> Result<Status, Failure> {
-    let (text, document) = config::read(&args.file).map_err(|bad| Failure::bad(&bad))?;
+    let (text, document) = moirai_config::read(&args.file).map_err(|bad| Failure::bad(&bad))?;
     let file = args.file.display().to_string();
     let exports: Vec<ExportView> = Client::new(socket)?
         .send(Method::POST, "/v1/exports", &Exports { export: document.export })

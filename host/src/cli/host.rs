@@ -13,9 +13,10 @@ use super::args::HostArgs;
 use super::log::Log;
 use super::{Failure, Status};
 use crate::api::{Bound, Scrape};
-use crate::config::model::Link;
-use crate::config::{self, Problem, Report};
 use crate::service::{LinkError, Service, ServiceError, StateError};
+
+use moirai_config::model::Link;
+use moirai_config::{self, Problem, Report};
 
 pub(super) fn run(args: &HostArgs) -> Result<Status, Failure> {
     let log = log_to_stderr()?;
@@ -27,11 +28,11 @@ pub(super) fn run(args: &HostArgs) -> Result<Status, Failure> {
 
 fn serve(args: &HostArgs) -> Result<Status, Failure> {
     prepare();
-    let (text, document) = config::read(&args.config).map_err(|bad| Failure::bad(&bad))?;
+    let (text, document) = moirai_config::read(&args.config).map_err(|bad| Failure::bad(&bad))?;
     let file = args.config.display().to_string();
     let located = |problems| Report::locate(&file, &text, problems);
     let bad = |problems| Failure::bad(&located(problems));
-    let mut config = config::check(&document).map_err(bad)?;
+    let mut config = moirai_config::check(&document).map_err(bad)?;
     if args.no_scheduling {
         config = config.without_scheduling();
     }

@@ -2,8 +2,8 @@
 
 use super::args::{DebianArgs, ImageCommand, LibosArgs};
 use super::{Failure, Status, print};
-use crate::config::units::Size;
 use crate::image::{self, Debian, ImageError};
+use moirai_config::units::Size;
 
 pub(super) fn run(command: &ImageCommand) -> Result<Status, Failure> {
     match command {

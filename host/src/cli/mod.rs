@@ -24,6 +24,7 @@
 
 mod args;
 mod change;
+mod chart;
 mod closed;
 mod console;
 mod control;
@@ -33,6 +34,7 @@ mod export;
 mod generate;
 mod host;
 mod image;
+mod loads;
 mod log;
 mod plan;
 mod probe;
@@ -49,9 +51,9 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::api::ErrorKind;
-use crate::client::ClientError;
-use crate::config::Report;
+use moirai_api::ErrorKind;
+use moirai_api::client::ClientError;
+use moirai_config::Report;
 
 pub use args::{Cli, Command};
 
@@ -160,7 +162,7 @@ pub fn run(cli: Cli) -> Status {
         Command::Image(command) => image::run(&command),
         Command::Completions { shell } => generate::completions(shell),
         Command::Man { directory } => generate::man(&directory),
-        Command::Schema => print(crate::config::json_schema()),
+        Command::Schema => print(moirai_config::json_schema()),
     };
     match ended {
         Ok(status) => status,

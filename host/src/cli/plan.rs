@@ -3,19 +3,19 @@
 use std::io::Write;
 
 use super::args::PlanArgs;
-use super::{Failure, Status, report, write_file};
-use crate::config::{Config, Problem, Report};
-use crate::{admission, config, service};
+use super::{Failure, Status, chart, report, write_file};
+use crate::service;
+use moirai_config::{Config, Problem, Report, admission};
 
 pub(super) fn run(args: &PlanArgs) -> Result<Status, Failure> {
     let (text, config) =
-        config::load_for_this_host(&args.file).map_err(|bad| Failure::bad(&bad))?;
+        moirai_config::load_for_this_host(&args.file).map_err(|bad| Failure::bad(&bad))?;
     let plan = match args.explain {
         true => admission::plan::explain(&config),
         false => admission::plan::plan(&config),
     };
     if let Some(path) = &args.svg {
-        write_file(path, &admission::plan::draw(&config))?;
+        write_file(path, &chart::draw(&admission::plan::charts(&config)))?;
     }
     warn(&config, &args.file.display().to_string(), &text);
     report(&plan, args.report.json)?;

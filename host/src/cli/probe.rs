@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::args::{ProbeCommand, ProbeDiskArgs};
 use super::{Failure, Status, report};
+use crate::probe;
 use crate::probe::ProbeError;
-use crate::{config, probe};
 
 pub(super) fn run(socket: &Path, command: &ProbeCommand) -> Result<Status, Failure> {
     match command {
@@ -17,7 +17,7 @@ pub(super) fn run(socket: &Path, command: &ProbeCommand) -> Result<Status, Failu
 }
 
 fn disk(socket: &Path, args: &ProbeDiskArgs) -> Result<Status, Failure> {
-    let config = config::load(&args.config).map_err(|bad| Failure::bad(&bad))?;
+    let config = moirai_config::load(&args.config).map_err(|bad| Failure::bad(&bad))?;
     let Some(disk) = config.disks.iter().find(|disk| disk.name == args.name) else {
         let names: Vec<_> = config.disks.iter().map(|disk| disk.name.as_str()).collect();
         let (name, names) = (&args.name, names.join(", "));

@@ -1,11 +1,13 @@
 //! A configuration as the simulator takes it: the same resources, contracts and costs that
 //! admission counts with, and the loads of `[tenant.load]`.
 
-use moirai_simulator::load::{Load, Loads};
+use moirai_config::load::LoadsTable;
+use moirai_simulator::load::Load;
 use moirai_simulator::{Kind, Resource, Scenario, Tenant, Use};
 
-use crate::admission::{Claim, ResourceId, resources};
-use crate::config::Config;
+use super::loads;
+use moirai_config::Config;
+use moirai_config::admission::{Claim, ResourceId, resources};
 
 /// What `moirai simulate` simulates. Every virtual CPU, volume and network interface is a client of
 /// its own.
@@ -39,12 +41,12 @@ fn simulated(config: &Config, id: ResourceId, name: &str, switch: u64) -> Resour
     }
 }
 
-fn load(loads: &Loads, id: ResourceId) -> Load {
-    match id {
-        ResourceId::Core(_) => loads.cpu.clone(),
-        ResourceId::Disk(_) => loads.disk.clone(),
-        ResourceId::Link(_) => loads.link.clone(),
-    }
+fn load(loads: &LoadsTable, id: ResourceId) -> Load {
+    loads::load(match id {
+        ResourceId::Core(_) => loads.cpu,
+        ResourceId::Disk(_) => loads.disk,
+        ResourceId::Link(_) => loads.link,
+    })
 }
 
 /// What admission calls `B`: what a device has taken and does not give back, one unit's time at any

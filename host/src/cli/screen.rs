@@ -13,9 +13,9 @@ use ratatui::widgets::{Block, Row as TableRow, Table};
 
 use super::top::{HEADS, Row, View, WIDTHS};
 use super::{Failure, Status, signals, terminal};
-use crate::client::Client;
-use crate::config::units::Time;
-use crate::service::Stats;
+use moirai_api::Stats;
+use moirai_api::client::Client;
+use moirai_config::units::Time;
 
 /// What leaves the screen and shows the cursor, and what enters it again.
 const LEAVE: &[u8] = b"\x1b[?1049l\x1b[?25h";
@@ -127,7 +127,7 @@ mod tests {
     use ratatui::backend::TestBackend;
 
     use super::*;
-    use crate::service::{PartStats, TenantStats};
+    use moirai_api::{PartStats, TenantStats};
 
     #[test]
     fn the_screen_shows_what_is_owed_and_what_was_given() {

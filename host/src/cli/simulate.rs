@@ -13,8 +13,8 @@ use moirai_simulator::{Report, Scenario, run_policy};
 use super::args::SimulateArgs;
 use super::scenario::{blocking, scenario};
 use super::{Failure, Status, print, write_file};
-use crate::config::units::Time;
-use crate::{admission, config};
+use moirai_config::units::Time;
+use moirai_config::{self as config, admission};
 
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 /// Stretches of service that are kept of every resource, for a picture and for a trace.
@@ -24,7 +24,7 @@ const TRACED: usize = 200_000;
 const PERIODS_DRAWN: u64 = 4;
 
 pub(super) fn run(args: &SimulateArgs) -> Result<Status, Failure> {
-    let config = config::load(&args.file).map_err(|bad| Failure::bad(&bad))?;
+    let config = moirai_config::load(&args.file).map_err(|bad| Failure::bad(&bad))?;
     warn_of_refusals(&config);
     let mut scenario = scenario(&config);
     if let Some(policy) = &args.policy {

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use super::args::TopArgs;
 use super::{Failure, Status, print, print_json, screen};
-use crate::admission::plan::ContractReport;
-use crate::client::Client;
-use crate::service::{PartStats, Stats};
+use moirai_api::client::Client;
+use moirai_api::{PartStats, Stats};
+use moirai_config::admission::plan::ContractReport;
 
 /// One line: a part of a tenant. Services in nanoseconds per second.
 #[derive(Clone, Debug, PartialEq)]
@@ -207,7 +207,7 @@ impl fmt::Display for View {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::service::{FailedTenant, LinkStats, TenantStats};
+    use moirai_api::{FailedTenant, LinkStats, TenantStats};
 
     fn stats(now_ns: u64, guaranteed_ns: u64) -> Stats {
         let part = PartStats {

@@ -110,6 +110,6 @@ mod tests {
         let folder = Path::new("/var/tmp");
         let filled = TEMPLATES.map(|(_, text)| fill_in(text, folder, folder, Path::new("film.ts")));
         assert!(filled.iter().all(|text| !text.contains('@')), "{filled:?}");
-        crate::config::parse("demo", &filled.join("\n")).unwrap();
+        moirai_config::parse("demo", &filled.join("\n")).unwrap();
     }
 }

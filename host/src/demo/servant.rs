@@ -11,8 +11,8 @@ use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal
 
 use super::DemoError;
 use super::scene::Scene;
-use crate::client::Client;
-use crate::service::Stats;
+use moirai_api::Stats;
+use moirai_api::client::Client;
 
 /// How long the host service may take to answer for the first time, and to end.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -15,7 +15,7 @@ use super::servant::Servant;
 use super::{DemoError, interrupted};
 use crate::recorder::analysis::{Lateness, lateness};
 use crate::recorder::{Arrival, Capture, Stalls, analyse};
-use crate::service::{PartStats, Stats, TenantStats};
+use moirai_api::{PartStats, Stats, TenantStats};
 use moirai_runtime::Stall;
 
 /// How long the film plays alone before the neighbours come: it fixes the RTP clock.

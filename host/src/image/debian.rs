@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::{ImageError, at, kernel, run};
-use crate::config::read_text;
+use moirai_config::read_text;
 
 /// The release that is built.
 const SUITE: &str = "bookworm";

@@ -8,7 +8,7 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use super::bench::{Pattern, Run};
-use crate::config::units::{Rate, Size, Time};
+use moirai_config::units::{Rate, Size, Time};
 
 /// The least that `max_unit` is proposed to be, in nanoseconds, and its step.
 const LEAST_UNIT: u64 = 500_000;

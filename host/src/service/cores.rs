@@ -1,7 +1,7 @@
 //! Whether the machine has the cores that a configuration names.
 
-use crate::config::Problem;
-use crate::config::model::Config;
+use moirai_config::Problem;
+use moirai_config::model::Config;
 
 const ONLINE: &str = "/sys/devices/system/cpu/online";
 
@@ -49,8 +49,8 @@ mod tests {
     #[test]
     fn every_core_that_is_missing_has_its_place() {
         let text = "[host]\ncores = [1, 7, 2, 9]\nio_core = 8\n";
-        let document = crate::config::parse("t", text).expect("a document");
-        let config = crate::config::check(&document).expect("a configuration");
+        let document = moirai_config::parse("t", text).expect("a document");
+        let config = moirai_config::check(&document).expect("a configuration");
         let places = |online| -> Vec<_> {
             missing(&config, online).into_iter().map(|problem| problem.path).collect()
         };

@@ -8,21 +8,21 @@
 mod device;
 mod view;
 
+use moirai_api::{ExportView, Phase};
 use std::sync::Arc;
 
 use moirai_devices::backend::{FileId, Volume};
 
 use super::launch::{FilesInUse, OWNED_HELP, files_in_use};
 use super::owner::{VolumeOwner, take_volume};
-use super::{Phase, Service, ServiceError, lock};
-use crate::admission::plan::TenantPlan;
-use crate::admission::{Claim, MemoryClaim};
-use crate::config::export::{Export as Spec, ExportTable};
-use crate::config::{Problem, check_exports};
+use super::{Service, ServiceError, lock};
 use crate::export::Listener;
 use device::{Opened, attach, detach, open, shared_files};
+use moirai_config::admission::plan::TenantPlan;
+use moirai_config::admission::{Claim, MemoryClaim};
+use moirai_config::export::{Export as Spec, ExportTable};
+use moirai_config::{Problem, check_exports};
 use moirai_io::{DeviceId, IoDomainError, Peer};
-pub use view::ExportView;
 
 /// A running export.
 #[derive(Debug)]

@@ -3,36 +3,19 @@
 //! Dispatchers and event loops know it and say it in their snapshots. One thread looks at them
 //! every few seconds, so that a change is in the log once, whether or not anybody asks.
 
+use moirai_api::{KeptEvent, Stats};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
-
-use super::{Service, Stats, lock};
+use super::{Service, lock};
 
 /// How often somebody looks.
 const LOOK: Duration = Duration::from_secs(5);
 /// Most changes that are remembered.
 const EVENTS_MAX: usize = 256;
-
-/// A contract that is not kept any more, or is again.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct KeptEvent {
-    /// When it was seen, in nanoseconds on CLOCK_MONOTONIC.
-    pub at_ns: u64,
-    /// The tenant, or `export/NAME`.
-    pub tenant: String,
-    /// `cpu/1`, `disk/ssd`, `link/uplink`.
-    pub resource: String,
-    /// Whether the contract is kept from now on.
-    pub kept: bool,
-    /// Why it is not; empty if it is.
-    pub because: String,
-}
 
 /// What is known of the contracts that are not kept.
 #[derive(Debug, Default)]
@@ -138,8 +121,9 @@ pub(super) type SharedKept = Mutex<Kept>;
 
 #[cfg(test)]
 mod tests {
+    use moirai_api::{PartStats, TenantStats};
+
     use super::*;
-    use crate::service::{PartStats, TenantStats};
 
     fn stats(now_ns: u64, reasons: &[Option<&str>]) -> Stats {
         let part = |why: &Option<&str>| PartStats {

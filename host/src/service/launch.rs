@@ -3,13 +3,14 @@
 //! A batch is admitted as a whole or not at all. What a tenant takes is noted in its entry before
 //! it is taken, so that one path, [`release::give_back`], undoes every half of it.
 
+use moirai_api::{Phase, TenantView};
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use moirai_devices::backend::{FileId, Volume};
-use moirai_vmm::launch::{
+use moirai_launch::{
     Boot, DeviceSpec, LaunchFds, LaunchSpec, Sandbox, SpawnError, kvm::KvmError, kvm::open_kvm,
     spawn,
 };
@@ -20,12 +21,13 @@ use super::owner::{VolumeOwner, take_volume};
 use super::release;
 use super::supervisor::Supervisor;
 use super::tenant::{Device, Tenant};
-use super::view::{End, TenantView};
-use super::{END_PATIENCE, Phase, Service, ServiceError, Shared, StateError, lock};
-use crate::admission::plan::TenantPlan;
-use crate::admission::{Claim, MemoryClaim, Part};
-use crate::config::document::TenantTable;
-use crate::config::{Problem, check_tenants, model};
+use super::view;
+
+use super::{END_PATIENCE, Service, ServiceError, Shared, StateError, lock};
+use moirai_config::admission::plan::TenantPlan;
+use moirai_config::admission::{Claim, MemoryClaim, Part};
+use moirai_config::document::TenantTable;
+use moirai_config::{Problem, check_tenants, model};
 use moirai_cpu::GatePage;
 use moirai_io::{BlkSpec, IoDomain, IoDomainError, NetSpec};
 
@@ -71,7 +73,7 @@ impl Service {
         for (tenant, opened) in tenants.iter().zip(opened) {
             if let Err(error) = start(&self.shared, tenant, opened) {
                 tracing::error!(tenant = tenant.name, %error, "cannot be started");
-                tenant.with(|live| live.end = Some(End::failed(error.to_string())));
+                tenant.with(|live| live.end = Some(view::failed(error.to_string())));
                 release::give_back(&self.shared, tenant);
             }
         }

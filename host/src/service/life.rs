@@ -3,22 +3,7 @@
 //! Pure. [`next`] is the only place where a [`Phase`] changes; the supervisor of the tenant carries
 //! out the [`Step`] that it returns.
 
-use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
-
-/// Where a tenant is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Phase {
-    /// The process is there, the VM is being built.
-    Starting,
-    /// The guest runs under its contracts.
-    Running,
-    /// The process is about to end.
-    Stopping,
-    /// The process is gone and all it held is given back.
-    Ended,
-}
+use moirai_api::Phase;
 
 /// What happens to a tenant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -17,8 +17,8 @@ use moirai_devices::net::Offload;
 use super::interface::{Interface, Interfaces};
 use super::netns::{self, Found};
 use super::state::{StateDir, StateError};
-use crate::config::document::OffloadName;
-use crate::config::model::Link;
+use moirai_config::document::OffloadName;
+use moirai_config::model::Link;
 
 use look::Look;
 pub use look::link_problems;

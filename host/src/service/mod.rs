@@ -25,7 +25,7 @@
 //! which takes microseconds.
 //!
 //! Neighbours: [`crate::api`] and the demo call [`Service`]; it calls the ledger, the dispatchers,
-//! the I/O domains and `moirai_vmm::launch`.
+//! the I/O domains and `moirai_launch`.
 
 mod change;
 mod console;
@@ -52,6 +52,7 @@ mod tenant;
 mod view;
 mod vsock;
 
+use moirai_api::TenantView;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -66,29 +67,24 @@ pub use state::StateError;
 use stats::Snapshots;
 use tenant::Tenant;
 
-use crate::admission::plan::{ResourceReport, TenantPlan};
-use crate::admission::{CoreCosts, Ledger};
-use crate::config::model::Host;
-use crate::config::{Config, Problem, machine_memory};
+use moirai_config::admission::plan::{ResourceReport, TenantPlan};
+use moirai_config::admission::{CoreCosts, Ledger};
+use moirai_config::model::Host;
+use moirai_config::{Config, Problem, machine_memory};
 use moirai_cpu::{DispatcherError, Measured, measure};
 use moirai_io::IoDomainError;
 use moirai_runtime::StallLog;
 
-pub use change::Change;
 pub use console::{Console, Piece};
 pub use cores::core_problems;
-pub use export::ExportView;
-pub use kept::{KeptEvent, KeptWatch};
-pub use life::Phase;
+
+pub use kept::KeptWatch;
+
 pub use link::{LinkError, link_problems};
-pub use own::BalloonView;
+
 pub use privilege::Missing;
 pub use realtime::realtime_problems;
-pub use stats::{
-    CoreStats, DiskStats, DomainStats, FailedTenant, LinkStats, NoiseStats, PartStats, Stats,
-    TenantStats,
-};
-pub use view::{DeviceView, End, HostView, TenantView};
+
 pub use vsock::Vsock;
 
 /// Longer than the supervisor takes to end any tenant.
@@ -296,7 +292,7 @@ impl Service {
         let config = &self.shared.config;
         let view = |tenant: &Arc<Tenant>| {
             let not_kept = tenant.with(|live| snapshots.not_kept(live, config));
-            tenant.view(config).told(not_kept)
+            view::told(tenant.view(config), not_kept)
         };
         tenants.iter().map(view).collect()
     }

@@ -10,10 +10,10 @@ use moirai_abi::machine::VOLUME_BYTES_WORD;
 use moirai_devices::backend::Storage as _;
 use moirai_devices::backend::qcow2::ImageError;
 use moirai_devices::backend::{Volume, VolumeError};
-use moirai_vmm::launch::spec::MAX_CMDLINE_BYTES;
+use moirai_launch::spec::MAX_CMDLINE_BYTES;
 
-use crate::config::model::{self, Tenant, VolumeKind};
-use crate::config::{Problem, advice, files};
+use moirai_config::model::{self, Tenant, VolumeKind};
+use moirai_config::{Problem, advice, files};
 
 /// Open files of a tenant.
 #[derive(Debug)]
@@ -211,7 +211,7 @@ pub(super) fn tenant_binary() -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{check, parse};
+    use moirai_config::{check, parse};
 
     /// The only volume of a tenant with these keys, on a disk that is `folder`.
     fn volume(folder: &Path, keys: &str) -> Result<model::Volume, Vec<Problem>> {

@@ -1,19 +1,18 @@
 //! The host's side of the devices that a tenant process serves itself: what is passed to it for
 //! them, what is kept here as long as it runs, and the balloon's wishes and answers.
 
+use moirai_api::BalloonView;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use moirai_vmm::launch::{BalloonReport, FromHost, OwnDevice};
-use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use moirai_launch::{BalloonReport, FromHost, OwnDevice};
 
 use super::tenant::Tenant;
 use super::vsock::Vsock;
-use crate::config::model;
+use moirai_config::model;
 
 /// Permissions of the sockets through which the host reaches a guest: whoever runs the host
 /// service.
@@ -71,19 +70,6 @@ pub(super) struct Balloon {
     /// What it has answered, and how often.
     report: BalloonReport,
     answers: u64,
-}
-
-/// The memory of a tenant with a balloon, in bytes. What the guest says about itself can be wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct BalloonView {
-    /// What the guest is to give back.
-    pub target_bytes: u64,
-    /// What it has given back.
-    pub actual_bytes: u64,
-    /// What it says it has free.
-    pub free_bytes: Option<u64>,
-    /// What it says new work could have.
-    pub available_bytes: Option<u64>,
 }
 
 impl Balloon {

@@ -4,10 +4,10 @@
 
 use std::fmt;
 
-use moirai_vmm::launch::kvm::open_kvm;
+use moirai_launch::kvm::open_kvm;
 use rustix::thread::CapabilitySet;
 
-use crate::config::model::Config;
+use moirai_config::model::Config;
 
 /// Everything that is missing.
 #[derive(Debug)]
@@ -69,7 +69,7 @@ fn missing(config: &Config, effective: CapabilitySet, kvm: Option<String>) -> Ve
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{check, parse};
+    use moirai_config::{check, parse};
 
     #[test]
     fn each_missing_privilege_names_the_promise_and_the_grant() {

@@ -1,8 +1,9 @@
 //! What is promised to one tenant, and what it got.
 
 use super::stats::Snapshots;
-use super::{PartStats, Service, ServiceError, lock};
-use crate::admission::promise::{Got, Promises};
+use super::{Service, ServiceError, lock};
+use moirai_api::PartStats;
+use moirai_config::admission::promise::{Got, Promises};
 
 impl Service {
     /// What is promised to a tenant, with what it got while it runs.

@@ -15,9 +15,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::owner::{OwnError, Owner, Owners, Usage};
-use crate::config::Problem;
-use crate::config::document::{PolicyName, RealtimeLimit};
-use crate::config::model::Config;
+use moirai_config::Problem;
+use moirai_config::document::{PolicyName, RealtimeLimit};
+use moirai_config::model::Config;
 
 const WHOLE_PPM: u64 = 1_000_000;
 /// What the fair server of Linux 6.12 and later keeps where nobody has changed it.
@@ -267,7 +267,7 @@ impl Drop for Lifted {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{check, parse};
+    use moirai_config::{check, parse};
 
     fn config(host: &str) -> Config {
         check(&parse("t", &format!("[host]\ncores = [1]\n{host}")).expect("text")).expect("good")

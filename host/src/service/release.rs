@@ -1,8 +1,8 @@
 //! Gives back what a tenant held, however it ended.
 
-use super::life::Phase;
 use super::tenant::{Tenant, Vcpu};
 use super::{Shared, lock};
+use moirai_api::Phase;
 
 /// Gives back what the process of a tenant holds, but for its promises.
 pub(super) fn give_back_devices(shared: &Shared, tenant: &Tenant) {

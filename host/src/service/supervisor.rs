@@ -3,6 +3,7 @@
 //!
 //! Owns the process, so that it is reaped by nobody else. Everything the process says is hostile.
 
+use moirai_api::{End, Phase};
 use std::io::Read;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -10,15 +11,16 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use moirai_vmm::launch::{ChannelError, Child, Ended, ExitReason, FromHost, ToHost};
+use moirai_launch::{ChannelError, Child, Ended, ExitReason, FromHost, ToHost};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::life::{Event, Phase, Step, next};
+use super::life::{Event, Step, next};
 use super::release::{give_back, give_back_devices};
 use super::tenant::{Live, Tenant, Vcpu};
-use super::view::End;
+use super::view;
+
 use super::{Shared, launch};
-use crate::config::model;
+use moirai_config::model;
 use moirai_cpu::{DispatcherError, GatePage, VcpuSpec};
 
 /// How long a VM may take to be built, apart from touching its memory: milliseconds, unless the
@@ -136,7 +138,7 @@ impl Supervisor {
         let (shared, tenant) = (Arc::clone(&self.shared), Arc::clone(&self.tenant));
         drop(self);
         if let Err(reason) = launch::start_again(&shared, &tenant, &spec) {
-            tenant.with(|live| live.end = Some(End::failed(reason)));
+            tenant.with(|live| live.end = Some(view::failed(reason)));
             give_back(&shared, &tenant);
         }
     }
@@ -180,7 +182,7 @@ impl Supervisor {
                     self.control_open = false;
                     // The end of the stream means that the process ends; the rest is nonsense.
                     if !matches!(error, ChannelError::Closed | ChannelError::Io(_)) {
-                        self.ends(End::failed(format!("the tenant process: {error}")));
+                        self.ends(view::failed(format!("the tenant process: {error}")));
                         self.happens(Event::Nonsense);
                     }
                     return;
@@ -205,12 +207,12 @@ impl Supervisor {
                 } else {
                     let count = vcpu_tids.len();
                     let reason = format!("the tenant process reported {count} vCPUs, not {wanted}");
-                    self.ends(End::failed(reason));
+                    self.ends(view::failed(reason));
                     self.happens(Event::Nonsense);
                 }
             }
             ToHost::Failed { stage, error, hint } => {
-                self.ends(End::not_built(stage, &error, &hint));
+                self.ends(view::not_built(stage, &error, &hint));
                 self.happens(Event::Finished);
             }
             ToHost::Balloon(report) => self.tenant.balloon_answered(report),
@@ -223,7 +225,7 @@ impl Supervisor {
                 // What the guest has said before is the reason if it failed.
                 self.hear_consoles();
                 let is_kernel = self.tenant.with(|live| live.spec.is_kernel);
-                self.ends(End::exited(&reason, is_kernel, self.tenant.console.last_word()));
+                self.ends(view::exited(&reason, is_kernel, self.tenant.console.last_word()));
                 self.happens(Event::Finished);
             }
         }
@@ -250,7 +252,7 @@ impl Supervisor {
             }
             Step::Kill => {
                 if event == Event::Overdue {
-                    self.ends(End::failed(format!(
+                    self.ends(view::failed(format!(
                         "it was {before:?} for too long and was killed"
                     )));
                 }
@@ -289,7 +291,7 @@ impl Supervisor {
             self.happens(Event::StopAsked);
         }
         if at_once && self.tenant.phase() == Phase::Stopping {
-            self.ends(End::exited(&ExitReason::Stopped, true, None));
+            self.ends(view::exited(&ExitReason::Stopped, true, None));
             self.child.kill();
         }
     }
@@ -300,7 +302,7 @@ impl Supervisor {
         let spec = self.tenant.with(|live| live.spec.clone());
         let pid = self.child.pid().cast_signed();
         if let Err(error) = self.attach_vcpus(&spec, pid) {
-            self.ends(End::failed(error.to_string()));
+            self.ends(view::failed(error.to_string()));
             return self.happens(Event::Nonsense);
         }
         tracing::info!(tenant = spec.name, pid, cores = ?spec.cores, "runs");
@@ -329,7 +331,7 @@ impl Supervisor {
             Err(error) => format!("its process cannot be waited for: {error}"),
         };
         self.hear_last_words();
-        self.ends(End::failed(reason));
+        self.ends(view::failed(reason));
         give_back(&self.shared, &self.tenant);
     }
 

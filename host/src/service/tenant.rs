@@ -1,5 +1,6 @@
 //! The entry of one tenant: what its supervisor knows and others may see, ask for, and wait for.
 
+use moirai_api::{End, FailedTenant, Phase};
 use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -8,19 +9,18 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use moirai_devices::backend::FileId;
-use moirai_vmm::launch::BalloonReport;
+use moirai_launch::BalloonReport;
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::console::Console;
-use super::life::Phase;
+
 use super::lock;
 use super::own::Balloon;
 use super::owner::VolumeOwner;
-use super::stats::FailedTenant;
-use super::view::End;
+
 use super::vsock::Vsock;
-use crate::admission::Part;
-use crate::config::model;
+use moirai_config::admission::Part;
+use moirai_config::model;
 use moirai_cpu::VcpuId;
 use moirai_io::DeviceId;
 

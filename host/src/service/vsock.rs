@@ -12,9 +12,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
-use moirai_vmm::launch::ChannelError;
-use moirai_vmm::launch::channel::Channel;
-use moirai_vmm::launch::handover::{FromTenant, HostHandover, ToTenant};
+use moirai_launch::ChannelError;
+use moirai_launch::channel::Channel;
+use moirai_launch::handover::{FromTenant, HostHandover, ToTenant};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::fs::{Mode, OFlags, chmod, fchmod, fcntl_getfl, fcntl_setfl, unlink};
 use rustix::io::Errno;
@@ -43,7 +43,7 @@ pub struct Vsock {
 impl Vsock {
     /// Listens for the clients of tenant `name` on a socket with these permissions (0600: only this
     /// user). Returns the end of the hand-over socket that belongs to the tenant process
-    /// ([`moirai_vmm::launch::LaunchFds::own_devices`]).
+    /// ([`moirai_launch::LaunchFds::own_devices`]).
     ///
     /// # Errors
     /// The path is too long for a socket (107 bytes), or the kernel refuses.

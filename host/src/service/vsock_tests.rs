@@ -6,8 +6,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
-use moirai_vmm::launch::channel::Channel;
-use moirai_vmm::launch::handover::{FromTenant, TenantHandover, ToTenant};
+use moirai_launch::channel::Channel;
+use moirai_launch::handover::{FromTenant, TenantHandover, ToTenant};
 use tempfile::TempDir;
 
 use super::{MAX_NEWCOMERS, Vsock};

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use moirai_config::{self, Config};
 use moirai_host::api::{Bound, Scrape};
-use moirai_host::config::{self, Config};
 use moirai_host::service::Service;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -118,7 +118,7 @@ fn configuration(folder: &TempDir, tables: &str) -> Config {
     let path = folder.path().display();
     let head = format!("[host]\ncores = [{core}]\nstate_dir = \"{path}/state\"\n");
     let text = head + &tables.replace("FOLDER", &path.to_string());
-    config::check(&config::parse("test", &text).unwrap()).unwrap()
+    moirai_config::check(&moirai_config::parse("test", &text).unwrap()).unwrap()
 }
 
 /// A request that asks for the end of the connection after the answer.

@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 
 use moirai_cpu::GatePage;
 use moirai_io::{DiskSpec, GroupSpec, IoDomain};
-use moirai_runtime::StallLog;
-use moirai_scheduler::{Contract, Nanos, Weight};
-use moirai_vmm::launch::{
+use moirai_launch::{
     Boot, Child, DeviceSpec, LaunchFds, LaunchSpec, Sandbox, ToHost, Transport, open_kvm, spawn,
 };
+use moirai_runtime::StallLog;
+use moirai_scheduler::{Contract, Nanos, Weight};
 use serde_json::Value;
 
 /// A test that waits longer than this has failed.

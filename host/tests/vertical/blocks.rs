@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
 
-use moirai_host::config::{check, parse};
+use moirai_config::{check, parse};
 use moirai_host::service::Service;
 
 use super::bench::{self, Tenant};

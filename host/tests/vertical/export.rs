@@ -4,8 +4,9 @@
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use moirai_host::config::{Config, check, parse};
-use moirai_host::service::{Change, PartStats, Service, ServiceError, Stats};
+use moirai_api::{Change, PartStats, Stats};
+use moirai_config::{Config, check, parse};
+use moirai_host::service::{Service, ServiceError};
 use tempfile::TempDir;
 
 use super::bench::{self, Tenant};

@@ -61,8 +61,22 @@ const PARTS: [&str; 8] = [
     "--features",
     "moirai-devices/mock",
 ];
-const HOST: [&str; 8] =
-    ["-p", "moirai-runtime", "-p", "moirai-cpu", "-p", "moirai-io", "-p", "moirai-host"];
+const HOST: [&str; 14] = [
+    "-p",
+    "moirai-api",
+    "-p",
+    "moirai-config",
+    "-p",
+    "moirai-launch",
+    "-p",
+    "moirai-runtime",
+    "-p",
+    "moirai-cpu",
+    "-p",
+    "moirai-io",
+    "-p",
+    "moirai-host",
+];
 /// Its own workspace, whose programs are for another target.
 const GUEST: [&str; 6] =
     ["--target", "x86_64-unknown-linux-gnu", "-p", "moirai-media", "-p", "moirai-libos"];

@@ -12,7 +12,7 @@ use moirai_abi::machine::{
 };
 
 use super::Machine;
-use crate::launch::Transport;
+use moirai_launch::Transport;
 
 /// `Notify` value of a power button that was pressed (section 4.8.2.2).
 const PRESSED: u8 = 0x80;

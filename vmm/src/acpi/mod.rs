@@ -24,7 +24,7 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use crate::boot::ImageError;
 use crate::boot::firmware::RESET_VECTOR;
-use crate::launch::Transport;
+use moirai_launch::Transport;
 
 /// Guest physical addresses of the tables; the last bytes are the reset vector's.
 pub const AREA: Range<u64> = 0xe_0000..0x10_0000;

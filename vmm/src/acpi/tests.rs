@@ -1,6 +1,6 @@
 use super::{AREA, Machine, RSDP, build, write};
 use crate::boot::ImageError;
-use crate::launch::Transport;
+use moirai_launch::Transport;
 use std::process::Command;
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 

@@ -23,10 +23,10 @@ use moirai_abi::boot::Ring3Note;
 use vm_memory::GuestMemoryMmap;
 
 use crate::acpi;
-use crate::launch::{Boot, Transport};
 pub use error::ImageError;
 use file::{ReadError, read_at};
 use memory_map::{low_end, memory_map};
+use moirai_launch::{Boot, Transport};
 
 /// Guest physical addresses of everything that the boot protocols tell. No image may claim them.
 pub const BOOT_AREA: Range<u64> = 0x6000..0x1_0000;

@@ -78,8 +78,8 @@ pub(super) fn write(memory: &GuestMemoryMmap, handover: &Handover<'_>) -> Result
 #[cfg(test)]
 mod tests {
     use super::{Handover, Kind, MAX_LINE_BYTES, START_INFO, write};
-    use crate::launch::spec::MAX_CMDLINE_BYTES;
     use moirai_abi::machine::VIRTIO_MMIO_MAX;
+    use moirai_launch::spec::MAX_CMDLINE_BYTES;
     use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
     fn memory() -> GuestMemoryMmap {

@@ -32,11 +32,11 @@ use moirai_devices as devices;
 use moirai_devices::memory::GuestMemory;
 
 use crate::event;
-use crate::launch::{DeviceSpec, OwnDevice};
 use crate::virtio::{Backend, DeviceEvents};
 use backend::{Mailbox, OwnBackend, Space};
 pub use balloon::Balloon;
 use model::Model;
+use moirai_launch::{DeviceSpec, OwnDevice};
 use served::Served;
 use thread::Server;
 

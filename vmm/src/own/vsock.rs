@@ -10,8 +10,8 @@ use moirai_devices::vsock::{Mux, RECEIVE_QUEUE, TRANSMIT_QUEUE};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
 use super::model::{BATCH, Model, Queues, Watcher};
-use crate::launch::handover::{FromTenant, TenantHandover, ToTenant};
-use crate::launch::{ChannelError, channel::Channel};
+use moirai_launch::handover::{FromTenant, TenantHandover, ToTenant};
+use moirai_launch::{ChannelError, channel::Channel};
 
 /// Id of the hand-over socket; stream `n` is watched as `n + 1`.
 const HANDOVER: u64 = 0;

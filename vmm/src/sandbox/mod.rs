@@ -26,8 +26,8 @@ use rustix::thread::{
 };
 use thiserror::Error;
 
-use crate::launch::Sandbox;
 use filter::Stage;
+use moirai_launch::Sandbox;
 
 /// Enough for devices with their queues, and for the streams of a vsock device.
 const MAX_FILES: u64 = 1536;

@@ -16,7 +16,7 @@ use rustix::mm::{MapFlags, ProtFlags, mmap};
 use rustix::thread::futex;
 use vmm_sys_util::signal::{SIGRTMIN, register_signal_handler};
 
-use crate::launch::spec::MAX_VCPUS;
+use moirai_launch::spec::MAX_VCPUS;
 
 const PAGE_BYTES: usize = 4096;
 const CLOSED: u32 = 0;

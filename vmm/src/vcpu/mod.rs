@@ -15,9 +15,9 @@ use kvm_bindings::KVM_SYSTEM_EVENT_SHUTDOWN;
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use rustix::thread::gettid;
 
-use crate::launch::ExitReason;
 use crate::machine::Machine;
 use gate::Gates;
+use moirai_launch::ExitReason;
 
 /// vCPU threads call a few levels deep into small functions.
 const STACK_BYTES: usize = 256 << 10;

@@ -17,8 +17,8 @@ use super::wires::KvmWires;
 use super::{Backend, BackendError, DeviceEvents, Vhost};
 use crate::event;
 use crate::interrupts::Interrupts;
-use crate::launch::DeviceSpec;
 use crate::pci::{BAR_BYTES, Function, bar_base};
+use moirai_launch::DeviceSpec;
 
 /// A base address that stands for "nowhere": no register lies behind it.
 const NOWHERE: u64 = u64::MAX;

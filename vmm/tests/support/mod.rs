@@ -18,8 +18,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use moirai_vmm::launch::{
-    self, Boot, Child, FromHost, HostChannel, LaunchFds, LaunchSpec, Sandbox, ToHost, Transport,
+use moirai_launch::{
+    Boot, Child, FromHost, HostChannel, LaunchFds, LaunchSpec, Sandbox, ToHost, Transport,
 };
 
 /// The tenant binary under test.
@@ -86,7 +86,7 @@ pub fn signal(pid: u32, tid: i32) {
 /// Descriptors of a launch without devices, its console nowhere.
 pub fn fds(image: File, gate: OwnedFd) -> LaunchFds {
     let (console, _) = UnixStream::pair().unwrap();
-    let kvm = launch::open_kvm().expect("these tests need /dev/kvm");
+    let kvm = moirai_launch::open_kvm().expect("these tests need /dev/kvm");
     LaunchFds {
         kvm,
         image: image.into(),
@@ -124,12 +124,12 @@ impl Tenant {
         devices: Vec<OwnedFd>,
     ) -> Self {
         let (console, theirs) = UnixStream::pair().unwrap();
-        let kvm = launch::open_kvm().expect("these tests need /dev/kvm");
+        let kvm = moirai_launch::open_kvm().expect("these tests need /dev/kvm");
         let (initrd, own_devices) = (None, Vec::new());
         let (image, console_end) = (image.into(), theirs.into());
         let fds =
             LaunchFds { kvm, image, console: console_end, gate, initrd, devices, own_devices };
-        let child = launch::spawn(binary(), spec, fds).unwrap();
+        let child = moirai_launch::spawn(binary(), spec, fds).unwrap();
         let timeout = Some(Duration::from_secs(20));
         console.set_read_timeout(timeout).unwrap();
         rustix::net::sockopt::set_socket_timeout(

@@ -5,12 +5,12 @@ use std::os::unix::net::UnixStream;
 
 use moirai_devices::backend::Volume;
 
-use crate::config::Problem;
-use crate::config::export::{Export as Spec, ExportDevice};
 use crate::export::ExportSocket;
 use crate::service::launch::FilesInUse;
 use crate::service::open::{open_volume, remark, unusable};
 use crate::service::{ServiceError, Shared};
+use moirai_config::Problem;
+use moirai_config::export::{Export as Spec, ExportDevice};
 use moirai_io::{BlkSpec, DeviceId, IoDomainError, NetSpec};
 
 /// What is had before admission, so that something missing costs nobody anything.

@@ -1,37 +1,15 @@
 //! Exports as they are shown: to clients of the API, and in the counters.
 
-use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use moirai_api::{DeviceView, ExportView, PartStats, TenantStats};
 
 use super::Export;
-use crate::admission::per_second;
-use crate::admission::plan::ContractReport;
-use crate::config::Config;
-use crate::config::export::{Export as Spec, ExportDevice, ExportTable};
-use crate::service::stats::{PartStats, Snapshots, TenantStats};
-use crate::service::view::{DeviceView, name};
+use crate::service::stats::{Snapshots, add_device};
+use crate::service::view::name;
 use crate::service::{Service, lock};
-
-/// An export.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct ExportView {
-    /// Name.
-    pub name: String,
-    /// Path of its socket.
-    pub socket: String,
-    /// Process of the VMM that is connected; 0 if it cannot be seen from here.
-    pub peer: Option<u32>,
-    /// What stands behind it. `failed` says why the latest peer was given up, or its device.
-    pub device: DeviceView,
-    /// Whether its contract is kept.
-    #[serde(default)]
-    pub kept: bool,
-    /// Why it is not; empty if it is.
-    #[serde(default)]
-    pub because: String,
-    /// What was asked for.
-    pub table: ExportTable,
-}
+use moirai_config::Config;
+use moirai_config::admission::per_second;
+use moirai_config::admission::plan::ContractReport;
+use moirai_config::export::{Export as Spec, ExportDevice};
 
 impl Service {
     pub(in crate::service) fn export_view(&self, export: &Export) -> ExportView {
@@ -68,7 +46,7 @@ impl Service {
                 ..PartStats::default()
             };
             if let Some(snapshot) = snapshots.devices.get(&(export.group.as_str(), export.id.0)) {
-                part.add_device(snapshot);
+                add_device(&mut part, snapshot);
             }
             TenantStats { name: export.spec.key(), parts: vec![part] }
         };

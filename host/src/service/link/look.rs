@@ -9,10 +9,10 @@ use moirai_devices::backend::netns::in_netns;
 use moirai_devices::backend::tap::TapError;
 
 use super::LinkError;
-use crate::config::Problem;
-use crate::config::model::{Config, Link};
 use crate::service::interface::{Interface, Interfaces};
 use crate::service::netns::{self, Found};
+use moirai_config::Problem;
+use moirai_config::model::{Config, Link};
 
 /// What this machine has that stands in the way of the links of `config`. What may not be looked at
 /// is not said.

@@ -8,9 +8,9 @@ use std::path::PathBuf;
 
 use super::usage::Usage;
 use super::{OwnError, Owner, Owners, thing};
-use crate::config::Problem;
-use crate::config::model::{Config, Disk, Link};
 use crate::service::netns;
+use moirai_config::Problem;
+use moirai_config::model::{Config, Disk, Link};
 
 /// Everything that was taken; given back with the value.
 #[derive(Debug, Default)]

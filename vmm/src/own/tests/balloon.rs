@@ -9,7 +9,7 @@ use moirai_devices::mock::{readable, writable};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 
 use super::{BUFFER, Guest, wait};
-use crate::launch::OwnDevice;
+use moirai_launch::OwnDevice;
 
 const INFLATE: usize = 0;
 const DEFLATE: usize = 1;

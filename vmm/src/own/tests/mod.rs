@@ -17,9 +17,9 @@ use vmm_sys_util::eventfd::EventFd;
 
 use super::{Own, Part, start};
 use crate::event;
-use crate::launch::OwnDevice;
 use crate::sandbox::confine_own;
 use crate::virtio::queue::Ring;
+use moirai_launch::OwnDevice;
 
 const SIZE: u16 = 16;
 /// Where the tests put their buffers, behind the rings.

@@ -10,9 +10,9 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use vm_memory::{Bytes, GuestAddress};
 
 use super::{BUFFER, Guest};
-use crate::launch::OwnDevice;
-use crate::launch::channel::Channel;
-use crate::launch::handover::{FromTenant, HostHandover, ToTenant};
+use moirai_launch::OwnDevice;
+use moirai_launch::channel::Channel;
+use moirai_launch::handover::{FromTenant, HostHandover, ToTenant};
 
 const CID: u32 = 3;
 const RX: usize = 0;

@@ -1,0 +1,11 @@
+//! What devices take at most.
+
+/// Most queue pairs of a network card: with the control queue, a device has 16 queues at most.
+pub const NET_PAIRS_MAX: u16 = 7;
+
+/// Files of a stripe set.
+pub const STRIPE_FILES: core::ops::RangeInclusive<usize> = 2..=64;
+/// Smallest unit of a stripe set and the step between units, in bytes.
+pub const STRIPE_UNIT_STEP_BYTES: u64 = 4096;
+/// Largest unit of a stripe set, in bytes.
+pub const STRIPE_UNIT_BYTES_MAX: u64 = 64 << 20;

@@ -1,0 +1,19 @@
+//! What is told when a contract is not kept any more, or is again.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// A contract that is not kept any more, or is again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct KeptEvent {
+    /// When it was seen, in nanoseconds on CLOCK_MONOTONIC.
+    pub at_ns: u64,
+    /// The tenant, or `export/NAME`.
+    pub tenant: String,
+    /// `cpu/1`, `disk/ssd`, `link/uplink`.
+    pub resource: String,
+    /// Whether the contract is kept from now on.
+    pub kept: bool,
+    /// Why it is not; empty if it is.
+    pub because: String,
+}
