@@ -24,15 +24,22 @@ pub(super) fn build(name: &str) -> io::Result<PathBuf> {
     cargo.args(["--message-format", "json-render-diagnostics"]).current_dir(root());
     let child = group.start(cargo.stdin(Stdio::null()).stdout(Stdio::piped()))?;
     let output = child.wait_with_output()?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    let messages = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let path = messages
-        .filter_map(|message| message["executable"].as_str().map(PathBuf::from))
-        .next_back();
+    let path = executable(&String::from_utf8_lossy(&output.stdout), name);
     match path {
         Some(path) if output.status.success() => Ok(path),
         _ => Err(io::Error::other(format!("the test program `{name}` does not build"))),
     }
+}
+
+/// The path of a test program in cargo's messages, which tell of all programs that it was built with.
+fn executable(messages: &str, name: &str) -> Option<PathBuf> {
+    let messages = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let mut paths = messages.filter_map(|message| {
+        let target = &message["target"];
+        let asked = target["name"] == name && target["kind"][0] == "test";
+        asked.then(|| message["executable"].as_str().map(PathBuf::from))?
+    });
+    paths.next()
 }
 
 /// Debian's image, made by the `moirai` under test, if it is not there or older than what makes it.
@@ -82,4 +89,23 @@ fn newest(folder: &Path) -> Option<SystemTime> {
         if path.is_dir() { newest(&path) } else { fs::metadata(path).ok()?.modified().ok() }
     };
     entries.filter_map(|entry| time(entry.path())).max()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_test_program_is_found_among_the_programs_that_cargo_has_built() {
+        let messages = [
+            r#"{"target":{"kind":["lib"],"name":"moirai_tests"},"executable":null}"#,
+            r#"{"target":{"kind":["bin"],"name":"lab"},"executable":"/target/lab"}"#,
+            r#"{"target":{"kind":["test"],"name":"lab"},"executable":"/target/deps/lab-1"}"#,
+            r#"{"target":{"kind":["bin"],"name":"lab-probe"},"executable":"/target/lab-probe"}"#,
+            r#"{"reason":"build-finished","success":true}"#,
+        ];
+        let found = executable(&messages.join("\n"), "lab");
+        assert_eq!(found, Some(PathBuf::from("/target/deps/lab-1")));
+        assert_eq!(executable(&messages.join("\n"), "counted"), None);
+    }
 }
