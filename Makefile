@@ -39,10 +39,9 @@ lab: setup host images
 bench: setup host images
 	tests/bench.sh
 
-lint:
-	cargo fmt --all --check
-	cargo clippy --workspace --all-targets --locked -- -D warnings
-	cargo clippy --locked -p moirai-tests --test lab --test counted --bin lab-probe -- -D warnings # "all" leaves them out
+# Formats, words, licences, dependencies, clippy. Installs its tools itself.
+lint: setup-target
+	tests/lint.sh
 
 prove:
 	cargo run --release --locked -p moirai-simulator --bin prove

@@ -1,5 +1,6 @@
-//! The name by which a guest knows a disk again: 20 bytes (virtio 1.2, 5.2.6), which /dev/disk/by-id
-//! and mount units are built on. Two disks may not have the same, and none may change its own.
+//! The name by which a guest knows a disk again: 20 bytes (virtio 1.2, 5.2.6), which
+//! /dev/disk/by-id and mount units are built on. Two disks may not have the same, and none may
+//! change its own.
 
 /// Length of the name in bytes.
 pub const DISK_ID_LEN: usize = 20;
@@ -9,9 +10,9 @@ const DIGITS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 /// How many of them, at five bits each.
 const HASH_LEN: usize = 8;
 
-/// The name as it is, padded with zeros, if it has at most 20 bytes. Else as much of its beginning as
-/// there is room for, a dash, and a hash of all of it: the same for the same name on every host and
-/// with every version, and different for names that differ anywhere.
+/// The name as it is, padded with zeros, if it has at most 20 bytes. Else as much of its beginning
+/// as there is room for, a dash, and a hash of all of it: the same for the same name on every host
+/// and with every version, and different for names that differ anywhere.
 #[must_use]
 pub fn disk_id(name: &str) -> [u8; DISK_ID_LEN] {
     disk_id_of(name, name)

@@ -16,9 +16,10 @@ pub const VIRTIO_MMIO_FIRST_GSI: u32 = 5;
 /// How many virtio-mmio devices a machine can have (the IOAPIC has 24 pins).
 pub const VIRTIO_MMIO_MAX: usize = 16;
 
-/// Vector of the first virtio-mmio device in an image with the ring-3 note; device `n` (in the order
-/// of the command line) has `+ n % DEVICE_VECTORS`. Such an image takes them at the local APIC with
-/// id 0 from its first instruction on, whether they come through the I/O APIC or as messages.
+/// Vector of the first virtio-mmio device in an image with the ring-3 note; device `n` (in the
+/// order of the command line) has `+ n % DEVICE_VECTORS`. Such an image takes them at the local
+/// APIC with id 0 from its first instruction on, whether they come through the I/O APIC or as
+/// messages.
 pub const DEVICE_FIRST_VECTOR: u32 = 0x41;
 /// How many vectors devices have; further ones share them.
 pub const DEVICE_VECTORS: u32 = 7;

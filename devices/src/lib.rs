@@ -1,16 +1,17 @@
 //! Virtio device models and the host I/O behind them.
 //!
 //! The crate turns bytes of hostile guests into typed requests and typed requests into host I/O. It
-//! owns no thread, reads no clock and knows neither scheduler nor KVM: its one user, the I/O domain,
-//! owns the event loop and decides whom to serve.
+//! owns no thread, reads no clock and knows neither scheduler nor KVM: its one user, the I/O
+//! domain, owns the event loop and decides whom to serve.
 //!
 //! | module | what it is |
 //! | --- | --- |
 //! | [`vhost`] | one vhost-user connection: memory, queues, features |
-//! | [`blk`], [`net`] | what the guest reads (`config`), bytes to values (`request`, `header`), ring to request and back |
-//! | [`rng`], [`console`], [`balloon`], [`vsock`] | devices of the tenant process, which nobody shares; [`fault`] is what their drivers do wrong |
+//! | [`blk`], [`net`] | what the guest reads, bytes to values, ring to request and back |
+//! | [`rng`], [`console`], [`balloon`], [`vsock`] | of the tenant process; nobody shares them |
+//! | [`fault`] | what the drivers of those do wrong |
 //! | [`backend`] | io_uring, volumes, TAP, and the stand-ins for tests |
-//! | [`memory`], [`virtqueue`] | guest memory as host addresses; descriptor chains and the used ring |
+//! | [`memory`], [`virtqueue`] | guest memory as host addresses; chains and the used ring |
 //! | [`counters`] | where the payload bytes went |
 
 pub mod backend;

@@ -1,11 +1,11 @@
-//! A virtqueue from the device's side: from the available ring to a list of guest ranges, and back by
-//! the used ring.
+//! A virtqueue from the device's side: from the available ring to a list of guest ranges, and back
+//! by the used ring.
 //!
 //! `virtio_queue::Queue` keeps the ring indices. Its chain iterator ends silently at anything that
 //! is wrong, and only begins at the available ring; this module walks chains itself, from any head,
-//! and tells the end of a chain from a broken one. A broken chain means that the driver has lost its
-//! ring, so it fails the device; what merely breaks a rule of the device (an order, a length, an
-//! address of data) is left to the device's own parser.
+//! and tells the end of a chain from a broken one. A broken chain means that the driver has lost
+//! its ring, so it fails the device; what merely breaks a rule of the device (an order, a length,
+//! an address of data) is left to the device's own parser.
 
 use std::sync::Arc;
 

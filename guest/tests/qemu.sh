@@ -10,6 +10,7 @@ set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 images=${MOIRAI_IMAGES:-$root/target/images}
 if ! command -v qemu-system-x86_64 >/dev/null; then
+    [ -z "${MOIRAI_REQUIRE_QEMU:-}" ] || { echo "FAILED: qemu-system-x86_64 is not installed" >&2; exit 1; }
     echo "SKIPPED: guest under QEMU: qemu-system-x86_64 is not installed (apt install qemu-system-x86)" >&2
     exit 77
 fi

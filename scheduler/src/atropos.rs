@@ -18,9 +18,9 @@
 //!    the next refill of anybody; else the slack client with the least weighted virtual time.
 //! 4. **Charge**: guaranteed service lowers `r`, below zero if the unit was longer (debt); slack
 //!    service only advances the virtual time. A unit for a device pays its estimate when it is
-//!    handed out, and is settled when it is back (`budget/units.rs`): so a slice is overdrawn by one
-//!    unit at most, however deep the device is. A client whose last units are inside keeps its place
-//!    until it is known what they cost.
+//!    handed out, and is settled when it is back (`budget/units.rs`): so a slice is overdrawn by
+//!    one unit at most, however deep the device is. A client whose last units are inside keeps its
+//!    place until it is known what they cost.
 //!
 //! Why two bounds. The first is sound only if the set would pass by density,
 //! `sum s_i/D_i + (n+1)*B/min D_i <= 1`: exact admission takes denser sets, and in those a sleeper
@@ -30,10 +30,11 @@
 //! the sleep costs at most `B` more. It also means that a client that pauses for a moment between
 //! two requests loses that moment, not its slice (flaw F2). Proof in docs/design/0002.
 //!
-//! With [`Ranked::ranks`](crate::Ranked::ranks) a sleeper is ranked with what rule 1 would give it now, so that a kernel
-//! that switches to it when it wakes does what rule 3 says. A unit in the device keeps its client from
-//! counting as asleep: sleep begins at `block` or when its last unit is back, whichever is later. If it wakes
-//! before that, `B` is taken off all the same where another client's unit was handed out in between.
+//! With [`Ranked::ranks`](crate::Ranked::ranks) a sleeper is ranked with what rule 1 would give it
+//! now, so that a kernel that switches to it when it wakes does what rule 3 says. A unit in the
+//! device keeps its client from counting as asleep: sleep begins at `block` or when its last unit
+//! is back, whichever is later. If it wakes before that, `B` is taken off all the same where
+//! another client's unit was handed out in between.
 //!
 //! 5. **Wake again** within a slice: the wake-up is paid from it ([`Policy::set_wake_cost`]).
 //!

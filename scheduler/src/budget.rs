@@ -2,9 +2,9 @@
 //!
 //! Owns deadline, next refill and what is left of the slice of *one* client, and its account. The
 //! rules that change them differ between policies (`atropos`, `nemesis`, ...) and stand there; here
-//! is what they share: how a slice is released, how service is booked. Whether deadlines were kept is
-//! judged by [`Promise`]; units in a device are in `budget/units.rs`. [`crate::reserve`] keeps many
-//! budgets in order.
+//! is what they share: how a slice is released, how service is booked. Whether deadlines were kept
+//! is judged by [`Promise`]; units in a device are in `budget/units.rs`. [`crate::reserve`] keeps
+//! many budgets in order.
 
 mod units;
 
@@ -96,8 +96,9 @@ impl Budget {
         (self.awake || self.held.is_some()) && self.left > 0
     }
 
-    /// Whether the rest of the slice is in the device, and some of it may come back: the client keeps its
-    /// place until then, or others would be served in between, once for each of its last units.
+    /// Whether the rest of the slice is in the device, and some of it may come back: the client
+    /// keeps its place until then, or others would be served in between, once for each of its last
+    /// units.
     pub(crate) fn settling(&self) -> bool {
         self.awake && self.left <= 0 && self.left.saturating_add(signed(self.reserved)) > 0
     }
@@ -196,8 +197,8 @@ impl Budget {
         self.release(now, 0);
     }
 
-    /// Lowers the rest of the slice to `left`; a client that slept cannot ask for more. What is left is
-    /// promised from `now` on, or not.
+    /// Lowers the rest of the slice to `left`; a client that slept cannot ask for more. What is
+    /// left is promised from `now` on, or not.
     pub(crate) fn cut(&mut self, left: i64, promised: bool, now: Nanos) {
         if left < self.left {
             (self.left, self.reserved) = (left, 0);
@@ -209,10 +210,11 @@ impl Budget {
         }
     }
 
-    /// Pays for a wake-up that did not release a slice: the switches of the first one are admitted with
-    /// the slice, those of all others are its own doing. One that has no more left than that is not
-    /// switched to, and so does not pay either: it waits for its refill. (As a debt, the wake-up of a task just
-    /// before its refill would be taken from the next slice, and make the task late.)
+    /// Pays for a wake-up that did not release a slice: the switches of the first one are admitted
+    /// with the slice, those of all others are its own doing. One that has no more left than that
+    /// is not switched to, and so does not pay either: it waits for its refill. (As a debt, the
+    /// wake-up of a task just before its refill would be taken from the next slice, and make the
+    /// task late.)
     pub(crate) fn pay_wake(&mut self, cost: Nanos) {
         if self.left <= 0 || cost == 0 {
             return;

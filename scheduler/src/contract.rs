@@ -82,8 +82,8 @@ impl Contract {
         Ok(Self { period, slice, deadline, extra })
     }
 
-    /// A contract that is at least as dense (`s/D`) and as short (`D`) as each of the two: what a client
-    /// may claim while one takes the place of the other.
+    /// A contract that is at least as dense (`s/D`) and as short (`D`) as each of the two: what a
+    /// client may claim while one takes the place of the other.
     pub(crate) fn tighter(self, other: Self) -> Self {
         if other.slice == 0 || self == other {
             return self;

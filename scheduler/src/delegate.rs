@@ -1,5 +1,5 @@
-//! The policies of the crate are wrappers of a [`crate::reserve::Reserve`] with their rules: every call goes
-//! through.
+//! The policies of the crate are wrappers of a [`crate::reserve::Reserve`] with their rules: every
+//! call goes through.
 
 /// Implements `Policy` for a public wrapper of a [`Reserve`], so that its rules stay private.
 macro_rules! delegate_policy {

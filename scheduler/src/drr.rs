@@ -3,14 +3,14 @@
 //! 1. Every client is a queue. Its quantum: for a reserved client its share of a frame,
 //!    `s * FRAME / p`; for one without a slice `weight *` [`BEST_EFFORT_QUANTUM`].
 //! 2. At the start of a round every backlogged queue's deficit grows by its quantum.
-//! 3. A unit is in the round if its cost is covered by the deficit of its queue. What a queue cannot
-//!    use is carried over; a queue that runs empty carries nothing but debt.
+//! 3. A unit is in the round if its cost is covered by the deficit of its queue. What a queue
+//!    cannot use is carried over; a queue that runs empty carries nothing but debt.
 //! 4. Within a round units go in elevator order (C-SCAN by [`Head::position`]): ahead of the arm
 //!    first, then from the beginning again.
 //! 5. When no backlogged queue has a unit in the round, the next round starts; rounds in which
 //!    nobody could be served are skipped at once.
-//! 6. Service charged is taken from the deficit, so a unit that cost more than announced is paid for
-//!    in the next round.
+//! 6. Service charged is taken from the deficit, so a unit that cost more than announced is paid
+//!    for in the next round.
 //!
 //! Latency of queue `i`: at most `3F - 2Q_i`, `F` the sum of the quanta
 //! ([`crate::admission::drr_latency`]).

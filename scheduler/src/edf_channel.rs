@@ -7,9 +7,10 @@
 //!    `l_i + d`. So a burst costs buffers, and nobody's deadline.
 //! 2. **Policing**: service of more than `s` belongs to the next message; what was overdrawn by a
 //!    packet is taken from it.
-//! 3. **Three queues**: messages whose logical arrival has come, by deadline; then best effort, first
-//!    come first served; then early messages by logical arrival, but only of channels with `extra`.
-//!    An early message sent keeps its logical arrival, so the channel gains nothing in the long run.
+//! 3. **Three queues**: messages whose logical arrival has come, by deadline; then best effort,
+//!    first come first served; then early messages by logical arrival, but only of channels with
+//!    `extra`. An early message sent keeps its logical arrival, so the channel gains nothing in the
+//!    long run.
 //! 4. Ties fall to the lower id.
 
 use crate::contract::{Contract, Nanos};

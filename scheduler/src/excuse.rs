@@ -1,17 +1,17 @@
-//! Which misses are the machine's: a promise that was broken because the machine stood still is counted
-//! apart from one that was broken while it ran.
+//! Which misses are the machine's: a promise that was broken because the machine stood still is
+//! counted apart from one that was broken while it ran.
 //!
-//! An *outage* is a time in which the resource could not serve although nothing of ours kept it from it. It
-//! excuses only what it can have caused:
+//! An *outage* is a time in which the resource could not serve although nothing of ours kept it
+//! from it. It excuses only what it can have caused:
 //!
-//! 1. In an outage of length `h` the resource falls `h` behind. It catches up with what the contracts
-//!    of the *others* leave: it takes `h / (1 - U)` until no trace of the outage is left, and nobody is
-//!    later than that because of it.
+//! 1. In an outage of length `h` the resource falls `h` behind. It catches up with what the
+//!    contracts of the *others* leave: it takes `h / (1 - U)` until no trace of the outage is left,
+//!    and nobody is later than that because of it.
 //! 2. So a miss is excused if it is late by at most the sum of `h / (1 - U)` over the outages of
 //!    which there was a trace between its promise and its end.
 //!
-//! `1 - U` counts as at least [`LEAST_SPARE_PPM`], so that a hiccup on a resource that is promised to the
-//! last nanosecond does not excuse everything that comes after it.
+//! `1 - U` counts as at least [`LEAST_SPARE_PPM`], so that a hiccup on a resource that is promised
+//! to the last nanosecond does not excuse everything that comes after it.
 
 use alloc::vec::Vec;
 
@@ -37,8 +37,9 @@ impl Outage {
     }
 }
 
-/// How long the outages were, in nanoseconds, that excuse a miss; `None` if they do not. `spare_ppm` is what the
-/// contracts of the others leave of the resource; no two `outages` overlap ([`union`]).
+/// How long the outages were, in nanoseconds, that excuse a miss; `None` if they do not.
+/// `spare_ppm` is what the contracts of the others leave of the resource; no two `outages` overlap
+/// ([`union`]).
 #[must_use]
 pub fn excuse(miss: &Miss, outages: &[Outage], spare_ppm: u32) -> Option<Nanos> {
     let spare = u128::from(spare_ppm.clamp(LEAST_SPARE_PPM, WHOLE_PPM));

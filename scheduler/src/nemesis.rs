@@ -1,7 +1,8 @@
 //! The classic rules of the Nemesis CPU scheduler, with its flaws.
 //!
 //! The papers (003; Leslie et al. 1996; Roscoe 1995) used them, and our proof shows what is wrong
-//! with them. A contract's deadline `D` is read as the latency hint `l`; there is no other use of it.
+//! with them. A contract's deadline `D` is read as the latency hint `l`; there is no other use of
+//! it.
 //!
 //! 1. **Long unblock**, at or after the deadline: `d = nr = t + l`, `r = s`.
 //! 2. **Short unblock**, before the deadline: the client waits for its next period.

@@ -5,12 +5,12 @@
 //!
 //! | call | when |
 //! | --- | --- |
-//! | [`Policy::add`], [`Policy::remove`], [`Policy::change`] | a contract was admitted, ended, changed |
+//! | [`Policy::add`], [`Policy::remove`], [`Policy::change`] | a contract came, ended, changed |
 //! | [`Policy::wake`] | a client has work, or the head of its queue is another unit now |
 //! | [`Policy::block`] | a client has no more work |
 //! | [`Policy::pick`] | the resource is free: once per unit of work |
 //! | [`Policy::charge`] | preemptible: service was given, as often as the owner can measure |
-//! | [`Policy::hand_out`], [`Policy::complete`] | whole units: the picked one went to the device, came back |
+//! | [`Policy::hand_out`], [`Policy::complete`] | whole units: one went to the device, came back |
 //! | [`Policy::timeout`] | to learn when to ask again |
 //! | [`Ranked::ranks`] | on a core, where a kernel does the switching |
 //!
@@ -89,8 +89,8 @@ pub struct Miss {
     pub since: Nanos,
     /// By when.
     pub deadline: Nanos,
-    /// By how much it was late at least: what of the slice was not begun by then, or how long after it the
-    /// unit came back. In nanoseconds.
+    /// By how much it was late at least: what of the slice was not begun by then, or how long after
+    /// it the unit came back. In nanoseconds.
     pub late: Nanos,
 }
 
@@ -101,8 +101,8 @@ pub struct Account {
     pub guaranteed: Nanos,
     /// Service taken from the slack.
     pub extra: Nanos,
-    /// Slices that were promised, wanted until their deadline, and not given by then; on a device with
-    /// units also those of which one came back late.
+    /// Slices that were promised, wanted until their deadline, and not given by then; on a device
+    /// with units also those of which one came back late.
     pub misses: u64,
     /// Guaranteed service lost because whole periods passed without a decision (a host stall).
     pub stall_loss: Nanos,
@@ -129,8 +129,8 @@ pub struct Rank {
 pub enum Mode {
     /// Has work and is owed service.
     Running,
-    /// Has work, and the rest of its budget is in the device: keeps its place, and nobody after it is
-    /// served, until it is known what its units cost.
+    /// Has work, and the rest of its budget is in the device: keeps its place, and nobody after it
+    /// is served, until it is known what its units cost.
     Settling,
     /// Has work, but no budget: waits for its refill, or for slack.
     Waiting,
@@ -149,7 +149,8 @@ pub struct ClientState {
     pub refill: Nanos,
     /// `r`: what is left of the slice, in nanoseconds; negative: debt.
     pub left: i64,
-    /// Whether what is left is promised by the deadline: it is not where a wake-up came too late for it.
+    /// Whether what is left is promised by the deadline: it is not where a wake-up came too late
+    /// for it.
     pub promised: bool,
 }
 
@@ -218,29 +219,30 @@ pub trait Policy: Send {
     /// `Extra`. No effect for an unknown client: a unit may end after its client was removed.
     fn charge(&mut self, id: ClientId, service: Service, cost: Nanos, now: Nanos);
 
-    /// The unit that was picked goes to the device, where it will cost about `estimate` nanoseconds. Its
-    /// slice pays now. Follow with [`Policy::wake`] or [`Policy::block`], and with
+    /// The unit that was picked goes to the device, where it will cost about `estimate`
+    /// nanoseconds. Its slice pays now. Follow with [`Policy::wake`] or [`Policy::block`], and with
     /// [`Policy::complete`] when it comes back. Policies that charge afterwards do nothing here.
     fn hand_out(&mut self, pick: &Pick, estimate: Nanos, now: Nanos) -> Ticket {
         let Pick { client, service, .. } = *pick;
         Ticket { client, service, estimate, due: None, slice: 0, since: now, cuts: 0, holds: false }
     }
 
-    /// A unit came back at `now` and has cost `cost` nanoseconds of service. What it was charged too much
-    /// or too little is settled; if it is late, that is a miss. No effect for an unknown client.
+    /// A unit came back at `now` and has cost `cost` nanoseconds of service. What it was charged
+    /// too much or too little is settled; if it is late, that is a miss. No effect for an unknown
+    /// client.
     fn complete(&mut self, ticket: Ticket, cost: Nanos, now: Nanos) {
         self.charge(ticket.client, ticket.service, cost, now);
     }
 
-    /// A unit is inside for longer than any should be, and may never come back. Its client keeps no place for it
-    /// any more, so that nobody waits with it; if it is late already, that is a miss now. May be called
-    /// again; follow with [`Policy::complete`] all the same.
+    /// A unit is inside for longer than any should be, and may never come back. Its client keeps no
+    /// place for it any more, so that nobody waits with it; if it is late already, that is a miss
+    /// now. May be called again; follow with [`Policy::complete`] all the same.
     fn overdue(&mut self, ticket: &mut Ticket, now: Nanos) {
         let _ = (ticket, now);
     }
 
-    /// Visits the misses since the last call, each once, in the order in which they were found; of more than a few
-    /// hundred the oldest are forgotten (not so in [`Account::misses`]).
+    /// Visits the misses since the last call, each once, in the order in which they were found; of
+    /// more than a few hundred the oldest are forgotten (not so in [`Account::misses`]).
     fn take_misses(&mut self, visit: &mut dyn FnMut(Miss)) {
         let _ = visit;
     }
@@ -265,16 +267,16 @@ pub trait Policy: Send {
     /// What the client got so far, `None` for an unknown client.
     fn account(&self, id: ClientId) -> Option<Account>;
 
-    /// Tells the policy what admission calls `B`: what may be inside the device and cannot be taken back, in
-    /// nanoseconds. One largest unit, where a window bounds it. Zero, where it is not called: a preemptible
-    /// resource.
+    /// Tells the policy what admission calls `B`: what may be inside the device and cannot be taken
+    /// back, in nanoseconds. One largest unit, where a window bounds it. Zero, where it is not
+    /// called: a preemptible resource.
     fn set_blocking(&mut self, blocking: Nanos) {
         let _ = blocking;
     }
 
-    /// Tells the policy what a wake-up costs the resource, in nanoseconds: two switches and the caches.
-    /// The first wake-up of a slice is admitted with it; a client that wakes again within the same slice
-    /// pays this from it.
+    /// Tells the policy what a wake-up costs the resource, in nanoseconds: two switches and the
+    /// caches. The first wake-up of a slice is admitted with it; a client that wakes again within
+    /// the same slice pays this from it.
     fn set_wake_cost(&mut self, cost: Nanos) {
         let _ = cost;
     }
@@ -286,12 +288,12 @@ pub trait Policy: Send {
     }
 }
 
-/// A policy that knows all who are owed time, in order. A core needs that: a kernel switches between
-/// ranked clients by itself and tells nobody, so when the owner learns that a client woke it calls
-/// [`Policy::wake`] with the time of that as the arrival of the head.
+/// A policy that knows all who are owed time, in order. A core needs that: a kernel switches
+/// between ranked clients by itself and tells nobody, so when the owner learns that a client woke
+/// it calls [`Policy::wake`] with the time of that as the arrival of the head.
 pub trait Ranked: Policy {
     /// Visits those that are owed time, earliest deadline first, and those that would be if they
-    /// woke now: a sleeper whose refill has passed with its whole slice by `now + D`, another with what
-    /// a wake-up would leave it. A policy that makes no guarantee visits nobody.
+    /// woke now: a sleeper whose refill has passed with its whole slice by `now + D`, another with
+    /// what a wake-up would leave it. A policy that makes no guarantee visits nobody.
     fn ranks(&mut self, now: Nanos, visit: &mut dyn FnMut(Rank));
 }

@@ -2,14 +2,14 @@
 //!
 //! From a wake-up or a refill on, the rest of the slice is promised by its deadline `d`
 //! ([`Promise::open`]). The promise is broken
-//! 1. if the client still wants service after `d` and some of the rest was not given: not served by `d` where
-//!    service can be preempted, not handed to the device by `d` where it cannot; or
+//! 1. if the client still wants service after `d` and some of the rest was not given: not served by
+//!    `d` where service can be preempted, not handed to the device by `d` where it cannot; or
 //! 2. if a unit that was handed out of a promised slice comes back after `d`, also while its client
 //!    has no other work.
 //!
-//! A slice is missed once at most. Where service is charged after it was given, a slice that was not
-//! used up when the next one is released is only in *doubt*: service that is still being given may
-//! show that it was in time.
+//! A slice is missed once at most. Where service is charged after it was given, a slice that was
+//! not used up when the next one is released is only in *doubt*: service that is still being given
+//! may show that it was in time.
 
 use crate::contract::Nanos;
 use crate::policy::Ticket;
@@ -70,8 +70,8 @@ impl Promise {
         self.settle_doubt(false);
     }
 
-    /// The next slice is released while `left` is there of one that was wanted until now. `exact`: all service
-    /// was charged.
+    /// The next slice is released while `left` is there of one that was wanted until now. `exact`:
+    /// all service was charged.
     pub(crate) fn supersede(&mut self, left: i64, deadline: Nanos, exact: bool) {
         if !self.open || left <= 0 {
             return;
@@ -85,7 +85,8 @@ impl Promise {
         self.open = false;
     }
 
-    /// `cost` was served until `now`, if service went on without a break; before it, `left` was there.
+    /// `cost` was served until `now`, if service went on without a break; before it, `left` was
+    /// there.
     pub(crate) fn served(
         &mut self,
         wanting: bool,

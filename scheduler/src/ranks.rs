@@ -38,8 +38,8 @@ impl Ranks {
         self.ranks.reserve(clients.saturating_sub(self.ranks.len()));
     }
 
-    /// When the order changes although nobody wakes, sleeps or is charged; refills of those awake not
-    /// counted.
+    /// When the order changes although nobody wakes, sleeps or is charged; refills of those awake
+    /// not counted.
     pub(crate) const fn change(&self) -> Option<Nanos> {
         self.change
     }

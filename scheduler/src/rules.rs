@@ -1,4 +1,5 @@
-//! What tells one policy with budgets from another. *When* a budget changes is in [`crate::reserve`].
+//! What tells one policy with budgets from another. *When* a budget changes is in
+//! [`crate::reserve`].
 
 use crate::budget::Budget;
 use crate::contract::{Contract, Nanos};

@@ -2,9 +2,9 @@
 //!
 //! 1. **Wake**: at or after the refill a slice is released; before, the client waits for its next
 //!    period, unless rule 2 still holds its place.
-//! 2. **Laxity**: a client whose queue runs empty with some slice left keeps its place for `l`. If it
-//!    is first in order meanwhile, *nobody* is served and the client pays for the time. After `l` the
-//!    rest of its slice is forfeit.
+//! 2. **Laxity**: a client whose queue runs empty with some slice left keeps its place for `l`. If
+//!    it is first in order meanwhile, *nobody* is served and the client pays for the time. After
+//!    `l` the rest of its slice is forfeit.
 //! 3. **Refill**, **pick**, **charge**, slack: as [`crate::atropos`].
 //!
 //! Laxity was made for clients with one request at a time, whose next request comes a moment after

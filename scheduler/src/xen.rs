@@ -9,8 +9,8 @@
 //!    then holds with its natural slice.
 //! 4. **Pick**, **charge**, slack: as [`crate::atropos`].
 //!
-//! Flaw F3: `p / l` cuts off, so a client with `l` just above `p/2` keeps nearly all of its slice in
-//! nearly half its period: its rate doubles. The original also divided by zero for `l > p`; a
+//! Flaw F3: `p / l` cuts off, so a client with `l` just above `p/2` keeps nearly all of its slice
+//! in nearly half its period: its rate doubles. The original also divided by zero for `l > p`; a
 //! [`Contract`] has no such deadline. A scaled slice is cut to its period, where the original
 //! promised more than the whole resource.
 

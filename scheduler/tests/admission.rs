@@ -108,8 +108,8 @@ fn where_no_slice_fits_a_later_deadline_or_a_longer_period_is_offered() {
     assert_eq!((refusal.nearest, refusal.available_ppm), (None, 0));
 }
 
-/// So little is asked for that less is no offer: the period grows, and the deadline with it only if it
-/// is the period.
+/// So little is asked for that less is no offer: the period grows, and the deadline with it only if
+/// it is the period.
 #[test]
 fn a_longer_period_keeps_a_deadline_that_was_asked_for() {
     let admitted = [contract(10 * MS, 7 * MS, 10 * MS)];

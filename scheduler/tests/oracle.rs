@@ -219,8 +219,8 @@ fn the_tests_rank_as_measured_exact_then_sorted_then_density_then_frozen() {
     println!("admitted until the first refusal, ppm: exact, D_order, density, frozen: {mean:?}");
 }
 
-/// Whether channels keep every deadline when the link sends whole packets, earliest deadline first: each job is
-/// added up, with the largest packet of a later deadline in front.
+/// Whether channels keep every deadline when the link sends whole packets, earliest deadline first:
+/// each job is added up, with the largest packet of a later deadline in front.
 fn packets_fit(channels: &[Channel], best_effort: Nanos) -> bool {
     let horizon = 4 * channels.iter().map(|it| it.interval).max().unwrap_or(0);
     let deadlines = channels.iter().flat_map(|it| {

@@ -1,5 +1,5 @@
-//! Decisions of the simulator per second: `cargo bench -p moirai-simulator`. The goal is 20 million a
-//! minute on one core, a third of a million a second.
+//! Decisions of the simulator per second: `cargo bench -p moirai-simulator`. The goal is 20 million
+//! a minute on one core, a third of a million a second.
 #![allow(clippy::unwrap_used, missing_docs, reason = "a benchmark")]
 
 use divan::Bencher;

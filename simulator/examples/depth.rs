@@ -1,5 +1,5 @@
-//! What a deep disk admits, and whether it keeps it: units charged when they are handed out and held to a window,
-//! against counting `depth` units as blocking and as overrun of each client.
+//! What a deep disk admits, and whether it keeps it: units charged when they are handed out and
+//! held to a window, against counting `depth` units as blocking and as overrun of each client.
 //!
 //! `cargo run --release -p moirai-simulator --example depth`
 #![allow(clippy::print_stdout, reason = "a program that reports to its user")]
@@ -12,7 +12,8 @@ use moirai_simulator::{Load, Resource, Scenario, Tenant, Time, Use, run_policy};
 const MS: Nanos = 1_000_000;
 const SETS: u64 = 150;
 
-/// Contracts until the first refusal, if a client may overdraw by `units` units and `units` are in the way.
+/// Contracts until the first refusal, if a client may overdraw by `units` units and `units` are in
+/// the way.
 fn admitted(seed: u64, units: u64) -> Vec<Contract> {
     let overhead = Overhead { overrun: units * MS, ..Overhead::NONE };
     let disk = Capacity { capacity_ppm: WHOLE_PPM, blocking: units * MS, overhead };
@@ -30,7 +31,8 @@ fn admitted(seed: u64, units: u64) -> Vec<Contract> {
     }
 }
 
-/// The longest lateness of any job, and the misses, with a greedy best-effort tenant beside the set.
+/// The longest lateness of any job, and the misses, with a greedy best-effort tenant beside the
+/// set.
 fn simulate(seed: u64, set: &[Contract], depth: u32) -> (Nanos, u64) {
     let mut random = Random::new(seed);
     let mut tenants: Vec<_> = set

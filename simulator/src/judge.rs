@@ -1,8 +1,8 @@
-//! An omniscient judge: sees every call to a policy and what was served, and says what a user would call a
-//! miss. It shares no code with the counters; [`crate::proof`] compares the two.
+//! An omniscient judge: sees every call to a policy and what was served, and says what a user would
+//! call a miss. It shares no code with the counters; [`crate::proof`] compares the two.
 //!
-//! A promise is what the policy says is left of a slice, by its deadline, from a wake-up or a refill on.
-//! It is broken if its client wanted service all the time and, at the deadline,
+//! A promise is what the policy says is left of a slice, by its deadline, from a wake-up or a
+//! refill on. It is broken if its client wanted service all the time and, at the deadline,
 //! - on a resource that can be preempted: less of it was served than was promised;
 //! - on one with whole units: some of it was not handed out, or a unit of it is still inside.
 
@@ -36,8 +36,8 @@ pub(crate) struct Judge {
 }
 
 impl Judge {
-    /// Before a call at `now`: deadlines that have passed are judged. `wanting`: the client has had work
-    /// until now.
+    /// Before a call at `now`: deadlines that have passed are judged. `wanting`: the client has had
+    /// work until now.
     pub(crate) fn before(&mut self, wanting: bool, now: Nanos) {
         if let Some(promise) = self.promise.filter(|promise| now > promise.due) {
             self.promise = None;
@@ -47,7 +47,8 @@ impl Judge {
         }
     }
 
-    /// After a call at `now`: what the policy says of an awake client, and how many slices it has had.
+    /// After a call at `now`: what the policy says of an awake client, and how many slices it has
+    /// had.
     pub(crate) fn after(&mut self, state: ClientState, slices: u64, woke: bool, now: Nanos) {
         let renewed = slices != self.slice;
         if renewed && let Some(promise) = self.promise.take().filter(|it| it.due <= now) {

@@ -13,7 +13,7 @@
 //! | `meter` | what is measured |
 //! | [`report`] | the result, as JSON |
 //! | [`gantt`], [`trace`] | the result, as SVG and for Perfetto |
-//! | [`world`], [`proof`], [`supply`] | random worlds, and the invariants checked on every decision |
+//! | [`world`], [`proof`], [`supply`] | random worlds, invariants checked on every decision |
 //! | `judge` | what a user would call a miss |
 
 mod engine;

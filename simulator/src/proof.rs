@@ -17,7 +17,8 @@ use serde::{Deserialize, Serialize};
 use crate::judge::Judge;
 use crate::supply::Supply;
 
-/// What is checked: the invariants by number, as 12 that admitted sets miss no deadline, and beyond.
+/// What is checked: the invariants by number, as 12 that admitted sets miss no deadline, and
+/// beyond.
 pub const INVARIANTS: [&str; COUNT] = [
     "one state; d never decreases; one refill a period",
     "-e <= r <= s",
@@ -313,8 +314,8 @@ impl Checked {
         }
     }
 
-    /// Invariants 5, 6 and 8, after service of `cost` until now; `recent`: it was begun since its client
-    /// woke, so that it counts for the comparison with others.
+    /// Invariants 5, 6 and 8, after service of `cost` until now; `recent`: it was begun since its
+    /// client woke, so that it counts for the comparison with others.
     fn check_service(
         &mut self,
         id: ClientId,

@@ -30,17 +30,19 @@ pub struct Usage {
     pub guaranteed_ns: Nanos,
     /// Service from the slack.
     pub extra_ns: Nanos,
-    /// Promises that were not kept: what was left of a slice at a wake-up or a refill, wanted until its deadline and
-    /// not given by then; a unit of it that came back late. Without those that stalls can have caused.
+    /// Promises that were not kept: what was left of a slice at a wake-up or a refill, wanted until
+    /// its deadline and not given by then; a unit of it that came back late. Without those that
+    /// stalls can have caused.
     pub misses: u64,
     /// The others.
     pub misses_in_stall: u64,
-    /// By how much a job of a periodic load was late at most, also one that is not done; jobs larger than the
-    /// slice have no deadline.
+    /// By how much a job of a periodic load was late at most, also one that is not done; jobs
+    /// larger than the slice have no deadline.
     pub max_lateness_ns: Nanos,
     /// The longest time that the tenant wanted service and got none.
     pub max_blackout_ns: Nanos,
-    /// From having work to getting service, 99th percentile; who was never served has waited until the end.
+    /// From having work to getting service, 99th percentile; who was never served has waited until
+    /// the end.
     pub wake_p99_ns: Nanos,
     /// Guaranteed service that stalls of the host destroyed.
     pub stall_loss_ns: Nanos,

@@ -1,8 +1,8 @@
 //! Invariant 6: a backlogged client gets its supply in every window.
 //!
 //! A contract `(p, s, D)` promises in any window of length `W` at least
-//! `sbf(W) = n*s + min(x - n*p, s)` with `x = W - (p + D - 2s)` and `n = floor(x/p)`, and nothing for
-//! `x <= 0`: the longest blackout lies between a slice given at once and one given at the last
+//! `sbf(W) = n*s + min(x - n*p, s)` with `x = W - (p + D - 2s)` and `n = floor(x/p)`, and nothing
+//! for `x <= 0`: the longest blackout lies between a slice given at once and one given at the last
 //! moment. Only windows that start when a service ends and end when one starts can be the worst.
 //! The latest 48 starts are checked exactly, older ones against the line below `sbf`.
 

@@ -40,6 +40,7 @@ fn micros(time: u64) -> String {
 fn name(kind: &str, pid: usize, tid: usize, name: &str) -> String {
     let name = serde_json::Value::from(name);
     format!(
-        "{{\"ph\":\"M\",\"name\":\"{kind}\",\"pid\":{pid},\"tid\":{tid},\"args\":{{\"name\":{name}}}}}"
+        "{{\"ph\":\"M\",\"name\":\"{kind}\",\"pid\":{pid},\"tid\":{tid},\
+         \"args\":{{\"name\":{name}}}}}"
     )
 }

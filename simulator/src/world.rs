@@ -105,8 +105,8 @@ impl World {
             0 | 3 => (Resource::cpu("it", "atropos"), 0),
             4 => (Resource { switch, ..Resource::cpu("it", "atropos") }, 0),
             1 => {
-                // Charged when they are handed out, and inside within one unit's time: at any depth, one
-                // unit blocks and one is overdrawn.
+                // Charged when they are handed out, and inside within one unit's time: at any
+                // depth, one unit blocks and one is overdrawn.
                 let depth = u32::from(spec.depth.max(1));
                 (Resource::disk("it", "atropos", unit, depth), unit)
             }
@@ -140,8 +140,8 @@ impl World {
                 tenants.push(Tenant { name: "stall".into(), uses });
             }
         }
-        // What is inside the device when two clients begin to be compared was charged before, and is served
-        // after that: one unit's time more.
+        // What is inside the device when two clients begin to be compared was charged before, and
+        // is served after that: one unit's time more.
         let quantum = if overrun == 0 { SLACK_QUANTUM } else { 2 * overrun };
         let ranked = spec.kind == 3;
         let admitted = !spec.stalls && check(&capacity, &contracts).is_ok();
@@ -234,8 +234,9 @@ impl World {
         tally.check(11, holds, || format!("{sum} of {duration}"));
     }
 
-    /// Invariant 14: jobs that ask for no more than their slice, no more often than once a period, are on
-    /// time, whenever they come. One that wakes early by what a switch had delayed it waits for its refill.
+    /// Invariant 14: jobs that ask for no more than their slice, no more often than once a period,
+    /// are on time, whenever they come. One that wakes early by what a switch had delayed it waits
+    /// for its refill.
     fn check_jobs(&self, tally: &mut Tally, report: &Report) {
         for (tenant, report) in self.scenario.tenants.iter().zip(&report.tenants) {
             let Use { contract, load, .. } = &tenant.uses[0];

@@ -80,8 +80,8 @@ fn a_sleeper_on_a_deep_disk_waits_for_one_unit_only() {
     }
 }
 
-/// The same where the promise cannot be kept: each job that is late is a miss that is counted, though its client has
-/// no other work.
+/// The same where the promise cannot be kept: each job that is late is a miss that is counted,
+/// though its client has no other work.
 #[test]
 fn every_late_job_of_a_sleeper_is_a_miss_that_is_counted() {
     let victim = contract(100 * MS, MS, 2 * MS);
@@ -160,7 +160,8 @@ fn who_is_never_served_has_waited_until_the_end() {
     assert_eq!((starving.undone, starving.oldest_undone_ns), (1, 500 * MS));
 }
 
-/// A task that does all its work in time has nothing undone, also if one of its jobs comes with the end.
+/// A task that does all its work in time has nothing undone, also if one of its jobs comes with the
+/// end.
 #[test]
 fn a_task_that_is_always_on_time_has_nothing_undone() {
     let on_time = contract(10 * MS, MS, 10 * MS);
@@ -169,9 +170,9 @@ fn a_task_that_is_always_on_time_has_nothing_undone() {
     assert_eq!(usage(&report, "on-time").undone, 0);
 }
 
-/// With costs of switches a release is late by a switch, so that the next wake-up comes just before its refill. The
-/// wake-up was charged as a debt of the next slice: 2460 of 3000 jobs were up to 2.7 ms late, and a larger slice
-/// made it worse.
+/// With costs of switches a release is late by a switch, so that the next wake-up comes just before
+/// its refill. The wake-up was charged as a debt of the next slice: 2460 of 3000 jobs were up to
+/// 2.7 ms late, and a larger slice made it worse.
 #[test]
 fn a_wake_up_just_before_the_refill_costs_the_next_slice_nothing() {
     let switch = 60 * US;
@@ -215,7 +216,8 @@ fn misses_inside_and_outside_of_stalls_are_told_apart() {
     let report = run(Resource::cpu("it", "atropos"), tenants, 20_000 * MS, 3);
     let one = usage(&report, "one");
     assert!(one.misses == 0 && one.misses_in_stall > 0, "{one:?}");
-    // Two such slices are more than there is: most misses have nothing to do with a stall of 5 ms a second.
+    // Two such slices are more than there is: most misses have nothing to do with a stall of 5 ms a
+    // second.
     let both = vec![
         tenant("one", late, periodic(100 * MS, 20 * MS, 0)),
         tenant("two", late, periodic(100 * MS, 20 * MS, 0)),
@@ -226,8 +228,8 @@ fn misses_inside_and_outside_of_stalls_are_told_apart() {
     assert!(two.misses > 150, "{} and {} in stalls", two.misses, two.misses_in_stall);
 }
 
-/// switch_thief.toml: a tenant with 10% that naps for 10 us took 46.8% of the core in switches, and its neighbour
-/// missed 999 of 1000 slices.
+/// switch_thief.toml: a tenant with 10% that naps for 10 us took 46.8% of the core in switches, and
+/// its neighbour missed 999 of 1000 slices.
 #[test]
 fn a_napper_pays_for_its_naps_and_its_neighbour_misses_nothing() {
     let switch = 60 * US;

@@ -1,4 +1,5 @@
-//! The proof itself is tested: it finds what is wrong with policies that do not keep the invariants.
+//! The proof itself is tested: it finds what is wrong with policies that do not keep the
+//! invariants.
 #![allow(clippy::unwrap_used, reason = "a broken helper is a failed test")]
 
 use moirai_scheduler::Contract;

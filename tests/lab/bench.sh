@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Runs in the lab (`run.sh bench`): the same guest under Moirai and under QEMU with KVM, in turn, and
-# the ratios of each pair. Only ratios mean anything here: see docs/lab.md.
+# Runs in the lab (`run.sh bench`): the same guest under Moirai and under QEMU with KVM, in turn. Writes
+# lines `WHO WHAT VALUE`, of which tests/src/lab/bench.rs makes medians and ratios.
 #
-# usage: bench.sh [ROUNDS] [small|debian]     both guests, if none is named
+# usage: bench.sh RESULTS ROUNDS [small|debian]     both guests, if none is named
 set -euo pipefail
-rounds=${1:-3} kinds=${2:-small debian}
+results=$1 rounds=$2 kinds=${3:-small debian}
 lab=$(cd "$(dirname "$0")/../.." && pwd)/target/lab
 work=$(mktemp -d /var/tmp/bench.XXXXXX)
 netns=lab-bench
@@ -63,17 +63,17 @@ measure() {
     until_ready "$3"
     local took=$((($(now) - $4) / 1000000))
     if [ "$kind" = debian ]; then
-        echo "$1 login_ms $took" >>"$work/results"
+        echo "$1 login_ms $took" >>"$results"
         return
     fi
-    echo "$1 boot_ms $took" >>"$work/results"
-    echo "$1 vmm_kib $(rss "$2")" >>"$work/results"
+    echo "$1 boot_ms $took" >>"$results"
+    echo "$1 vmm_kib $(rss "$2")" >>"$results"
     local tries
     for ((tries = 0; tries < 1200; tries++)); do
         grep -q '^bench ping_ms' "$3" && break
         sleep 0.1
     done
-    tr -d '\r' <"$3" | sed -n "s/^bench /$1 /p" >>"$work/results"
+    tr -d '\r' <"$3" | sed -n "s/^bench /$1 /p" >>"$results"
 }
 
 # moirai TRANSPORT [KEY]: KEY is set in the tenant's table.
@@ -167,7 +167,7 @@ qemu() {
     ip netns delete $netns
 }
 
-: >"$work/results"
+: >"$results"
 for ((round = 1; round <= rounds; round++)); do
     for what in $kinds; do
         echo "bench: round $round of $rounds, $what" >&2
@@ -177,24 +177,4 @@ for ((round = 1; round <= rounds; round++)); do
         guest $what && moirai pci
         [ "$what" = debian ] || { guest $what && moirai pci prefault; }
     done
-done
-
-# Medians, and the ratio of every pair, Moirai by QEMU: how far these lie apart is the noise.
-column() { awk -v who="$1" -v what="$2" '$1 == who && $2 == what {print $3}' "$work/results"; }
-value() { column "$1" "$2" | sort -g | awk '{v[NR] = $1} END {print NR ? v[int((NR + 1) / 2)] : "nan"}'; }
-ratios() {
-    paste <(column "$1" "$3") <(column "$2" "$3") |
-        awk 'NF == 2 && $2 > 0 {printf "%s%.2f", n++ ? "/" : "", $1 / $2}'
-}
-row='%-20s %10s %10s %-15s %10s %10s %-15s %13s %s\n'
-# shellcheck disable=SC2059
-printf "$row" '' mmio microvm ratios pci q35 ratios 'pci, prefault' 'ratios to q35'
-for what in boot_ms login_ms vmm_kib read_4k_alone_us ping_ms read_4k_deep_iops write_4k_deep_iops \
-    read_128k_kb_s tcp_out_kbit_s tcp_in_kbit_s; do
-    [ -n "$(column qemu-q35 $what)" ] || continue
-    # shellcheck disable=SC2059
-    printf "$row" $what \
-        "$(value moirai-mmio $what)" "$(value qemu-microvm $what)" "$(ratios moirai-mmio qemu-microvm $what)" \
-        "$(value moirai-pci $what)" "$(value qemu-q35 $what)" "$(ratios moirai-pci qemu-q35 $what)" \
-        "$(value moirai-pci-prefault $what)" "$(ratios moirai-pci-prefault qemu-q35 $what)"
 done

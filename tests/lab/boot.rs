@@ -1,4 +1,5 @@
-//! An unmodified distribution kernel boots, sees the machine that was asked for, and can be typed at.
+//! An unmodified distribution kernel boots, sees the machine that was asked for, and can be typed
+//! at.
 
 use moirai_tests::Host;
 
@@ -70,5 +71,8 @@ fn memory_reaches_beyond_the_hole() {
     let map = guest.run("grep -c 'System RAM' /proc/iomem; tail -3 /proc/iomem");
     assert!(map.contains("-17fffffff"), "RAM ends at 6 GiB: {map}");
     // Pages on both sides of the hole keep what is written.
-    guest.run("mount -t tmpfs -o size=4900m tmp /tmp && dd if=/dev/zero of=/tmp/a bs=1M count=64 2>/dev/null && rm /tmp/a");
+    guest.run(
+        "mount -t tmpfs -o size=4900m tmp /tmp && dd if=/dev/zero of=/tmp/a bs=1M count=64 \
+               2>/dev/null && rm /tmp/a",
+    );
 }

@@ -1,7 +1,7 @@
 //! Two Linux tenants and a library OS tenant on one core, in a machine whose clock counts
 //! instructions: the same figures on every run, whatever else the development machine does.
 //!
-//! Prints `figure NAME VALUE` lines, which `run.sh counted` compares between two runs byte for byte,
+//! Prints `figure NAME VALUE` lines, which `lab` compares between two runs byte for byte,
 //! and a `test NAME ... ok` line for each promise. Runs as a program of its own, because the
 //! measurements belong together: one boot, then one phase after the other.
 //!
@@ -11,7 +11,7 @@
 //! | shares | CPU hogs everywhere, nobody takes slack | what each got in each second; misses |
 //! | wake | the periodic task, its tenant else idle; hogs in the others | latency above the floor |
 //! | loaded | the periodic task beside a hog of its own tenant | latency: the blackout |
-//! | slack | hogs everywhere; the Linux tenants share the slack 2 to 1 | fairness, idle time, overhead |
+//! | slack | hogs everywhere; Linux tenants share slack 2 to 1 | fairness, idle time, overhead |
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails where it expects")]
 #![allow(clippy::print_stdout, reason = "its output is its result")]
 
@@ -191,9 +191,10 @@ fn ppm(part: u64, whole: u64) -> u64 {
 
 /// What each got in every second, and the least in any period.
 ///
-/// A look cuts a period in two. By then a tenant may have all of its slice or nothing of it, which is up to
-/// `s - s*s/p` more or less than its part of that period; so two looks allow twice that, and no more.
-/// What a single period got is `least_slice_ns`; it counts from the last change of the contract.
+/// A look cuts a period in two. By then a tenant may have all of its slice or nothing of it, which
+/// is up to `s - s*s/p` more or less than its part of that period; so two looks allow twice that,
+/// and no more. What a single period got is `least_slice_ns`; it counts from the last change of the
+/// contract.
 fn shares(report: &mut Report, host: &Host) {
     for (name, _, slice) in CONTRACTS {
         // Any change makes the least slice count anew.

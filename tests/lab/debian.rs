@@ -1,23 +1,26 @@
 //! The Debian of `moirai image debian`: boots to a login on the console, lets its user in there and
 //! over the network, and goes off in order.
 //!
-//! Each test has a disk of the lab's machine with the image on it (`run.sh`), which forgets what was
-//! written, as a block device for a volume.
+//! Each test has a disk of the lab's machine with the image on it (`run.sh`), which forgets what
+//! was written, as a block device for a volume.
 
 use moirai_tests::{Host, program, root, said, wait_for};
 
 use super::guest::Guest;
 
 fn logs_in(disk: &str, kernel: &str, transport: &str, vcpus: u32) {
-    // Both cores of the lab's machine: four vCPUs that wait for one another on one core boot half as fast.
+    // Both cores of the lab's machine: four vCPUs that wait for one another on one core boot half
+    // as fast.
     let host = Host::start_on(&[0, 1]);
     let image = root().join("target/lab/debian/root");
     let image = image.to_string_lossy();
     let volume = host.folder().join("root");
     program(&["cp", "--archive", disk, &volume.to_string_lossy()]); // the device, not what is on it
     host.launch(&format!(
-        "[[tenant]]\nname = \"debian\"\nkernel = \"{image}.{kernel}\"\ninitrd = \"{image}.initrd\"\n\
-         cmdline = \"root=/dev/vda console=ttyS0 quiet ip=10.77.0.2::10.77.0.1:255.255.255.0:::off\"\n\
+        "[[tenant]]\nname = \"debian\"\nkernel = \"{image}.{kernel}\"\ninitrd \
+         = \"{image}.initrd\"\n\
+         cmdline = \"root=/dev/vda console=ttyS0 quiet \
+         ip=10.77.0.2::10.77.0.1:255.255.255.0:::off\"\n\
          transport = \"{transport}\"\nvcpus = {vcpus}\ncores = [0, 1]\nmemory = \"512M\"\n\
          [[tenant.disk]]\ndisk = \"disk\"\nvolume = \"root\"\n[[tenant.net]]\nlink = \"link\"\n"
     ));

@@ -11,8 +11,8 @@ use super::guest::{Guest, Machine, tools, volume};
 /// Bytes of a volume under test.
 const SIZE: u64 = 64 << 20;
 
-/// Has fio write all of `/dev/vda` in random order and read it back, block by block with a checksum;
-/// then returns the guest's checksum of the whole volume.
+/// Has fio write all of `/dev/vda` in random order and read it back, block by block with a
+/// checksum; then returns the guest's checksum of the whole volume.
 fn fio(guest: &mut Guest<'_>) -> String {
     guest.mount_tools(2);
     guest.run(
@@ -96,8 +96,8 @@ fn fio_verifies_a_stripe_set() {
     });
 }
 
-/// What the guest reads of a fresh image comes from the image behind it, and what it writes does not
-/// get there.
+/// What the guest reads of a fresh image comes from the image behind it, and what it writes does
+/// not get there.
 #[test]
 fn a_qcow2_image_stands_on_its_backing_file() {
     let host = Host::start();
@@ -125,8 +125,8 @@ fn a_qcow2_image_stands_on_its_backing_file() {
     assert_eq!(md5(Path::new(&flat)), inside);
 }
 
-/// A discarded range reads as zeros and no longer takes space on the host's disk; the serial number is
-/// the one of the configuration.
+/// A discarded range reads as zeros and no longer takes space on the host's disk; the serial number
+/// is the one of the configuration.
 #[test]
 fn discards_reach_the_host_and_the_serial_number_the_guest() {
     use std::os::unix::fs::MetadataExt as _;

@@ -217,7 +217,10 @@ impl<'host> Guest<'host> {
     pub(crate) fn mount_tools(&mut self, volumes: u8) {
         let disk = char::from(b'a' + volumes - 1);
         self.run(&format!("mount -o ro /dev/vd{disk} /mnt"));
-        self.run("for f in proc sys dev; do mount -o bind /$f /mnt/$f; done; mount -t tmpfs tmp /mnt/tmp");
+        self.run(
+            "for f in proc sys dev; do mount -o bind /$f /mnt/$f; done; mount -t tmpfs tmp \
+                  /mnt/tmp",
+        );
     }
 
     /// The view that `moirai show` has of it.

@@ -1,5 +1,5 @@
 //! The tests that need Linux tenants, and so a KVM that runs ring 0: `make lab` runs them in the
-//! lab's machine (`run.sh`), one after the other.
+//! lab's machine, one after the other.
 //!
 //! | module | what is tested |
 //! | --- | --- |

@@ -66,7 +66,8 @@ fn the_guest_has_entropy_from_the_host() {
         let current = guest.run("cat /sys/class/misc/hw_random/rng_current");
         assert!(current.starts_with("virtio_rng"), "{current}");
         let sums = guest.run(
-            "for i in 1 2; do dd if=/dev/hwrng bs=4096 count=4 iflag=fullblock 2>/dev/null | md5sum; done",
+            "for i in 1 2; do dd if=/dev/hwrng bs=4096 count=4 iflag=fullblock 2>/dev/null | \
+             md5sum; done",
         );
         let sums: Vec<_> = sums.lines().collect();
         assert_eq!(sums.len(), 2);
@@ -87,7 +88,10 @@ fn the_balloon_takes_memory_and_gives_it_back() {
     let host = Host::start();
     let mut guest = Guest::boot(&host, "linux", &machine("balloon = true"));
     // All of it has been touched, so all of it exists.
-    guest.run("mount -t tmpfs -o size=150m tmp /tmp; dd if=/dev/zero of=/tmp/a bs=1M count=140 2>/dev/null; rm /tmp/a");
+    guest.run(
+        "mount -t tmpfs -o size=150m tmp /tmp; dd if=/dev/zero of=/tmp/a bs=1M count=140 \
+               2>/dev/null; rm /tmp/a",
+    );
     let available = "free -m | awk '/Mem:/ {print $7}'";
     let before: u64 = guest.run(available).parse().expect("MiB");
     let set = |value: &str| {

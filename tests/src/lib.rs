@@ -5,6 +5,10 @@
 //! says so.
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails where it expects")]
 
+pub mod lab;
+pub mod run;
+pub mod suite;
+
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -127,8 +131,8 @@ impl Host {
         Self::start_with(folder, netns, &text, words)
     }
 
-    /// The same, with a configuration of the caller's; it has to put the socket at `host.sock` in the
-    /// folder.
+    /// The same, with a configuration of the caller's; it has to put the socket at `host.sock` in
+    /// the folder.
     ///
     /// # Panics
     /// If it does not start.

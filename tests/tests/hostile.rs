@@ -1,6 +1,6 @@
-//! Hostile guests (`guest/apps/hostile`) beside tenants with contracts. Whatever a guest does, its own
-//! device or its own machine fails, with a reason; the others keep what they were promised, the host
-//! service answers, and all that the guest held is given back.
+//! Hostile guests (`guest/apps/hostile`) beside tenants with contracts. Whatever a guest does, its
+//! own device or its own machine fails, with a reason; the others keep what they were promised, the
+//! host service answers, and all that the guest held is given back.
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
 use std::net::UdpSocket;

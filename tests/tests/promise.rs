@@ -1,6 +1,7 @@
-//! The promises where users live, on this machine: sleepers in all phases, small readers beside large ones, nappers.
-//! What can be said to the nanosecond is said in virtual time (`simulator/tests/promise.rs`, the dispatcher's and the
-//! I/O domain's tests); here is what must not be far from it on a shared machine that stands still now and then.
+//! The promises where users live, on this machine: sleepers in all phases, small readers beside
+//! large ones, nappers. What can be said to the nanosecond is said in virtual time
+//! (`simulator/tests/promise.rs`, the dispatcher's and the I/O domain's tests); here is what must
+//! not be far from it on a shared machine that stands still now and then.
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
 use std::path::Path;
@@ -9,15 +10,16 @@ use std::time::Duration;
 use moirai_tests::{Host, core};
 use serde_json::Value;
 
-/// Of so many jobs one may be late: the machine stalls, and this test is not the only load on it. Before slices
-/// belonged to wake-ups, all of those in other phases were. The periods of the contracts are a little shorter than
-/// those of the tasks, as docs/scheduling.md says: after a stall that has delayed a wake-up, the next one comes before
-/// its refill.
+/// Of so many jobs one may be late: the machine stalls, and this test is not the only load on it.
+/// Before slices belonged to wake-ups, all of those in other phases were. The periods of the
+/// contracts are a little shorter than those of the tasks, as docs/scheduling.md says: after a
+/// stall that has delayed a wake-up, the next one comes before its refill.
 const ONE_IN: u64 = 10;
 
 fn tenant(name: &str, image: &str, args: &str, keys: &str) -> String {
     format!(
-        "[[tenant]]\nname = \"{name}\"\nimage = \"{image}\"\nargs = \"{args}\"\nmemory = \"16M\"\ncore = {}\n{keys}\n",
+        "[[tenant]]\nname = \"{name}\"\nimage = \"{image}\"\nargs = \"{args}\"\nmemory \
+         = \"16M\"\ncore = {}\n{keys}\n",
         core()
     )
 }
@@ -26,8 +28,8 @@ fn number(report: &Value, key: &str) -> u64 {
     report[key].as_u64().unwrap_or_else(|| panic!("no {key} in {report}"))
 }
 
-/// Runs `pulse` with these words, every 20 ms in each of the phases (in microseconds), under a contract, beside a hog with
-/// this contract and one that takes what is left.
+/// Runs `pulse` with these words, every 20 ms in each of the phases (in microseconds), under a
+/// contract, beside a hog with this contract and one that takes what is left.
 fn on_time_in_phases(hog: &str, phases: &[u64], words: &str, contract: &str) {
     let host = Host::start();
     host.launch(&tenant("hog", "carnage", "", &format!("cpu = {{ {hog} }}")));
@@ -50,7 +52,8 @@ fn on_time_in_phases(hog: &str, phases: &[u64], words: &str, contract: &str) {
     }
 }
 
-/// shared/cases/promise/phases-short-deadline.toml: 1286 of 1286 jobs were late in every phase but one.
+/// shared/cases/promise/phases-short-deadline.toml: 1286 of 1286 jobs were late in every phase but
+/// one.
 #[test]
 fn a_task_that_wakes_in_any_phase_is_on_time_beside_hogs() {
     let hog = "period = \"20ms\", slice = \"9ms\"";
@@ -84,8 +87,8 @@ fn charge(host: &Host, name: &str) -> (u64, u64) {
     (time / completed, completed)
 }
 
-/// small-beside-large-reads.toml: one 4 KiB read at a time was charged as much as the 1 MiB reads beside it (598 us
-/// instead of 72), and there were 297 of them in a second.
+/// small-beside-large-reads.toml: one 4 KiB read at a time was charged as much as the 1 MiB reads
+/// beside it (598 us instead of 72), and there were 297 of them in a second.
 #[test]
 fn a_small_reader_pays_for_small_reads_beside_large_ones() {
     let host = Host::start();
@@ -94,7 +97,8 @@ fn a_small_reader_pays_for_small_reads_beside_large_ones() {
     }
     let disk = |volume: &str, contract: &str| {
         format!(
-            "cpu = {{ period = \"10ms\", slice = \"2ms\", extra = true }}\n[[tenant.disk]]\ndisk = \"disk\"\n\
+            "cpu = {{ period = \"10ms\", slice = \"2ms\", extra = true }}\n[[tenant.disk]]\ndisk \
+             = \"disk\"\n\
              volume = \"{volume}\"\nreadonly = true\n{contract}"
         )
     };

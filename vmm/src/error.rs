@@ -1,4 +1,5 @@
-//! Why there is no tenant: what went wrong, in which step of the launch, and what an operator can do.
+//! Why there is no tenant: what went wrong, in which step of the launch, and what an operator can
+//! do.
 
 use std::io;
 

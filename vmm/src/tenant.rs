@@ -28,7 +28,8 @@ pub fn from_spawn() -> Result<ExitCode, TenantError> {
     if !matches!(socket_type(inherited), Ok(SocketType::SEQPACKET)) {
         return Err(TenantError::NoControl);
     }
-    // SAFETY: it is open, and by the contract of the seam ours; nobody else in this process uses it.
+    // SAFETY: it is open, and by the contract of the seam ours; nobody else in this process uses
+    // it.
     let control = unsafe { OwnedFd::from_raw_fd(CONTROL_FD) };
     sandbox::close_inherited();
     end_on_panic();

@@ -115,8 +115,8 @@ pub fn build(spec: &LaunchSpec, fds: LaunchFds) -> Result<Vm, BuildError> {
     })
 }
 
-/// Counters of the processor are the host's. KVM before 5.18 cannot switch them off; CPUID hides them
-/// in any case.
+/// Counters of the processor are the host's. KVM before 5.18 cannot switch them off; CPUID hides
+/// them in any case.
 fn disable_pmu(vm: &VmFd) {
     let capability = kvm_enable_cap {
         cap: KVM_CAP_PMU_CAPABILITY,

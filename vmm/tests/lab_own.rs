@@ -1,5 +1,5 @@
-//! The process's own devices under an unmodified Linux. Runs in the lab's machine only, whose KVM runs
-//! ring 0:
+//! The process's own devices under an unmodified Linux. Runs in the lab's machine only, whose KVM
+//! runs ring 0:
 //!
 //! ```text
 //! cargo test -p moirai-vmm --test lab_own --no-run
@@ -187,7 +187,8 @@ fn entropy(linux: &mut Linux) {
     let source = linux.run("cat /sys/class/misc/hw_random/rng_current");
     assert!(source.starts_with("virtio_rng"), "{source}");
     let sums = linux.run(
-        "for i in 1 2; do dd if=/dev/hwrng bs=4096 count=16 iflag=fullblock 2>/dev/null | md5sum; done",
+        "for i in 1 2; do dd if=/dev/hwrng bs=4096 count=16 iflag=fullblock 2>/dev/null | md5sum; \
+         done",
     );
     let sums: Vec<_> = sums.lines().collect();
     assert_eq!(sums.len(), 2);

@@ -1,11 +1,11 @@
-//! Where a request meets the blocks of a file: which of it can go as it is, which changes a part of a
-//! block only, and who waits for whom there.
+//! Where a request meets the blocks of a file: which of it can go as it is, which changes a part of
+//! a block only, and who waits for whom there.
 //!
 //! A *block* is what the file is read and written in past the page cache: 512 bytes, 4096 on many
-//! devices. A guest's sectors have 512. A write that covers a block in part has to read it, change it
-//! and write it back; between the two nobody else may change that block, or what he wrote would be
-//! written over. So each operation that changes such a file claims its blocks from its beginning to
-//! its end; one that changes blocks in part shares them with nobody.
+//! devices. A guest's sectors have 512. A write that covers a block in part has to read it, change
+//! it and write it back; between the two nobody else may change that block, or what he wrote would
+//! be written over. So each operation that changes such a file claims its blocks from its beginning
+//! to its end; one that changes blocks in part shares them with nobody.
 
 use std::ops::Range;
 use std::sync::{Arc, Weak};
@@ -16,11 +16,12 @@ use super::range::{changes, moved, range_of};
 use super::sub_request::{Claim, SubRequest};
 use crate::blk::Op;
 
-/// The most of a file that the kernel keeps in one piece in its page cache; a multiple of every block.
+/// The most of a file that the kernel keeps in one piece in its page cache; a multiple of every
+/// block.
 const SURROUNDINGS_BYTES: u64 = 2 << 20;
 
-/// The pieces of a part: each begins and ends at blocks, or lies within one, or is what the file ends
-/// with. `end_bytes` is the file's end.
+/// The pieces of a part: each begins and ends at blocks, or lies within one, or is what the file
+/// ends with. `end_bytes` is the file's end.
 pub(super) fn split(part: SubRequest, block: u64, end_bytes: u64) -> SmallVec<[SubRequest; 3]> {
     let (start, len) = range_of(part.op, part.buffers.len_bytes());
     let stop = start.saturating_add(len);

@@ -24,8 +24,8 @@ pub enum VolumeError {
     Empty(String),
     /// A device that ends within a block: the kernel does not get at its last bytes.
     #[error(
-        "volume {path} has {size_bytes} bytes, and the last block of {block} is cut off: nobody can \
-         read it; make the device larger, or set it up with blocks of 512 bytes"
+        "volume {path} has {size_bytes} bytes, and the last block of {block} is cut off: nobody \
+         can read it; make the device larger, or set it up with blocks of 512 bytes"
     )]
     TornDevice {
         /// The volume.

@@ -1,8 +1,8 @@
 //! A request on its way through a volume: its parts and how many of them are over.
 //!
-//! A request becomes as many *parts* as there are places that it goes to: one for a raw file, one for
-//! each file of a stripe set, one for each extent of an image; and several of each where they would be
-//! long (`cut`). Each part is at most one operation of
+//! A request becomes as many *parts* as there are places that it goes to: one for a raw file, one
+//! for each file of a stripe set, one for each extent of an image; and several of each where they
+//! would be long (`cut`). Each part is at most one operation of
 //! the ring at a time. The owner decides how many parts may be begun, because each of them is a
 //! request to the disk and has to fit its depth.
 
@@ -42,8 +42,8 @@ impl Job {
         Self { allowed: MAX_PARTS, ..Self::paced(request, Cuts::NONE) }
     }
 
-    /// A request of which one part is begun, and another one after each [`Job::allow`]; no part that
-    /// goes to a file is longer than `cuts` says.
+    /// A request of which one part is begun, and another one after each [`Job::allow`]; no part
+    /// that goes to a file is longer than `cuts` says.
     pub fn paced(request: Request, cuts: Cuts) -> Self {
         let (over, failed, pass) = (0, None, Pass::None);
         let detoured = false;

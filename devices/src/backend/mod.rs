@@ -1,9 +1,9 @@
 //! Host I/O: what stands behind the devices.
 //!
-//! `ring` is the seam to the kernel: operations and completions; `uring` the io_uring behind it, which all
-//! block I/O of an event loop goes through. `volume` is what a disk
-//! shows: a raw `file`, a `stripe` set or a `qcow2` image. `tap` is the link. `loopback` and `faulty`
-//! take their places in tests.
+//! `ring` is the seam to the kernel: operations and completions; `uring` the io_uring behind it,
+//! which all block I/O of an event loop goes through. `volume` is what a disk
+//! shows: a raw `file`, a `stripe` set or a `qcow2` image. `tap` is the link. `loopback` and
+//! `faulty` take their places in tests.
 
 mod blocks;
 pub mod bounce;
@@ -54,15 +54,18 @@ pub enum Step {
 /// What serves block requests: a volume, a faulty one, or one that only a test knows.
 ///
 /// For one job: `submit` once, then `completed` for each completion with its token, until
-/// [`Step::Done`]. A job may have several operations in the ring; the storage numbers them in bits 32
-/// to 47 of the token, so the owner leaves these zero in `submit` and passes on to `completed` what
-/// came back.
+/// [`Step::Done`]. A job may have several operations in the ring; the storage numbers them in bits
+/// 32 to 47 of the token, so the owner leaves these zero in `submit` and passes on to `completed`
+/// what came back.
 ///
 /// | answer | what the owner does |
 /// | --- | --- |
 /// | [`Step::Pending`] | waits for the next completion with the job's token |
 /// | [`Step::Done`] | answers the guest; the job is over |
-/// | [`Deferred`] | calls `submit` again when something has completed, or after a time if nothing announces it ([`Deferred::is_announced`]); the job continues where it stands, however often it is called |
+/// | [`Deferred`] | calls `submit` again when something has completed, or after a time |
+///
+/// After a time, if nothing announces it ([`Deferred::is_announced`]). The job continues where it
+/// stands, however often it is called.
 pub trait Storage {
     /// Submits the job's next I/O to the ring, with the owner's token.
     ///
@@ -75,7 +78,8 @@ pub trait Storage {
         job: &mut Job,
     ) -> Result<Step, Deferred>;
 
-    /// Takes the result of the job's I/O and submits the rest, if any (short reads, further ranges).
+    /// Takes the result of the job's I/O and submits the rest, if any (short reads, further
+    /// ranges).
     ///
     /// # Errors
     /// See the table; the result was taken all the same.
@@ -96,8 +100,8 @@ pub trait Storage {
     /// What a guest sees of it, with `queues` request queues of `queue_size`.
     fn disk(&self, queues: u16, queue_size: u16) -> Disk;
 
-    /// Whether something beside the ring is at work for it: a further request might have to wait for
-    /// that.
+    /// Whether something beside the ring is at work for it: a further request might have to wait
+    /// for that.
     fn is_busy(&self) -> bool {
         false
     }

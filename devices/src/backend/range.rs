@@ -2,8 +2,8 @@
 
 use crate::blk::{Op, Range, Request};
 
-/// Cuts off what is behind the end of the data, less than a block: there it reads as zeros, and nobody
-/// keeps what is written. Called again it changes nothing.
+/// Cuts off what is behind the end of the data, less than a block: there it reads as zeros, and
+/// nobody keeps what is written. Called again it changes nothing.
 pub(super) fn clip(request: &mut Request, data_bytes: u64) {
     let (offset, len) = range_of(request.op, request.buffers.len_bytes());
     let kept = data_bytes.saturating_sub(offset);

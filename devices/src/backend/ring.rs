@@ -1,7 +1,7 @@
 //! The seam between storage and the kernel: operations go in, completions come out.
 //!
-//! [`super::uring::Uring`] is the real one; tests bring one of their own, with completions in the order and
-//! at the time that they choose.
+//! [`super::uring::Uring`] is the real one; tests bring one of their own, with completions in the
+//! order and at the time that they choose.
 
 use std::fs::File;
 use std::io;
@@ -20,11 +20,12 @@ pub enum Deferred {
     /// There is no memory for it. Nothing announces that there is some again: only time helps.
     #[error("there is no memory for the operation")]
     OutOfMemory,
-    /// Other requests of the same volume change the same blocks. The completion of one of them helps.
+    /// Other requests of the same volume change the same blocks. The completion of one of them
+    /// helps.
     #[error("other requests have the blocks")]
     BlocksTaken,
-    /// Another request of the same image has it to itself, or this one wants to. The completion of one
-    /// of them helps.
+    /// Another request of the same image has it to itself, or this one wants to. The completion of
+    /// one of them helps.
     #[error("other requests have the image")]
     ImageTaken,
     /// The worker of the image has as many tasks as it takes. Its next answer makes room.
@@ -33,7 +34,8 @@ pub enum Deferred {
 }
 
 impl Deferred {
-    /// Whether a completion is sure to come that helps. Where none is, the owner tries again after a time.
+    /// Whether a completion is sure to come that helps. Where none is, the owner tries again after
+    /// a time.
     #[must_use]
     pub fn is_announced(self) -> bool {
         match self {
@@ -64,7 +66,8 @@ pub struct Completion {
     pub more: bool,
 }
 
-/// What a storage may ask a ring to do. Each call begins one operation, which completes with its token.
+/// What a storage may ask a ring to do. Each call begins one operation, which completes with its
+/// token.
 ///
 /// # Errors
 /// Of all of them: [`Deferred::RingFull`] and [`Deferred::OutOfMemory`].
@@ -117,9 +120,9 @@ pub trait Ring: Operations {
     /// them in takes microseconds each, which the thread that owns the ring may not have.
     fn set_offload(&mut self, from_bytes: u64);
 
-    /// Whether the next `submit` hands something to the kernel's workers: threads of this process that
-    /// have class and priority of the thread that first needs them. Flushes, discards and zeroing always go
-    /// to them.
+    /// Whether the next `submit` hands something to the kernel's workers: threads of this process
+    /// that have class and priority of the thread that first needs them. Flushes, discards and
+    /// zeroing always go to them.
     fn offloads(&self) -> bool;
 
     /// Reports each time that `fd` becomes readable, until it fails, is hung up or is cancelled.

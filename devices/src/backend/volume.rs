@@ -90,9 +90,9 @@ impl Volume {
         Ok(Self::of(files, Shape::Striped(stripes), size_bytes, read_only))
     }
 
-    /// Opens the qcow2 image at `path` below the folder `root`, with all that it is made of; what it
-    /// names has to lie below `root`, too. Give what [`Volume::take_worker`] returns a thread before
-    /// the first request.
+    /// Opens the qcow2 image at `path` below the folder `root`, with all that it is made of; what
+    /// it names has to lie below `root`, too. Give what [`Volume::take_worker`] returns a thread
+    /// before the first request.
     ///
     /// # Errors
     /// See [`VolumeError`].
@@ -123,8 +123,8 @@ impl Volume {
         }
     }
 
-    /// What does an image's work that is not for an event loop; run it on a thread of its own. `None`
-    /// if there is no such work, or it was taken before.
+    /// What does an image's work that is not for an event loop; run it on a thread of its own.
+    /// `None` if there is no such work, or it was taken before.
     pub fn take_worker(&mut self) -> Option<Worker> {
         match &mut self.shape {
             Shape::Image(image) => image.take_worker(),
@@ -132,8 +132,8 @@ impl Volume {
         }
     }
 
-    /// The logical block size that the guest is told, in bytes: what its image was made for. Without
-    /// this 512, whatever the device below has. The volume ends with a whole block.
+    /// The logical block size that the guest is told, in bytes: what its image was made for.
+    /// Without this 512, whatever the device below has. The volume ends with a whole block.
     pub fn set_block_size(&mut self, bytes: u32) {
         self.block_bytes = bytes.max(DEFAULT_BLOCK_BYTES);
         self.size_bytes = self.data_bytes.next_multiple_of(self.block_bytes.into());
@@ -166,8 +166,8 @@ impl Volume {
         self.files.iter().map(DiskFile::align).max().unwrap_or(1)
     }
 
-    /// The files that it is made of, and whether it writes them. Whoever writes one of them shares it
-    /// with nobody.
+    /// The files that it is made of, and whether it writes them. Whoever writes one of them shares
+    /// it with nobody.
     pub fn files(&self) -> impl Iterator<Item = (FileId, bool)> {
         self.with_written().map(|(file, written)| (file.id(), written))
     }

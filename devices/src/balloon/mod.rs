@@ -117,8 +117,8 @@ pub fn serve_reports(
     Ok(true)
 }
 
-/// Adds pages to the list, as a part of the last hole if they touch it. Linux takes pages from above
-/// as often as from below.
+/// Adds pages to the list, as a part of the last hole if they touch it. Linux takes pages from
+/// above as often as from below.
 fn add(mem: &GuestMemory, holes: &mut Holes, start: u64, len_bytes: u64) -> Result<(), Fault> {
     let outside = OutsideMemory { addr: start, len_bytes };
     let len = usize::try_from(len_bytes).map_err(|_| outside)?;

@@ -1,5 +1,5 @@
-//! What a guest says about its memory (virtio 1.2, 5.5.6.3). The driver posts one buffer, the device
-//! keeps it until it wants fresh figures, and returns it to ask for them.
+//! What a guest says about its memory (virtio 1.2, 5.5.6.3). The driver posts one buffer, the
+//! device keeps it until it wants fresh figures, and returns it to ask for them.
 
 use std::sync::Arc;
 

@@ -2,7 +2,8 @@
 
 use vm_memory::GuestAddress;
 
-/// A chain that was taken from the ring and not returned yet. Not cloneable, so it is returned once.
+/// A chain that was taken from the ring and not returned yet. Not cloneable, so it is returned
+/// once.
 #[derive(Debug)]
 #[must_use = "a chain that is dropped is never returned to its driver"]
 pub struct TakenChain {

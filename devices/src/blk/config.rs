@@ -101,7 +101,8 @@ impl Disk {
         bytes.extend(self.queues.to_le_bytes());
         bytes.extend(sectors(MAX_DISCARD_BYTES).to_le_bytes()); // max_discard_sectors
         bytes.extend(1_u32.to_le_bytes()); // max_discard_seg
-        bytes.extend(sectors(u64::from(discard_align_bytes.max(block))).to_le_bytes()); // discard_sector_alignment
+        let discard_sector_alignment = sectors(u64::from(discard_align_bytes.max(block)));
+        bytes.extend(discard_sector_alignment.to_le_bytes());
         bytes.extend(sectors(MAX_REQUEST_BYTES).to_le_bytes()); // max_write_zeroes_sectors
         bytes.extend(1_u32.to_le_bytes()); // max_write_zeroes_seg
         bytes.push(u8::from(self.discard)); // write_zeroes_may_unmap

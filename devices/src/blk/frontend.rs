@@ -1,6 +1,6 @@
 //! From the ring to requests and back. Life of a request: `next_request` gives it out with the
-//! chain that it came in, the I/O domain serves it, `complete` takes the chain back, writes the status
-//! byte and the used element.
+//! chain that it came in, the I/O domain serves it, `complete` takes the chain back, writes the
+//! status byte and the used element.
 
 use std::sync::Arc;
 

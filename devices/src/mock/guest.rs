@@ -1,4 +1,5 @@
-//! A tenant as the domain sees it: guest memory, a vhost-user frontend, and the drivers of its queues.
+//! A tenant as the domain sees it: guest memory, a vhost-user frontend, and the drivers of its
+//! queues.
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 #![allow(clippy::missing_panics_doc, reason = "see above")]
 

@@ -30,8 +30,8 @@ pub fn memory(len: usize) -> Arc<GuestMemory> {
     Arc::new(GuestMemory::from_ranges(&[(GuestAddress(0), len)]).expect("anonymous memory"))
 }
 
-/// Guest memory of `len` bytes at address 0 in a memfd sealed against shrinking, as a tenant process
-/// makes it.
+/// Guest memory of `len` bytes at address 0 in a memfd sealed against shrinking, as a tenant
+/// process makes it.
 ///
 /// # Panics
 /// There is no memory.

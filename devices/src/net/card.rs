@@ -1,8 +1,8 @@
 //! A whole network card: its pairs of queues and its control queue, and which queue is which.
 //!
-//! Queues come in pairs, even ones receive and odd ones transmit; the control queue follows the last
-//! pair that the driver can use. Another VMM keeps the control queue to itself and enables the pairs
-//! that its driver uses; then all that run are in use.
+//! Queues come in pairs, even ones receive and odd ones transmit; the control queue follows the
+//! last pair that the driver can use. Another VMM keeps the control queue to itself and enables the
+//! pairs that its driver uses; then all that run are in use.
 
 use virtio_bindings::virtio_net::{VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_MQ};
 

@@ -40,7 +40,8 @@ pub struct Control {
 }
 
 impl Control {
-    /// The control queue of a card with so many pairs of queues, whose driver has chosen `features`.
+    /// The control queue of a card with so many pairs of queues, whose driver has chosen
+    /// `features`.
     pub fn new(features: u64, most_pairs: u16) -> Self {
         Self {
             features,

@@ -30,8 +30,8 @@ pub use segment::NotCuttable;
 
 /// Virtio device id.
 pub const DEVICE_ID: u32 = 1;
-/// Descriptors of each queue that we offer. A card needs many: a packet may take three, and a burst is
-/// many packets.
+/// Descriptors of each queue that we offer. A card needs many: a packet may take three, and a burst
+/// is many packets.
 pub const QUEUE_SIZE: u16 = 1024;
 
 /// Queues of a card with so many pairs: these and the control queue.

@@ -1,5 +1,5 @@
-//! Reading Ethernet and IP headers, as far as steering and segmentation have to. Everything here was
-//! written by a guest or by somebody out on the network, so every field may lie.
+//! Reading Ethernet and IP headers, as far as steering and segmentation have to. Everything here
+//! was written by a guest or by somebody out on the network, so every field may lie.
 
 use std::ops::Range;
 
@@ -76,8 +76,8 @@ pub(super) fn be16(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_be_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
-/// Which flow a frame belongs to, as a number: frames of one TCP or UDP connection, and those of one
-/// pair of addresses otherwise, have the same.
+/// Which flow a frame belongs to, as a number: frames of one TCP or UDP connection, and those of
+/// one pair of addresses otherwise, have the same.
 pub(super) fn flow(frame: &[u8]) -> u32 {
     let Some(ip) = ip(frame) else { return 0 };
     let has_ports = !ip.fragment && [TCP, UDP].contains(&ip.protocol);

@@ -24,8 +24,8 @@ pub const FEATURES: u64 =
 /// Most bytes that one request gets.
 pub const MAX_REQUEST_BYTES: usize = 4096;
 
-/// Fills the next buffer from `source`, which returns how many bytes it has written. Returns whether
-/// there was one.
+/// Fills the next buffer from `source`, which returns how many bytes it has written. Returns
+/// whether there was one.
 ///
 /// # Errors
 /// The driver has broken a rule.

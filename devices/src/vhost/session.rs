@@ -1,4 +1,5 @@
-//! The protocol: messages in, events and replies out. What is about memory and queues is in `session/queues.rs`.
+//! The protocol: messages in, events and replies out. What is about memory and queues is in
+//! `session/queues.rs`.
 //!
 //! While a stopped queue drains, no further message is read: its peer waits for the answer anyway,
 //! and what an impatient one sends stays in the socket.
@@ -136,8 +137,8 @@ impl Session {
         let _ = self.stream.shutdown(std::net::Shutdown::Both);
     }
 
-    /// Gives up the guest's memory and its queues, for a session that is over. Unmapping takes time:
-    /// drop the result where that is to spare.
+    /// Gives up the guest's memory and its queues, for a session that is over. Unmapping takes
+    /// time: drop the result where that is to spare.
     pub fn forget(&mut self) -> impl Send + 'static {
         self.vrings.iter_mut().for_each(Vring::stop);
         let logs: Vec<_> = self.vrings.iter_mut().filter_map(Vring::take_log).collect();

@@ -1,7 +1,7 @@
 //! One queue of a session: its ring, its eventfds, and whether it runs.
 //!
-//! What it does is one [`VringState`], which only `Vring::enter` writes. Only a running ring gives out
-//! chains; one that has memory and addresses still takes completions.
+//! What it does is one [`VringState`], which only `Vring::enter` writes. Only a running ring gives
+//! out chains; one that has memory and addresses still takes completions.
 
 use std::collections::VecDeque;
 use std::io;

@@ -138,8 +138,8 @@ impl Receiver {
         }
     }
 
-    /// The header once its 12 bytes are there: request, flags, size. Bad ones end the session before
-    /// a byte of their payload is waited for.
+    /// The header once its 12 bytes are there: request, flags, size. Bad ones end the session
+    /// before a byte of their payload is waited for.
     fn header(&self) -> Result<Option<(u32, u32, usize)>, SessionError> {
         let Some(header) = self.bytes.first_chunk::<HEADER_LEN>() else { return Ok(None) };
         let [a, b, c, d, e, f, g, h, i, j, k, l] = *header;

@@ -122,8 +122,8 @@ impl Mux {
     }
 
     /// Takes the next packet of the guest. `open` looks for a listener on a port of the host and
-    /// answers with [`Mux::opened`] later, or returns `false`. Returns whether there was a packet, and
-    /// room for the answer that it may need.
+    /// answers with [`Mux::opened`] later, or returns `false`. Returns whether there was a packet,
+    /// and room for the answer that it may need.
     ///
     /// # Errors
     /// The driver has broken a rule.
@@ -318,8 +318,8 @@ impl Mux {
         }
     }
 
-    /// Bounded by [`MAX_RESETS`] for the guest's packets and [`MAX_CONNECTIONS`] for what the host's
-    /// side ends.
+    /// Bounded by [`MAX_RESETS`] for the guest's packets and [`MAX_CONNECTIONS`] for what the
+    /// host's side ends.
     fn send_reset(&mut self, ports: Ports, socket_type: u16) {
         let reset = self.header(ports, socket_type, Op::Reset);
         self.resets.push_back(reset);

@@ -33,8 +33,8 @@ pub struct Args {
     known: Vec<&'static str>,
 }
 
-/// What VMMs put on the command line of every guest, for Linux; so are words with a dot, which are for
-/// its modules.
+/// What VMMs put on the command line of every guest, for Linux; so are words with a dot, which are
+/// for its modules.
 const VMM_WORDS: [&str; 16] = [
     "acpi",
     "console",

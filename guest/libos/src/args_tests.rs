@@ -73,8 +73,8 @@ fn gateway_has_to_be_another_host_of_the_own_network() {
     let outside = check("10.0.0.2/24", "10.0.1.1").unwrap_err();
     assert_eq!(
         outside,
-        "gw=10.0.1.1: it is outside our own network, so nothing leaves through it: give gw= another \
-         address in the network of ip=10.0.0.2/24, or leave gw= out"
+        "gw=10.0.1.1: it is outside our own network, so nothing leaves through it: give gw= \
+         another address in the network of ip=10.0.0.2/24, or leave gw= out"
     );
     for (ip, gateway, why) in [
         ("10.0.0.2/24", "10.0.0.2", "our own"),

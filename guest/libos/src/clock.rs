@@ -1,8 +1,8 @@
 //! Time: nanoseconds since the image started, from the time stamp counter.
 //!
-//! State: the counter's value at the start and its rate. The rate comes from the hypervisor's timing
-//! leaf where there is one; else it is measured against the local APIC timer, which counts at
-//! 1 GHz under KVM and QEMU.
+//! State: the counter's value at the start and its rate. The rate comes from the hypervisor's
+//! timing leaf where there is one; else it is measured against the local APIC timer, which counts
+//! at 1 GHz under KVM and QEMU.
 
 use crate::{interrupts, platform};
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -45,8 +45,8 @@ pub fn now() -> u64 {
     scale(ticks, NANOS_PER_TICK.load(Relaxed))
 }
 
-/// Nanoseconds of the time stamp counter since it was zero: the same in all machines of a host whose
-/// hypervisor gives them its own.
+/// Nanoseconds of the time stamp counter since it was zero: the same in all machines of a host
+/// whose hypervisor gives them its own.
 #[must_use]
 pub fn machine() -> u64 {
     scale(platform::tsc(), NANOS_PER_TICK.load(Relaxed))

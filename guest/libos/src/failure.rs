@@ -44,7 +44,8 @@ extern "C" fn report_exception() -> ! {
     let record = unsafe { (&raw const EXCEPTION_RECORD).read_volatile() };
     let ExceptionRecord { vector, error_code, rip, rsp, cr2, .. } = record;
     fail(format_args!(
-        "exception {vector} ({}) error code {error_code:#x} at rip {rip:#x}, rsp {rsp:#x}, cr2 {cr2:#x}",
+        "exception {vector} ({}) error code {error_code:#x} at rip {rip:#x}, rsp {rsp:#x}, cr2 \
+         {cr2:#x}",
         exception_name(vector)
     ))
 }

@@ -36,9 +36,9 @@ const CONSOLE_WAIT_NS: u64 = 1_000_000;
 /// A deadline nearer than this is not worth a halt (halt and wake cost about 50 us there).
 const SPIN_NS: u64 = 30_000;
 
-/// Waits until `deadline` (nanoseconds of [`clock::now`]; `None`: for ever) or until a source has an
-/// event, whichever comes first; returns early now and then. Some of the queued console output is
-/// written.
+/// Waits until `deadline` (nanoseconds of [`clock::now`]; `None`: for ever) or until a source has
+/// an event, whichever comes first; returns early now and then. Some of the queued console output
+/// is written.
 pub fn wait(deadline: Option<u64>, sources: &mut [&mut dyn WakeSource]) {
     let mut deadline = deadline.unwrap_or(u64::MAX);
     if console::pending() {

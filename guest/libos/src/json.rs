@@ -80,7 +80,8 @@ mod tests {
     fn no_text_can_break_out_of_its_quotes_or_its_line() {
         let mut fields = Fields::new("x", "error");
         fields.text("message", "a \"b\" \\ c\nd\u{1}\u{e9}");
-        let expected = "{\"app\":\"x\",\"event\":\"error\",\"message\":\"a \\\"b\\\" \\\\ c\\u000ad\\u0001\u{e9}\"}";
+        let expected = "{\"app\":\"x\",\"event\":\"error\",\"message\":\"a \\\"b\\\" \\\\ \
+                        c\\u000ad\\u0001\u{e9}\"}";
         assert_eq!(fields.finish(), expected);
     }
 }

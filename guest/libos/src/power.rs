@@ -20,8 +20,8 @@ pub fn failed() -> ! {
     fail(END_STATUS_FAILED)
 }
 
-/// The same after a failure: the host is told `status`, which is not zero, and that this was no end of
-/// work. Other VMMs than ours ignore it.
+/// The same after a failure: the host is told `status`, which is not zero, and that this was no end
+/// of work. Other VMMs than ours ignore it.
 pub(crate) fn fail(status: u8) -> ! {
     console::try_flush();
     platform::write_port(END_STATUS_PORT, status);

@@ -1,5 +1,5 @@
-//! Who is sent to, and whether they can be reached. Trouble is told once when it begins, and again when
-//! it has changed or has been over. Every packet is a new try; at the end there is a verdict.
+//! Who is sent to, and whether they can be reached. Trouble is told once when it begins, and again
+//! when it has changed or has been over. Every packet is a new try; at the end there is a verdict.
 //!
 //! Pure: what was tried and who answered come in, with the time.
 
@@ -13,7 +13,8 @@ use thiserror::Error;
 
 /// ICMP answers come late and seldom: after so long without one, the trouble is over.
 const SILENT_NS: u64 = 10_000_000_000;
-/// Who has got packets for so long without an answer has got them: answers to a stream come once a second.
+/// Who has got packets for so long without an answer has got them: answers to a stream come once a
+/// second.
 const CONFIRMED_NS: u64 = 2_000_000_000;
 /// More receivers than this are not written out.
 const WRITTEN_MAX: usize = 8;
@@ -187,8 +188,8 @@ impl Receivers {
         self.list.iter().any(|receiver| receiver.is_uncertain(now))
     }
 
-    /// Is there anybody who has got what was sent, up to now? `None`: yes, or nothing was tried. Who has
-    /// left within the last seconds counts.
+    /// Is there anybody who has got what was sent, up to now? `None`: yes, or nothing was tried.
+    /// Who has left within the last seconds counts.
     #[must_use]
     pub fn verdict(&self, now: u64) -> Option<String> {
         if !self.list.iter().all(|receiver| receiver.is_lost(now)) || self.list.is_empty() {

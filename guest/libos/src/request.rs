@@ -1,5 +1,5 @@
-//! Requests to a volume: what they are, how they are refused, how they end. [`crate::disk::Disk`] is
-//! the volume of a tenant; tests have volumes of their own.
+//! Requests to a volume: what they are, how they are refused, how they end. [`crate::disk::Disk`]
+//! is the volume of a tenant; tests have volumes of their own.
 
 use crate::memory::Buffer;
 use thiserror::Error;
@@ -54,8 +54,8 @@ pub struct Completion {
     pub result: Result<(), RequestError>,
 }
 
-/// Something that can be read with many requests in flight. A request takes its [`Buffer`] along and
-/// gives it back with its completion, so nobody can touch memory that a device works on.
+/// Something that can be read with many requests in flight. A request takes its [`Buffer`] along
+/// and gives it back with its completion, so nobody can touch memory that a device works on.
 pub trait Volume {
     /// What it means that the volume can not be used any more.
     type Fault;

@@ -11,8 +11,8 @@ use crate::memory::Payload;
 use crate::neighbours::{Neighbours, request_frame};
 use crate::nic::{Frame, HEADER_ROOM, Nic, Receiver, Transmitter};
 pub use crate::receivers::SendError;
-use crate::virtqueue::VirtqueueFull;
 use crate::virtio::VirtioError;
+use crate::virtqueue::VirtqueueFull;
 use alloc::collections::VecDeque;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -134,7 +134,8 @@ impl Stack {
         self.poll_at
     }
 
-    /// Is it known how to reach `destination`, or that there is no way? Asks for its next hop if not.
+    /// Is it known how to reach `destination`, or that there is no way? Asks for its next hop if
+    /// not.
     pub fn resolved(&mut self, destination: Ipv4Addr) -> bool {
         self.way(destination) != Err(SendError::Unresolved)
     }

@@ -1,4 +1,5 @@
-//! What the VMM tells at boot: `hvm_start_info` of the PVH boot protocol (memory map, command line).
+//! What the VMM tells at boot: `hvm_start_info` of the PVH boot protocol (memory map, command
+//! line).
 //!
 //! Parsing is over byte slices and pure; [`crate::boot`] finds the bytes.
 

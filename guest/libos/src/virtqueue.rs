@@ -6,8 +6,8 @@
 //! one doorbell, and with event indices it cannot silence the device. All four matter here.
 //!
 //! State: the shared rings, and a private shadow of every chain. The device can write the used ring
-//! only; what it writes there is checked against the shadow, so a bad device gives a [`VirtqueueError`],
-//! never a wrong memory access. No hardware in here: tests play the device.
+//! only; what it writes there is checked against the shadow, so a bad device gives a
+//! [`VirtqueueError`], never a wrong memory access. No hardware in here: tests play the device.
 #![allow(unsafe_code, reason = "memory shared with a device")]
 
 use crate::memory::{Buffer, OutOfMemory};
@@ -153,8 +153,8 @@ impl Virtqueue {
     /// [`VirtqueueFull`], nothing is queued then. An empty chain is refused so too.
     ///
     /// # Safety
-    /// Until [`Virtqueue::pop`] returns the chain, its segments stay allocated, nobody writes those the
-    /// device reads, and nobody has a reference to those the device writes.
+    /// Until [`Virtqueue::pop`] returns the chain, its segments stay allocated, nobody writes those
+    /// the device reads, and nobody has a reference to those the device writes.
     pub unsafe fn push(&mut self, segments: &[Segment]) -> Result<u16, VirtqueueFull> {
         let len = u16::try_from(segments.len()).map_err(|_| VirtqueueFull)?;
         if len == 0 || len > self.free {

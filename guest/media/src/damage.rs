@@ -38,7 +38,8 @@ impl Damage {
         let (places, last) = if new == 1 { ("place", "") } else { ("places", "the last ") };
         let rest = match rest_at {
             Some(at) if at == last_at => format!(
-                ", behind which no whole packet follows (if the film ends there, bytes={at} says so)"
+                ", behind which no whole packet follows (if the film ends there, bytes={at} says \
+                 so)"
             ),
             _ => String::new(),
         };
@@ -71,7 +72,8 @@ mod tests {
         damage.add(376, 188, 188);
         assert_eq!(
             damage.message(1).unwrap(),
-            "the film is damaged at 1 more place, at byte 376; so far 189 bytes (2 packets) are lost"
+            "the film is damaged at 1 more place, at byte 376; so far 189 bytes (2 packets) are \
+             lost"
         );
         assert!(damage.message(0).unwrap().contains("at 2 places, the last at byte 376;"));
         assert_eq!(damage.message(2), None);

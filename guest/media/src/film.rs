@@ -1,11 +1,11 @@
 //! The film on its way from the disk to the link: a window of chunks, read ahead in order.
 //!
-//! A buffer is *empty* (in `empties`), *reading* (owned by the disk), *arrived* (in `window`, waiting
-//! to be looked through, for which the chunk behind it has to be there, too), *ready* (in `ready`, to
-//! be sent), or *sending* (in `leaving`, until the last packet that points into it has left), and then
-//! empty again. Film bytes are not copied. Only what damage or longer packets have torn apart is
-//! moved together inside its buffer, so that ready chunks hold packets of 188 bytes and nothing else;
-//! a packet may straddle two of them.
+//! A buffer is *empty* (in `empties`), *reading* (owned by the disk), *arrived* (in `window`,
+//! waiting to be looked through, for which the chunk behind it has to be there, too), *ready* (in
+//! `ready`, to be sent), or *sending* (in `leaving`, until the last packet that points into it has
+//! left), and then empty again. Film bytes are not copied. Only what damage or longer packets have
+//! torn apart is moved together inside its buffer, so that ready chunks hold packets of 188 bytes
+//! and nothing else; a packet may straddle two of them.
 
 mod look;
 mod terms;
@@ -210,7 +210,8 @@ impl<V: Volume> Film<V> {
         // Nothing more can be read before this packet has left: no reference will come in time.
         let stuck =
             self.volume.in_flight() == 0 && self.empties.is_empty() && self.leaving.is_empty();
-        // Behind a long hole is the next reference, or the end: what is in front of it does not wait.
+        // Behind a long hole is the next reference, or the end: what is in front of it does not
+        // wait.
         let lost = self.framer.searched() > READ_AHEAD_MIN as u64;
         let due = self.timeline.due(self.sent_end, self.over || stuck || lost);
         if self.timeline.has_guessed() && !core::mem::replace(&mut self.noted.0, true) {

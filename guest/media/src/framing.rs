@@ -3,10 +3,10 @@
 //!
 //! A place is taken for a packet where three sync bytes stand at the right distances. From there on
 //! one sync byte per packet is enough. What lies between the last packet and the next place with
-//! three is lost and counted, also in front of the first packet: a film that begins later and one whose
-//! beginning is damaged look the same. A few zeros behind the last packet are the padding of a volume
-//! that has whole blocks only; more of them are lost packets. A film that was cut within a packet looks
-//! as if the padding belonged to that packet: see [`Framer::is_cut`].
+//! three is lost and counted, also in front of the first packet: a film that begins later and one
+//! whose beginning is damaged look the same. A few zeros behind the last packet are the padding of
+//! a volume that has whole blocks only; more of them are lost packets. A film that was cut within a
+//! packet looks as if the padding belonged to that packet: see [`Framer::is_cut`].
 
 use crate::damage::Damage;
 use crate::ts::{PACKET_LEN, SYNC_BYTE};
@@ -149,10 +149,11 @@ impl Framer {
         }
     }
 
-    /// Is the packet at `at` the film's last and cut, so that its end is the padding of the volume? If
-    /// it ends in several zeros that go on to the volume's end, and the padding may have begun in it.
-    /// The padding cannot be told from a packet that ends in zeros itself: where the one before does so,
-    /// too, it is whole. Who knows the length of the film need not guess ([`View::padding`]).
+    /// Is the packet at `at` the film's last and cut, so that its end is the padding of the volume?
+    /// If it ends in several zeros that go on to the volume's end, and the padding may have begun
+    /// in it. The padding cannot be told from a packet that ends in zeros itself: where the one
+    /// before does so, too, it is whole. Who knows the length of the film need not guess
+    /// ([`View::padding`]).
     fn is_cut(&self, view: &View<'_>, at: u64) -> bool {
         let end = at + PACKET_LEN;
         if !view.ends || end + view.padding <= view.end() || view.padding == 0 {

@@ -2,9 +2,10 @@
 //!
 //! Between two clock references the bytes pass at an even rate (ISO/IEC 13818-1, section 2.4.2.3),
 //! so the time of a byte is interpolated between the references around it; behind the last one the
-//! rate of the last second is kept, and so it is in front of the first. Where the clock jumps (a film
-//! starts again, was cut, or declares it), time goes on at that rate too, so the time of the stream never
-//! jumps. Where there is no rate, because no two references of one clock have come, a fallback is used.
+//! rate of the last second is kept, and so it is in front of the first. Where the clock jumps (a
+//! film starts again, was cut, or declares it), time goes on at that rate too, so the time of the
+//! stream never jumps. Where there is no rate, because no two references of one clock have come, a
+//! fallback is used.
 
 use crate::TICKS_PER_SECOND;
 use crate::ts::PCR_WRAP;
@@ -49,7 +50,8 @@ pub struct Timeline {
     last_pcr: Option<u64>,
     rate: Option<Rate>,
     fallback: Rate,
-    /// The time of the first reference is that of the fallback until there is a rate, and nobody knows it.
+    /// The time of the first reference is that of the fallback until there is a rate, and nobody
+    /// knows it.
     provisional: bool,
     /// The last time that was given: it never shrinks.
     latest: u64,
@@ -169,8 +171,8 @@ impl Timeline {
         self.guessed
     }
 
-    /// When the byte at `position` is due. `None`: not known before more references are added; `ended`:
-    /// there will be none.
+    /// When the byte at `position` is due. `None`: not known before more references are added;
+    /// `ended`: there will be none.
     ///
     /// Positions must not shrink from call to call: references behind are forgotten.
     pub fn due(&mut self, position: u64, ended: bool) -> Option<u64> {

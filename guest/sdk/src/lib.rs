@@ -21,17 +21,18 @@
 //! }
 //! ```
 //!
-//! - Settings: [`App::args`], words `key=value` of the command line; [`main!`] lists their keys, and others
-//!   are refused. Every application knows `report_ms=` (between reports; 0: none) and `for_ms=` (ends then;
-//!   0: runs for ever).
+//! - Settings: [`App::args`], words `key=value` of the command line; [`main!`] lists their keys,
+//!   and others are refused. Every application knows `report_ms=` (between reports; 0: none) and
+//!   `for_ms=` (ends then; 0: runs for ever).
 //! - Time: [`now`], nanoseconds since the start; [`App::wait`] until then or until a device has
 //!   something.
-//! - Volume: [`App::volume`] opens a [`Disk`]: `read` and `write` take a [`Buffer`] along and return
-//!   an id, `poll` gives the buffer back when the device is done.
-//! - Network: [`App::network`] opens a [`Stack`]: `send` for streams (a header that is copied, and up
-//!   to two pieces of payload that are not), `bind`, `receive_from`, `send_to` for small things.
+//! - Volume: [`App::volume`] opens a [`Disk`]: `read` and `write` take a [`Buffer`] along and
+//!   return an id, `poll` gives the buffer back when the device is done.
+//! - Network: [`App::network`] opens a [`Stack`]: `send` for streams (a header that is copied, and
+//!   up to two pieces of payload that are not), `bind`, `receive_from`, `send_to` for small things.
 //!   `poll` it after every wait. [`receivers`] keeps an eye on who can be reached.
-//! - Output: [`App::ready`] and [`App::report`] print one JSON object per line: application, event, fields.
+//! - Output: [`App::ready`] and [`App::report`] print one JSON object per line: application, event,
+//!   fields.
 //!
 //! When `run` returns, `done` or `error` is printed and the machine powers off.
 #![no_std]
@@ -87,8 +88,8 @@ pub enum AppError {
 /// Words that every application knows.
 const COMMON_WORDS: &[&str] = &["report_ms", "for_ms"];
 
-/// Defines the entry point: the application's name, its `fn(&mut App) -> Result<(), AppError>`, and the keys
-/// of its words on the command line.
+/// Defines the entry point: the application's name, its `fn(&mut App) -> Result<(), AppError>`, and
+/// the keys of its words on the command line.
 #[macro_export]
 macro_rules! main {
     ($name:literal, $run:path, [$($word:literal),* $(,)?]) => {
@@ -100,8 +101,8 @@ macro_rules! main {
     };
 }
 
-/// Runs an application and prints how it ended; called by [`main!`]. One that failed ends the machine with a
-/// status that says so.
+/// Runs an application and prints how it ended; called by [`main!`]. One that failed ends the
+/// machine with a status that says so.
 pub fn run_app(
     name: &'static str,
     words: &[&'static str],

@@ -1,4 +1,5 @@
-//! Receivers of a stream on the network: who answers that nothing arrives, how that is told, and the end.
+//! Receivers of a stream on the network: who answers that nothing arrives, how that is told, and
+//! the end.
 
 use crate::{App, AppError, Fields, MS, Receivers, Stack, now};
 use alloc::format;
@@ -23,7 +24,8 @@ pub fn poll(network: &mut Stack, receivers: &mut Receivers) -> Result<(), AppErr
     Ok(())
 }
 
-/// Are the next hops of all receivers known that have one? Those that are not are asked for, all at once.
+/// Are the next hops of all receivers known that have one? Those that are not are asked for, all at
+/// once.
 pub fn resolved(network: &mut Stack, receivers: &Receivers) -> bool {
     receivers.addresses().filter(|to| !network.resolved(*to.ip())).count() == 0
 }
@@ -42,7 +44,8 @@ pub fn find(app: &App, network: &mut Stack, receivers: &mut Receivers) -> Result
     Ok(())
 }
 
-/// Prints which receivers cannot be reached any more: an `error` event with `receiver` and `reason`.
+/// Prints which receivers cannot be reached any more: an `error` event with `receiver` and
+/// `reason`.
 pub fn tell(app: &App, receivers: &mut Receivers) {
     while let Some((address, trouble)) = receivers.take_trouble() {
         let (reason, hint) = trouble.words();

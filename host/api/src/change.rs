@@ -147,7 +147,8 @@ mod tests {
     #[test]
     fn an_export_has_its_one_device_and_nothing_else() {
         let table: ExportTable = toml::from_str(
-            "name = \"db\"\nsocket = \"s\"\n[disk]\ndisk = \"ssd\"\nperiod = \"1s\"\nrate = \"5%\"\n",
+            "name = \"db\"\nsocket = \"s\"\n[disk]\ndisk = \"ssd\"\nperiod = \"1s\"\nrate \
+             = \"5%\"\n",
         )
         .expect("a table");
         for key in ["0", "ssd"] {

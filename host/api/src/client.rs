@@ -1,7 +1,7 @@
 //! The other end of the API: what the command line and the demo use to talk to a host service.
 //!
-//! Whoever answers at the socket may be anything. An answer may take [`PATIENCE`] and [`ANSWER_BYTES`];
-//! a console alone goes on without end, after a head that arrived in time.
+//! Whoever answers at the socket may be anything. An answer may take [`PATIENCE`] and
+//! [`ANSWER_BYTES`]; a console alone goes on without end, after a head that arrived in time.
 
 mod error;
 
@@ -103,7 +103,8 @@ impl Client {
         })
     }
 
-    /// Reads a body piece by piece until it ends or `each` says false. Only its head must come in time.
+    /// Reads a body piece by piece until it ends or `each` says false. Only its head must come in
+    /// time.
     ///
     /// # Errors
     /// [`ClientError`].

@@ -7,8 +7,8 @@
 //! | `error.rs` | what a refused request is told |
 //! | `client.rs` | requests over the unix socket, within limits of time and size |
 //!
-//! Types of the configuration appear as they are in `moirai_config`. Neighbours: the host service answers, the
-//! commands and the demo ask.
+//! Types of the configuration appear as they are in `moirai_config`. Neighbours: the host service
+//! answers, the commands and the demo ask.
 
 mod bodies;
 #[cfg(test)]

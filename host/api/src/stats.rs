@@ -1,5 +1,5 @@
-//! Everything that is measured, in one piece: what `top`, the demo and `/metrics` show. Counters only grow
-//! as long as a tenant runs; a reader takes two looks and subtracts.
+//! Everything that is measured, in one piece: what `top`, the demo and `/metrics` show. Counters
+//! only grow as long as a tenant runs; a reader takes two looks and subtracts.
 
 use moirai_config::admission::plan::{ContractReport, ResourceReport};
 use serde::{Deserialize, Serialize};
@@ -82,8 +82,8 @@ pub struct PartStats {
     pub misses_in_stall: u64,
     /// Guarantee lost because whole periods passed in a stall.
     pub stall_loss_ns: u64,
-    /// Least service in any period of the present contract in which all of it was wanted (virtual CPUs
-    /// only).
+    /// Least service in any period of the present contract in which all of it was wanted (virtual
+    /// CPUs only).
     pub least_slice_ns: Option<u64>,
     /// Requests or packets that wait, now.
     pub queued: u64,

@@ -31,7 +31,8 @@ Exit status:
   2  the command line or the configuration is bad
   3  admission refused
   4  no host service answers, or not in time, or what answers is none
-  5  the tenant that was to be shown or stopped is, and it has failed: by itself, or it had to be killed
+  5  the tenant that was to be shown or stopped is, and it has failed: by itself, or it had to \
+     be killed
   141  whoever read the output has gone away (as SIGPIPE ends other programs)";
 
 /// The commands.
@@ -132,8 +133,8 @@ pub struct ReceiveArgs {
 /// What can be measured.
 #[derive(Debug, Subcommand)]
 pub enum ProbeCommand {
-    /// Measure a disk: latencies, bandwidth, and the `max_unit` to declare. Writes only to a file of its
-    /// own in the disk's folder; a block device is only read
+    /// Measure a disk: latencies, bandwidth, and the `max_unit` to declare. Writes only to a file
+    /// of its own in the disk's folder; a block device is only read
     Disk(ProbeDiskArgs),
 }
 

@@ -1,7 +1,7 @@
 //! Whether the command was started without a standard output (`moirai list >&-`).
 //!
-//! Before `main` the runtime of Rust opens /dev/null in the place of a descriptor that is closed, and
-//! then all that is written seems to be read by somebody. So it is looked at before that.
+//! Before `main` the runtime of Rust opens /dev/null in the place of a descriptor that is closed,
+//! and then all that is written seems to be read by somebody. So it is looked at before that.
 #![allow(unsafe_code, reason = "nothing safe runs before main")]
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,8 +19,8 @@ extern "C" fn look() {
     CLOSED.store(flags < 0, Ordering::Relaxed);
 }
 
-// SAFETY: the loader calls what this section holds, with arguments that `look` does not take, which the
-// C calling convention allows. `look` needs nothing that is set up later.
+// SAFETY: the loader calls what this section holds, with arguments that `look` does not take, which
+// the C calling convention allows. `look` needs nothing that is set up later.
 #[used]
 #[unsafe(link_section = ".init_array")]
 static LOOK: extern "C" fn() = look;

@@ -75,8 +75,8 @@ fn show_one(tenant: &TenantView, json: bool) -> Result<Status, Failure> {
     Ok(if tenant.failure().is_some() { Status::TenantFailed } else { shown })
 }
 
-/// Where a tenant is in its life, for people: whether it has failed matters more to them than that it
-/// has ended.
+/// Where a tenant is in its life, for people: whether it has failed matters more to them than that
+/// it has ended.
 fn phase(tenant: &TenantView) -> &'static str {
     match tenant.phase {
         Phase::Starting => "starting",

@@ -1,4 +1,5 @@
-//! `moirai explain`: what is promised to one tenant, of a running host service or of a configuration.
+//! `moirai explain`: what is promised to one tenant, of a running host service or of a
+//! configuration.
 
 use std::path::Path;
 

@@ -118,8 +118,8 @@ fn failure(error: ServiceError, bad: &dyn Fn(Vec<Problem>) -> Failure) -> Failur
     }
 }
 
-/// What the kernel says of a link, at the key that asked for it. Not status 2: on another machine, or
-/// when what stands in the way is gone, the same configuration is right.
+/// What the kernel says of a link, at the key that asked for it. Not status 2: on another machine,
+/// or when what stands in the way is gone, the same configuration is right.
 fn link_failure(
     error: ServiceError,
     links: &[Link],

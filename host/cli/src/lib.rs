@@ -19,7 +19,8 @@
 //! | `image.rs` | `image` |
 //! | `generate.rs` | `completions`, `man` |
 //!
-//! All but `host`, `plan`, `simulate`, `receive`, `probe`, `image` and the generators talk to a host service through `moirai_api`.
+//! All but `host`, `plan`, `simulate`, `receive`, `probe`, `image` and the generators talk to a
+//! host service through `moirai_api`.
 
 mod args;
 mod change;
@@ -74,7 +75,8 @@ pub enum Status {
     NoService = 4,
     /// The command did what it was asked, and says that the tenant has failed.
     TenantFailed = 5,
-    /// Whoever read standard output has gone away; what a shell says of a program that SIGPIPE ended.
+    /// Whoever read standard output has gone away; what a shell says of a program that SIGPIPE
+    /// ended.
     NoReader = 141,
 }
 
@@ -195,8 +197,8 @@ fn unwritten(error: &std::io::Error) -> Failure {
     Failure::new(status, format!("cannot write to standard output: {error}"))
 }
 
-/// Reads the command line. `--help` and `--version` are output as any other: what cannot be written is
-/// a failure.
+/// Reads the command line. `--help` and `--version` are output as any other: what cannot be written
+/// is a failure.
 ///
 /// # Errors
 /// The exit status, when there is nothing more to do; everything has been said.

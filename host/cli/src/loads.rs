@@ -1,5 +1,5 @@
-//! `[tenant.load]` as the simulator takes it. The configuration has checked it: what is missing here is
-//! not needed.
+//! `[tenant.load]` as the simulator takes it. The configuration has checked it: what is missing
+//! here is not needed.
 
 use moirai_config::load::{LoadKind, LoadTable};
 use moirai_config::units;

@@ -22,7 +22,8 @@ pub(super) fn run(args: &PlanArgs) -> Result<Status, Failure> {
     Ok(if plan.admitted { Status::Done } else { Status::Refused })
 }
 
-/// Says what a host service would refuse here. It need not run here, so that the answer stays the same.
+/// Says what a host service would refuse here. It need not run here, so that the answer stays the
+/// same.
 fn warn(config: &Config, file: &str, text: &str) {
     // Nobody reads standard error if writing there fails.
     let mut to = std::io::stderr();

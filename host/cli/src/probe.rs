@@ -28,7 +28,8 @@ fn disk(socket: &Path, args: &ProbeDiskArgs) -> Result<Status, Failure> {
         // Whoever cannot read it is measured all the same.
         let _ = writeln!(
             std::io::stderr(),
-            "moirai: a host service is running: this disturbs its tenants, and they disturb the figures"
+            "moirai: a host service is running: this disturbs its tenants, and they disturb the \
+             figures"
         );
     }
     let time = Duration::from_secs(u64::from(args.seconds));

@@ -1,5 +1,5 @@
-//! A configuration as the simulator takes it: the same resources, contracts and costs that admission
-//! counts with, and the loads of `[tenant.load]`.
+//! A configuration as the simulator takes it: the same resources, contracts and costs that
+//! admission counts with, and the loads of `[tenant.load]`.
 
 use moirai_config::load::LoadsTable;
 use moirai_simulator::load::Load;
@@ -49,7 +49,8 @@ fn load(loads: &LoadsTable, id: ResourceId) -> Load {
     })
 }
 
-/// What admission calls `B`: what a device has taken and does not give back, one unit's time at any depth.
+/// What admission calls `B`: what a device has taken and does not give back, one unit's time at any
+/// depth.
 pub(super) fn blocking(resource: &Resource) -> u64 {
     match resource.kind {
         Kind::Cpu => 0,

@@ -52,8 +52,8 @@ fn show(
             match wish(end)? {
                 Wish::Leave => return Ok(()),
                 Wish::Stop => signals::suspend(),
-                // What was drawn is not there any more. Not `Terminal::clear`, which asks the terminal
-                // where its cursor is and waits for an answer.
+                // What was drawn is not there any more. Not `Terminal::clear`, which asks the
+                // terminal where its cursor is and waits for an answer.
                 Wish::Draw => {
                     terminal.backend_mut().clear()?;
                     terminal.swap_buffers();
@@ -109,7 +109,8 @@ fn table(view: &View) -> Table<'static> {
         .block(Block::bordered().title(title).title_bottom(Line::from(foot)))
 }
 
-/// A part with misses, or whose contract is not kept, is red, one with a guarantee stands out from best effort.
+/// A part with misses, or whose contract is not kept, is red, one with a guarantee stands out from
+/// best effort.
 fn style(row: &Row) -> Style {
     if row.misses > 0 || row.not_kept.is_some() {
         Style::new().fg(Color::Red)

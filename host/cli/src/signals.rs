@@ -1,9 +1,9 @@
 //! Gives the terminal back whatever signal ends the command, and while one has stopped it.
 //!
-//! All signals that end a process by default are caught but SIGKILL, which nobody can catch: not only
-//! those that a person sends, also those of a fault or an abort. So everything here is done within
-//! handlers, by calls that are safe there (signal-safety(7)), with what [`watch`] has laid ready. The
-//! command ends by the signal itself, so that whoever waits for it sees it.
+//! All signals that end a process by default are caught but SIGKILL, which nobody can catch: not
+//! only those that a person sends, also those of a fault or an abort. So everything here is done
+//! within handlers, by calls that are safe there (signal-safety(7)), with what [`watch`] has laid
+//! ready. The command ends by the signal itself, so that whoever waits for it sees it.
 //!
 //! State: [`TERMINAL`], set once before the first handler is, and whether it is [`HELD`].
 #![allow(unsafe_code, reason = "signal handlers have no safe interface")]
@@ -46,9 +46,9 @@ static TERMINAL: OnceLock<Terminal> = OnceLock::new();
 /// Whether the command has the terminal in its own mode: not while it is stopped, nor at its end.
 static HELD: AtomicBool = AtomicBool::new(false);
 
-/// From now on every signal gives the terminal back. To be called before its modes are changed, once;
-/// `leave` and `enter` are written to standard output when it is given back and taken again, and the
-/// screen is told by SIGWINCH to be drawn anew.
+/// From now on every signal gives the terminal back. To be called before its modes are changed,
+/// once; `leave` and `enter` are written to standard output when it is given back and taken again,
+/// and the screen is told by SIGWINCH to be drawn anew.
 ///
 /// # Errors
 /// There is no terminal.
@@ -85,7 +85,8 @@ pub(super) fn forget() {
     HELD.store(false, Ordering::SeqCst);
 }
 
-/// Stops the command and whatever was started with it, as Ctrl-Z does on a terminal that is not ours.
+/// Stops the command and whatever was started with it, as Ctrl-Z does on a terminal that is not
+/// ours.
 pub(super) fn suspend() {
     // SAFETY: it takes numbers only.
     unsafe { libc::kill(0, libc::SIGTSTP) };
@@ -126,8 +127,8 @@ extern "C" fn stop(signal: c_int) {
     let errno = errno();
     give_back();
     set(signal, libc::SIG_DFL);
-    // SAFETY: the set is initialised before it is used, and all of it outlives the calls. The process
-    // stops in the last of them, unless nobody could continue it: then it goes on at once.
+    // SAFETY: the set is initialised before it is used, and all of it outlives the calls. The
+    // process stops in the last of them, unless nobody could continue it: then it goes on at once.
     unsafe {
         libc::raise(signal);
         let mut this: libc::sigset_t = mem::zeroed();
@@ -167,7 +168,8 @@ fn take_again() {
     unsafe { libc::raise(libc::SIGWINCH) };
 }
 
-/// Whether the terminal is not somebody else's now; true as well of one that is in no session of ours.
+/// Whether the terminal is not somebody else's now; true as well of one that is in no session of
+/// ours.
 fn is_in_front(terminal: &Terminal) -> bool {
     // SAFETY: they take numbers only.
     let (front, ours) = unsafe { (libc::tcgetpgrp(terminal.fd), libc::getpgrp()) };

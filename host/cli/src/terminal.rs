@@ -1,8 +1,8 @@
 //! How a command ends whose terminal or reader is not there any more, or that is told to end.
 //!
 //! A terminal that was put into another mode is given back whatever ends the command: its return, a
-//! panic, a signal. A reader that has gone away (`moirai top --json | head -1`) ends the command with
-//! the status that SIGPIPE gives to other programs.
+//! panic, a signal. A reader that has gone away (`moirai top --json | head -1`) ends the command
+//! with the status that SIGPIPE gives to other programs.
 
 use std::io;
 use std::panic;
@@ -32,15 +32,16 @@ pub(super) fn give_back_at_the_end(
     signals::watch(leave, enter)
 }
 
-/// Ends the command when the reader of its standard output goes away, also while there is nothing to
-/// write. For commands that go on without end.
+/// Ends the command when the reader of its standard output goes away, also while there is nothing
+/// to write. For commands that go on without end.
 ///
 /// # Errors
 /// The kernel refuses a thread.
 pub(super) fn end_with_the_reader() -> io::Result<()> {
     let wait = || {
         let output = io::stdout();
-        // Nothing is asked for: only errors and the end wake us, which files and terminals never have.
+        // Nothing is asked for: only errors and the end wake us, which files and terminals never
+        // have.
         let mut fds = [PollFd::new(&output, PollFlags::empty())];
         while poll(&mut fds, None).is_err() {}
         if !rustix::termios::isatty(&output) {

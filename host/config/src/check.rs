@@ -1,9 +1,9 @@
 //! What the values of a configuration must fulfil together. All that is wrong is reported at once.
 //!
-//! The same document gives the same result on every machine, except for the defaults of `host.cores`,
-//! `host.io_core` and `host.memory`, which depend on the machine, and for paths that are there and lead to
-//! the same thing (`identity.rs`). So a configuration that says them can be planned on another machine
-//! than the one it is for.
+//! The same document gives the same result on every machine, except for the defaults of
+//! `host.cores`, `host.io_core` and `host.memory`, which depend on the machine, and for paths that
+//! are there and lead to the same thing (`identity.rs`). So a configuration that says them can be
+//! planned on another machine than the one it is for.
 
 use std::collections::HashSet;
 use std::fmt::Display;
@@ -136,8 +136,8 @@ fn check_host(table: &HostTable, problems: &mut Problems) -> Host {
     let cpu_policy = table.cpu_policy.unwrap_or_default();
     if !cpu_policy.suits_a_core() {
         let message = format!("`{}` does not say who is owed time on a core", cpu_policy.as_str());
-        let help = "write for example \"atropos\"; nemesis, xen, usd and fifo suit a core, too, the others \
-                    disks, links and `moirai simulate --policy`";
+        let help = "write for example \"atropos\"; nemesis, xen, usd and fifo suit a core, too, \
+                    the others disks, links and `moirai simulate --policy`";
         problems.add("host.cpu_policy", message, help);
     }
     let io_core = table.io_core.or_else(|| (0..machine).find(|core| !cores.contains(core)));

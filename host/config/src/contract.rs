@@ -102,7 +102,8 @@ fn broken_rule(
             at(
                 "period",
                 message,
-                "write for example \"10ms\": promises about time need periods of milliseconds to seconds",
+                "write for example \"10ms\": promises about time need periods of milliseconds to \
+                 seconds",
             )
         }
         ContractError::NothingAsked => {

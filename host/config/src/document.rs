@@ -168,8 +168,8 @@ pub struct HostTable {
     /// Path of the API socket. Default `/run/moirai/host.sock`.
     #[schema(value_type = Option<String>)]
     pub socket: Option<PathBuf>,
-    /// Where `GET /metrics` is answered over TCP for Prometheus, as `127.0.0.1:9100`; a port alone is
-    /// one of 127.0.0.1. Default: nowhere but at `socket`.
+    /// Where `GET /metrics` is answered over TCP for Prometheus, as `127.0.0.1:9100`; a port alone
+    /// is one of 127.0.0.1. Default: nowhere but at `socket`.
     pub metrics: Option<String>,
     /// Directory for what a later start must know. Default `/run/moirai`.
     #[schema(value_type = Option<String>)]
@@ -284,9 +284,9 @@ pub struct VolumeTable {
     #[schemars(extend("minimum" = 1, "maximum" = 16))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queues: Option<u16>,
-    /// The logical blocks that the guest is told, in bytes: what its partitions and file systems were
-    /// made for. 512, 1024, 2048 or 4096; default 512, whatever the device below has. Smaller ones
-    /// than that has are read, changed and written back.
+    /// The logical blocks that the guest is told, in bytes: what its partitions and file systems
+    /// were made for. 512, 1024, 2048 or 4096; default 512, whatever the device below has. Smaller
+    /// ones than that has are read, changed and written back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub block_size: Option<Size>,
     /// Serial number, up to 20 printable ASCII characters, different for each volume of a tenant.

@@ -17,8 +17,8 @@ use super::problem::Problem;
 use super::tenant::check_net;
 use super::{path_check, volume_check};
 
-/// What the names of exports have before them where they stand beside those of tenants, which have no
-/// slash.
+/// What the names of exports have before them where they stand beside those of tenants, which have
+/// no slash.
 pub const KEY_PREFIX: &str = "export/";
 
 /// `[[export]]`: a device for a foreign VMM. It has either `[export.disk]` or `[export.net]`.

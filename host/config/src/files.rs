@@ -1,5 +1,5 @@
-//! Files that somebody names on a command line or in a configuration: whatever they are, reading them
-//! ends, and takes no more memory than is allowed.
+//! Files that somebody names on a command line or in a configuration: whatever they are, reading
+//! them ends, and takes no more memory than is allowed.
 
 use std::fs::{File, FileType};
 use std::io::{self, Read};

@@ -1,8 +1,8 @@
-//! What the paths of a configuration lead to on this machine: no disk is promised twice, no volume is
-//! written by two.
+//! What the paths of a configuration lead to on this machine: no disk is promised twice, no volume
+//! is written by two.
 //!
-//! A file is its device and inode number, a device its number, whatever names they have. What cannot be
-//! looked up (the configuration may be for another machine) is left to whoever opens it.
+//! A file is its device and inode number, a device its number, whatever names they have. What
+//! cannot be looked up (the configuration may be for another machine) is left to whoever opens it.
 
 use std::collections::HashMap;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -95,8 +95,8 @@ mod tests {
 
     use crate::{check, parse};
 
-    /// What is wrong with `text`, in which `DIR` is a directory with `real`, a link `link` to it, and a
-    /// volume `v` with the names `v`, `hard` and `soft`.
+    /// What is wrong with `text`, in which `DIR` is a directory with `real`, a link `link` to it,
+    /// and a volume `v` with the names `v`, `hard` and `soft`.
     fn problems(text: &str) -> Vec<String> {
         let folder = tempfile::tempdir().expect("a folder");
         let real = folder.path().join("real");

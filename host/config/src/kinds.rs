@@ -1,9 +1,9 @@
 //! What each key takes, in words for people: said where a value is of the wrong kind.
 //!
-//! Serde's own messages name what the program is made of, and it takes a list for a table if the items
-//! fit. So before a text is read, its values are held against the schema that the same types give
-//! (`docs/config.schema.json`): every key that is there is known here without being listed twice. Unknown
-//! keys and missing ones are left to serde ([`in_words`]).
+//! Serde's own messages name what the program is made of, and it takes a list for a table if the
+//! items fit. So before a text is read, its values are held against the schema that the same types
+//! give (`docs/config.schema.json`): every key that is there is known here without being listed
+//! twice. Unknown keys and missing ones are left to serde ([`in_words`]).
 
 mod examples;
 mod words;
@@ -72,7 +72,8 @@ struct Wanted<'a> {
 }
 
 impl<'a> Walk<'a> {
-    /// Holds the value at `path` against its schema. An item of a list comes with what the `list` wants.
+    /// Holds the value at `path` against its schema. An item of a list comes with what the `list`
+    /// wants.
     fn visit(&mut self, schema: &'a Value, value: &Value, path: &str, list: Option<Wanted<'_>>) {
         let kinds = kinds(self.root, schema);
         let wanted = Wanted { kinds: &kinds, path };

@@ -6,7 +6,8 @@
 //! | `export.rs` | `[[export]]`, for foreign VMMs |
 //! | `units.rs` | times, sizes, rates |
 //! | `load.rs` | `[tenant.load]`, for the simulator |
-//! | `check.rs`, `link_check.rs`, `tenant.rs`, `contract.rs` | what the values must fulfil together; the only maker of a `Config` |
+//! | `check.rs` | what the values must fulfil together; the only maker of a `Config` |
+//! | `link_check.rs`, `tenant.rs`, `contract.rs` | the same, of links, tenants, contracts |
 //! | `identity.rs` | paths that lead to the same disk or volume |
 //! | `path_check.rs` | paths that no file can have |
 //! | `machine_memory.rs` | what the machine has for tenants |
@@ -15,8 +16,9 @@
 //! | `files.rs` | files that somebody names, read within bounds |
 //! | `problem.rs` | errors with their place in the text |
 //!
-//! Stateless and free of side effects: [`load`] reads one file, [`load_for_this_host`] another one, [`check()`] looks up what the paths of disks
-//! and volumes lead to. Whether an image or a device can be used is found out by whoever opens it.
+//! Stateless and free of side effects: [`load`] reads one file, [`load_for_this_host`] another one,
+//! [`check()`] looks up what the paths of disks and volumes lead to. Whether an image or a device
+//! can be used is found out by whoever opens it.
 
 pub mod admission;
 mod check;
@@ -66,8 +68,8 @@ pub fn load(path: &Path) -> Result<Config, Report> {
     load_with_text(path).map(|(_, config)| config)
 }
 
-/// Reads and checks a configuration file, for the host that runs here with it: with the costs of a core
-/// that are stored in its state directory. Returns its text too, for reports.
+/// Reads and checks a configuration file, for the host that runs here with it: with the costs of a
+/// core that are stored in its state directory. Returns its text too, for reports.
 ///
 /// # Errors
 /// As [`load`].
@@ -144,8 +146,8 @@ pub fn parse(name: &str, text: &str) -> Result<Document, Report> {
     })
 }
 
-/// The line that the parser complains of without saying where: the last one of the shortest beginning
-/// of the text that it complains of.
+/// The line that the parser complains of without saying where: the last one of the shortest
+/// beginning of the text that it complains of.
 fn line_of(text: &str, complaint: &str) -> Range<usize> {
     let ends: Vec<_> = text.match_indices('\n').map(|(at, _)| at).chain([text.len()]).collect();
     let complains = |end: usize| {

@@ -1,4 +1,5 @@
-//! Checks links: what the kernel would refuse late and without a place is refused here, at its line.
+//! Checks links: what the kernel would refuse late and without a place is refused here, at its
+//! line.
 
 use std::collections::HashSet;
 use std::net::Ipv4Addr;
@@ -112,8 +113,8 @@ fn check_address(table: &LinkTable, at: &str, problems: &mut Problems) -> Option
         return None;
     };
     if let Some(why) = senseless(cidr) {
-        let help = "write for example \"10.0.0.1/24\": an address that one host can have and the length of \
-                    its network";
+        let help = "write for example \"10.0.0.1/24\": an address that one host can have and the \
+                    length of its network";
         wrong(format!("{text:?} is {why}"), help);
     }
     Some(cidr)
@@ -169,7 +170,8 @@ fn unique_taps(links: &[Link], problems: &mut Problems) {
     }
 }
 
-/// Two links of one namespace into the same network: the kernel would send everything to one of them.
+/// Two links of one namespace into the same network: the kernel would send everything to one of
+/// them.
 fn separate_nets(links: &[Link], problems: &mut Problems) {
     let mut seen: Vec<(&Link, Cidr)> = Vec::new();
     for (index, link) in links.iter().enumerate() {

@@ -1,4 +1,5 @@
-//! `[tenant.load]`: what a tenant does in a simulation, as it is written. `moirai simulate` translates it.
+//! `[tenant.load]`: what a tenant does in a simulation, as it is written. `moirai simulate`
+//! translates it.
 //!
 //! A load has a kind and the parameters of that kind. All parameters are keys of one flat table, so
 //! that what is wrong can be said at the key that is wrong. docs/loads.md describes every kind.

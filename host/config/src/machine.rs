@@ -10,7 +10,8 @@ use super::document::{ContractTable, NetTable, VolumeTable};
 use super::load::LoadsTable;
 use super::units::{Size, Time};
 
-/// `[[tenant]]`: one virtual machine with its contracts. It boots an `image` of Moirai or a `kernel`.
+/// `[[tenant]]`: one virtual machine with its contracts. It boots an `image` of Moirai or a
+/// `kernel`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TenantTable {
@@ -37,11 +38,12 @@ pub struct TenantTable {
     /// Guest memory. Default 64M, for kernels 512M.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<Size>,
-    /// Touch all memory at the start, so that no page fault costs time later. Default: whether a disk
-    /// or a link guarantees it something.
+    /// Touch all memory at the start, so that no page fault costs time later. Default: whether a
+    /// disk or a link guarantees it something.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prefault: Option<bool>,
-    /// Number of virtual CPUs; each gets an equal share of the contract of `[tenant.cpu]`. Default 1.
+    /// Number of virtual CPUs; each gets an equal share of the contract of `[tenant.cpu]`.
+    /// Default 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("minimum" = 1, "maximum" = 8))]
     pub vcpus: Option<u32>,
@@ -60,8 +62,8 @@ pub struct TenantTable {
     /// A virtio balloon, through which memory can be taken back. Default false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub balloon: Option<bool>,
-    /// A virtio console beside the serial port: `moirai console` shows both and types there. Default
-    /// false.
+    /// A virtio console beside the serial port: `moirai console` shows both and types there.
+    /// Default false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub console: Option<bool>,
     /// Sockets between host and guest.

@@ -13,8 +13,8 @@ const LEAST_RESERVE_BYTES: u64 = 512 << 20;
 /// What it keeps of a large machine: page tables, caches.
 const RESERVE_PERCENT: u64 = 5;
 
-/// What tenants may have, in bytes. `machine` is what there is; `None` if that is not known, and then
-/// nothing is refused for it.
+/// What tenants may have, in bytes. `machine` is what there is; `None` if that is not known, and
+/// then nothing is refused for it.
 pub(super) fn check(table: &HostTable, machine: Option<u64>, problems: &mut Problems) -> u64 {
     if let (Some(_), Some(Size(_))) = (table.memory, table.memory_reserve) {
         let message = "`memory` and `memory_reserve` are both given";
@@ -47,8 +47,8 @@ fn total(meminfo: &str) -> Option<u64> {
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// The files with the limits of the groups in /proc/self/cgroup and of all groups above them. A group
-/// without a limit says `max`, or a number beyond every machine.
+/// The files with the limits of the groups in /proc/self/cgroup and of all groups above them. A
+/// group without a limit says `max`, or a number beyond every machine.
 fn limit_files(root: &Path, groups: &str) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for line in groups.lines() {

@@ -166,7 +166,8 @@ pub struct Volume {
     pub serial: String,
     /// Contract on the disk.
     pub contract: Contract,
-    /// If it was written in bytes per second: what the disk was said to deliver, in bytes per second.
+    /// If it was written in bytes per second: what the disk was said to deliver, in bytes per
+    /// second.
     pub bandwidth: Option<u64>,
 }
 

@@ -66,7 +66,8 @@ proptest! {
     }
 
     #[test]
-    fn texts_that_look_like_quantities_never_panic(text in "-?[0-9.]{0,45} ?(ns|ms|s|K|G|%|MB/s|bit/s|)") {
+    fn texts_that_look_like_quantities_never_panic(text in "-?[0-9.]{0,45} \
+                                                            ?(ns|ms|s|K|G|%|MB/s|bit/s|)") {
         let _ = text.parse::<Time>();
         let _ = text.parse::<Size>();
         let _ = text.parse::<Rate>();

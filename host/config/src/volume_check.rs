@@ -179,9 +179,9 @@ fn serial(
     serial.clone()
 }
 
-/// The owner's name and the volume's number. If there is no room for that, the name's beginning and a
-/// hash of all of it, so that neither volumes of one guest nor exports for one VMM are taken for each
-/// other.
+/// The owner's name and the volume's number. If there is no room for that, the name's beginning and
+/// a hash of all of it, so that neither volumes of one guest nor exports for one VMM are taken for
+/// each other.
 fn default_serial(owner: &str, number: usize) -> String {
     let whole = format!("{owner}-{number}");
     if whole.len() <= DISK_ID_LEN {
@@ -270,7 +270,8 @@ mod tests {
                 "tenant[0].disk[1]: volume 0 has the serial number \"s\", too",
             ),
             (
-                "volume = \"v\"\nserial = \"debian-1\"\n[[tenant.disk]]\ndisk = \"ssd\"\nvolume = \"w\"",
+                "volume = \"v\"\nserial = \"debian-1\"\n[[tenant.disk]]\ndisk = \"ssd\"\nvolume \
+                 = \"w\"",
                 "tenant[0].disk[1]: volume 0 has the serial number \"debian-1\", too",
             ),
             ("format = \"qcow2\"", "tenant[0].disk[0]: an image needs a `volume`"),

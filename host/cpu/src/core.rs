@@ -27,12 +27,12 @@ const LAST_PRIORITY: i32 = 2;
 /// overrun in that time is carried as debt.
 const GRAIN_FIRST: Nanos = 20_000;
 const GRAIN_OTHERS: Nanos = 100_000;
-/// The same for those that sleep, and for those that wait behind one that has not let go of the core since
-/// the last round, and so will hardly do it now: a rest of some microseconds must not cost a round every
-/// 100 us.
+/// The same for those that sleep, and for those that wait behind one that has not let go of the
+/// core since the last round, and so will hardly do it now: a rest of some microseconds must not
+/// cost a round every 100 us.
 const GRAIN_BEHIND: Nanos = 500_000;
-/// The same for those that sleep behind one that has not let go of the core: they overrun by no more
-/// if it does.
+/// The same for those that sleep behind one that has not let go of the core: they overrun by no
+/// more if it does.
 const GRAIN_HIDDEN: Nanos = 2_000_000;
 
 /// A vCPU that is owed time but asleep is looked at this often in every deadline.
@@ -259,7 +259,8 @@ impl<T: Threads> Core<T> {
                 _ if !self.scheduling => Class::Fair(0),
                 Some(_) if vcpu.share.yields() => Class::Gated,
                 Some(weight) => Class::Fair(nice(weight)),
-                // To stop a sleeper at its gate is to wake it. It is stopped when it is seen to run.
+                // To stop a sleeper at its gate is to wake it. It is stopped when it is seen to
+                // run.
                 None if vcpu.asleep && vcpu.class != Some(Class::Gated) => Class::Fair(0),
                 None => Class::Gated,
             };

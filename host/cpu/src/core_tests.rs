@@ -238,7 +238,8 @@ fn slack_is_shared_by_weight_where_the_kernel_forgets_who_was_behind() {
     let mut bench = Bench::new(true);
     let ids = [1, 3].map(|weight| bench.add(weighted(weight), always));
     let busy = bench.add(contract(10, 2_000, false), always);
-    // One is ahead by LEAD, and by what this machine gives it until the next round, however long they run.
+    // One is ahead by LEAD, and by what this machine gives it until the next round, however long
+    // they run.
     let bound = 3 * (LEAD / MS + 3);
     for second in 1..=4 {
         bench.run(1_000 * MS);
@@ -312,7 +313,8 @@ fn no_slice_is_cut_for_what_the_one_before_took_on_its_way_to_the_gate() {
     }
 }
 
-/// Each slice ends in a round, each period begins with one; what waits behind a busy one adds a few.
+/// Each slice ends in a round, each period begins with one; what waits behind a busy one adds a
+/// few.
 #[test]
 fn what_waits_behind_a_busy_one_costs_few_rounds() {
     let mut bench = Bench::new(true);
@@ -326,7 +328,8 @@ fn what_waits_behind_a_busy_one_costs_few_rounds() {
     assert!(rounds <= 700, "{rounds} rounds for 250 slices");
 }
 
-/// However many sleep behind a busy one: they are looked at together, and their order never changes.
+/// However many sleep behind a busy one: they are looked at together, and their order never
+/// changes.
 #[test]
 fn idle_vcpus_cost_no_rounds_of_their_own() {
     let rounds = |idle: u32| {

@@ -47,8 +47,8 @@ impl GatePage {
     /// How many gates a page holds.
     pub const WORDS: usize = PAGE_BYTES / size_of::<AtomicU32>();
 
-    /// Makes a page with all gates closed: no vCPU runs before its dispatcher lets it. The descriptor
-    /// goes to the tenant process.
+    /// Makes a page with all gates closed: no vCPU runs before its dispatcher lets it. The
+    /// descriptor goes to the tenant process.
     ///
     /// # Errors
     /// What the kernel says when memory or descriptors are short.

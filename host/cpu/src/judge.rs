@@ -1,16 +1,17 @@
 //! Whether a vCPU got what it was promised.
 //!
-//! From a wake-up or a refill on, what the policy left of the slice is *promised* by the deadline. A vCPU that
-//! wanted it until then and did not get it has missed it. Sleep ends a promise; the wake-up rule makes
-//! another one. Naps too short to be seen take their length off it, and what they cost in switches.
+//! From a wake-up or a refill on, what the policy left of the slice is *promised* by the deadline.
+//! A vCPU that wanted it until then and did not get it has missed it. Sleep ends a promise; the
+//! wake-up rule makes another one. Naps too short to be seen take their length off it, and what
+//! they cost in switches.
 //!
-//! Judged from the kernel's accounts alone. Of a wait that has not ended nothing is in them: a vCPU that is
-//! runnable at its deadline counts as waiting since it can last have run, or since it was seen to wait if it
-//! naps.
+//! Judged from the kernel's accounts alone. Of a wait that has not ended nothing is in them: a vCPU
+//! that is runnable at its deadline counts as waiting since it can last have run, or since it was
+//! seen to wait if it naps.
 //!
 //! An *excuse* covers what stalls of the machine can have caused, and no more: the summed length of
-//! those that touch the promise, and the backlog that earlier ones left on a core that has been busy
-//! with what is owed ever since. What is excused is listed.
+//! those that touch the promise, and the backlog that earlier ones left on a core that has been
+//! busy with what is owed ever since. What is excused is listed.
 
 use std::collections::VecDeque;
 
@@ -78,8 +79,8 @@ pub(super) struct Promise {
     pub(super) backlog: Nanos,
 }
 
-/// Judges a promise whose deadline has come. One that has fallen asleep at `now` is `done`: it wanted
-/// no more than what it has used.
+/// Judges a promise whose deadline has come. One that has fallen asleep at `now` is `done`: it
+/// wanted no more than what it has used.
 pub(super) fn judge_late<T: Threads>(
     vcpu: &mut Vcpu<T>,
     stalls: &StallLog,
@@ -158,7 +159,8 @@ pub(super) struct Backlog {
 }
 
 impl Backlog {
-    /// A round at `now`, `elapsed` after the one before, saw `owed` of it used by those who are owed time.
+    /// A round at `now`, `elapsed` after the one before, saw `owed` of it used by those who are
+    /// owed time.
     pub(super) fn note(&mut self, stalls: &StallLog, now: Nanos, elapsed: Nanos, owed: Nanos) {
         let mut stalled = 0;
         let count = stalls.count();

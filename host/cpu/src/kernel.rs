@@ -20,8 +20,8 @@ pub(super) enum Class {
     Guaranteed(i32),
     /// On slack: the kernel's fair class at this nice level.
     Fair(i32),
-    /// Stopped at its gate, in the fair class should it ignore the gate: until its next slice, or until
-    /// others have caught up in the slack.
+    /// Stopped at its gate, in the fair class should it ignore the gate: until its next slice, or
+    /// until others have caught up in the slack.
     Gated,
 }
 
@@ -40,7 +40,8 @@ pub(super) struct CpuTime {
 pub(super) trait Threads {
     /// CPU time so far.
     fn cpu_time(&mut self) -> io::Result<CpuTime>;
-    /// How often it has gone to sleep so far, at its gate too. Dear to ask: the kernel writes a page.
+    /// How often it has gone to sleep so far, at its gate too. Dear to ask: the kernel writes a
+    /// page.
     fn sleeps(&mut self) -> io::Result<u64>;
     /// Whether it is runnable (or running) at this moment.
     fn is_runnable(&mut self) -> io::Result<bool>;
@@ -162,8 +163,8 @@ impl Drop for LinuxThread {
     }
 }
 
-/// The nice level whose part of the fair class comes nearest to a weight. Level 0 stands for weight 1,
-/// and each level below it for 1.25 times as much, down to -20 (weight 87).
+/// The nice level whose part of the fair class comes nearest to a weight. Level 0 stands for weight
+/// 1, and each level below it for 1.25 times as much, down to -20 (weight 87).
 pub(super) fn nice(weight: Weight) -> i32 {
     let square = u128::from(weight.get().min(100)).pow(2);
     // The middle between the levels n - 1 and n is 1.25^(n - 1/2): compared in squares.
@@ -179,7 +180,8 @@ fn parse_schedstat(text: &[u8]) -> Option<CpuTime> {
     Some(CpuTime { run: next()?, wait: next()?, runs: next()? })
 }
 
-/// Switches that a thread asked for itself: it had nothing to do. Those that others forced on it are the next line.
+/// Switches that a thread asked for itself: it had nothing to do. Those that others forced on it
+/// are the next line.
 fn parse_sleeps(text: &[u8]) -> Option<u64> {
     let text = std::str::from_utf8(text).ok()?;
     let count = text.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;

@@ -88,7 +88,8 @@ pub struct VcpuSpec {
 pub enum DispatcherError {
     /// A policy that does not know all who are owed time.
     #[error(
-        "core {core}: the policy {policy} does not suit a core; take atropos, nemesis, xen, usd or fifo"
+        "core {core}: the policy {policy} does not suit a core; take atropos, nemesis, xen, usd or \
+         fifo"
     )]
     UnsuitedPolicy {
         /// The core.
@@ -98,8 +99,8 @@ pub enum DispatcherError {
     },
     /// Real-time priority or pinning was refused.
     #[error(
-        "core {core}: CPU guarantees need real-time priority, and the kernel refused it ({source}); \
-         run the host service as root or grant CAP_SYS_NICE"
+        "core {core}: CPU guarantees need real-time priority, and the kernel refused it \
+         ({source}); run the host service as root or grant CAP_SYS_NICE"
     )]
     RealTime {
         /// The core of the dispatcher.
@@ -147,15 +148,15 @@ pub struct VcpuSnapshot {
     pub guaranteed_ns: Nanos,
     /// CPU time taken from the slack.
     pub extra_ns: Nanos,
-    /// Slices, or rests of slices, that it wanted from its wake-up or refill until the deadline and did not
-    /// get by then.
+    /// Slices, or rests of slices, that it wanted from its wake-up or refill until the deadline and
+    /// did not get by then.
     pub misses: u64,
     /// The same, where stalls of the machine explain all of what was not given.
     pub misses_in_stall: u64,
     /// The latest of these.
     pub excused: Vec<Excused>,
-    /// Why its contract is not kept at present: it missed slices in the last minute, or more is promised
-    /// than the core can give beside its dispatcher.
+    /// Why its contract is not kept at present: it missed slices in the last minute, or more is
+    /// promised than the core can give beside its dispatcher.
     pub not_kept: Option<String>,
     /// It has a slice: something is promised to it.
     pub promised: bool,

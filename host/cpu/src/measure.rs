@@ -1,7 +1,7 @@
 //! What switches, rounds and wake-ups cost on a core of this host.
 //!
-//! Two threads of the highest priority pass a byte to and fro through pipes; one of them reads what a
-//! round reads, walks through memory that the other has displaced, and sleeps. Takes some 100 ms.
+//! Two threads of the highest priority pass a byte to and fro through pipes; one of them reads what
+//! a round reads, walks through memory that the other has displaced, and sleeps. Takes some 100 ms.
 
 use std::fs::File;
 use std::io;
@@ -45,7 +45,8 @@ pub fn measure(core: usize) -> io::Result<Measured> {
         set_scheduler(0, libc::SCHED_FIFO, PRIORITY)?;
         let pass = passes(core)?;
         let read = reads()?;
-        // A slice begins and ends with a round: two classes are changed, a state and an account read.
+        // A slice begins and ends with a round: two classes are changed, a state and an account
+        // read.
         let switch = pass.saturating_add(read.saturating_mul(4 * ROUND_PER_READ));
         let (cache, wake_p99) = (cache(), wakes());
         Ok(Measured { switch, cache, vcpu: read * ROUND_PER_READ, wake_p99 })

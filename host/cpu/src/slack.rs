@@ -1,18 +1,20 @@
 //! Who has had more than its share of the slack.
 //!
-//! The fair class shares a core by weight among threads that stay in it. Ours leave it for every slice, and up
-//! to Linux 6.5 a thread that comes back has lost what it was behind the others: what it gets is then a
-//! matter of ticks (two busy Linux tenants with weights 2 and 1 got 53 : 47 in the lab). So the dispatcher
-//! keeps the virtual times of start-time fair queueing itself and stops whoever is too far ahead at its
-//! gate, until the others have caught up. (SCHED_IDLE would be kinder, but a thread in it is preempted by
-//! others at the tick only, and a tick is longer than most of the slack between two slices.)
+//! The fair class shares a core by weight among threads that stay in it. Ours leave it for every
+//! slice, and up to Linux 6.5 a thread that comes back has lost what it was behind the others: what
+//! it gets is then a matter of ticks (two busy Linux tenants with weights 2 and 1 got 53 : 47 in
+//! the lab). So the dispatcher keeps the virtual times of start-time fair queueing itself and stops
+//! whoever is too far ahead at its gate, until the others have caught up. (SCHED_IDLE would be
+//! kinder, but a thread in it is preempted by others at the tick only, and a tick is longer than
+//! most of the slack between two slices.)
 //!
 //! 1. Slack of `c` advances the virtual time of a vCPU of weight `w` by `c/w`.
-//! 2. The floor is the least virtual time among those that want slack: now, or again as soon as their
-//!    slices are used up, as it was in the period before.
+//! 2. The floor is the least virtual time among those that want slack: now, or again as soon as
+//!    their slices are used up, as it was in the period before.
 //! 3. Who does not is lifted to the floor: sleeping saves nothing up.
-//! 4. Who is [`LEAD`] beyond the floor yields, at its gate, until it is not beyond it any more. More than twice that
-//!    is forgiven: it came from a time without rounds, in which the fair class shared by itself.
+//! 4. Who is [`LEAD`] beyond the floor yields, at its gate, until it is not beyond it any more.
+//!    More than twice that is forgiven: it came from a time without rounds, in which the fair class
+//!    shared by itself.
 
 use moirai_scheduler::{Nanos, Weight};
 

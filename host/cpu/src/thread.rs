@@ -39,7 +39,8 @@ impl Dispatcher {
     /// Starts the dispatcher of one core.
     ///
     /// # Errors
-    /// If the policy does not suit a core, the thread cannot be made, or it gets no real-time priority.
+    /// If the policy does not suit a core, the thread cannot be made, or it gets no real-time
+    /// priority.
     pub fn start(spec: DispatcherSpec) -> Result<Self, DispatcherError> {
         let core = spec.core;
         let unsuited = DispatcherError::UnsuitedPolicy { core, policy: spec.policy };

@@ -16,7 +16,8 @@ pub(super) struct Vcpu<T> {
     pub(super) thread: T,
     pub(super) class: Option<Class>,
     pub(super) time: CpuTime,
-    /// What it used since the round before, how long it waited for the core, and how often it got it.
+    /// What it used since the round before, how long it waited for the core, and how often it got
+    /// it.
     pub(super) used: Nanos,
     pub(super) waited: Nanos,
     pub(super) runs: u64,
@@ -30,15 +31,15 @@ pub(super) struct Vcpu<T> {
     pub(super) blur: Nanos,
     /// How often it slept unseen in this slice.
     pub(super) naps: u64,
-    /// How often the kernel says that it has slept, when it was asked last; sleeps since then that were seen;
-    /// sleeps before that were not and are not paid.
+    /// How often the kernel says that it has slept, when it was asked last; sleeps since then that
+    /// were seen; sleeps before that were not and are not paid.
     sleeps: u64,
     seen_sleeps: u64,
     pub(super) unpaid_sleeps: u64,
     /// It was asleep then, and maybe ever since.
     pub(super) slept_at: Nanos,
-    /// It woke between these two times and waits for the core; the policy is told when it has run and its
-    /// accounts tell exactly.
+    /// It woke between these two times and waits for the core; the policy is told when it has run
+    /// and its accounts tell exactly.
     pub(super) hidden: Option<(Nanos, Nanos)>,
     /// How often it will be switched to because its gate was opened.
     pub(super) gate_runs: u64,
@@ -123,7 +124,8 @@ impl<T> Vcpu<T> {
         if self.ends_at_gate() { self.way.lead(self.contract.slice()) } else { 0 }
     }
 
-    /// It is owed more than it takes to stop it. What is left to a sleeper is only known when it wakes.
+    /// It is owed more than it takes to stop it. What is left to a sleeper is only known when it
+    /// wakes.
     pub(super) fn may_run(&self) -> bool {
         let sleeps = self.asleep && self.class != Some(Class::Gated);
         self.rank.is_some_and(|rank| sleeps || rank.budget > self.lead())
@@ -146,8 +148,8 @@ impl<T: Threads> Vcpu<T> {
         self.seen_sleeps = self.seen_sleeps.saturating_add(1);
     }
 
-    /// Asks the kernel whether it has slept unseen: what an interrupt or the host of this machine takes looks the
-    /// same in the accounts of time.
+    /// Asks the kernel whether it has slept unseen: what an interrupt or the host of this machine
+    /// takes looks the same in the accounts of time.
     pub(super) fn ask_for_sleeps(&mut self) -> u64 {
         if let Ok(sleeps) = self.thread.sleeps() {
             let new = sleeps.saturating_sub(self.sleeps).saturating_sub(self.seen_sleeps);
@@ -157,8 +159,8 @@ impl<T: Threads> Vcpu<T> {
         self.unpaid_sleeps
     }
 
-    /// Whether it runs or waits for the core. One that waits is asked once: nobody falls asleep without
-    /// having run, and the kernel writes some fifty numbers to answer.
+    /// Whether it runs or waits for the core. One that waits is asked once: nobody falls asleep
+    /// without having run, and the kernel writes some fifty numbers to answer.
     pub(super) fn is_runnable(&mut self, now: Nanos) -> std::io::Result<bool> {
         if !self.waits {
             self.waits = self.thread.is_runnable()?;

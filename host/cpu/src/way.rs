@@ -1,10 +1,11 @@
 //! How long before the end of a slice its gate has to be closed.
 //!
-//! A timer takes its way to the dispatcher, and a vCPU its way out of KVM_RUN to the gate. Both are CPU
-//! time of the vCPU, so a gate that is closed when nothing is left of the slice ends it late, and the next
-//! slice lacks what this one had too much. The dispatcher learns from each slice how much too late
-//! it was, and closes the gate by that much sooner. What is then left of a slice is given up, so what it has learned
-//! goes down at once and up slowly: a slice may be a few microseconds too long more often than too short.
+//! A timer takes its way to the dispatcher, and a vCPU its way out of KVM_RUN to the gate. Both are
+//! CPU time of the vCPU, so a gate that is closed when nothing is left of the slice ends it late,
+//! and the next slice lacks what this one had too much. The dispatcher learns from each slice how
+//! much too late it was, and closes the gate by that much sooner. What is then left of a slice is
+//! given up, so what it has learned goes down at once and up slowly: a slice may be a few
+//! microseconds too long more often than too short.
 
 use moirai_scheduler::Nanos;
 

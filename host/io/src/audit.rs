@@ -1,11 +1,11 @@
-//! Whose misses were the machine's: a promise that was broken while the machine stood still is counted
-//! apart from one that was broken while it ran.
+//! Whose misses were the machine's: a promise that was broken while the machine stood still is
+//! counted apart from one that was broken while it ran.
 //!
-//! The schedulers report misses; they know no stalls. Every few milliseconds the loop takes their new
-//! ones and holds each against the *outages* of the machine: the log of stalls, and its own list of
-//! *hiccups*, times in which its timer was late although nothing of Moirai stands above it on its
-//! core. A link of 100 Mbit/s sends a packet in 0.1 ms; a hiccup of one millisecond is no stall, but
-//! enough to make a packet late.
+//! The schedulers report misses; they know no stalls. Every few milliseconds the loop takes their
+//! new ones and holds each against the *outages* of the machine: the log of stalls, and its own
+//! list of *hiccups*, times in which its timer was late although nothing of Moirai stands above it
+//! on its core. A link of 100 Mbit/s sends a packet in 0.1 ms; a hiccup of one millisecond is no
+//! stall, but enough to make a packet late.
 //!
 //! What an outage excuses is in [`moirai_scheduler::excuse`].
 

@@ -1,5 +1,6 @@
-//! The way of a request back from its disk, from top to bottom: an operation came back, its parts leave
-//! the disk and pay, what is left of it waits for its turn, and a request that is over is answered.
+//! The way of a request back from its disk, from top to bottom: an operation came back, its parts
+//! leave the disk and pay, what is left of it waits for its turn, and a request that is over is
+//! answered.
 
 use moirai_devices::backend::{Deferred, Job, Ring as _, Step, Storage};
 use moirai_devices::blk::Outcome;
@@ -71,7 +72,8 @@ impl<S: Seams> Domain<S> {
         }
     }
 
-    /// The parts that are over leave the disk and are paid for; all of them, if the request is over.
+    /// The parts that are over leave the disk and are paid for; all of them, if the request is
+    /// over.
     fn leave_disk(&mut self, in_flight: &mut InFlight, step: Result<Step, Deferred>, now: Nanos) {
         let done = matches!(step, Ok(Step::Done(_)));
         let InFlight { units, job, device, client, disk, .. } = in_flight;
@@ -142,8 +144,8 @@ impl<S: Seams> Domain<S> {
         self.devices.touch(id);
     }
 
-    /// Nobody waits for the device's requests any more: of those that were begun in part, no more is
-    /// begun.
+    /// Nobody waits for the device's requests any more: of those that were begun in part, no more
+    /// is begun.
     pub(crate) fn abandon_unfinished(&mut self, id: DeviceId, now: Nanos) {
         self.jobs.stir();
         let Some(blk) = self.blk(id) else { return };

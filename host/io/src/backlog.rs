@@ -1,6 +1,6 @@
 //! The packets of one network device that wait for its link: one client of the link's scheduler,
-//! several transmit queues. They take turns by the wire time that their packets need, so that a bulk
-//! transfer on one does not hold up the packets of another.
+//! several transmit queues. They take turns by the wire time that their packets need, so that a
+//! bulk transfer on one does not hold up the packets of another.
 
 use std::collections::VecDeque;
 
@@ -168,7 +168,8 @@ mod tests {
                 }
                 if take {
                     let taken = backlog.pop_front().unwrap();
-                    prop_assert_eq!(waiting[usize::from(taken.queue)].pop_front(), Some(taken.unit));
+                    let first = waiting[usize::from(taken.queue)].pop_front();
+                    prop_assert_eq!(first, Some(taken.unit));
                 }
                 prop_assert_eq!(backlog.len(), waiting.iter().map(VecDeque::len).sum::<usize>());
                 let served: Vec<_> = backlog.busy().map(|(_, lane)| lane.served).collect();

@@ -20,15 +20,15 @@ pub(crate) struct Blk<St> {
     pub(crate) bandwidth: Option<u64>,
     pub(crate) frontends: Vec<Frontend>,
     pub(crate) waiting: VecDeque<Waiting<Request>>,
-    /// Requests in the disk of which only some parts were begun, by their numbers there; the rest goes
-    /// before what is waiting.
+    /// Requests in the disk of which only some parts were begun, by their numbers there; the rest
+    /// goes before what is waiting.
     pub(crate) unfinished: VecDeque<Waiting<u32>>,
     pub(crate) in_flight: usize,
 }
 
 impl<St: Storage> Blk<St> {
-    /// Takes one request off a ring; whether there may be more. `answered`: the driver is to be told about
-    /// chains that went back at once.
+    /// Takes one request off a ring; whether there may be more. `answered`: the driver is to be
+    /// told about chains that went back at once.
     pub(crate) fn take(
         &mut self,
         vring: &mut Vring,

@@ -15,8 +15,8 @@ const GOOD: u32 = 16;
 /// So many long ones, with fewer than that many good ones between them, halve it.
 const LONG: u32 = 2;
 
-/// Limits of one kind: the least that is cut, what is tried first, the most that a request may have.
-/// Bytes.
+/// Limits of one kind: the least that is cut, what is tried first, the most that a request may
+/// have. Bytes.
 struct Limits {
     least: u64,
     first: u64,

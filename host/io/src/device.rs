@@ -225,8 +225,8 @@ impl<St> Device<St> {
         self.queues().filter(|queue| self.runs(*queue)).fold(0, |bits, queue| bits | 1 << queue)
     }
 
-    /// The driver has set this queue up; what was wrong before is over. True if something was: then its
-    /// other queues may have been asked in vain meanwhile.
+    /// The driver has set this queue up; what was wrong before is over. True if something was: then
+    /// its other queues may have been asked in vain meanwhile.
     pub(crate) fn start(&mut self, queue: u16) -> bool {
         if let Some(queue) = self.queue_mut(queue) {
             queue.runs = true;
@@ -234,7 +234,8 @@ impl<St> Device<St> {
         self.failed.take().is_some()
     }
 
-    /// Nothing more is taken from this queue; `drains`: its peer waits until nothing of it is in flight.
+    /// Nothing more is taken from this queue; `drains`: its peer waits until nothing of it is in
+    /// flight.
     pub(crate) fn stop(&mut self, queue: u16, drains: bool) {
         if let Some(queue) = self.queue_mut(queue) {
             (queue.runs, queue.drains) = (false, queue.drains || drains);
@@ -270,8 +271,8 @@ impl<St> Device<St> {
         }
     }
 
-    /// The driver of this queue is to kick again. True if something arrived meanwhile: then the loop
-    /// goes on looking.
+    /// The driver of this queue is to kick again. True if something arrived meanwhile: then the
+    /// loop goes on looking.
     pub(crate) fn arm(&mut self, queue: u16) -> bool {
         if self.memory.get() == Presence::Coming {
             return false;
@@ -329,8 +330,9 @@ impl<St> Device<St> {
     /// It does not work any more.
     pub(crate) fn note_failure(&mut self, why: String) {
         self.failures = self.failures.saturating_add(1);
-        // A driver can break its ring and reset its device a thousand times a second, a peer can come
-        // back and break the protocol; the log tells of the first few times and then ever more seldom.
+        // A driver can break its ring and reset its device a thousand times a second, a peer can
+        // come back and break the protocol; the log tells of the first few times and then ever more
+        // seldom.
         let failures = self.failures;
         if failures.is_power_of_two() {
             tracing::warn!(tenant = %self.tenant, failures, "device failed: {why}");
@@ -372,8 +374,8 @@ impl<St: Storage> Device<St> {
         self.next_peer = Some(peer);
     }
 
-    /// The peer that is to be served now, if nothing of the last one is in a disk: a write of the dead
-    /// that reaches the disk after one of the living would be a lost write.
+    /// The peer that is to be served now, if nothing of the last one is in a disk: a write of the
+    /// dead that reaches the disk after one of the living would be a lost write.
     pub(crate) fn take_next_peer(&mut self) -> Option<Peer> {
         if self.is_abandoned() { self.next_peer.take() } else { None }
     }

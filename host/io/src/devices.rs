@@ -1,5 +1,5 @@
-//! The devices of a domain, and the lists of those that need attention. A turn goes through the lists and
-//! not through the devices: it costs what there is to do.
+//! The devices of a domain, and the lists of those that need attention. A turn goes through the
+//! lists and not through the devices: it costs what there is to do.
 
 use std::collections::BTreeMap;
 
@@ -24,10 +24,11 @@ pub(crate) struct Polled {
 /// All devices of a domain.
 pub(crate) struct Devices<St> {
     all: BTreeMap<DeviceId, Device<St>>,
-    /// Queues that are polled: from a kick on until nothing is found for a while, or the loop sleeps.
+    /// Queues that are polled: from a kick on until nothing is found for a while, or the loop
+    /// sleeps.
     polled: Vec<Polled>,
-    /// Devices with something to do at the end of the turn: a driver to signal, a queue that may have
-    /// become empty, a peer that has left.
+    /// Devices with something to do at the end of the turn: a driver to signal, a queue that may
+    /// have become empty, a peer that has left.
     touched: Vec<DeviceId>,
     /// Devices whose memory is being made present.
     coming: Vec<DeviceId>,

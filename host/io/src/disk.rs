@@ -1,5 +1,5 @@
-//! Whose unit goes to a disk next, when it goes, and what it has cost. Owns the policy of one disk and all
-//! that is known about its units; the requests themselves stay with their devices.
+//! Whose unit goes to a disk next, when it goes, and what it has cost. Owns the policy of one disk
+//! and all that is known about its units; the requests themselves stay with their devices.
 //!
 //! The policy says whose unit is next, the window whether the disk takes it now. A unit is paid for
 //! by its estimate when it goes and by its share of the disk's time when it is back.
@@ -32,9 +32,9 @@ impl Unit {
     }
 }
 
-/// A unit as the window sees it. One that takes longer than any unit may is *overdue*: it has left the
-/// window, because a device that is stuck with it may well serve others meanwhile, and a promise that
-/// is broken by then need not be broken for longer.
+/// A unit as the window sees it. One that takes longer than any unit may is *overdue*: it has left
+/// the window, because a device that is stuck with it may well serve others meanwhile, and a
+/// promise that is broken by then need not be broken for longer.
 #[derive(Clone, Copy, Debug)]
 struct Inside {
     id: UnitId,
@@ -57,8 +57,8 @@ pub(crate) struct Disk {
     waits: bool,
     model: CostModel,
     meter: Meter,
-    /// For parts that a slice pays for, and for parts of slack, which shall not be longer than what slack
-    /// may keep in the disk.
+    /// For parts that a slice pays for, and for parts of slack, which shall not be longer than what
+    /// slack may keep in the disk.
     cutter: Cutter,
     slack_cutter: Cutter,
     pub(crate) gauge: Gauge,
@@ -110,14 +110,15 @@ impl Disk {
         }
     }
 
-    /// Whether writes are to be on stable storage when they come back, so that a flush has nothing left to
-    /// do. A flush cannot be cut; where it has taken too long twice, it has had too much to do.
+    /// Whether writes are to be on stable storage when they come back, so that a flush has nothing
+    /// left to do. A flush cannot be cut; where it has taken too long twice, it has had too much to
+    /// do.
     pub(crate) fn writes_through(&self) -> bool {
         self.has_contracts() && self.long_flushes >= LONG_FLUSHES
     }
 
-    /// Chooses whose unit is next, if the disk could take one. Ask [`Disk::takes`], then follow with
-    /// [`Disk::begin`] and [`Schedule::head`].
+    /// Chooses whose unit is next, if the disk could take one. Ask [`Disk::takes`], then follow
+    /// with [`Disk::begin`] and [`Schedule::head`].
     pub(crate) fn pick(&mut self, now: Nanos) -> Option<Pick> {
         self.find_overdue(now);
         if self.is_full() {
@@ -143,8 +144,8 @@ impl Disk {
         self.inside.len() >= self.depth
     }
 
-    /// Takes units out of the window that have been inside for longer than any may be, and tells the policy of
-    /// them: those that are late are missed, whether or not they ever come back.
+    /// Takes units out of the window that have been inside for longer than any may be, and tells
+    /// the policy of them: those that are late are missed, whether or not they ever come back.
     pub(crate) fn find_overdue(&mut self, now: Nanos) {
         let longest = self.gauge.declared();
         for unit in &mut self.inside {

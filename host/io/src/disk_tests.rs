@@ -27,8 +27,8 @@ struct Got {
     longest: Nanos,
 }
 
-/// A device that looks for blocks of several units at a time and moves them one after the other. A flush
-/// holds up everything after it.
+/// A device that looks for blocks of several units at a time and moves them one after the other. A
+/// flush holds up everything after it.
 struct Machine {
     disk: Disk,
     askers: Vec<(Asker, Got)>,
@@ -263,8 +263,8 @@ fn a_unit_that_is_stuck_keeps_others_out_for_one_largest_unit_and_lets_no_more_s
     assert!(disk.takes(&slack, work(Kind::Read), 300 * MS));
 }
 
-/// A volume on dead storage: its request never comes back. Its client would keep its place in the order until its
-/// next refill, and miss nothing.
+/// A volume on dead storage: its request never comes back. Its client would keep its place in the
+/// order until its next refill, and miss nothing.
 #[test]
 fn a_request_that_never_comes_back_holds_up_nobody_and_is_a_miss() {
     let contract = |slice, deadline| Contract::new(SECOND, slice, deadline, None).unwrap();

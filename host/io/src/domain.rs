@@ -1,10 +1,10 @@
-//! The loop itself: takes completions and requests, asks the schedulers, gives requests to disks and
-//! packets to links, signals the guests, sleeps.
+//! The loop itself: takes completions and requests, asks the schedulers, gives requests to disks
+//! and packets to links, signals the guests, sleeps.
 //!
 //! A *turn* is one pass. Nothing in a turn waits, and every step of it is bounded, so no tenant
 //! holds up another one: a ring gives at most a batch, a socket at most a few messages, a TAP at
-//! most a burst. What is left over is looked at in the next turn. A turn costs what there is to do: it
-//! goes through lists of work, not through the devices.
+//! most a burst. What is left over is looked at in the next turn. A turn costs what there is to do:
+//! it goes through lists of work, not through the devices.
 
 use std::time::Duration;
 
@@ -197,8 +197,8 @@ impl<S: Seams> Domain<S> {
         }
     }
 
-    /// Takes requests off the rings that are polled. A ring is polled from a kick on until nothing was
-    /// found in it for a while, or the loop goes to sleep.
+    /// Takes requests off the rings that are polled. A ring is polled from a kick on until nothing
+    /// was found in it for a while, or the loop goes to sleep.
     fn look(&mut self, now: Nanos) -> bool {
         let mut found = false;
         let mut place = 0;
@@ -258,8 +258,8 @@ impl<S: Seams> Domain<S> {
         self.devices.polled(place).is_some_and(|(polled, device)| device.arm(polled.queue))
     }
 
-    /// Whether a queue's driver has to kick. The packets of a link that is busy or has a backlog need no
-    /// kick: they are looked for when it is free.
+    /// Whether a queue's driver has to kick. The packets of a link that is busy or has a backlog
+    /// need no kick: they are looked for when it is free.
     fn may_arm(&self, id: DeviceId, queue: u16, now: Nanos) -> bool {
         let Some(device) = self.devices.get(id) else { return true };
         let Place::Link(link) = device.place().0 else { return true };

@@ -1,4 +1,5 @@
-//! Times in which the loop's own timer was late: the machine stood still, or somebody stood above it.
+//! Times in which the loop's own timer was late: the machine stood still, or somebody stood above
+//! it.
 
 use std::collections::VecDeque;
 

@@ -1,8 +1,8 @@
 //! The I/O domain: serves every tenant's disk and network queues, in the order of their contracts.
 //!
 //! One thread, one io_uring, no lock on the data path. It is the only place where a clock,
-//! schedulers and devices meet. A request goes: ring -> queue of its device -> scheduler -> io_uring or
-//! TAP -> ring; the payload stays in the guest's own pages all the way.
+//! schedulers and devices meet. A request goes: ring -> queue of its device -> scheduler ->
+//! io_uring or TAP -> ring; the payload stays in the guest's own pages all the way.
 //!
 //! | file | what it holds |
 //! | --- | --- |
@@ -14,14 +14,19 @@
 //! | `command.rs`, `commands.rs`, `report.rs` | attach, change, detach; snapshot |
 //! | `schedule.rs` | who is served by a disk or link: its policy and the table of its clients |
 //! | `devices.rs` | the devices, and the lists of those that need attention |
-//! | `device.rs` | one tenant's device: vhost-user session, queues, peers; `blk.rs`, `nic.rs`: requests and packets taken off its ring |
-//! | `waiting.rs`, `jobs.rs`, `later.rs` | what waits for its turn; the requests in disks; what is to be tried again |
-//! | `disk.rs` | when a unit goes to a disk; `work.rs`: what it asks of it; `meter.rs`: what it has cost |
+//! | `device.rs` | one tenant's device: vhost-user session, queues, peers |
+//! | `blk.rs`, `nic.rs` | what was taken off its ring: requests, packets |
+//! | `waiting.rs`, `jobs.rs` | what waits for its turn; the requests in disks |
+//! | `later.rs` | what is to be tried again |
+//! | `disk.rs` | when a unit goes to a disk |
+//! | `work.rs`, `meter.rs` | what it asks of it; what it has cost |
 //! | `cutter.rs` | how long the parts of requests may be |
 //! | `gauge.rs`, `maxima.rs` | how long the units of a disk really take |
-//! | `link.rs` | a link and who is on it; `wire.rs`: what a packet pays; `pacer.rs`: when the link is free; `backlog.rs`: which of a device's packets is next |
+//! | `link.rs`, `backlog.rs` | a link and who is on it; which of a device's packets is next |
+//! | `wire.rs`, `pacer.rs` | what a packet pays; when the link is free |
 //! | `populate.rs` | guest memory made present, off the loop |
-//! | `audit.rs`, `hiccups.rs` | whose misses were the machine's; `record.rs`: what was kept and what was not |
+//! | `audit.rs`, `hiccups.rs` | whose misses were the machine's |
+//! | `record.rs` | what was kept and what was not |
 //! | `verdict.rs` | why a contract is not kept |
 //! | `handle.rs` | what the rest of the host service holds |
 //!
@@ -110,8 +115,8 @@ pub struct DiskSpec {
     pub name: String,
     /// Requests handed to the device at one time, at least 1.
     pub depth: usize,
-    /// The longest time of one request, as declared, in nanoseconds. Longer ones are cut, where somebody
-    /// is promised time.
+    /// The longest time of one request, as declared, in nanoseconds. Longer ones are cut, where
+    /// somebody is promised time.
     pub max_unit: Nanos,
     /// What admission counts as blocking, in nanoseconds: `max_unit`, or zero on an ideal machine.
     pub blocking: Nanos,
@@ -147,8 +152,8 @@ pub struct BlkSpec<St = Volume> {
     pub queues: u16,
     /// What the tenant is promised of the disk's time.
     pub contract: Contract,
-    /// If the contract was written as a rate: the bandwidth of the disk by which it became a slice, in
-    /// bytes per second.
+    /// If the contract was written as a rate: the bandwidth of the disk by which it became a slice,
+    /// in bytes per second.
     pub bandwidth: Option<u64>,
     /// The backend's end of the vhost-user connection.
     pub socket: UnixStream,
@@ -163,8 +168,8 @@ pub struct NetSpec {
     pub link: String,
     /// Its address; also the only one it may send from.
     pub mac: [u8; 6],
-    /// Pairs of queues, 1 to [`MAX_PAIRS`](moirai_devices::net::MAX_PAIRS); there is a control queue
-    /// after them.
+    /// Pairs of queues, 1 to [`MAX_PAIRS`](moirai_devices::net::MAX_PAIRS); there is a control
+    /// queue after them.
     pub pairs: u16,
     /// What the tenant is promised of the link's transmission time.
     pub contract: Contract,

@@ -1,5 +1,5 @@
-//! Whose packet goes to a link next. Owns the schedule, the pacer and the far end of one link; the packets
-//! themselves stay in their guests' memory.
+//! Whose packet goes to a link next. Owns the schedule, the pacer and the far end of one link; the
+//! packets themselves stay in their guests' memory.
 
 use std::collections::BTreeMap;
 
@@ -73,8 +73,8 @@ impl<L: moirai_devices::backend::Link> Link<L> {
         self.wire.settle(now);
     }
 
-    /// Sends the packet that was picked. Its slice pays for its time on the wire now; whether it was
-    /// late shows when it has left.
+    /// Sends the packet that was picked. Its slice pays for its time on the wire now; whether it
+    /// was late shows when it has left.
     pub(crate) fn send(&mut self, pick: Pick, packet: &TxPacket, now: Nanos) {
         let wire_time = self.wire_time(packet);
         match self.end.send(packet) {
@@ -92,8 +92,8 @@ impl<L: moirai_devices::backend::Link> Link<L> {
         received
     }
 
-    /// When to pick again although nothing happens. A wire that is busy is asked again even without a
-    /// backlog, because its queues are polled and not armed until it is free.
+    /// When to pick again although nothing happens. A wire that is busy is asked again even without
+    /// a backlog, because its queues are polled and not armed until it is free.
     pub(crate) fn timeout(&self, now: Nanos) -> Option<Nanos> {
         if !self.wire.pacer().is_free(now) {
             Some(self.wire.pacer().free_at())

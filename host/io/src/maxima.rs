@@ -1,8 +1,8 @@
 //! How long the units of a disk really take, lately: what a declared `max_unit` is held against.
 //!
-//! The measure of a kind of unit is the time that all but one in a thousand of the last minute stayed
-//! within, and all but one in any case: a single outlier says nothing about the next minute. Units that
-//! overlap a hiccup of the machine are left out and counted apart.
+//! The measure of a kind of unit is the time that all but one in a thousand of the last minute
+//! stayed within, and all but one in any case: a single outlier says nothing about the next minute.
+//! Units that overlap a hiccup of the machine are left out and counted apart.
 
 use moirai_scheduler::Nanos;
 
@@ -73,8 +73,8 @@ impl Maxima {
         step.longest = step.longest.max(took);
     }
 
-    /// The measure, in nanoseconds; zero if there was at most one unit. Rounded up to an eighth of a
-    /// power of two, but never more than the longest time that was seen.
+    /// The measure, in nanoseconds; zero if there was at most one unit. Rounded up to an eighth of
+    /// a power of two, but never more than the longest time that was seen.
     pub(crate) fn measure(&mut self, now: Nanos) -> Nanos {
         self.forget(now);
         let sum = |place: usize| -> u64 {

@@ -1,16 +1,16 @@
 //! What disk requests cost: the time of the disk, shared by the units that were in it.
 //!
-//! A disk with several units inside serves them at the same time; which one it worked on at a moment
-//! cannot be seen. So every nanosecond in which the disk was busy is charged once, to those inside in
-//! proportion to what each of them costs when it is alone (its *weight*, from the disk's model): the
-//! charges add up to the busy time, whatever the depth, a tenant that keeps the disk full pays for
-//! it, and a small read pays for a small read, whatever large ones are beside it.
+//! A disk with several units inside serves them at the same time; which one it worked on at a
+//! moment cannot be seen. So every nanosecond in which the disk was busy is charged once, to those
+//! inside in proportion to what each of them costs when it is alone (its *weight*, from the disk's
+//! model): the charges add up to the busy time, whatever the depth, a tenant that keeps the disk
+//! full pays for it, and a small read pays for a small read, whatever large ones are beside it.
 //!
 //! Two other rules divide the same time, and both err where units of different sizes meet (the test
 //! `beside_large_units_a_small_one_is_charged_about_what_it_costs_alone` prints all three): *equal
-//! parts* charge a read of 4 KiB as much per nanosecond as the read of 1 MiB beside it, and *the time
-//! since the previous completion* charges whoever ends first for what the disk did for those that
-//! have not ended.
+//! parts* charge a read of 4 KiB as much per nanosecond as the read of 1 MiB beside it, and *the
+//! time since the previous completion* charges whoever ends first for what the disk did for those
+//! that have not ended.
 
 use moirai_scheduler::Nanos;
 

@@ -1,4 +1,5 @@
-//! What makes a device a network card of its guest: its queues, and the packets that wait for their turn.
+//! What makes a device a network card of its guest: its queues, and the packets that wait for their
+//! turn.
 
 use moirai_devices::net::tx::Next;
 use moirai_devices::net::{Card, Role};
@@ -19,8 +20,8 @@ pub(crate) struct Net {
 }
 
 impl Net {
-    /// Takes a packet off a transmit queue, or answers a command; whether there may be more. `answered`: the
-    /// driver is to be told about chains that went back at once.
+    /// Takes a packet off a transmit queue, or answers a command; whether there may be more.
+    /// `answered`: the driver is to be told about chains that went back at once.
     pub(crate) fn take(
         &mut self,
         vring: &mut Vring,

@@ -77,8 +77,8 @@ impl<S: Seams> Domain<S> {
         Ok(())
     }
 
-    /// The peer is gone or broken: nothing of it is served any more until it is detached, or another
-    /// one has connected.
+    /// The peer is gone or broken: nothing of it is served any more until it is detached, or
+    /// another one has connected.
     fn stop_serving(&mut self, id: DeviceId, now: Nanos) {
         self.abandon_unfinished(id, now);
         let Some(device) = self.devices.get_mut(id) else { return };
@@ -88,8 +88,8 @@ impl<S: Seams> Domain<S> {
         self.devices.touch(id);
     }
 
-    /// Signals the guests, answers peers that wait for a queue to be empty, takes leave of those that are
-    /// gone and greets the next ones.
+    /// Signals the guests, answers peers that wait for a queue to be empty, takes leave of those
+    /// that are gone and greets the next ones.
     pub(crate) fn finish_turn(&mut self, now: Nanos) {
         for id in self.devices.take_touched() {
             self.exchange_peers(id, now);

@@ -1,15 +1,15 @@
 //! Makes a guest's memory present before the loop needs it.
 //!
 //! The loop hands guest pages to the kernel; a page that is not in this process's page table is
-//! faulted in right then, on the loop's time, and a megabyte of them takes long enough for a link to
-//! fall silent. So when a guest's memory arrives, a thread of its own touches all of it. It allocates
-//! nothing: memory that the tenant did not ask to have from the beginning is left alone, and its
-//! large requests go to the kernel's workers instead ([`OFFLOAD_BYTES`]).
+//! faulted in right then, on the loop's time, and a megabyte of them takes long enough for a link
+//! to fall silent. So when a guest's memory arrives, a thread of its own touches all of it. It
+//! allocates nothing: memory that the tenant did not ask to have from the beginning is left alone,
+//! and its large requests go to the kernel's workers instead ([`OFFLOAD_BYTES`]).
 //!
 //! Memory that was present can go away: a guest gives pages back by its balloon, and its tenant
 //! process punches holes into the file that both map. So before a large request the file is asked
-//! whether it is still whole ([`Report::holds`]); once it is not, its memory counts as unknown, also
-//! when the pages come back.
+//! whether it is still whole ([`Report::holds`]); once it is not, its memory counts as unknown,
+//! also when the pages come back.
 #![allow(unsafe_code, reason = "madvise on a mapping")]
 
 use std::os::unix::fs::MetadataExt;

@@ -1,17 +1,18 @@
 //! The whole I/O domain in virtual time, against a hostile world that chance makes from a seed.
 //!
 //! A *world* is a domain with a ring, links, volumes and drivers of this module. Its ring completes
-//! operations when it likes: late, in another order, short, with an error; it is full, or has no memory,
-//! when it likes. Links refuse, take long, come back. Drivers post requests and packets, honest and
-//! broken ones, reset queues, hang up in mid-sentence. What must hold whatever happens:
+//! operations when it likes: late, in another order, short, with an error; it is full, or has no
+//! memory, when it likes. Links refuse, take long, come back. Drivers post requests and packets,
+//! honest and broken ones, reset queues, hang up in mid-sentence. What must hold whatever happens:
 //!
 //! | rule | where it is checked |
 //! | --- | --- |
 //! | no client without work is picked | after every turn |
-//! | every request is answered exactly once, with the data that belongs there | whenever a driver looks |
+//! | every request is answered once, with the data that belongs there | whenever a driver looks |
 //! | charges add up to the time in which a disk was busy | at the end of a world |
 //! | a turn is bounded | after every turn |
-//! | nothing waits for ever: no request for longer than a time limit, and none when the loop sleeps without one | whenever a driver looks, and at the end |
+//! | no request waits for longer than a time limit | whenever a driver looks, and at the end |
+//! | none waits when the loop sleeps without a time limit | the same |
 //!
 //! | file | what it holds |
 //! | --- | --- |
@@ -21,7 +22,8 @@
 //! | `moody.rs` | volumes that have others wait |
 //! | `wire.rs` | the links' far ends |
 //! | `disk_guest.rs`, `net_guest.rs` | what a guest asks for, and what it expects |
-//! | `world.rs` | all of it together; `made.rs`: what it is made of; `population.rs`: who comes, misbehaves and goes; `rest.rs`: its end |
+//! | `world.rs`, `made.rs` | all of it together; what it is made of |
+//! | `population.rs`, `rest.rs` | who comes, misbehaves and goes; the world's end |
 //!
 //! `make test` takes a million turns, `make prove` a hundred million (`MOIRAI_IO_TURNS`).
 

@@ -66,8 +66,8 @@ impl Record {
         self.bytes.note(bytes, exhausted, now);
     }
 
-    /// Bytes per second in the last ten seconds, counting those in which the device wanted more than
-    /// its slice; `None` if there were less than two of them.
+    /// Bytes per second in the last ten seconds, counting those in which the device wanted more
+    /// than its slice; `None` if there were less than two of them.
     pub(crate) fn rate_when_exhausted(&self, now: Nanos) -> Option<u64> {
         self.bytes.rate(now)
     }

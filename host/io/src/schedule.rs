@@ -1,8 +1,8 @@
 //! Who is served by one disk or link: its policy, and the table of its clients.
 //!
-//! A *client* is what a scheduler knows: a number with a contract, with work or without. Its *owner* is
-//! whose work that is. The two are apart because they are not one to one: what serves several resources
-//! is a client of each, and a device may come to have several clients of one.
+//! A *client* is what a scheduler knows: a number with a contract, with work or without. Its
+//! *owner* is whose work that is. The two are apart because they are not one to one: what serves
+//! several resources is a client of each, and a device may come to have several clients of one.
 
 use std::collections::BTreeMap;
 

@@ -1,9 +1,10 @@
-//! The seams of the I/O domain: all that it asks of the world. Production and tests use the same ones.
+//! The seams of the I/O domain: all that it asks of the world. Production and tests use the same
+//! ones.
 //!
 //! | seam | here | in tests |
 //! | --- | --- | --- |
-//! | [`Machine`]: the time, and hands for what the loop must not do itself | [`Linux`] | a virtual clock |
-//! | [`Ring`]: operations and their completions | io_uring | completions in any order, at any time, with any error |
+//! | [`Machine`]: the time, and hands for what the loop must not do | [`Linux`] | a virtual clock |
+//! | [`Ring`]: operations and completions | io_uring | any order, any time, any error |
 //! | [`Storage`]: what a disk shows | a volume | one that is short, slow, broken |
 //! | [`Link`]: where packets go | a TAP | one that refuses, takes long, comes back |
 
@@ -38,9 +39,10 @@ pub(crate) trait Machine {
     /// Has an errand run off the loop, some time soon. If that cannot be, it is dropped undone.
     fn send_off(&self, name: &'static str, errand: Errand);
 
-    /// Calls `submit`, which may make the kernel's workers: threads that take class and priority of this
-    /// one when they are made, and are to stand below it, but above everything that serves no contract.
-    /// A flush that waits for a share of the core keeps its place in the disk for that long.
+    /// Calls `submit`, which may make the kernel's workers: threads that take class and priority of
+    /// this one when they are made, and are to stand below it, but above everything that serves no
+    /// contract. A flush that waits for a share of the core keeps its place in the disk for that
+    /// long.
     fn with_workers_below(&self, submit: &mut dyn FnMut());
 }
 
@@ -71,11 +73,11 @@ impl Machine for Linux {
         moirai_runtime::own_cpu_time()
     }
 
-    /// Errands map guest memory in and unmap it. They take the lock of this process's address space,
-    /// and the loop needs that lock when a device is attached. A thread of the fair class that is
-    /// preempted with the lock in hand would make the loop wait for everything else on its core. So
-    /// an errand runs just below the loop's own priority and on its core: when the loop sleeps, or
-    /// waits for it.
+    /// Errands map guest memory in and unmap it. They take the lock of this process's address
+    /// space, and the loop needs that lock when a device is attached. A thread of the fair class
+    /// that is preempted with the lock in hand would make the loop wait for everything else on its
+    /// core. So an errand runs just below the loop's own priority and on its core: when the loop
+    /// sleeps, or waits for it.
     fn send_off(&self, name: &'static str, errand: Errand) {
         let core = self.core;
         let thread = std::thread::Builder::new().name(name.into()).spawn(move || {

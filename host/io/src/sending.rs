@@ -1,5 +1,5 @@
-//! The way of a packet to its link: the scheduler says whose is next, it leaves by one call from the
-//! guest's own pages, and its buffer goes back to the driver.
+//! The way of a packet to its link: the scheduler says whose is next, it leaves by one call from
+//! the guest's own pages, and its buffer goes back to the driver.
 
 use moirai_devices::net::Role;
 use moirai_devices::net::tx::TxPacket;

@@ -1,8 +1,8 @@
 //! Why a contract is not kept, in the words of whoever made it.
 //!
-//! A contract was admitted for a device as it was declared. It is *not kept* while the device as it is
-//! measured would not have admitted it, while a rate is not reached by who wants more than it gets,
-//! and for a minute after a miss that nothing excuses.
+//! A contract was admitted for a device as it was declared. It is *not kept* while the device as it
+//! is measured would not have admitted it, while a rate is not reached by who wants more than it
+//! gets, and for a minute after a miss that nothing excuses.
 
 use std::collections::BTreeSet;
 
@@ -38,8 +38,8 @@ impl<S: Seams> Domain<S> {
     }
 }
 
-/// The contracts that a disk does not admit whose largest unit takes as long as was measured, in the
-/// order in which they were admitted.
+/// The contracts that a disk does not admit whose largest unit takes as long as was measured, in
+/// the order in which they were admitted.
 fn too_long(
     disk: &str,
     declared: Nanos,

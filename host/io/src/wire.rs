@@ -1,5 +1,5 @@
-//! The wire of a link and who may use it: a packet is paid for when it begins and judged when it has
-//! left.
+//! The wire of a link and who may use it: a packet is paid for when it begins and judged when it
+//! has left.
 
 use std::collections::VecDeque;
 
@@ -49,8 +49,8 @@ impl Wire {
         self.inside.push_back((ticket, wire_time, self.pacer.free_at()));
     }
 
-    /// Tells the policy about the packets that have left by `now`, as of when they left. Call it before
-    /// anything moves the policy's clock beyond that.
+    /// Tells the policy about the packets that have left by `now`, as of when they left. Call it
+    /// before anything moves the policy's clock beyond that.
     pub(crate) fn settle(&mut self, now: Nanos) {
         while let Some(&(ticket, wire_time, end)) = self.inside.front()
             && end <= now

@@ -124,7 +124,8 @@ pub enum ChannelError {
     Closed,
     /// A message or its descriptors did not fit.
     #[error(
-        "a message on the control socket was longer than {MAX_MESSAGE_BYTES} bytes or brought more than {MAX_FDS} descriptors"
+        "a message on the control socket was longer than {MAX_MESSAGE_BYTES} bytes or brought \
+         more than {MAX_FDS} descriptors"
     )]
     Truncated,
     /// A message to send is too long.

@@ -1,8 +1,8 @@
 //! How the host service starts a tenant process and talks to it (`docs/design/0001-seams.md`).
 //!
-//! [`spec`] says what is launched, [`messages`] what is said, [`channel`] carries it over a `SOCK_SEQPACKET` socket, [`spawn`]
-//! starts the process. This is the whole seam between the host service and a tenant; it knows
-//! neither KVM nor virtio.
+//! [`spec`] says what is launched, [`messages`] what is said, [`channel`] carries it over a
+//! `SOCK_SEQPACKET` socket, [`spawn`] starts the process. This is the whole seam between the host
+//! service and a tenant; it knows neither KVM nor virtio.
 //!
 //! ```text
 //! host                                tenant

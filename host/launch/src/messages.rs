@@ -69,8 +69,8 @@ pub enum ToHost {
 pub struct BalloonReport {
     /// Memory that it has given back, in bytes.
     pub actual_bytes: u64,
-    /// Memory that it has; Linux counts what is in the balloon, too. This and the following are from
-    /// when the host asked before.
+    /// Memory that it has; Linux counts what is in the balloon, too. This and the following are
+    /// from when the host asked before.
     pub total_bytes: Option<u64>,
     /// Of which nothing is in it.
     pub free_bytes: Option<u64>,
@@ -104,8 +104,8 @@ pub enum Stage {
 pub enum ExitReason {
     /// The guest powered itself off.
     PowerOff,
-    /// The guest said that its work has failed (`moirai_abi::machine::END_STATUS_PORT`), and powered
-    /// itself off.
+    /// The guest said that its work has failed (`moirai_abi::machine::END_STATUS_PORT`), and
+    /// powered itself off.
     Failed {
         /// What it said, not zero.
         status: u8,

@@ -135,7 +135,8 @@ pub enum SpawnError {
     Spec(#[from] SpecError),
     /// The tenant binary cannot be run.
     #[error(
-        "cannot run the tenant binary {binary}: {error}; it belongs beside `moirai`, or set MOIRAI_TENANT to its path"
+        "cannot run the tenant binary {binary}: {error}; it belongs beside `moirai`, or set \
+         MOIRAI_TENANT to its path"
     )]
     Run {
         /// What was to be run.

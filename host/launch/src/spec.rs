@@ -19,8 +19,8 @@ pub const MAX_QUEUES: u16 = 16;
 /// Most descriptors of one queue (virtio 1.2, section 2.7).
 pub const MAX_QUEUE_SIZE: u16 = 32768;
 
-/// Least and most context id of a guest (virtio 1.2, section 5.10.4): 0 to 2 are reserved, and so is
-/// the last one.
+/// Least and most context id of a guest (virtio 1.2, section 5.10.4): 0 to 2 are reserved, and so
+/// is the last one.
 pub const MIN_CID: u32 = 3;
 /// See [`MIN_CID`].
 pub const MAX_CID: u32 = u32::MAX - 1;
@@ -194,7 +194,8 @@ pub enum SpecError {
     Vcpus(u8),
     /// Memory size out of range or not whole pages.
     #[error(
-        "{0} bytes of memory: must be a multiple of 4096 from {MIN_MEMORY_BYTES} to {MAX_MEMORY_BYTES}"
+        "{0} bytes of memory: must be a multiple of 4096 from {MIN_MEMORY_BYTES} to \
+         {MAX_MEMORY_BYTES}"
     )]
     Memory(u64),
     /// Command line too long.

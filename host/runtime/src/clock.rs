@@ -1,4 +1,5 @@
-//! The clocks of this host. Whatever decides gets the time as an argument and runs in virtual time, too.
+//! The clocks of this host. Whatever decides gets the time as an argument and runs in virtual time,
+//! too.
 
 #![allow(clippy::disallowed_methods, reason = "the place where clocks are read")]
 

@@ -1,8 +1,9 @@
-//! How the rest of the host service asks a thread that owns its state alone: by message, with a bell.
+//! How the rest of the host service asks a thread that owns its state alone: by message, with a
+//! bell.
 //!
 //! Dispatchers and I/O domains own what they decide about; nobody else touches it. A [`Mailbox`]
-//! hands them commands and waits for the answer; the bell is an eventfd, so that they can sleep on it
-//! together with everything else they wait for.
+//! hands them commands and waits for the answer; the bell is an eventfd, so that they can sleep on
+//! it together with everything else they wait for.
 
 use std::io;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! The machine's noise: how late a timer is above which nothing stands.
 //!
-//! The [`NoiseProbe`] is a thread of the highest priority that does nothing but sleep and look at the
-//! clock: what it sees is the machine's, not ours.
+//! The [`NoiseProbe`] is a thread of the highest priority that does nothing but sleep and look at
+//! the clock: what it sees is the machine's, not ours.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -32,8 +32,8 @@ pub fn set_scheduler(tid: i32, policy: i32, priority: i32) -> io::Result<()> {
     })
 }
 
-/// Sets class and priority of the calling thread, and of the threads that it, or the kernel for it, makes
-/// from now on.
+/// Sets class and priority of the calling thread, and of the threads that it, or the kernel for it,
+/// makes from now on.
 ///
 /// # Errors
 /// The caller may not.

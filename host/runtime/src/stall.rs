@@ -1,7 +1,7 @@
 //! Times in which the machine itself stood still.
 //!
-//! A guarantee can be kept only while the machine runs. A *stall* is a time in which the timer of a thread
-//! above all tenants was more than `STALL_NS` late, or the kernel reported steal.
+//! A guarantee can be kept only while the machine runs. A *stall* is a time in which the timer of a
+//! thread above all tenants was more than `STALL_NS` late, or the kernel reported steal.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -56,8 +56,8 @@ impl StallLog {
         self.touching(begin, end) > 0
     }
 
-    /// For how long the machine stood still in the stalls that touch the time from `begin` to `end`,
-    /// before and after it too. What several observers saw counts once.
+    /// For how long the machine stood still in the stalls that touch the time from `begin` to
+    /// `end`, before and after it too. What several observers saw counts once.
     #[must_use]
     pub fn touching(&self, begin: Nanos, end: Nanos) -> Nanos {
         self.sum(begin, end, 0)

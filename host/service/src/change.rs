@@ -81,8 +81,8 @@ impl Service {
         })
     }
 
-    /// Enters `new` in place of what `name` holds, or refuses and leaves that; returns what of it is
-    /// not among `old`.
+    /// Enters `new` in place of what `name` holds, or refuses and leaves that; returns what of it
+    /// is not among `old`.
     fn readmit(
         &self,
         name: &str,

@@ -105,7 +105,8 @@ impl Console {
         Piece { bytes, next, closed: state.closed }
     }
 
-    /// The last error that a guest of the library OS reported, or else its last line; cut and cleaned.
+    /// The last error that a guest of the library OS reported, or else its last line; cut and
+    /// cleaned.
     #[must_use]
     pub fn last_word(&self) -> Option<String> {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);

@@ -2,8 +2,8 @@
 //!
 //! An export holds a reservation, a device in an I/O domain and a socket, whether or not anybody is
 //! connected; contract and account outlive every peer, so that coming again gains nothing. In the
-//! ledger and in the counters it is called `export/NAME`. `device.rs` has what is opened and attached for it,
-//! `view.rs` what is shown of it.
+//! ledger and in the counters it is called `export/NAME`. `device.rs` has what is opened and
+//! attached for it, `view.rs` what is shown of it.
 
 mod device;
 mod view;

@@ -165,8 +165,8 @@ fn interface(message: &LinkMessage) -> Interface {
     found
 }
 
-/// Whether it is an interface of the TUN driver, of packets of Ethernet and with one queue. A kernel that
-/// says no more than the driver is believed.
+/// Whether it is an interface of the TUN driver, of packets of Ethernet and with one queue. A
+/// kernel that says no more than the driver is believed.
 fn is_tap(infos: &[LinkInfo]) -> bool {
     let details = infos.iter().find_map(|info| match info {
         LinkInfo::Data(InfoData::Tun(details)) => Some(details.as_slice()),

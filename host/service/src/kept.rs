@@ -1,7 +1,7 @@
 //! Which contracts are kept, and what is said when that changes.
 //!
-//! Dispatchers and event loops know it and say it in their snapshots. One thread looks at them every few
-//! seconds, so that a change is in the log once, whether or not anybody asks.
+//! Dispatchers and event loops know it and say it in their snapshots. One thread looks at them
+//! every few seconds, so that a change is in the log once, whether or not anybody asks.
 
 use moirai_api::{KeptEvent, Stats};
 use std::collections::{BTreeMap, VecDeque};

@@ -1,7 +1,7 @@
 //! From tables to running tenants: check, open, admit, attach, spawn.
 //!
-//! A batch is admitted as a whole or not at all. What a tenant takes is noted in its entry before it
-//! is taken, so that one path, [`release::give_back`], undoes every half of it.
+//! A batch is admitted as a whole or not at all. What a tenant takes is noted in its entry before
+//! it is taken, so that one path, [`release::give_back`], undoes every half of it.
 
 use moirai_api::{Phase, TenantView};
 use std::collections::HashMap;
@@ -205,8 +205,8 @@ pub(super) fn files_in_use<'a>(live: impl Iterator<Item = &'a Arc<Tenant>>) -> F
     theirs.collect()
 }
 
-/// A file that somebody writes belongs to one volume only, whatever names it has: a volume, one of a
-/// stripe set, or one that an image is made of.
+/// A file that somebody writes belongs to one volume only, whatever names it has: a volume, one of
+/// a stripe set, or one that an image is made of.
 fn shared_files(mut used: FilesInUse, specs: &[model::Tenant], opened: &[Opened]) -> Vec<Problem> {
     let mut problems = Vec::new();
     for (index, (spec, opened)) in specs.iter().zip(opened).enumerate() {

@@ -5,10 +5,11 @@
 //! | `life.rs` | the life of a tenant as a state machine; pure |
 //! | `launch.rs`, `open.rs` | from tables to running tenants |
 //! | `tenant.rs` | the entry of one tenant: what others may see and ask |
-//! | `supervisor.rs`, `release.rs` | the thread of one tenant: carries out its life, gives everything back |
+//! | `supervisor.rs`, `release.rs` | a tenant's thread: carries out its life, gives all back |
 //! | `export.rs` | devices for foreign VMMs |
 //! | `change.rs` | other contracts for a running tenant or an export |
-//! | `resources.rs`, `link.rs`, `interface.rs`, `netns.rs` | dispatchers, I/O domains, TAPs, namespaces |
+//! | `resources.rs`, `link.rs` | dispatchers, I/O domains, links |
+//! | `interface.rs`, `netns.rs` | TAPs, namespaces |
 //! | `owner/` | one owner for each core, volume, block device, interface of the machine |
 //! | `own.rs`, `vsock.rs` | the host's side of devices that a tenant process serves itself |
 //! | `console.rs` | output of a guest |
@@ -19,9 +20,9 @@
 //!
 //! A tenant holds: reservations in the ledger, devices in I/O domains, vCPUs at dispatchers, a user
 //! id, a process, a state file. Its supervisor gives all of it back when the process is gone,
-//! however it went. Locks are taken in the order tenants, exports, tenant, ledger, user ids, and none
-//! is held while a process is waited for; exports are locked while an event loop is asked, which takes
-//! microseconds.
+//! however it went. Locks are taken in the order tenants, exports, tenant, ledger, user ids, and
+//! none is held while a process is waited for; exports are locked while an event loop is asked,
+//! which takes microseconds.
 //!
 //! Neighbours: [`http`] and the demo call [`Service`]; it calls the ledger, the dispatchers,
 //! the I/O domains and `moirai_launch`.

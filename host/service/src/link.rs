@@ -1,9 +1,9 @@
 //! Sets up the host's side of a link: network namespace, TAP, bridge, address.
 //!
-//! What is there already and is as wanted is taken as it is, so a second start finds its place; what is
-//! otherwise is refused by its name, with a command that mends it (`look.rs`). What a TAP lacks it gets: an
-//! address where it has none, a bridge where it is in none; a persistent one keeps them. Every refusal names the key of the
-//! configuration that asked for what cannot be.
+//! What is there already and is as wanted is taken as it is, so a second start finds its place;
+//! what is otherwise is refused by its name, with a command that mends it (`look.rs`). What a TAP
+//! lacks it gets: an address where it has none, a bridge where it is in none; a persistent one
+//! keeps them. Every refusal names the key of the configuration that asked for what cannot be.
 
 mod look;
 
@@ -71,8 +71,8 @@ fn cannot(what: &str, name: &str, error: &io::Error) -> String {
     format!("cannot {what} the network namespace {name:?}: {error}")
 }
 
-/// Does it in the namespace of the calling thread. Everything is looked at before anything of somebody
-/// else's is changed.
+/// Does it in the namespace of the calling thread. Everything is looked at before anything of
+/// somebody else's is changed.
 fn open_here(look: &Look<'_>) -> Result<Tap, LinkError> {
     let link = look.link;
     let no_kernel = |error| look.refused("tap", format!("netlink: {error}"), String::new());

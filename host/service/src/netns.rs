@@ -92,7 +92,7 @@ mod tests {
     #[test]
     fn a_namespace_can_be_made_once_and_removed() {
         if !rustix::process::geteuid().is_root() {
-            eprintln!("NOT RUN: network namespaces need root");
+            eprintln!("NOT TESTED HERE: network namespaces need root");
             assert!(std::env::var_os("MOIRAI_REQUIRE_ROOT").is_none());
             return;
         }
@@ -108,7 +108,7 @@ mod tests {
     #[test]
     fn what_is_no_namespace_is_named() {
         if !rustix::process::geteuid().is_root() {
-            eprintln!("NOT RUN: /run/netns needs root");
+            eprintln!("NOT TESTED HERE: /run/netns needs root");
             assert!(std::env::var_os("MOIRAI_REQUIRE_ROOT").is_none());
             return;
         }

@@ -54,8 +54,8 @@ pub(super) fn open(tenant: &Tenant, path: &str) -> Result<Opened, Vec<Problem>> 
 }
 
 impl Opened {
-    /// The command line of `tenant`. An image is told where the data of its volumes ends, if that is
-    /// within a block; a kernel would not know what to do with it.
+    /// The command line of `tenant`. An image is told where the data of its volumes ends, if that
+    /// is within a block; a kernel would not know what to do with it.
     pub(super) fn command_line(&self, tenant: &Tenant) -> String {
         let data = |volume: &Volume| (volume.size_bytes() - volume.padding_bytes()).to_string();
         let padded = self.volumes.iter().any(|volume| volume.padding_bytes() > 0);
@@ -141,8 +141,8 @@ pub(super) fn remark(opened: &Volume, owner: &str, path: &Path) {
         tracing::warn!(
             owner,
             %volume,
-            "it ends within a block: its last {padding} bytes read as zeros, and what is written to \
-             them is forgotten"
+            "it ends within a block: its last {padding} bytes read as zeros, and what is written \
+             to them is forgotten"
         );
     }
     for warning in opened.warnings() {

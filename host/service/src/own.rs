@@ -14,7 +14,8 @@ use super::tenant::Tenant;
 use super::vsock::Vsock;
 use moirai_config::model;
 
-/// Permissions of the sockets through which the host reaches a guest: whoever runs the host service.
+/// Permissions of the sockets through which the host reaches a guest: whoever runs the host
+/// service.
 const SOCKET_MODE: u32 = 0o600;
 /// How long a tenant process may take to say how full its balloon is.
 const BALLOON_PATIENCE: Duration = Duration::from_millis(500);

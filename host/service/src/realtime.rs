@@ -1,11 +1,12 @@
-//! How much of a core the kernel lets real-time threads have. What is promised above it would be stalls
-//! of 50 ms in every second.
+//! How much of a core the kernel lets real-time threads have. What is promised above it would be
+//! stalls of 50 ms in every second.
 //!
-//! Two mechanisms: `sched_rt_runtime_us` of every `sched_rt_period_us`, in which real-time threads of all
-//! classes may run; and, since Linux 6.12, the fair server of each core, which keeps `runtime` of every
-//! `period` for threads of the fair class when these wait. With `realtime_limit = "set"` both are lifted
-//! as long as a host service needs it. The old values lie beside the owners' locks, so that the last
-//! one puts them back, or the next one if that was killed.
+//! Two mechanisms: `sched_rt_runtime_us` of every `sched_rt_period_us`, in which real-time threads
+//! of all classes may run; and, since Linux 6.12, the fair server of each core, which keeps
+//! `runtime` of every `period` for threads of the fair class when these wait. With
+//! `realtime_limit = "set"` both are lifted as long as a host service needs it. The old values lie
+//! beside the owners' locks, so that the last one puts them back, or the next one if that was
+//! killed.
 
 use std::fs;
 use std::io;
@@ -54,15 +55,15 @@ struct Saved {
     value: String,
 }
 
-/// What stands against the capacity of `config` on this machine: a problem at its line for each core
-/// of which the kernel lets real-time threads have less.
+/// What stands against the capacity of `config` on this machine: a problem at its line for each
+/// core of which the kernel lets real-time threads have less.
 #[must_use]
 pub fn realtime_problems(config: &Config) -> Vec<Problem> {
     problems(config, &Places::machine())
 }
 
-/// Puts back what a host service that was killed has lifted, and lifts the limits if `config` needs it
-/// and says so.
+/// Puts back what a host service that was killed has lifted, and lifts the limits if `config` needs
+/// it and says so.
 ///
 /// # Errors
 /// The limits are in the way, at the line.
@@ -105,8 +106,8 @@ fn problems(config: &Config, places: &Places) -> Vec<Problem> {
     let problem = |(core, allowed, said): (&usize, u64, String)| Problem {
         path: "host.cpu_capacity".to_owned(),
         message: format!(
-            "a capacity of {} is more than the kernel lets real-time threads have of core {core}: {} \
-             ({said})",
+            "a capacity of {} is more than the kernel lets real-time threads have of core {core}: \
+             {} ({said})",
             Share(wanted),
             Share(allowed)
         ),

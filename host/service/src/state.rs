@@ -27,8 +27,8 @@ const KILL_PATIENCE: Duration = Duration::from_secs(5);
 pub enum StateError {
     /// Another host service runs.
     #[error(
-        "another host service{owner} uses {directory}; stop it, or start your tenants there: moirai \
-         launch FILE"
+        "another host service{owner} uses {directory}; stop it, or start your tenants there: \
+         moirai launch FILE"
     )]
     Taken {
         /// The directory.
@@ -222,8 +222,8 @@ pub(super) fn start_ticks(pid: i32) -> Option<u64> {
     (state != "Z" && state != "X").then(|| fields.nth(18)?.parse().ok())?
 }
 
-/// Takes away the right of others to write in a directory: what is noted there decides what the next
-/// start ends and removes.
+/// Takes away the right of others to write in a directory: what is noted there decides what the
+/// next start ends and removes.
 fn close_to_others(directory: &Path) -> io::Result<()> {
     let mode = fs::metadata(directory)?.permissions().mode();
     if mode & 0o022 == 0 {

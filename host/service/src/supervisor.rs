@@ -23,8 +23,8 @@ use super::{Shared, launch};
 use moirai_config::model;
 use moirai_cpu::{DispatcherError, GatePage, VcpuSpec};
 
-/// How long a VM may take to be built, apart from touching its memory: milliseconds, unless the host is
-/// very busy.
+/// How long a VM may take to be built, apart from touching its memory: milliseconds, unless the
+/// host is very busy.
 const START_PATIENCE: Duration = Duration::from_secs(60);
 /// How long touching memory may take: some 50 us a page.
 const PREFAULT_PATIENCE_PER_MIB: Duration = Duration::from_millis(12);
@@ -155,7 +155,8 @@ impl Supervisor {
             Timespec::try_from(left + Duration::from_millis(1))
                 .unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 })
         });
-        // A descriptor that is at its end would be readable for ever: its place is taken by another.
+        // A descriptor that is at its end would be readable for ever: its place is taken by
+        // another.
         let control = self.child.control().as_fd();
         let control = if self.control_open { control } else { self.child.pidfd() };
         let fixed = [self.child.pidfd(), self.tenant.doorbell.as_fd(), control];

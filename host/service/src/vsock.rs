@@ -1,6 +1,6 @@
-//! The host's side of a tenant's vsock (`docs/design/0007-linux-tenants.md`): clients of the host come
-//! to `STATE_DIR/NAME.vsock` and say which port of the guest they want; connections of the guest to
-//! port P go to `STATE_DIR/NAME.vsock_P`, if somebody listens there.
+//! The host's side of a tenant's vsock (`docs/design/0007-linux-tenants.md`): clients of the host
+//! come to `STATE_DIR/NAME.vsock` and say which port of the guest they want; connections of the
+//! guest to port P go to `STATE_DIR/NAME.vsock_P`, if somebody listens there.
 //!
 //! One thread per tenant, which only introduces: connected sockets go to the tenant process, and no
 //! byte of a stream passes here. It waits for nobody. What the tenant process says is hostile: it

@@ -8,9 +8,9 @@
 //!    `t = C_i + B_i + sum over higher priority of ceil(t/I_j)*C_j`, valid for `d_i <= I_i`; `B_i`
 //!    is the largest packet of any lower priority, or of best effort.
 //! 4. A newcomer gets the highest position at which everyone else still meets its `d`, and is
-//!    accepted if it meets its own there. Those below have it above them, and those above may have to
-//!    wait for its packet: the paper tests the former only, and 29 of 3,450 sets that it accepts are
-//!    infeasible.
+//!    accepted if it meets its own there. Those below have it above them, and those above may have
+//!    to wait for its packet: the paper tests the former only, and 29 of 3,450 sets that it accepts
+//!    are infeasible.
 //! 5. With [`Order::Resorted`] all channels are put in order of `d` at each admission; with
 //!    [`Order::Frozen`] everyone stays where it was inserted (much more pessimistic: a first
 //!    comer with a long deadline keeps the top).

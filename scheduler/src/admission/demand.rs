@@ -1,8 +1,9 @@
 //! Demand against supply: what is due by when in the worst case, and what can be given by then.
 //!
-//! A [`Set`] is the demand curve of contracts on a resource. `g(t)` is the time that the resource needs to
-//! supply the demand of `t`: `g(t) = ceil(demand(t) / capacity)`. The set fits if `g(t) <= t` at every
-//! deadline `t`. [`super::qpa`] finds out in few looks; `bound.rs` says how far it has to look.
+//! A [`Set`] is the demand curve of contracts on a resource. `g(t)` is the time that the resource
+//! needs to supply the demand of `t`: `g(t) = ceil(demand(t) / capacity)`. The set fits if
+//! `g(t) <= t` at every deadline `t`. [`super::qpa`] finds out in few looks; `bound.rs` says how
+//! far it has to look.
 
 use alloc::vec::Vec;
 
@@ -90,8 +91,8 @@ impl Set {
         set
     }
 
-    /// Service due within `time`, with all overheads, and what else the look shows; without clients due,
-    /// nothing is.
+    /// Service due within `time`, with all overheads, and what else the look shows; without clients
+    /// due, nothing is.
     fn demand(&self, time: Nanos) -> (u128, Option<Nanos>, u64) {
         let mut due = 0u128;
         let mut last = None;

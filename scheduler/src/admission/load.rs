@@ -1,4 +1,5 @@
-//! Tasks, and sums over them: what both the curve (`demand.rs`) and its bound (`bound.rs`) are made of.
+//! Tasks, and sums over them: what both the curve (`demand.rs`) and its bound (`bound.rs`) are made
+//! of.
 
 use super::Resource;
 use crate::contract::{Contract, Nanos};
@@ -53,8 +54,8 @@ impl Task {
     }
 }
 
-/// Sums over a set, for the tests that look at no single time. Fractions of the resource are rounded up by
-/// less than 2^-60 each.
+/// Sums over a set, for the tests that look at no single time. Fractions of the resource are
+/// rounded up by less than 2^-60 each.
 #[derive(Clone, Debug)]
 pub(super) struct Load {
     /// `sum C_i/p_i`, with interrupts.

@@ -1,24 +1,24 @@
 //! Admission: can this set of contracts be kept? Asked before every promise.
 //!
-//! Earliest deadline first keeps a set if and only if the service that is *due* in any time `t` fits
-//! into what the resource can *supply* in `t`. With `C_i` the slice and its overheads:
+//! Earliest deadline first keeps a set if and only if the service that is *due* in any time `t`
+//! fits into what the resource can *supply* in `t`. With `C_i` the slice and its overheads:
 //!
 //! 1. demand `h(t) = sum over D_i <= t of (floor((t - D_i)/p_i) + 1) * C_i` (Baruah, Rosier and
 //!    Howell 1990), for every deadline `t`;
 //! 2. `C_i = s_i + 2*(switch + cache)`: a slice is switched to and from once, and so may be one
 //!    that it preempts;
 //! 3. interrupts: plus `ceil(t/p_j) * cost_j` for every source `j`;
-//! 4. blocking: plus `B`, what may be inside the device and cannot be taken back. That is one largest
-//!    unit at every depth where a window bounds it in time ([`crate::device::Window`]). Best-effort
-//!    traffic is made of such units too, so `B` counts at every `t`;
+//! 4. blocking: plus `B`, what may be inside the device and cannot be taken back. That is one
+//!    largest unit at every depth where a window bounds it in time ([`crate::device::Window`]).
+//!    Best-effort traffic is made of such units too, so `B` counts at every `t`;
 //! 5. overrun: plus `e` for every client with `D_i <= t`: where units cannot be preempted a client
 //!    may overdraw its slice by one, which it repays only in its next period;
 //! 6. supply: `floor(capacity * t)`, since not more than `capacity` of a resource is promised.
 //!
-//! The set fits if demand is at most supply at every deadline. [`check`] decides this exactly by QPA
-//! (`qpa.rs`), in integers. Where it cannot be decided (more than [`WORK_MAX`] looks; only for sets
-//! within a millionth of the capacity or made to be hard) the answer is *no*, says so, and tells down to
-//! which time everything fits.
+//! The set fits if demand is at most supply at every deadline. [`check`] decides this exactly by
+//! QPA (`qpa.rs`), in integers. Where it cannot be decided (more than [`WORK_MAX`] looks; only for
+//! sets within a millionth of the capacity or made to be hard) the answer is *no*, says so, and
+//! tells down to which time everything fits.
 
 mod bound;
 mod channels;
@@ -58,7 +58,8 @@ pub struct Overhead {
     /// Refilling caches after a switch, in nanoseconds.
     pub cache: Nanos,
     /// By how much a client may overdraw a slice, in nanoseconds: one largest unit, where units are
-    /// charged when they are handed out ([`crate::Policy::hand_out`]). Zero on a preemptible resource.
+    /// charged when they are handed out ([`crate::Policy::hand_out`]). Zero on a preemptible
+    /// resource.
     pub overrun: Nanos,
     /// What else takes time.
     pub interrupts: Vec<Interrupt>,
@@ -75,8 +76,9 @@ pub struct Resource {
     /// The share that may be promised at most, in parts per million; more than the whole counts as
     /// the whole.
     pub capacity_ppm: u32,
-    /// How long what is inside a device may keep it from others, in nanoseconds: one largest unit at every
-    /// depth, where a window bounds it ([`crate::device::Window`]). Zero on a preemptible resource.
+    /// How long what is inside a device may keep it from others, in nanoseconds: one largest unit
+    /// at every depth, where a window bounds it ([`crate::device::Window`]). Zero on a preemptible
+    /// resource.
     pub blocking: Nanos,
     /// Costs of switching and interrupts.
     pub overhead: Overhead,
@@ -114,8 +116,8 @@ pub struct Refusal {
     /// The nearest contract that fits: the largest slice in the same period; if there is none, the
     /// same slice with the shortest deadline, else the shortest period, that works.
     pub nearest: Option<Contract>,
-    /// The whole slice, with the shortest later deadline by which it fits, if there is one within the
-    /// period.
+    /// The whole slice, with the shortest later deadline by which it fits, if there is one within
+    /// the period.
     pub later: Option<Contract>,
     /// Where the set with the newcomer fails.
     pub violation: Violation,
@@ -128,8 +130,8 @@ impl core::fmt::Display for Violation {
             let spare = supply.saturating_sub(demand);
             return write!(
                 f,
-                "the exact test gave up after {WORK_MAX} looks without a violation: all times beyond \
-                 {time} ns fit, and there {spare} ns are to spare"
+                "the exact test gave up after {WORK_MAX} looks without a violation: all times \
+                 beyond {time} ns fit, and there {spare} ns are to spare"
             );
         }
         write!(f, "in {time} ns up to {demand} ns are due, but only {supply} ns can be supplied")

@@ -1,9 +1,9 @@
 //! The nearest contract that fits, for every refusal.
 //!
 //! Demand only grows with the slice and only shrinks with period and deadline, so each of the three
-//! is found by bisection. Most contracts that do not fit fail where an earlier one has failed, which is one look;
-//! a test that would take long counts as a *no*, so that close to the capacity a little less is offered
-//! than could be.
+//! is found by bisection. Most contracts that do not fit fail where an earlier one has failed,
+//! which is one look; a test that would take long counts as a *no*, so that close to the capacity a
+//! little less is offered than could be.
 
 use alloc::vec::Vec;
 
@@ -27,8 +27,8 @@ pub(super) struct Search<'a, F> {
 }
 
 impl<'a, F: Fn(Contract) -> Set> Search<'a, F> {
-    /// `with`: the set with a contract instead of the one that was `asked` for; `violation`: where it
-    /// fails with that one.
+    /// `with`: the set with a contract instead of the one that was `asked` for; `violation`: where
+    /// it fails with that one.
     pub(super) fn new(asked: &'a Contract, with: F, violation: Violation) -> Self {
         let mut failed = Vec::new();
         if !violation.undecided {
@@ -61,8 +61,8 @@ impl<'a, F: Fn(Contract) -> Set> Search<'a, F> {
         self.first(least, period, |deadline| (period, slice, deadline))
     }
 
-    /// The contract for the least `x` in `low..=high` that fits, if the one for `high` does: the larger `x`,
-    /// the less is asked for.
+    /// The contract for the least `x` in `low..=high` that fits, if the one for `high` does: the
+    /// larger `x`, the less is asked for.
     fn first(
         &mut self,
         mut low: Nanos,

@@ -1,9 +1,9 @@
 //! QPA, the exact test in few looks (Zhang and Burns 2009).
 //!
-//! Because `g` never decreases, `g(t) < t` settles all deadlines in `[g(t), t)` at once; so the test walks down
-//! from the bound in steps of `t = g(t)`. Close to the capacity a step is only as long as the supply
-//! is ahead of the demand, and there are as many as that goes into the bound: [`WORK_MAX`] is far beyond what
-//! sets of a thousand tenants need in practice.
+//! Because `g` never decreases, `g(t) < t` settles all deadlines in `[g(t), t)` at once; so the
+//! test walks down from the bound in steps of `t = g(t)`. Close to the capacity a step is only as
+//! long as the supply is ahead of the demand, and there are as many as that goes into the bound:
+//! [`WORK_MAX`] is far beyond what sets of a thousand tenants need in practice.
 
 use super::Violation;
 use super::bound::Bound;
@@ -12,16 +12,16 @@ use crate::contract::Nanos;
 
 /// Most work (tasks looked at) of one test: some 30 ms.
 pub const WORK_MAX: u64 = 20_000_000;
-/// The same for each of the many tests of a search for what would fit. There giving up is no harm: a little less is
-/// offered.
+/// The same for each of the many tests of a search for what would fit. There giving up is no harm:
+/// a little less is offered.
 pub(super) const SEARCH_WORK_MAX: u64 = 30_000;
 
 impl Set {
     /// Whether the set fits.
     ///
     /// # Errors
-    /// A deadline at which it does not, or (`undecided`) the one down to which it does when the test gave
-    /// up.
+    /// A deadline at which it does not, or (`undecided`) the one down to which it does when the
+    /// test gave up.
     pub fn check(&self) -> Result<(), Violation> {
         self.check_within(WORK_MAX)
     }
@@ -96,8 +96,8 @@ mod tests {
     use crate::admission::{Overhead, Resource};
     use crate::contract::Contract;
 
-    /// A hundred periods without a common factor, so that the hyperperiod helps nobody, and a utilisation
-    /// of 99.99%: tens of seconds of deadlines, 5 ms of them settled by each step.
+    /// A hundred periods without a common factor, so that the hyperperiod helps nobody, and a
+    /// utilisation of 99.99%: tens of seconds of deadlines, 5 ms of them settled by each step.
     fn hundred(slices_ppm: u64) -> Set {
         let is_prime = |n: &u64| (2..4_000).all(|factor| !n.is_multiple_of(factor));
         let prime = |k: u64| (10_000_001 + 53_000 * k..).find(is_prime).unwrap();

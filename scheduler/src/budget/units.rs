@@ -1,12 +1,12 @@
-//! Units of one client in a device: its slice pays when they are handed out and is settled when they
-//! are back.
+//! Units of one client in a device: its slice pays when they are handed out and is settled when
+//! they are back.
 //!
 //! 1. A unit is paid for by the slice that it was handed out of, with its estimate.
 //! 2. What it has cost more than that is taken from the present slice.
-//! 3. What it has cost less goes back to its slice. If that is over, it repays what the present slice
-//!    lacks because of it, and no more: a slice never becomes longer than the contract says. If the slice was
-//!    cut by a wake-up since, nothing goes back: the cut was all that could be used without making others
-//!    late.
+//! 3. What it has cost less goes back to its slice. If that is over, it repays what the present
+//!    slice lacks because of it, and no more: a slice never becomes longer than the contract says.
+//!    If the slice was cut by a wake-up since, nothing goes back: the cut was all that could be
+//!    used without making others late.
 
 use super::{Budget, signed};
 use crate::contract::Nanos;

@@ -1,12 +1,12 @@
 //! What a unit will cost, learned from what such units have cost.
 //!
-//! Units are sorted into *classes*: kind and power of two of the size. A class is learned from units
-//! that had the device to themselves, because what a unit among others costs cannot be seen.
+//! Units are sorted into *classes*: kind and power of two of the size. A class is learned from
+//! units that had the device to themselves, because what a unit among others costs cannot be seen.
 //!
-//! 1. The estimate is the mean plus [`DEVIATIONS`] mean deviations (as a retransmission timer is set;
-//!    Jacobson 1988), at most the largest unit.
-//! 2. A class that was never measured, or not within [`STALE`], counts as the largest unit. So its next
-//!    unit goes to the device alone ([`super::Window`]), and is a measure again.
+//! 1. The estimate is the mean plus [`DEVIATIONS`] mean deviations (as a retransmission timer is
+//!    set; Jacobson 1988), at most the largest unit.
+//! 2. A class that was never measured, or not within [`STALE`], counts as the largest unit. So its
+//!    next unit goes to the device alone ([`super::Window`]), and is a measure again.
 //! 3. The *weight* is the mean: in what proportion units that share the device pay for it.
 
 use crate::contract::Nanos;
@@ -95,8 +95,8 @@ impl CostModel {
         class.map_or(prior, |class| class.mean / 8).max(1)
     }
 
-    /// A unit that had the device to itself has cost so much. The owner leaves out those during which the
-    /// machine stood still.
+    /// A unit that had the device to itself has cost so much. The owner leaves out those during
+    /// which the machine stood still.
     pub fn learn(&mut self, kind: Kind, bytes: u64, cost: Nanos, now: Nanos) {
         let class = self.classes.get_mut(kind.place()).and_then(|it| it.get_mut(size_class(bytes)));
         if let Some(class) = class {
@@ -118,8 +118,8 @@ impl Class {
         self.mean.saturating_add(self.deviation.saturating_mul(DEVIATIONS)) / 8
     }
 
-    /// Means that move by an eighth, deviations by a quarter, of what is new. The first measure is taken
-    /// as it is, with an eighth of it as deviation: the estimate is then half above it.
+    /// Means that move by an eighth, deviations by a quarter, of what is new. The first measure is
+    /// taken as it is, with an eighth of it as deviation: the estimate is then half above it.
     fn learn(&mut self, cost: Nanos, now: Nanos) {
         let cost = cost.saturating_mul(8);
         if self.is_fresh(now) {

@@ -1,19 +1,20 @@
 //! How much is inside a device at once.
 //!
 //! 1. An empty device takes any unit.
-//! 2. Else a unit joins if there are fewer than `depth` inside and the estimates of all of them, its own
-//!    among them, sum up to at most `unit_max`.
-//! 3. A unit of slack, on a device with contracts, joins only up to [`SLACK_WINDOW`]: it must not stand
-//!    in the way of somebody who is owed time for longer than parallel service gains.
+//! 2. Else a unit joins if there are fewer than `depth` inside and the estimates of all of them,
+//!    its own among them, sum up to at most `unit_max`.
+//! 3. A unit of slack, on a device with contracts, joins only up to [`SLACK_WINDOW`]: it must not
+//!    stand in the way of somebody who is owed time for longer than parallel service gains.
 //!
-//! So with honest estimates a client that wakes finds at most `unit_max` in front of it: the blocking
-//! term of admission is one largest unit at every depth. While nobody is promised anything on the
-//! device (a disk of best-effort tenants alone), only `depth` bounds it.
+//! So with honest estimates a client that wakes finds at most `unit_max` in front of it: the
+//! blocking term of admission is one largest unit at every depth. While nobody is promised anything
+//! on the device (a disk of best-effort tenants alone), only `depth` bounds it.
 
 use crate::contract::Nanos;
 use crate::policy::Service;
 
-/// How much a unit of slack may find inside and join all the same, its own cost included, in nanoseconds.
+/// How much a unit of slack may find inside and join all the same, its own cost included, in
+/// nanoseconds.
 pub const SLACK_WINDOW: Nanos = 250_000;
 
 /// What is inside one device.
@@ -34,8 +35,8 @@ impl Window {
         Self { depth, unit_max, units: 0, outstanding: 0 }
     }
 
-    /// Whether a unit of this `estimate` may go to the device now. `contracts`: somebody is promised
-    /// time on it.
+    /// Whether a unit of this `estimate` may go to the device now. `contracts`: somebody is
+    /// promised time on it.
     #[must_use]
     pub fn fits(&self, service: Service, estimate: Nanos, contracts: bool) -> bool {
         let limit = match service {

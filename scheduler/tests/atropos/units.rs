@@ -129,7 +129,8 @@ fn slack_is_charged_when_it_is_handed_out_too() {
     assert_eq!(order, [A, B, A, B], "not A four times before anything is back");
 }
 
-/// Disk and window as their owners use them: what a newcomer finds in front of it is one largest unit at any depth.
+/// Disk and window as their owners use them: what a newcomer finds in front of it is one largest
+/// unit at any depth.
 #[test]
 fn a_newcomer_finds_no_more_than_one_largest_unit_inside() {
     let mut model = CostModel::new(MS);

@@ -1,10 +1,10 @@
 //! `prove`: checks the invariants of the default policy over as many decisions as one likes.
 //!
 //! `prove [--decisions N] [--state FILE] [--policy NAME] [--seed S] [--jobs J]`, 10^9 decisions if
-//! nothing else is said. Worlds are numbered; their numbers are their seeds. A run can be broken off
-//! and goes on later from its state file, unless the program was changed meanwhile: then what was
-//! proven is void. Ends with a table and, if an invariant was broken, with status 1 and the number of
-//! the first such world (`cargo run -p moirai-simulator --example world -- N` shows it).
+//! nothing else is said. Worlds are numbered; their numbers are their seeds. A run can be broken
+//! off and goes on later from its state file, unless the program was changed meanwhile: then what
+//! was proven is void. Ends with a table and, if an invariant was broken, with status 1 and the
+//! number of the first such world (`cargo run -p moirai-simulator --example world -- N` shows it).
 #![allow(clippy::print_stdout, reason = "a program that reports to its user")]
 
 use std::io::Write as _;

@@ -21,16 +21,16 @@ struct Device {
     inside: VecDeque<Unit>,
     window: Window,
     unit: Nanos,
-    /// Units of a link say what they cost and are right; those of a disk are known by experience, each
-    /// client's by its own: nobody can spoil the estimates of others.
+    /// Units of a link say what they cost and are right; those of a disk are known by experience,
+    /// each client's by its own: nobody can spoil the estimates of others.
     models: Vec<CostModel>,
     /// Somebody is promised service.
     contracts: bool,
 }
 
 impl Device {
-    /// What a unit of a client is reckoned to cost. A disk does not believe that it is less than announced
-    /// or than such units have cost.
+    /// What a unit of a client is reckoned to cost. A disk does not believe that it is less than
+    /// announced or than such units have cost.
     fn estimate(&self, client: usize, job: &Job, now: Nanos) -> Nanos {
         match self.models.get(client) {
             Some(model) => {
@@ -97,7 +97,8 @@ pub(super) fn run(engine: &mut Engine<'_>) {
     }
 }
 
-/// Hands out units as long as the window has room. Whether there is nothing to ask before a unit is back.
+/// Hands out units as long as the window has room. Whether there is nothing to ask before a unit is
+/// back.
 fn fill(engine: &mut Engine<'_>, device: &mut Device, since: &mut Nanos) -> bool {
     while !device.window.is_full() {
         engine.decisions += 1;

@@ -1,5 +1,5 @@
-//! From starting the program to the first byte that the guest writes: Moirai's tenant process beside
-//! QEMU's microvm, with the same image and the same memory.
+//! From starting the program to the first byte that the guest writes: Moirai's tenant process
+//! beside QEMU's microvm, with the same image and the same memory.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -68,7 +68,8 @@ fn qemu(image: &PathBuf) -> Command {
     command
 }
 
-/// Milliseconds until a program's first byte on standard output, and what it wrote on standard error.
+/// Milliseconds until a program's first byte on standard output, and what it wrote on standard
+/// error.
 fn first_byte(command: &mut Command) -> (f64, String) {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let begin = Instant::now();

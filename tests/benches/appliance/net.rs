@@ -1,6 +1,6 @@
 //! UDP packets per second from a guest to a TAP, beside loops of the host itself that send the same
-//! frames: one through a TAP of its own, one through a socket over veth. All of them end in the same
-//! network namespace, in sockets that are full.
+//! frames: one through a TAP of its own, one through a socket over veth. All of them end in the
+//! same network namespace, in sockets that are full.
 
 use std::io::IoSlice;
 use std::net::UdpSocket;

@@ -1,4 +1,5 @@
-//! Paired runs and their arithmetic. Figures are floats: they are shown, nothing is decided by them.
+//! Paired runs and their arithmetic. Figures are floats: they are shown, nothing is decided by
+//! them.
 
 /// Runs of Moirai and of a peer, taken in turn.
 #[derive(Clone, Debug, Default)]
@@ -52,7 +53,8 @@ pub(crate) fn median(values: &[f64]) -> f64 {
     quantile(values, 0.5)
 }
 
-/// How far the middle half of the values lies apart, as a share of the median: the noise of one run.
+/// How far the middle half of the values lies apart, as a share of the median: the noise of one
+/// run.
 pub(crate) fn spread(values: &[f64]) -> f64 {
     (quantile(values, 0.75) - quantile(values, 0.25)) / median(values)
 }

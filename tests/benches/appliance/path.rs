@@ -1,5 +1,5 @@
-//! CPU time for a gigabyte from the disk through the guest to the link, beside loops of the host that
-//! do no more than read the file past the page cache and send it in packets of the same size.
+//! CPU time for a gigabyte from the disk through the guest to the link, beside loops of the host
+//! that do no more than read the file past the page cache and send it in packets of the same size.
 //!
 //! The film is made of nothing but clock references and filler: its rate is what matters. It is
 //! sent on its own clock, so the cost of waiting for the next packet is in the figure.

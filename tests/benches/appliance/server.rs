@@ -67,7 +67,8 @@ impl Server {
         netns()
     }
 
-    /// Starts a tenant with nine tenths of the core for its own; `devices` is TOML with its devices.
+    /// Starts a tenant with nine tenths of the core for its own; `devices` is TOML with its
+    /// devices.
     pub(crate) fn launch(&mut self, image: &str, args: &str, devices: &str) -> Tenant<'_> {
         self.launched += 1;
         let name = format!("{image}-{}", self.launched);

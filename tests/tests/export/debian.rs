@@ -11,7 +11,7 @@ const MAC: &str = "52:54:00:00:00:01";
 
 /// The image of `moirai image debian` that the lab has, built if need be.
 fn image() -> String {
-    program(&[&root().join("tests/lab/run.sh").display().to_string(), "debian"]);
+    program(&[env!("CARGO_BIN_EXE_lab"), "debian"]);
     root().join("target/lab/debian/root").display().to_string()
 }
 

@@ -23,7 +23,8 @@ fn linux_behind_qemu_verifies_what_it_writes_and_finds_it_after_its_vmm_was_kill
 
     // Acknowledged and flushed: there for whoever comes next.
     let write = "yes acknowledged | head -c 1048576 >/tmp/text && \
-                 dd if=/tmp/text of=/dev/vda bs=64k seek=600 conv=fsync 2>/dev/null && md5sum </tmp/text";
+                 dd if=/tmp/text of=/dev/vda bs=64k seek=600 conv=fsync 2>/dev/null && md5sum \
+                 </tmp/text";
     let sum = guest.run(write).lines().last().unwrap().to_owned();
     guest.start(&format!("{VERIFY} --size=32M --loops=50"));
     std::thread::sleep(std::time::Duration::from_secs(1));

@@ -1,4 +1,5 @@
-//! Exports: another VMM's Linux guest on our volumes and links. QEMU without KVM, so it runs anywhere.
+//! Exports: another VMM's Linux guest on our volumes and links. QEMU without KVM, so it runs
+//! anywhere.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails where it unwraps")]
 
 mod debian;

@@ -1,4 +1,5 @@
-//! Loads a bzImage by the 64-bit Linux boot protocol (the kernel's Documentation/arch/x86/boot.rst).
+//! Loads a bzImage by the 64-bit Linux boot protocol (the kernel's
+//! Documentation/arch/x86/boot.rst).
 //!
 //! The setup header is the tenant's: it is read once, and only checked copies of its fields are
 //! used. The kernel gets all of it back in its zero page ([`super::zero_page`]), as the protocol

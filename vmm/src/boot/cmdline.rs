@@ -26,8 +26,8 @@ pub fn with_devices(words: &str, devices: usize) -> String {
     format!("{kernels}{before}{named}{after}{rest}")
 }
 
-/// Where the words end that Linux reads itself: at a bare `--`, at a word whose quote is not closed, or
-/// at the end of the line.
+/// Where the words end that Linux reads itself: at a bare `--`, at a word whose quote is not
+/// closed, or at the end of the line.
 fn end_of_kernel_words(line: &str) -> usize {
     let (mut start, mut quoted) = (0, false);
     for (at, letter) in line.char_indices() {
@@ -106,8 +106,8 @@ mod tests {
         assert_eq!(with_devices("quiet ", 1), format!("quiet {ONE}"));
     }
 
-    /// The words of a line as Linux takes them apart (`parse_args`): those that the kernel reads, and
-    /// what is left for init, if there is a `--`.
+    /// The words of a line as Linux takes them apart (`parse_args`): those that the kernel reads,
+    /// and what is left for init, if there is a `--`.
     fn as_linux_reads(line: &str) -> (Vec<String>, Option<String>) {
         let (mut words, mut rest) = (Vec::new(), line.trim_start());
         while !rest.is_empty() {
@@ -133,8 +133,8 @@ mod tests {
         fn linux_reads_a_word_for_the_device_and_everything_else_as_before(
             words in prop::collection::vec(
                 prop::sample::select(vec![
-                    "--", "\"--\"", "--x", "---", "-", "a", "x=--", "x=\"a -- b\"", "\"c d\"", "\"a",
-                    "b\"", "--\"\"", "\"\"--", "\"-- ", "--=1",
+                    "--", "\"--\"", "--x", "---", "-", "a", "x=--", "x=\"a -- b\"", "\"c d\"",
+                    "\"a", "b\"", "--\"\"", "\"\"--", "\"-- ", "--=1",
                 ]),
                 0..7,
             ),

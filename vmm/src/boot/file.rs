@@ -1,7 +1,7 @@
 //! Reads files that somebody else wrote, and little-endian fields in what was read.
 //!
-//! By `pread` only: the sandbox of the process allows no more, and no position is shared with others
-//! who have the file open.
+//! By `pread` only: the sandbox of the process allows no more, and no position is shared with
+//! others who have the file open.
 
 use std::fs::File;
 use std::io;

@@ -35,8 +35,8 @@ pub(crate) const CMDLINE: u64 = 0x8000;
 /// Room for the command line with its terminating zero.
 const MAX_LINE_BYTES: usize = 0x2000;
 
-/// Longest command line that Linux takes on this architecture. The PVH protocol has no field for it,
-/// and Linux silently leaves out the rest.
+/// Longest command line that Linux takes on this architecture. The PVH protocol has no field for
+/// it, and Linux silently leaves out the rest.
 const PVH_LINE_MAX: usize = 2047;
 
 /// What is to be booted, and what it has to know.

@@ -1,9 +1,10 @@
 //! The balloon: guest memory goes back to the host as holes in the memfd.
 //!
-//! The memfd is shared with the I/O domain, so that dropping pages from this process's mapping would
-//! free nothing: a hole takes them out of the file, and out of every page table. A request in flight
-//! keeps the pages it has pinned and then works on memory that nobody sees: the guest gave away what
-//! it had lent, and its own data is what suffers. What the guest uses again comes as zeros.
+//! The memfd is shared with the I/O domain, so that dropping pages from this process's mapping
+//! would free nothing: a hole takes them out of the file, and out of every page table. A request in
+//! flight keeps the pages it has pinned and then works on memory that nobody sees: the guest gave
+//! away what it had lent, and its own data is what suffers. What the guest uses again comes as
+//! zeros.
 
 use std::fs::File;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -102,8 +102,8 @@ pub(super) enum Source {
 const ID_BITS: u32 = 48;
 
 impl Source {
-    /// Devices and queues are few (`LaunchSpec::validate`): a byte does for the one, 48 bits for the
-    /// other.
+    /// Devices and queues are few (`LaunchSpec::validate`): a byte does for the one, 48 bits for
+    /// the other.
     pub(super) fn pack(self) -> u64 {
         let (kind, device, id) = match self {
             Self::Wake => (0, 0, 0),

@@ -1,8 +1,8 @@
 //! A device and its queues, from start to stop.
 //!
-//! Sleeping safely: a queue asks for kicks from where it stands *before* it is served. If the device
-//! then takes nothing, whatever comes later is past that place and kicks; if it takes something, it is
-//! served again.
+//! Sleeping safely: a queue asks for kicks from where it stands *before* it is served. If the
+//! device then takes nothing, whatever comes later is past that place and kicks; if it takes
+//! something, it is served again.
 
 use std::io;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! The thread that serves the devices: waits for kicks, sockets and commands, and gives every device
-//! with work its turn.
+//! The thread that serves the devices: waits for kicks, sockets and commands, and gives every
+//! device with work its turn.
 
 use std::io;
 use std::mem::MaybeUninit;

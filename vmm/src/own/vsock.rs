@@ -41,8 +41,8 @@ impl Vsock {
                     eprintln!("moirai-tenant: vsock: the host cannot be understood: {error}");
                 }
                 Err(ChannelError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => return,
-                // No host any more, which the main thread finds out by itself. What was asked of it will
-                // not be answered.
+                // No host any more, which the main thread finds out by itself. What was asked of it
+                // will not be answered.
                 Err(_) => return self.mux.refuse_opening(),
             }
         }

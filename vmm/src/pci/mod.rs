@@ -3,8 +3,8 @@
 //!
 //! [`config`] is the configuration space of a function, [`msix`] its interrupts. What a function
 //! does lies elsewhere: see [`crate::virtio::transport::Pci`]. There is no firmware: functions
-//! come up with their BARs assigned ([`bar_base`]), and decode when the guest enables them. The guest may move
-//! a BAR within the window of the host bridge; elsewhere it decodes nothing.
+//! come up with their BARs assigned ([`bar_base`]), and decode when the guest enables them. The
+//! guest may move a BAR within the window of the host bridge; elsewhere it decodes nothing.
 
 pub mod config;
 pub mod msix;
@@ -148,7 +148,8 @@ struct Place {
 }
 
 impl Place {
-    /// What lies at `offset` of the ECAM: bus, device, function and register in 8, 5, 3 and 12 bits.
+    /// What lies at `offset` of the ECAM: bus, device, function and register in 8, 5, 3 and 12
+    /// bits.
     fn new(offset: u64) -> Option<Self> {
         let offset = usize::try_from(offset).ok()?;
         let (device, function, register) = (offset >> 15, offset >> 12 & 7, offset & 0xfff);

@@ -80,7 +80,10 @@ fn single_bytes_of_the_data_register_can_be_used() {
 proptest! {
     #[test]
     fn no_access_to_the_bus_harms_anything(
-        accesses in proptest::collection::vec((any::<u32>(), 0usize..9, any::<u64>(), 0u8..4), 0..100),
+        accesses in proptest::collection::vec(
+            (any::<u32>(), 0usize..9, any::<u64>(), 0u8..4),
+            0..100,
+        ),
     ) {
         let (bridge, functions) = (HostBridge::default(), functions());
         for (place, width, value, way) in accesses {

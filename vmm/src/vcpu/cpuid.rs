@@ -93,8 +93,8 @@ impl Template {
     }
 }
 
-/// Leaves that are not passed on: topology is written afresh; PMU, SGX, tracing, AMX, branch records,
-/// SVM and encrypted memory have leaves of their own and are masked.
+/// Leaves that are not passed on: topology is written afresh; PMU, SGX, tracing, AMX, branch
+/// records, SVM and encrypted memory have leaves of their own and are masked.
 fn is_hidden(function: u32) -> bool {
     let topology = matches!(function, 0xb | 0x1f);
     let basic = matches!(function, 0xa | 0x12 | 0x14 | 0x1c | 0x1d | 0x1e | 0x23);

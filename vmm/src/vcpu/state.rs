@@ -63,8 +63,8 @@ pub fn wait_for_sipi(vcpu: &VcpuFd) -> Result<(), Error> {
 
 /// What firmware leaves behind and INIT does not touch.
 fn set_lasting(vcpu: &VcpuFd) -> Result<(), Error> {
-    // Where KVM itself runs under an emulator, it may not learn that the guest enables AVX, and would
-    // then neither save that state nor tell its size.
+    // Where KVM itself runs under an emulator, it may not learn that the guest enables AVX, and
+    // would then neither save that state nor tell its size.
     set_xcr0(vcpu)?;
     // Memory is write-back by default. Linux without MTRRs does without PAT, too.
     let default_type = kvm_msr_entry {

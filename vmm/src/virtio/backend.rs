@@ -14,8 +14,8 @@
 //! and that thread can be stopped there at any instruction: a serving thread must not wait for a
 //! lock that is held across one of them.
 //!
-//! **A changed configuration space** is announced with [`ConfigChange::announce`], after the change,
-//! from any thread.
+//! **A changed configuration space** is announced with [`ConfigChange::announce`], after the
+//! change, from any thread.
 //!
 //! **A broken queue**: the backend serves the device no more, writes to `error`, and the driver is
 //! told to reset the device. `stop` is called as ever.

@@ -107,7 +107,8 @@ impl Device {
         Ok(Self { socket: Some(watched), ..device })
     }
 
-    /// A device with a backend that was made with `events`, which are those of `spec.queues` queues.
+    /// A device with a backend that was made with `events`, which are those of `spec.queues`
+    /// queues.
     ///
     /// # Errors
     /// KVM refuses.

@@ -85,8 +85,8 @@ fn note(name: &[u8], kind: u32, desc: &[u8]) -> Vec<u8> {
     note
 }
 
-/// Page tables, GDT, TSS, an IDT that takes device interrupts and nothing else (every exception is a
-/// triple fault), and the code.
+/// Page tables, GDT, TSS, an IDT that takes device interrupts and nothing else (every exception is
+/// a triple fault), and the code.
 fn memory_image(code: &[u8]) -> Vec<u8> {
     let mut memory = vec![0; CODE];
     let mut put = |offset: usize, value: u64| {

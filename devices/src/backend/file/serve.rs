@@ -1,5 +1,5 @@
-//! Reading, writing and zeroing a [`DiskFile`]: which way a part goes, and what a result or an error of
-//! the kernel means for it.
+//! Reading, writing and zeroing a [`DiskFile`]: which way a part goes, and what a result or an
+//! error of the kernel means for it.
 
 use std::fs::File;
 use std::io;
@@ -19,8 +19,8 @@ const ZERO_CHUNK_BYTES: u64 = 1 << 20;
 const MAX_TRIES: u8 = 8;
 
 impl DiskFile {
-    /// Begins what is left of a part. A part that is nothing to do is done. One that has to wait for
-    /// another one says so.
+    /// Begins what is left of a part. A part that is nothing to do is done. One that has to wait
+    /// for another one says so.
     pub(in crate::backend) fn submit(
         &mut self,
         ring: &mut dyn Operations,

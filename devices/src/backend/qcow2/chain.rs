@@ -1,8 +1,8 @@
 //! Opens an image and all that it is made of: its data file, its backing files, theirs.
 //!
-//! An image is data that somebody else wrote. What it names is opened by us, below the folder of its
-//! disk and nowhere else; imago gets open files and no name. Formats are taken from the header or not
-//! at all.
+//! An image is data that somebody else wrote. What it names is opened by us, below the folder of
+//! its disk and nowhere else; imago gets open files and no name. Formats are taken from the header
+//! or not at all.
 
 use std::fs::File;
 use std::io;
@@ -40,8 +40,8 @@ const LOCK_PAUSE: Duration = Duration::from_millis(50);
 /// An open image.
 pub(super) struct Chain {
     pub(super) access: Access,
-    /// In the order in which imago counts its storage: the deepest backing file first, the data file
-    /// of a layer after the layer.
+    /// In the order in which imago counts its storage: the deepest backing file first, the data
+    /// file of a layer after the layer.
     pub(super) files: Vec<DiskFile>,
     /// Header of the top layer.
     pub(super) header: Header,
@@ -227,8 +227,8 @@ impl Root<'_> {
     }
 }
 
-/// Nobody of this host writes an image that somebody else has open; its last owner may still be busy
-/// with closing it.
+/// Nobody of this host writes an image that somebody else has open; its last owner may still be
+/// busy with closing it.
 fn lock(file: &File, name: &str, read_only: bool) -> Result<(), VolumeError> {
     let how = if read_only {
         FlockOperation::NonBlockingLockShared

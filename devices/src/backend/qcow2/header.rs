@@ -1,8 +1,8 @@
 //! The header of a qcow2 image, as far as it decides what to open and whether to.
 //!
-//! Pure, for bytes that anybody may have written. What the format is built of is read by imago; this
-//! parser exists because the files an image names are opened by us, because a version 2 image has
-//! its backing format where imago does not look, and because a header may claim anything.
+//! Pure, for bytes that anybody may have written. What the format is built of is read by imago;
+//! this parser exists because the files an image names are opened by us, because a version 2 image
+//! has its backing format where imago does not look, and because a header may claim anything.
 
 /// `QFI\xfb`.
 const MAGIC: &[u8] = b"QFI\xfb";
@@ -237,7 +237,8 @@ fn encryption(method: u32) -> Result<(), HeaderError> {
     Err(Unsupported(format!(
         "is encrypted ({method}), which is not supported; decrypt it: qemu-img convert --object \
          secret,id=k,file=KEY --image-opts \
-         driver=qcow2,encrypt.key-secret=k,file.filename=OLD -O qcow2 NEW, or encrypt within the guest"
+         driver=qcow2,encrypt.key-secret=k,file.filename=OLD -O qcow2 NEW, or encrypt within the \
+         guest"
     )))
 }
 

@@ -1,7 +1,7 @@
 //! Where the clusters of an image are, as far as the event loop knows.
 //!
-//! Only clusters whose data lies in one piece in one of the files are in it; what is not in it is the
-//! worker's affair. Entries come from the worker and are dropped when a request begins that may
+//! Only clusters whose data lies in one piece in one of the files are in it; what is not in it is
+//! the worker's affair. Entries come from the worker and are dropped when a request begins that may
 //! change them (see `turnstile`). Bounded: whole windows of clusters come and go.
 
 use std::collections::{HashMap, VecDeque};
@@ -145,7 +145,8 @@ mod tests {
             const CLUSTER: u64 = 16;
             let mut window: Window = [None; 64];
             for (slot, place) in window.iter_mut().zip(&places) {
-                *slot = place.map(|(file, at)| Location { file, writable: true, offset: at * CLUSTER });
+                let offset = |at| at * CLUSTER;
+                *slot = place.map(|(file, at)| Location { file, writable: true, offset: offset(at) });
             }
             let mut map = ClusterMap::new(CLUSTER);
             map.insert(0, Box::new(window));

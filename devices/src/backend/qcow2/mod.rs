@@ -13,13 +13,14 @@
 //! the files like that of a raw volume. Every other request goes to the worker, which either says
 //! where the data is or does the request.
 //!
-//! *Why the two ways agree.* Only this process writes the image. A cluster's place changes only by a
-//! request that covers the cluster and changes the image: an allocating write, a discard, zeroing.
-//! Such a request has the image to itself ([`turnstile`]): it begins when nothing else is in flight, what
-//! the loop knows of its clusters is forgotten before, and nothing else begins until it is over. So
-//! no operation of the ring is under way to a cluster that is being freed, given to another place, or
-//! rewritten in part by imago. Lookups, reads of the worker and flushes change no place and go beside
-//! the others. Backing files are opened for reading and nobody of this host writes them.
+//! *Why the two ways agree.* Only this process writes the image. A cluster's place changes only by
+//! a request that covers the cluster and changes the image: an allocating write, a discard,
+//! zeroing. Such a request has the image to itself ([`turnstile`]): it begins when nothing else is
+//! in flight, what the loop knows of its clusters is forgotten before, and nothing else begins
+//! until it is over. So no operation of the ring is under way to a cluster that is being freed,
+//! given to another place, or rewritten in part by imago. Lookups, reads of the worker and flushes
+//! change no place and go beside the others. Backing files are opened for reading and nobody of
+//! this host writes them.
 
 mod bell;
 mod chain;
@@ -99,7 +100,8 @@ impl Image {
             cluster_bytes,
             align: if direct { align } else { 0 },
             discards: header.version > 2,
-            // With a data file of its own the image holds nothing but tables, and the other file none.
+            // With a data file of its own the image holds nothing but tables, and the other file
+            // none.
             reserved: match header.data_file {
                 Some(_) => [(0, 0); 2],
                 None => [(0, cluster_bytes), (header.l1_offset, l1_end)],
@@ -208,7 +210,8 @@ impl Image {
         Ok(())
     }
 
-    /// The bell that the next task gets, with its number: the last of the silent ones, or a new one.
+    /// The bell that the next task gets, with its number: the last of the silent ones, or a new
+    /// one.
     fn silent_bell(&mut self) -> Option<(usize, Arc<Bell>)> {
         if self.silent.is_empty() {
             let bell = Bell::new().ok()?;

@@ -2,8 +2,8 @@
 
 use crate::backend::error::ImageError;
 
-/// The file that `name` means: all of it, or what stands behind `file:`. A name that needs a driver of
-/// QEMU is refused; it says which and what to do.
+/// The file that `name` means: all of it, or what stands behind `file:`. A name that needs a driver
+/// of QEMU is refused; it says which and what to do.
 pub(super) fn file_name<'a>(image: &str, name: &'a str) -> Result<&'a str, ImageError> {
     // As in QEMU, a colon before the first slash ends the name of a driver.
     let driver = name.split('/').next().and_then(|first| first.split_once(':'));
@@ -15,9 +15,9 @@ pub(super) fn file_name<'a>(image: &str, name: &'a str) -> Result<&'a str, Image
              rebase -u -b FILE -F FORMAT {image}"
         ),
         Some((driver, _)) => format!(
-            "names {name}: the protocol {driver} of QEMU is not supported; copy what it names below \
-             the disk's path and name that (qemu-img rebase -u -b FILE -F FORMAT {image}), or make \
-             one image of both: qemu-img convert -O qcow2 {image} NEW"
+            "names {name}: the protocol {driver} of QEMU is not supported; copy what it names \
+             below the disk's path and name that (qemu-img rebase -u -b FILE -F FORMAT {image}), \
+             or make one image of both: qemu-img convert -O qcow2 {image} NEW"
         ),
     };
     Err(ImageError::Unsupported { image: image.to_owned(), what })

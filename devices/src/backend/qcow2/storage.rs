@@ -1,5 +1,5 @@
-//! A file as imago gets to see it: as it is, or without the marks that an image was not closed or is
-//! corrupt. imago refuses every image that has them; who only reads may know better.
+//! A file as imago gets to see it: as it is, or without the marks that an image was not closed or
+//! is corrupt. imago refuses every image that has them; who only reads may know better.
 #![allow(unsafe_code, reason = "imago's trait for storage has unsafe methods")]
 
 use std::fmt::{Display, Formatter};
@@ -34,8 +34,8 @@ impl Display for ImageFile {
     }
 }
 
-// SAFETY of all the unsafe methods: what imago promises to this storage, this storage promises to the
-// file below it, with the same arguments.
+// SAFETY of all the unsafe methods: what imago promises to this storage, this storage promises to
+// the file below it, with the same arguments.
 impl Storage for ImageFile {
     fn mem_align(&self) -> usize {
         self.inner.mem_align()

@@ -2,8 +2,8 @@
 //!
 //! Requests whose clusters are known go past the worker, and many of them do so at once. A request
 //! that changes what the clusters mean has the image to itself. So a cluster that was looked up
-//! stays what it was until the request that looked it up is over, and no cluster is given to somebody
-//! else while an operation on it is in flight.
+//! stays what it was until the request that looked it up is over, and no cluster is given to
+//! somebody else while an operation on it is in flight.
 
 /// A request's place at the turnstile.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,10 +1,10 @@
 //! The worker of an image: the one place where imago runs. Looks clusters up, reads what is
 //! compressed or not there, writes what has to be allocated.
 //!
-//! It blocks on the disk and inflates, so it is no work for an event loop. Its thread is its owner's;
-//! it ends when the volume is dropped, after bringing its tables to the disk. A panic in imago makes
-//! this image fail for good and nothing else. Guests' bytes pass through memory of ours, so that
-//! what is written is what was read, whatever the guest does to its memory meanwhile.
+//! It blocks on the disk and inflates, so it is no work for an event loop. Its thread is its
+//! owner's; it ends when the volume is dropped, after bringing its tables to the disk. A panic in
+//! imago makes this image fail for good and nothing else. Guests' bytes pass through memory of
+//! ours, so that what is written is what was read, whatever the guest does to its memory meanwhile.
 
 use std::fs::File;
 use std::io;
@@ -40,8 +40,8 @@ pub(super) struct Core {
     pub(super) align: u64,
     /// Whether discarding leaves zeros behind (version 3).
     pub(super) discards: bool,
-    /// What of the file with the data of the top layer is no data: header and level-1 table, from and
-    /// to.
+    /// What of the file with the data of the top layer is no data: header and level-1 table, from
+    /// and to.
     pub(super) reserved: [(u64, u64); 2],
     pub(super) buffer: IoBuffer,
     /// The locked files; dropped after `access` has written its last.

@@ -180,7 +180,11 @@ fn a_chain_of_backing_files_reads_as_qemu_reads_it() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 16, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 16,
+        failure_persistence: None,
+        ..Default::default()
+    })]
     #[test]
     fn many_writes_at_a_time_leave_an_image_that_qemu_finds_whole(
         options in prop::sample::select(vec![
@@ -348,11 +352,18 @@ fn damaged_tables_are_refused_or_give_error_statuses() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 150,
+        failure_persistence: None,
+        ..Default::default()
+    })]
     /// Whatever is in the header and the tables: an error, or a volume that answers.
     #[test]
     fn no_bytes_of_an_image_make_it_panic(
-        changes in prop::collection::vec((0_usize..6, 0_usize..112, any::<u64>(), any::<bool>()), 1..6),
+        changes in prop::collection::vec(
+            (0_usize..6, 0_usize..112, any::<u64>(), any::<bool>()),
+            1..6,
+        ),
         read_only in any::<bool>(),
     ) {
         let Some(shop) = Shop::new() else { return Ok(()) };

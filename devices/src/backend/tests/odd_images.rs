@@ -1,5 +1,5 @@
-//! Images that qemu-img makes and that are not what one expects: empty, of odd sizes, marked, made with
-//! what is not supported.
+//! Images that qemu-img makes and that are not what one expects: empty, of odd sizes, marked, made
+//! with what is not supported.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;

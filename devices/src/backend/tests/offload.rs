@@ -1,6 +1,6 @@
 //! The kernel as the judge of our offloads: two network stacks, each behind a TAP, talk to each
-//! other through a guest's rings. What one of them leaves undone, the other has to accept: as it is,
-//! or after we have done it.
+//! other through a guest's rings. What one of them leaves undone, the other has to accept: as it
+//! is, or after we have done it.
 #![allow(unsafe_code, reason = "a socket option that no library knows")]
 
 use std::io::{Read, Write};
@@ -60,8 +60,8 @@ struct Seen {
     frames: u64,
 }
 
-/// A guest that hands on what it receives. With `plain` it has agreed to no offload when it receives,
-/// so all that its stack left undone is done by us.
+/// A guest that hands on what it receives. With `plain` it has agreed to no offload when it
+/// receives, so all that its stack left undone is done by us.
 struct Relay {
     mem: Arc<GuestMemory>,
     sender: Driver,

@@ -26,7 +26,11 @@ fn files(count: usize) -> (TempDir, Vec<PathBuf>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 12,
+        failure_persistence: None,
+        ..Default::default()
+    })]
     #[test]
     fn many_requests_at_a_time_leave_the_files_as_a_plain_model_says(
         count in 2_usize..5,

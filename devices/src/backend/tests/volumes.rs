@@ -37,6 +37,7 @@ fn film(len: usize) -> (TempDir, PathBuf) {
 fn open(path: &Path) -> Volume {
     let volume = Volume::open(path, false).unwrap();
     if !volume.is_direct() {
+        assert!(std::env::var_os("MOIRAI_REQUIRE_DIRECT").is_none(), "no O_DIRECT");
         eprintln!("NOT TESTED HERE: {} has no O_DIRECT", path.display());
     }
     volume
@@ -47,7 +48,11 @@ fn guest_of(volume: &Volume) -> Guest {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 12,
+        failure_persistence: None,
+        ..Default::default()
+    })]
     #[test]
     fn requests_that_are_cut_leave_the_file_as_a_plain_model_says(
         deeds in deeds(2048, 60),

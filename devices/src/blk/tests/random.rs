@@ -13,7 +13,9 @@ proptest! {
     #[test]
     fn random_requests_stay_inside_disk_and_memory(
         header in any::<[u8; 16]>(),
-        kind in prop_oneof![Just(0_u32), Just(1), Just(4), Just(8), Just(11), Just(13), any::<u32>()],
+        kind in prop_oneof![
+            Just(0_u32), Just(1), Just(4), Just(8), Just(11), Just(13), any::<u32>()
+        ],
         near in prop_oneof![0_u64..=1 << 20, any::<u64>()],
         pieces in proptest::collection::vec(
             (prop_oneof![0_u64..MEMORY as u64 + 4096, any::<u64>()],
@@ -50,7 +52,8 @@ proptest! {
                 prop_assert!((offset | len) % 512 == 0);
                 let base = guest.mem.get_host_address(GuestAddress(0)).unwrap() as usize;
                 for segment in request.buffers.segments() {
-                    prop_assert!(segment.addr >= base && segment.addr + segment.len <= base + MEMORY);
+                    let end = base + MEMORY;
+                    prop_assert!(segment.addr >= base && segment.addr + segment.len <= end);
                 }
                 let Guest { frontend, mem, queue, .. } = &mut guest;
                 frontend.complete(mem, queue, request.chain, Outcome::Ok).unwrap();

@@ -3,8 +3,8 @@
 //! Words: `ip=`, `gw=`, `to=ADDRESS:PORT,...` (in turn), `size=1400` (bytes of UDP payload),
 //! `count=0` (datagrams; 0: for ever), `port=9` (ours).
 //!
-//! A receiver that cannot be reached is told as `streamer` does it, and left out as long as it has no
-//! route or no neighbour.
+//! A receiver that cannot be reached is told as `streamer` does it, and left out as long as it has
+//! no route or no neighbour.
 #![no_std]
 #![no_main]
 
@@ -88,8 +88,8 @@ impl Flood {
         Ok(())
     }
 
-    /// Sends until the ring is full or `limit` datagrams were sent. Who has no way or no neighbour is
-    /// left out; the error says so if that is everybody.
+    /// Sends until the ring is full or `limit` datagrams were sent. Who has no way or no neighbour
+    /// is left out; the error says so if that is everybody.
     fn fill(&mut self, network: &mut Stack, limit: u64, now: u64) -> Option<SendError> {
         let (port, count) = (self.receivers.source_port(), self.receivers.addresses().count());
         let mut failed = 0;

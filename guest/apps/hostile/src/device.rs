@@ -75,16 +75,20 @@ impl Window {
         unsafe {
             match width {
                 0 => {
-                    core::arch::asm!("mov [{0}], {1}", "mov {1}, [{0}]", in(reg) at, inout(reg_byte) low => _)
+                    core::arch::asm!("mov [{0}], \
+                                      {1}", "mov {1}, [{0}]", in(reg) at, inout(reg_byte) low => _)
                 }
                 1 => {
-                    core::arch::asm!("mov [{0}], {1:x}", "mov {1:x}, [{0}]", in(reg) at, inout(reg) value => _)
+                    core::arch::asm!("mov [{0}], {1:x}", "mov {1:x}, \
+                                                          [{0}]", in(reg) at, inout(reg) value => _)
                 }
                 2 => {
-                    core::arch::asm!("mov [{0}], {1:e}", "mov {1:e}, [{0}]", in(reg) at, inout(reg) value => _)
+                    core::arch::asm!("mov [{0}], {1:e}", "mov {1:e}, \
+                                                          [{0}]", in(reg) at, inout(reg) value => _)
                 }
                 _ => {
-                    core::arch::asm!("mov [{0}], {1}", "mov {1}, [{0}]", in(reg) at, inout(reg) value => _)
+                    core::arch::asm!("mov [{0}], \
+                                      {1}", "mov {1}, [{0}]", in(reg) at, inout(reg) value => _)
                 }
             }
         }

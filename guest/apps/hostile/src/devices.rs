@@ -1,4 +1,5 @@
-//! Attacks on whole devices: registers, kicks, resets, requests that are only good for being refused.
+//! Attacks on whole devices: registers, kicks, resets, requests that are only good for being
+//! refused.
 
 use alloc::vec::Vec;
 use moirai_sdk::{App, AppError, MS, now};

@@ -103,6 +103,9 @@ pub(crate) fn garbage(seed: u64) -> ! {
 pub(crate) fn overwrite() -> ! {
     // SAFETY: none; this is the end of the image, its stack, tables and page tables.
     unsafe {
-        asm!("rep stosq", "3: jmp 3b", in("rdi") 0x40_0000, in("rcx") 0x10_0000, in("rax") u64::MAX, options(noreturn))
+        asm!(
+            "rep stosq", "3: jmp 3b",
+            in("rdi") 0x40_0000, in("rcx") 0x10_0000, in("rax") u64::MAX, options(noreturn)
+        )
     }
 }

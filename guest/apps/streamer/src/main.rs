@@ -3,9 +3,9 @@
 //!
 //! Words: `ip=`, `gw=`, `to=ADDRESS:PORT,...`, `port=5004` (ours), `reads=4` in flight,
 //! `chunk=65536` bytes each, `loop=1` (start again at the end; 0: stop), `program=0` (whose clock
-//! counts; 0: the first's), `bytes=0` (length of the film; 0: its volume's), `rate=8000000` (bits per
-//! second where the film has no clock), `start_ms=0` (not before then), `late_us=1000` (later than this
-//! counts as late), `ttl=64` (of what goes to multicast groups).
+//! counts; 0: the first's), `bytes=0` (length of the film; 0: its volume's), `rate=8000000` (bits
+//! per second where the film has no clock), `start_ms=0` (not before then), `late_us=1000` (later
+//! than this counts as late), `ttl=64` (of what goes to multicast groups).
 //!
 //! A receiver that cannot be reached is told by an `error` event with `receiver` and `reason`, and
 //! tried again with every packet; the others do not wait for it.

@@ -1,7 +1,8 @@
 //! `thrash` keeps reads or writes in flight on its volume, as many as it is told.
 //!
 //! Words: `mode=read|write|mixed`, `depth=32` requests, `size=1048576` bytes each,
-//! `pattern=random|sequential`, `count=0` (requests; 0: for ever). Mixed: every other one is a write.
+//! `pattern=random|sequential`, `count=0` (requests; 0: for ever). Mixed: every other one is a
+//! write.
 #![no_std]
 #![no_main]
 

@@ -1,5 +1,5 @@
-//! Looking through the chunks of a film that have arrived, in order: which bytes of them are packets,
-//! what the clock shows, where the film ends.
+//! Looking through the chunks of a film that have arrived, in order: which bytes of them are
+//! packets, what the clock shows, where the film ends.
 
 use super::{Film, FilmError, Ready, Slot, State};
 use crate::clock::Clock;
@@ -102,7 +102,8 @@ impl<V: Volume> Film<V> {
         self.ready.push_back(Ready { start, len: kept, buffer: Rc::new(buffer) });
     }
 
-    /// The end of the film was seen for the first time, or once more. `None`: it can not be read on.
+    /// The end of the film was seen for the first time, or once more. `None`: it can not be read
+    /// on.
     fn end_pass(&mut self, limit: Option<u64>) -> Result<(), FilmError<V::Fault>> {
         let empty = self.stream_end == self.pass_start;
         self.over |= limit.is_none() || !self.settings.looped;

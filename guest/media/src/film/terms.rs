@@ -63,13 +63,14 @@ pub enum Next {
 pub enum Note {
     /// The film has less than two clock references.
     #[error(
-        "the film has no two clock references (PCR): it is sent at {0} bit/s, rate= sets another pace"
+        "the film has no two clock references (PCR): it is sent at {0} bit/s, rate= sets another \
+         pace"
     )]
     NoClock(u64),
     /// As far as could be read, it has less than two.
     #[error(
-        "the film has no two clock references (PCR) in its first {bytes} bytes: until there are some, it \
-         is sent at {rate_bps} bit/s, rate= sets another pace{}", further(*.chunk)
+        "the film has no two clock references (PCR) in its first {bytes} bytes: until there are \
+         some, it is sent at {rate_bps} bit/s, rate= sets another pace{}", further(*.chunk)
     )]
     LateClock {
         /// Bytes that were looked through.
@@ -88,7 +89,8 @@ pub enum Note {
         named: Vec<u16>,
     },
     /// The clock of the program that was asked for does not show.
-    #[error("program={wanted} is not followed: its clock does not show{}; {REMEDY}", others(.named, *.wanted))]
+    #[error("program={wanted} is not followed: its clock does not show{}; \
+             {REMEDY}", others(.named, *.wanted))]
     NoProgramClock {
         /// What was asked for.
         wanted: u16,

@@ -23,8 +23,8 @@ pub enum ClientError {
     },
     /// Somebody listens and says too little.
     #[error(
-        "what listens at {} has not given its answer within {patience:?}; look at the log of the host \
-         service, or name another socket with --socket",
+        "what listens at {} has not given its answer within {patience:?}; look at the log of the \
+         host service, or name another socket with --socket",
         .socket.display()
     )]
     Late {
@@ -35,8 +35,8 @@ pub enum ClientError {
     },
     /// Something else answers there.
     #[error(
-        "what answers at {} is no Moirai host service of version {}: {why}; name the socket of one with \
-         --socket, or start the host service anew if `moirai` has changed since",
+        "what answers at {} is no Moirai host service of version {}: {why}; name the socket of \
+         one with --socket, or start the host service anew if `moirai` has changed since",
         .socket.display(),
         env!("CARGO_PKG_VERSION")
     )]
@@ -48,7 +48,8 @@ pub enum ClientError {
     },
     /// The host service has ended, or has dropped the connection.
     #[error(
-        "the connection to {} ended before the answer did; has the host service ended? Its log says why",
+        "the connection to {} ended before the answer did; has the host service ended? Its log \
+         says why",
         .socket.display()
     )]
     BrokenOff {

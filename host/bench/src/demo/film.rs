@@ -1,4 +1,5 @@
-//! The film: made once with ffmpeg, real H.264 and AAC in an MPEG transport stream of constant rate.
+//! The film: made once with ffmpeg, real H.264 and AAC in an MPEG transport stream of constant
+//! rate.
 
 use std::io;
 use std::path::{Path, PathBuf};

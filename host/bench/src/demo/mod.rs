@@ -1,8 +1,9 @@
 //! `moirai demo`: the promise, and what happens without it.
 //!
 //! Five tenants share one core, one disk and one link. `cinema` has reservations and streams a film
-//! to four receivers; `pulse` sleeps, wakes in every period and has little time then; `carnage`, `flood`
-//! and `thrash` take all they can get. The same load runs twice: with Moirai's scheduling and without (FIFO everywhere, fair CPU).
+//! to four receivers; `pulse` sleeps, wakes in every period and has little time then; `carnage`,
+//! `flood` and `thrash` take all they can get. The same load runs twice: with Moirai's scheduling
+//! and without (FIFO everywhere, fair CPU).
 //!
 //! | file | what it holds |
 //! | --- | --- |

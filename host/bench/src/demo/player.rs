@@ -59,7 +59,8 @@ impl Player {
         player.wait_until_it_listens(namespace, address)
     }
 
-    /// ffmpeg takes its time to start; who joins late misses the first picture that others refer to.
+    /// ffmpeg takes its time to start; who joins late misses the first picture that others refer
+    /// to.
     fn wait_until_it_listens(
         self,
         namespace: &str,

@@ -34,12 +34,12 @@ fn last(console: &str) -> PulseReport {
     reports.next_back().unwrap_or_default()
 }
 
-/// By how much its contract's period is shorter than its own: by so much it catches up in each period after a stall has
-/// delayed one of its wake-ups (`scene/pulse.toml`).
+/// By how much its contract's period is shorter than its own: by so much it catches up in each
+/// period after a stall has delayed one of its wake-ups (`scene/pulse.toml`).
 const CATCHES_UP: u64 = 1_000_000;
 
-/// How many jobs the stalls that ended after `begin` can have made late: the one that each has delayed, and those after
-/// it until the contract is in phase again.
+/// How many jobs the stalls that ended after `begin` can have made late: the one that each has
+/// delayed, and those after it until the contract is in phase again.
 pub(super) fn excused(stalls: &[Stall], begin: u64) -> u64 {
     let stalls = stalls.iter().filter(|stall| stall.end > begin);
     stalls.map(|stall| 1 + stall.end.saturating_sub(stall.begin) / CATCHES_UP).sum()
@@ -71,8 +71,10 @@ mod tests {
     #[test]
     fn the_last_report_counts_and_other_words_do_not() {
         let console = "hello\n{\"event\":\"ready\",\"rounds\":5}\n\
-                       {\"event\":\"report\",\"jobs\":10,\"late\":1,\"worst_us\":700,\"start_worst_us\":90}\n\
-                       {\"event\":\"report\",\"jobs\":35,\"late\":1,\"worst_us\":710,\"start_worst_us\":95}\n\
+                       {\"event\":\"report\",\"jobs\":10,\"late\":1,\"worst_us\":700,\
+                       \"start_worst_us\":90}\n\
+                       {\"event\":\"report\",\"jobs\":35,\"late\":1,\"worst_us\":710,\
+                       \"start_worst_us\":95}\n\
                        {\"event\":\"rep";
         let after = last(console);
         assert_eq!((after.jobs, after.worst_us), (35, 710));

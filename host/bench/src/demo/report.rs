@@ -158,7 +158,8 @@ impl DemoReport {
         // Writing to a String cannot fail.
         let _ = writeln!(
             text,
-            "noise floor of this machine: p50 {} us, p99 {} us, max {} us; stalled {:.2}% of the run",
+            "noise floor of this machine: p50 {} us, p99 {} us, max {} us; stalled {:.2}% of the \
+             run",
             noise.p50,
             noise.p99,
             noise.max,
@@ -238,8 +239,8 @@ fn jobs(text: &mut String, pulse: PulseReport) {
     let PulseReport { jobs, late, worst_us, start_worst_us } = pulse;
     let _ = writeln!(
         text,
-        "pulse: {jobs} jobs, {late} late; the slowest was done {worst_us} us after its wake-up and began \
-         {start_worst_us} us after it"
+        "pulse: {jobs} jobs, {late} late; the slowest was done {worst_us} us after its wake-up \
+         and began {start_worst_us} us after it"
     );
 }
 

@@ -37,8 +37,9 @@ pub struct Analysis {
 /// When the machine stood still, and how fast a stream recovers from that.
 ///
 /// What a stall has held up does not leave at once when it is over: the stream goes on with what it
-/// has reserved, of which its present packets need the share `used_permille`. So a stall of length L
-/// leaves the stream L behind, and that delay shrinks by the unused share of the time that passes.
+/// has reserved, of which its present packets need the share `used_permille`. So a stall of length
+/// L leaves the stream L behind, and that delay shrinks by the unused share of the time that
+/// passes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Stalls<'a> {
     /// The stalls, in any order.

@@ -1,4 +1,5 @@
-//! One run: units of one kind and size, so many at a time, each timed from submission to completion.
+//! One run: units of one kind and size, so many at a time, each timed from submission to
+//! completion.
 
 use std::io;
 use std::time::{Duration, Instant};

@@ -1,8 +1,9 @@
-//! `moirai probe disk`: what a disk takes for its units, measured before anything is promised on it.
+//! `moirai probe disk`: what a disk takes for its units, measured before anything is promised on
+//! it.
 //!
 //! | file | what it holds |
 //! | --- | --- |
-//! | `target.rs` | what is read and written: a file of our own without a name, or a block device, read only |
+//! | `target.rs` | a file of our own without a name, or a block device, which is only read |
 //! | `bench.rs` | one run: units of one kind and size, so many at a time |
 //! | `report.rs` | the measures, and what follows for the configuration |
 //!
@@ -68,8 +69,9 @@ pub fn probe(path: &Path, depth: u32, time: Duration) -> Result<ProbeReport, Pro
         let path = path.display().to_string();
         ProbeError::Target { path, source }
     })?;
-    // A thread of its own, which has the priority of an I/O domain while it lasts: else the time that
-    // others have the core would be taken for the disk's. Without the right to it the figures tell.
+    // A thread of its own, which has the priority of an I/O domain while it lasts: else the time
+    // that others have the core would be taken for the disk's. Without the right to it the figures
+    // tell.
     let measures = std::thread::scope(|scope| {
         let measured = scope.spawn(|| {
             let _ = set_scheduler_inherited(libc::SCHED_FIFO, PRIORITY);

@@ -52,8 +52,8 @@ pub struct ProbeReport {
     pub direct: bool,
     /// The runs.
     pub measures: Vec<Measure>,
-    /// What to declare as `max_unit`, in nanoseconds: twice what 999 of 1000 of the slowest kind took,
-    /// of what cannot be cut any further, one at a time.
+    /// What to declare as `max_unit`, in nanoseconds: twice what 999 of 1000 of the slowest kind
+    /// took, of what cannot be cut any further, one at a time.
     pub max_unit_ns: u64,
     /// What to declare as `bandwidth`, in bytes per second: the slower one of reading and writing
     /// 256 KiB in sequence, one at a time.

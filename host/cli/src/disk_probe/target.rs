@@ -1,5 +1,5 @@
-//! What is measured: a file without a name in the disk's folder, which ends with this process however
-//! that ends, or a block device, which is only read.
+//! What is measured: a file without a name in the disk's folder, which ends with this process
+//! however that ends, or a block device, which is only read.
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};

@@ -1,6 +1,6 @@
-//! Takes the uncompressed kernel out of a bzImage (Linux `Documentation/arch/x86/boot.rst`, protocol
-//! 2.08: `payload_offset`, `payload_length`). The compressed part is unpacked by the program of its
-//! format.
+//! Takes the uncompressed kernel out of a bzImage (Linux `Documentation/arch/x86/boot.rst`,
+//! protocol 2.08: `payload_offset`, `payload_length`). The compressed part is unpacked by the
+//! program of its format.
 
 use std::fs::{self, File};
 use std::io::Write as _;

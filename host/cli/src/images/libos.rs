@@ -1,4 +1,5 @@
-//! A library OS application as one bootable file: built from the source tree, checked, put in place.
+//! A library OS application as one bootable file: built from the source tree, checked, put in
+//! place.
 
 use std::env;
 use std::fs;

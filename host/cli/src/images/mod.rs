@@ -46,7 +46,8 @@ pub enum ImageError {
     NotRoot,
     /// A user or host name that Debian would not take.
     #[error(
-        "{value:?} cannot be a {what}: 1 to 32 small letters, digits, \"-\" or \"_\", a letter first"
+        "{value:?} cannot be a {what}: 1 to 32 small letters, digits, \"-\" or \"_\", a letter \
+         first"
     )]
     Name {
         /// What it should have been.

@@ -1,7 +1,7 @@
 //! The API over a real unix socket: what it answers, and what a slow or hostile client may cost.
 //!
-//! The service has a core and at most a disk, so no guest image is needed; real-time priority and KVM
-//! are: these tests run as root.
+//! The service has a core and at most a disk, so no guest image is needed; real-time priority and
+//! KVM are: these tests run as root.
 
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 

@@ -105,7 +105,8 @@ impl Host {
     pub(crate) fn send(&self, method: &str, path: &str, body: &str) -> (u16, String) {
         let length = body.len();
         let head = format!(
-            "{method} {path} HTTP/1.1\r\nHost: m\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n"
+            "{method} {path} HTTP/1.1\r\nHost: m\r\nConnection: close\r\nContent-Length: \
+             {length}\r\n\r\n"
         );
         self.ask(format!("{head}{body}").as_bytes())
     }

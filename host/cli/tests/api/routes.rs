@@ -1,5 +1,5 @@
-//! Every route that the OpenAPI document names, asked in every way that is not right. A new route is
-//! asked as well, without a line here.
+//! Every route that the OpenAPI document names, asked in every way that is not right. A new route
+//! is asked as well, without a line here.
 
 use std::io::{Read, Write};
 

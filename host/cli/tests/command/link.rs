@@ -1,5 +1,5 @@
-//! Links of a real host service: TAPs, bridges and namespaces, taken, missing and given back. All of
-//! it happens in network namespaces of these tests.
+//! Links of a real host service: TAPs, bridges and namespaces, taken, missing and given back. All
+//! of it happens in network namespaces of these tests.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -63,7 +63,8 @@ impl Host {
         let path = folder.path().display();
         let core = std::thread::available_parallelism().unwrap().get() - 1;
         let text = format!(
-            "[host]\ncores = [{core}]\nsocket = \"{path}/host.sock\"\nstate_dir = \"{path}/state\"\n{tables}"
+            "[host]\ncores = [{core}]\nsocket = \"{path}/host.sock\"\nstate_dir \
+             = \"{path}/state\"\n{tables}"
         );
         let config = super::file(&folder, &text);
         let log = std::fs::File::create(folder.path().join("log")).unwrap();
@@ -262,8 +263,8 @@ fn in_words(report: &str) -> Vec<String> {
     [message, place, help].map(|part| part.trim().to_owned()).into()
 }
 
-/// Everything that a host service would refuse of a link is a warning of the plan, with the same words at
-/// the same place, and changes nothing: the plan may be for another machine.
+/// Everything that a host service would refuse of a link is a warning of the plan, with the same
+/// words at the same place, and changes nothing: the plan may be for another machine.
 #[test]
 fn a_plan_says_of_links_what_a_host_service_would_say() {
     let _turn = super::turn();

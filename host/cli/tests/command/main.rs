@@ -279,11 +279,11 @@ fn a_promise_of_a_configuration_is_explained_without_a_host() {
         at worst   14ms without any service while it wants some
         admitted   nothing is counted beside it
 
-    A miss: a slice that was promised from a wake-up or a refill on, was wanted until its deadline and was
-    not given by then. On a disk or a link also a request or packet that was begun out of a promised slice
-    and ended after its deadline. A slice is missed at most once.
-    An excuse: the machine itself stood still between the promise and the deadline, for long enough to have
-    caused the lateness. Such a slice counts as excused, not as missed.
+    A miss: a slice that was promised from a wake-up or a refill on, was wanted until its deadline
+    and was not given by then. On a disk or a link also a request or packet that was begun out of a
+    promised slice and ended after its deadline. A slice is missed at most once.
+    An excuse: the machine itself stood still between the promise and the deadline, for long enough
+    to have caused the lateness. Such a slice counts as excused, not as missed.
     "#);
     let output = moirai(&["explain", "a", "--config", path, "--json"]);
     let answer: Value = serde_json::from_slice(&output.stdout).unwrap();

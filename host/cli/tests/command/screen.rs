@@ -86,7 +86,8 @@ const CURSOR: &str = "\x1b[?25h";
 fn a_screen_gives_the_terminal_back_whatever_signal_ends_it() {
     let _turn = super::turn();
     let (mut host, mut command) = host_and(&["top", "--interval", "0.1"]);
-    // signal(7), those of the action "Term" and "Core" but SIGKILL; real-time signals are all alike.
+    // signal(7), those of the action "Term" and "Core" but SIGKILL; real-time signals are all
+    // alike.
     let named = [1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 14, 15, 16, 24, 25, 26, 27, 29, 30, 31];
     for signal in named.into_iter().chain([34, 50, 64]) {
         let mut top = Screen::start(&mut command, 30, 120);

@@ -1,9 +1,10 @@
 //! What keeping contracts costs on a core: measured on the host, else conservative constants.
 //!
-//! The host service measures at its first start on a host and kernel, stores the answer in its state
-//! directory and uses it from then on: admission, what is explained, the price of naps and a plan beside
-//! it all read the same numbers. The constants hold where nothing was measured. They also cap what was
-//! measured: a machine that was busy at that moment would make all contracts dear for ever.
+//! The host service measures at its first start on a host and kernel, stores the answer in its
+//! state directory and uses it from then on: admission, what is explained, the price of naps and a
+//! plan beside it all read the same numbers. The constants hold where nothing was measured. They
+//! also cap what was measured: a machine that was busy at that moment would make all contracts dear
+//! for ever.
 
 use std::io;
 use std::path::Path;
@@ -62,8 +63,8 @@ impl CoreCosts {
         holds.then(|| stored.costs.capped())
     }
 
-    /// The costs that are stored in `directory`; else what `measure` says, which is stored there. The
-    /// constants if it cannot say anything.
+    /// The costs that are stored in `directory`; else what `measure` says, which is stored there.
+    /// The constants if it cannot say anything.
     pub fn learn(directory: &Path, measure: impl FnOnce() -> io::Result<Self>) -> Self {
         if let Some(costs) = Self::stored(directory) {
             return costs;

@@ -181,8 +181,8 @@ impl Ledger {
         Ok(())
     }
 
-    /// Several virtual CPUs have one contract in the tenant's table: where it does not fit, one refusal
-    /// for each core is left, and says what to write there.
+    /// Several virtual CPUs have one contract in the tenant's table: where it does not fit, one
+    /// refusal for each core is left, and says what to write there.
     fn look_at_all_vcpus(
         &self,
         tenant: &str,

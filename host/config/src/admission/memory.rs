@@ -1,5 +1,5 @@
-//! Memory is promised, too: what tenants have and what having them costs, against what the machine has
-//! for tenants. Pure but for the account.
+//! Memory is promised, too: what tenants have and what having them costs, against what the machine
+//! has for tenants. Pure but for the account.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,16 +12,16 @@ use crate::model::{Config, Tenant};
 /// Name of the resource.
 pub(super) const NAME: &str = "memory";
 
-/// A tenant process beside its guest's memory, and what the kernel and the host service keep for it: 0.2
-/// MiB of its own and 1.5 MiB of the binary were measured (ten tenants, 2026-11-30); the rest is for the
-/// structures of the kernel that no counter shows.
+/// A tenant process beside its guest's memory, and what the kernel and the host service keep for
+/// it: 0.2 MiB of its own and 1.5 MiB of the binary were measured (ten tenants, 2026-11-30); the
+/// rest is for the structures of the kernel that no counter shows.
 const TENANT_BYTES: u64 = 4 << 20;
 /// A virtual CPU: its thread, its state in KVM.
 const VCPU_BYTES: u64 = 1 << 20;
 /// A device: its queues, its ring of requests, what bounces.
 const DEVICE_BYTES: u64 = 2 << 20;
-/// Page tables of the process, of the host service and of KVM: in each an entry of 8 bytes for a page of 4
-/// KiB. Measured were 0.8 MiB for 256 MiB without those of KVM.
+/// Page tables of the process, of the host service and of KVM: in each an entry of 8 bytes for a
+/// page of 4 KiB. Measured were 0.8 MiB for 256 MiB without those of KVM.
 const PAGE_TABLES_DIVISOR: u64 = 170;
 /// What is asked for is counted in whole pages of this size.
 const MIB: u64 = 1 << 20;

@@ -1,4 +1,5 @@
-//! The admission ledger: what is promised on every core, disk and link and of the memory, and to whom.
+//! The admission ledger: what is promised on every core, disk and link and of the memory, and to
+//! whom.
 //!
 //! Owns the list of admitted contracts per resource; the test itself is
 //! [`moirai_scheduler::admission`]. Neighbours: the service asks before it starts or changes a

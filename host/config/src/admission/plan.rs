@@ -123,7 +123,8 @@ impl ContractReport {
     }
 }
 
-/// Asks admission for every tenant and then every export in turn. A refused tenant reserves nothing.
+/// Asks admission for every tenant and then every export in turn. A refused tenant reserves
+/// nothing.
 #[must_use]
 pub fn plan(config: &Config) -> Plan {
     answer(config).0

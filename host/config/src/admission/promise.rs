@@ -34,7 +34,8 @@ pub struct Promises {
     /// How it has ended, so that nothing is promised to it any more.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub ended: String,
-    /// What keeping contracts is taken to cost on a core, as in a plan; none where that is set to nothing.
+    /// What keeping contracts is taken to cost on a core, as in a plan; none where that is set to
+    /// nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub core_costs: Option<CoreCosts>,
 }
@@ -52,8 +53,8 @@ pub struct Promise {
     pub reserved: u64,
     /// The moment from which the slice is promised.
     pub from: String,
-    /// Of a virtual CPU with a slice: work of at most the slice is done within this time of the wake-up,
-    /// its deadline and what a wake-up takes on this host. In nanoseconds.
+    /// Of a virtual CPU with a slice: work of at most the slice is done within this time of the
+    /// wake-up, its deadline and what a wake-up takes on this host. In nanoseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub done_by_ns: Option<u64>,
     /// The longest time without service while it wants some; absent for best effort.
@@ -197,9 +198,9 @@ impl Promise {
     }
 }
 
-/// The longest time in which a client that wants service gets none, with a blocking of `blocking` and
-/// slices overdrawn by up to `overrun`: a slice at once, the next one at its last moment, and as many
-/// slices gone as what is in the way is long.
+/// The longest time in which a client that wants service gets none, with a blocking of `blocking`
+/// and slices overdrawn by up to `overrun`: a slice at once, the next one at its last moment, and
+/// as many slices gone as what is in the way is long.
 #[must_use]
 pub fn blackout(contract: &Contract, blocking: u64, overrun: u64) -> Option<u64> {
     let (period, slice, deadline) = (contract.period(), contract.slice(), contract.deadline());
@@ -265,7 +266,8 @@ mod tests {
     /// Of a virtual CPU, a volume and an interface, on a host that was measured.
     fn promises(profile: &str) -> Promises {
         let text = format!(
-            "[host]\ncores = [1]\nprofile = \"{profile}\"\n[[disk]]\nname = \"d\"\npath = \"/srv\"\n\
+            "[host]\ncores = [1]\nprofile = \"{profile}\"\n[[disk]]\nname = \"d\"\npath \
+             = \"/srv\"\n\
              [[link]]\nname = \"l\"\nrate = \"1Gbit/s\"\n\
              [[tenant]]\nname = \"a\"\nimage = \"i\"\n\
              [tenant.cpu]\nperiod = \"20ms\"\nslice = \"4ms\"\ndeadline = \"5ms\"\n\

@@ -43,8 +43,8 @@ pub(super) fn core_resource(host: &Host, vcpus: usize) -> Resource {
     Resource { capacity_ppm: host.cpu_capacity_ppm, blocking: 0, overhead }
 }
 
-/// A disk takes nothing back. Whatever its depth, its window holds at most one largest unit of time,
-/// and a slice pays for a unit when the disk gets it: so both terms are one unit.
+/// A disk takes nothing back. Whatever its depth, its window holds at most one largest unit of
+/// time, and a slice pays for a unit when the disk gets it: so both terms are one unit.
 fn disk_resource(disk: &Disk, profile: Profile) -> Resource {
     not_preemptible(disk.max_unit, profile)
 }

@@ -1,5 +1,5 @@
-//! The nearest contract of a tenant with several virtual CPUs. Each has a part of the tenant's slice on
-//! its core, so that what would fit has to be looked for on all of them at once.
+//! The nearest contract of a tenant with several virtual CPUs. Each has a part of the tenant's
+//! slice on its core, so that what would fit has to be looked for on all of them at once.
 
 use moirai_scheduler::Contract;
 
@@ -23,8 +23,8 @@ pub(super) fn nearest(asked: &Contract, fits: impl Fn(&Contract) -> bool) -> Opt
         .or_else(|| least(period, Contract::PERIOD_MAX, longer))
 }
 
-/// The contract of the least number for which there is one, if there is one for `high`: the larger the
-/// number, the less is asked for.
+/// The contract of the least number for which there is one, if there is one for `high`: the larger
+/// the number, the less is asked for.
 fn least(mut low: u64, mut high: u64, make: impl Fn(u64) -> Option<Contract>) -> Option<Contract> {
     let mut best = (low <= high).then(|| make(high)).flatten()?;
     while low < high {

@@ -10,11 +10,11 @@ use crate::units::Time;
 
 /// What a miss and an excuse are, for all resources.
 const WORDS: &str = "\
-A miss: a slice that was promised from a wake-up or a refill on, was wanted until its deadline and was
-not given by then. On a disk or a link also a request or packet that was begun out of a promised slice
-and ended after its deadline. A slice is missed at most once.
-An excuse: the machine itself stood still between the promise and the deadline, for long enough to have
-caused the lateness. Such a slice counts as excused, not as missed.
+A miss: a slice that was promised from a wake-up or a refill on, was wanted until its deadline
+and was not given by then. On a disk or a link also a request or packet that was begun out of a
+promised slice and ended after its deadline. A slice is missed at most once.
+An excuse: the machine itself stood still between the promise and the deadline, for long enough
+to have caused the lateness. Such a slice counts as excused, not as missed.
 ";
 
 impl fmt::Display for Promises {
@@ -85,7 +85,8 @@ impl Promise {
             let latency = Time(rounded(costs.wake_p99));
             writeln!(
                 f,
-                "    done by    its wake-up + {deadline} + {latency}, if that slice is enough for it:\n\
+                "    done by    its wake-up + {deadline} + {latency}, if that slice is enough for \
+                 it:\n\
                  \x20              {}",
                 WakeUp(costs)
             )?;
@@ -112,7 +113,8 @@ impl Promise {
         if !refused {
             writeln!(
                 f,
-                "    so far     {misses} missed, {excused} excused; {guaranteed} of it, {extra} of slack"
+                "    so far     {misses} missed, {excused} excused; {guaranteed} of it, {extra} \
+                 of slack"
             )?;
         }
         match kept {
@@ -145,7 +147,8 @@ impl AdmittedOverhead {
         if nap_ns > 0 {
             writeln!(
                 f,
-                "    naps       each further wake-up within a slice takes {nap} of what is left of\n\
+                "    naps       each further wake-up within a slice takes {nap} of what is left \
+                 of\n\
                  \x20              it; where less is left than that, the rest is lost"
             )?;
         }

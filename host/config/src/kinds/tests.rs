@@ -190,8 +190,8 @@ fn what_is_said_names_the_key_what_it_takes_and_an_example() {
     let tenant = |key: &str, value: Value| json!({"tenant": [{"name": "a", key: value}]});
     assert_eq!(
         said(tenant("cpu", json!({"extra": 1.5}))),
-        "tenant[0].cpu.extra: `extra` takes true or false or a whole number from 0 to 4294967295, not 1.5; \
-         write for example extra = true"
+        "tenant[0].cpu.extra: `extra` takes true or false or a whole number from 0 to 4294967295, \
+         not 1.5; write for example extra = true"
     );
     assert_eq!(
         said(json!({"host": {"cores": 1}})),

@@ -54,8 +54,8 @@ pub(super) fn widest(kind: &Value) -> u64 {
     }
 }
 
-/// The smallest and the largest number that a key takes; without a largest one there is no limit that
-/// anybody would meet.
+/// The smallest and the largest number that a key takes; without a largest one there is no limit
+/// that anybody would meet.
 fn range(kind: &Value) -> (u64, Option<u64>) {
     let bound = |name: &str| kind.get(name).and_then(Value::as_u64);
     let most = bound("maximum").or_else(|| Some(widest(kind)).filter(|most| *most < u64::MAX));

@@ -1,5 +1,6 @@
-//! A TOML text as the values that [`super::wrong_kinds`] looks at, with those that JSON does not have: `nan`, `inf`,
-//! integers of more than 64 bits. No key takes them; they keep the form in which they were written.
+//! A TOML text as the values that [`super::wrong_kinds`] looks at, with those that JSON does not
+//! have: `nan`, `inf`, integers of more than 64 bits. No key takes them; they keep the form in
+//! which they were written.
 
 use serde_json::{Map, Number, Value};
 use toml::de::{DeTable, DeValue};

@@ -90,7 +90,8 @@ fn the_units_that_are_listed_are_those_that_there_are() {
     }
 }
 
-/// A number with a short word behind it: that is a unit, or one of the words that stand there in English.
+/// A number with a short word behind it: that is a unit, or one of the words that stand there in
+/// English.
 #[test]
 fn no_unit_is_named_that_there_is_not() {
     const WORDS: [&str; 10] = ["to", "or", "and", "is", "on", "in", "at", "of", "it", "th"];

@@ -198,7 +198,8 @@ fn zero_negative_and_absurd_times_are_refused() {
 #[test]
 fn rates_that_make_no_sense_are_refused() {
     let text = "image = \"i\"\n[tenant.cpu]\nperiod = \"10ms\"\nrate = \"8Mbit/s\"\n\
-                [[tenant.disk]]\ndisk = \"ssd\"\nvolume = \"v\"\nperiod = \"1s\"\nrate = \"1MB/s\"\n\
+                [[tenant.disk]]\ndisk = \"ssd\"\nvolume = \"v\"\nperiod = \"1s\"\nrate \
+                = \"1MB/s\"\n\
                 [[tenant.net]]\nlink = \"up\"\nperiod = \"10ms\"\nrate = \"200Mbit/s\"\n\
                 [[tenant.net]]\nlink = \"up\"\nrate = \"5%\"";
     insta::assert_snapshot!(said_of_tenant(text), @r#"

@@ -1,14 +1,14 @@
 //! What a round observes: who ran, who woke, who fell asleep, and when.
 //!
-//! The policy's rules ask for more than accounts, and the kernel does not say when a vCPU halts or wakes. A
-//! round sees only how long each ran and how long it waited for the core. The rest of the time it slept: so a vCPU
-//! that is owed time and is not runnable now has been asleep since it had run, and one that slept and
-//! has run woke as long ago as it ran and waited. The policy is told so in the order of these times and with what was
-//! used before each of them. A slice then begins when its owner woke, and the wake-up rule cuts that
-//! of a sleeper to what it could have used anyway.
+//! The policy's rules ask for more than accounts, and the kernel does not say when a vCPU halts or
+//! wakes. A round sees only how long each ran and how long it waited for the core. The rest of the
+//! time it slept: so a vCPU that is owed time and is not runnable now has been asleep since it had
+//! run, and one that slept and has run woke as long ago as it ran and waited. The policy is told so
+//! in the order of these times and with what was used before each of them. A slice then begins when
+//! its owner woke, and the wake-up rule cuts that of a sleeper to what it could have used anyway.
 //!
-//! Who stands at its gate counts as asleep, for nobody sees what it wants. When its gate is opened for
-//! its next slice it has wanted that since it was due, unless it falls asleep at once.
+//! Who stands at its gate counts as asleep, for nobody sees what it wants. When its gate is opened
+//! for its next slice it has wanted that since it was due, unless it falls asleep at once.
 //!
 //! Those that wait and have not run since they woke are in `waiters.rs`.
 
@@ -19,13 +19,13 @@ use crate::judge::{Backlog, Promise, judge_late};
 use crate::kernel::{Class, CpuTime, Threads};
 use crate::vcpu::Vcpu;
 
-/// Who has not slept for longer is not asked. A wait for the core is in the accounts only when it is over: the
-/// time of a round itself looks like sleep to whoever it has interrupted.
+/// Who has not slept for longer is not asked. A wait for the core is in the accounts only when it
+/// is over: the time of a round itself looks like sleep to whoever it has interrupted.
 const DOZE: Nanos = 50_000;
 /// What a vCPU runs at most between its gate and its next sleep.
 const MOMENT: Nanos = 200_000;
-/// Switches to a vCPU in the time of one look that are no naps: after the round or a wake-up, and after a
-/// thread of the kernel.
+/// Switches to a vCPU in the time of one look that are no naps: after the round or a wake-up, and
+/// after a thread of the kernel.
 const EXPLAINED: u64 = 2;
 /// No nap is shorter: the way out of the guest and back.
 const NAP_LEAST: Nanos = 4_000;
@@ -55,9 +55,9 @@ pub(super) struct Turn {
 }
 
 impl<T: Threads> Core<T> {
-    /// Reads the CPU times. A thread that has none any more is gone. Whoever stands at its gate is left there
-    /// until its next slice: one that has slipped through pays then. Returns what was used by those who
-    /// are owed time.
+    /// Reads the CPU times. A thread that has none any more is gone. Whoever stands at its gate is
+    /// left there until its next slice: one that has slipped through pays then. Returns what was
+    /// used by those who are owed time.
     pub(super) fn measure(&mut self, now: Nanos) -> Nanos {
         let mut owed: Nanos = 0;
         for vcpu in self.vcpus.iter_mut().filter(|vcpu| !vcpu.gone) {
@@ -125,9 +125,9 @@ impl<T: Threads> Core<T> {
                 // It woke, waited, ran and maybe sleeps again: that took it `busy`.
                 let ended = if sleeps { now - slept } else { now };
                 let woke = opened.unwrap_or(ended.saturating_sub(busy).max(vcpu.slept_at));
-                // To the policy the earliest time is told that it can have been. A slice that seems to begin
-                // later than it did ends its period later, and a task whose period is the contract's
-                // would wake before that for ever after.
+                // To the policy the earliest time is told that it can have been. A slice that seems
+                // to begin later than it did ends its period later, and a task whose period is the
+                // contract's would wake before that for ever after.
                 let earliest = self.last.saturating_sub(vcpu.waited).max(vcpu.slept_at);
                 let since = opened.unwrap_or(earliest.min(woke));
                 let what = What::Woke { since, at: woke };
@@ -202,7 +202,8 @@ impl<T: Threads> Core<T> {
         promise(vcpu, self.policy.as_ref(), at, time, self.backlog);
     }
 
-    /// Books what was used since the last round, and lets those pay who slept too shortly to be seen.
+    /// Books what was used since the last round, and lets those pay who slept too shortly to be
+    /// seen.
     pub(super) fn charge(&mut self, now: Nanos) {
         for vcpu in &mut self.vcpus {
             book(vcpu, self.policy.as_mut(), self.scheduling, now);
@@ -233,8 +234,8 @@ impl<T: Threads> Core<T> {
 
 /// How long a vCPU has slept although it counts as awake, if it is more than what rounds look like.
 ///
-/// What it neither ran nor waited was sleep, or a wait that is not over: that is in the accounts when
-/// it runs the next time, and only what is left then is certain.
+/// What it neither ran nor waited was sleep, or a wait that is not over: that is in the accounts
+/// when it runs the next time, and only what is left then is certain.
 fn unseen_sleep<T>(vcpu: &mut Vcpu<T>, elapsed: Nanos, sleeps: Nanos) -> Option<Nanos> {
     if vcpu.asleep || vcpu.rank.is_none() {
         return None;
@@ -252,8 +253,9 @@ fn unseen_sleep<T>(vcpu: &mut Vcpu<T>, elapsed: Nanos, sleeps: Nanos) -> Option<
     (nap > 0).then_some(nap)
 }
 
-/// How often a vCPU may have slept and woken since the last round although it counts as awake: it was switched to
-/// more often than the last round and those above it explain. Whether it has, the kernel is asked.
+/// How often a vCPU may have slept and woken since the last round although it counts as awake: it
+/// was switched to more often than the last round and those above it explain. Whether it has, the
+/// kernel is asked.
 fn naps<T>(vcpu: &Vcpu<T>, above: u64, elapsed: Nanos) -> u64 {
     let slept = elapsed.saturating_sub(vcpu.used.saturating_add(vcpu.waited));
     vcpu.runs.saturating_sub(above.saturating_add(EXPLAINED)).min(slept / NAP_LEAST)

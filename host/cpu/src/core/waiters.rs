@@ -1,15 +1,17 @@
 //! Who woke and waits for the core behind others: that is in no account before it has run.
 //!
-//! A sleeper's deadline moves on with the time, that of a waiter does not, so one that waits unseen would fall
-//! behind others that are due after it. To ask the kernel for its state is dear. It is asked only when
-//! the answer can change the order:
+//! A sleeper's deadline moves on with the time, that of a waiter does not, so one that waits unseen
+//! would fall behind others that are due after it. To ask the kernel for its state is dear. It is
+//! asked only when the answer can change the order:
 //!
 //! 1. It can wait only if somebody above it ran since the last round, and nobody below.
-//! 2. If it does, it woke after the last time at which it is known to have slept. So its deadline matters only
-//!    if another, fixed one lies between that time and now, both plus `D`.
-//! 3. Before its refill its deadline is fixed, but what is left to it falls as long as it seems to sleep.
+//! 2. If it does, it woke after the last time at which it is known to have slept. So its deadline
+//!    matters only if another, fixed one lies between that time and now, both plus `D`.
+//! 3. Before its refill its deadline is fixed, but what is left to it falls as long as it seems to
+//!    sleep.
 //!
-//! One that is found waiting keeps the earliest deadline it can have, until it has run and the accounts tell.
+//! One that is found waiting keeps the earliest deadline it can have, until it has run and the
+//! accounts tell.
 
 use moirai_scheduler::{ClientId, Nanos, Rank};
 

@@ -1,5 +1,6 @@
-//! A machine in virtual time: one core, a kernel that runs the highest real-time priority first and shares
-//! the rest fairly, threads that burn or sleep and take their time on the way to their gates and back.
+//! A machine in virtual time: one core, a kernel that runs the highest real-time priority first and
+//! shares the rest fairly, threads that burn or sleep and take their time on the way to their gates
+//! and back.
 
 use std::cell::RefCell;
 use std::io;

@@ -1,5 +1,5 @@
-//! What is promised to those who sleep, on the machine in virtual time. The tasks measure their jobs
-//! themselves: nothing here asks the policy or the dispatcher who was late.
+//! What is promised to those who sleep, on the machine in virtual time. The tasks measure their
+//! jobs themselves: nothing here asks the policy or the dispatcher who was late.
 
 use moirai_scheduler::admission::{Overhead, Resource, check};
 use moirai_scheduler::{Contract, Nanos, Weight};
@@ -136,8 +136,8 @@ fn no_job_of_an_admitted_set_is_late_whatever_phases_and_neighbours() {
 /// Shortfalls around the measuring error may count or not.
 const DOUBT: Nanos = 250 * US;
 
-/// How many slices of a hog were missed: for certain, and at most. It has wanted each of them since the last
-/// one was due, and what it was given is what the machine saw.
+/// How many slices of a hog were missed: for certain, and at most. It has wanted each of them since
+/// the last one was due, and what it was given is what the machine saw.
 fn hog_missed(owed: &[Nanos], contract: &Contract, start: Nanos, end: Nanos) -> (u64, u64) {
     let (mut least, mut most) = (0, 1);
     let given =
@@ -168,9 +168,9 @@ fn jobs_missed(took: &[Nanos], period: Nanos, contract: &Contract) -> (u64, u64)
     (least, most)
 }
 
-/// The judge sees what everybody wants and what it gets, the counters only what the kernel tells: of a
-/// wake-up that is seen together with the next sleep they know the time to within a look. So a few that
-/// are late by no more may be counted or not.
+/// The judge sees what everybody wants and what it gets, the counters only what the kernel tells:
+/// of a wake-up that is seen together with the next sleep they know the time to within a look. So a
+/// few that are late by no more may be counted or not.
 #[test]
 fn misses_are_counted_as_one_who_sees_everything_counts_them() {
     let (mut missed, mut wrong) = (0, 0);
@@ -241,7 +241,8 @@ fn a_short_stall_does_not_excuse_a_long_lateness() {
     assert!(all.iter().map(|vcpu| vcpu.misses).sum::<u64>() > 0);
 }
 
-/// The case of shared/cases/promise/switch_thief.toml: naps between two looks are counted one by one.
+/// The case of shared/cases/promise/switch_thief.toml: naps between two looks are counted one by
+/// one.
 #[test]
 fn a_napper_takes_its_slice_with_its_switches_and_its_neighbour_misses_nothing() {
     let taken = |cost: Nanos| {

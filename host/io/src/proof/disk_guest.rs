@@ -1,5 +1,5 @@
-//! A guest with a disk: reads, writes, flushes, discards, zeroes, and compares what it reads with what it
-//! has written.
+//! A guest with a disk: reads, writes, flushes, discards, zeroes, and compares what it reads with
+//! what it has written.
 
 use std::os::unix::net::UnixStream;
 

@@ -1,5 +1,5 @@
-//! A volume that has requests wait for each other when it likes, as images do. It says so only while
-//! something of it is in the ring: so much it promises.
+//! A volume that has requests wait for each other when it likes, as images do. It says so only
+//! while something of it is in the ring: so much it promises.
 
 use std::fs::File;
 use std::io;

@@ -114,8 +114,8 @@ impl World {
         break_a_rule(guest, &mut chance);
     }
 
-    /// Another VMM connects to the same device, as they do to exports; the last one's requests may be
-    /// under way.
+    /// Another VMM connects to the same device, as they do to exports; the last one's requests may
+    /// be under way.
     pub(super) fn replace_peer(&mut self, now: Nanos) {
         let mut chance = self.chance.split();
         let errors = self.faults.error > 0;

@@ -1,5 +1,5 @@
-//! How a world comes to rest: nobody asks for anything more, nothing goes wrong any more, and all that was
-//! asked for is answered and paid for.
+//! How a world comes to rest: nobody asks for anything more, nothing goes wrong any more, and all
+//! that was asked for is answered and paid for.
 
 use moirai_scheduler::Nanos;
 
@@ -75,7 +75,8 @@ impl World {
         let id = tenant.id;
         let queues = (device.map(Device::describe), guest.describe());
         format!(
-            "{id:?}: {queues:?} {lent} lent, stopping {stopping}, {queued:?} queued, {failed:?}, {state:?}"
+            "{id:?}: {queues:?} {lent} lent, stopping {stopping}, {queued:?} queued, {failed:?}, \
+             {state:?}"
         )
     }
 

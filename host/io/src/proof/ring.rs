@@ -1,5 +1,5 @@
-//! A ring that does what it likes, when it likes. What it says was done was done: operations touch the file
-//! when they complete.
+//! A ring that does what it likes, when it likes. What it says was done was done: operations touch
+//! the file when they complete.
 
 use std::fs::File;
 use std::io;

@@ -1,4 +1,5 @@
-//! The device of an export: its files and socket before admission, its place in an I/O domain after it.
+//! The device of an export: its files and socket before admission, its place in an I/O domain after
+//! it.
 
 use std::os::unix::net::UnixStream;
 

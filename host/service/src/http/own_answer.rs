@@ -101,7 +101,8 @@ mod tests {
         assert!(body.contains("\"kind\":\"too_large\""), "{answer}");
         for other in [
             "HTTP/1.1 100 Continue\r\n\r\n",
-            "HTTP/1.1 404 Not Found\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}",
+            "HTTP/1.1 404 Not Found\r\ncontent-type: application/json\r\ncontent-length: \
+             2\r\n\r\n{}",
             "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
             "anything",
         ] {

@@ -82,8 +82,8 @@ impl<T: DeserializeOwned + JsonSchema + 'static> FromRequest<Arc<Service>> for B
     }
 }
 
-/// Reads a body. Its kinds are looked at first: serde takes a list of values for a table without names
-/// of its keys.
+/// Reads a body. Its kinds are looked at first: serde takes a list of values for a table without
+/// names of its keys.
 fn read<T: DeserializeOwned + JsonSchema + 'static>(bytes: &[u8]) -> Result<T, Refusal> {
     let value: Value = serde_json::from_slice::<Once>(bytes).map_err(unread)?.0;
     let problems = kinds::wrong_kinds::<T>(&value);

@@ -56,8 +56,8 @@ pub(super) fn metrics_only(service: Arc<Service>) -> axum::Router {
     refusing(router, &super::openapi()).with_state(service)
 }
 
-/// Says what is not there and what is not right with the head of a request, with the documented body.
-/// What was sent along is read: a client that is still sending would not hear the answer.
+/// Says what is not there and what is not right with the head of a request, with the documented
+/// body. What was sent along is read: a client that is still sending would not hear the answer.
 fn refusing(
     router: axum::Router<Arc<Service>>,
     document: &utoipa::openapi::OpenApi,

@@ -1,7 +1,7 @@
 //! The counters over TCP, for a Prometheus that cannot read a unix socket: `[host] metrics`.
 //!
-//! `GET /metrics` and nothing else, so whoever reaches the port can read and change nothing but that.
-//! A client costs at most one of [`CONNECTIONS`] places for [`PATIENCE`].
+//! `GET /metrics` and nothing else, so whoever reaches the port can read and change nothing but
+//! that. A client costs at most one of [`CONNECTIONS`] places for [`PATIENCE`].
 
 use std::convert::Infallible;
 use std::io;

@@ -42,8 +42,8 @@ const LOOK: Duration = Duration::from_secs(1);
 pub enum ServerError {
     /// Somebody answers there.
     #[error(
-        "a host service answers at {0} already; stop it, or start your tenants there: moirai launch \
-         FILE"
+        "a host service answers at {0} already; stop it, or start your tenants there: moirai \
+         launch FILE"
     )]
     Taken(PathBuf),
     /// Something else is there.

@@ -1,5 +1,5 @@
-//! What is there already and is not as a link wants it. Looks and changes nothing: `moirai plan` says the
-//! same before a host service starts.
+//! What is there already and is not as a link wants it. Looks and changes nothing: `moirai plan`
+//! says the same before a host service starts.
 
 use std::fmt::Display;
 use std::io;
@@ -14,8 +14,8 @@ use crate::netns::{self, Found};
 use moirai_config::Problem;
 use moirai_config::model::{Config, Link};
 
-/// What this machine has that stands in the way of the links of `config`. What may not be looked at is not
-/// said.
+/// What this machine has that stands in the way of the links of `config`. What may not be looked at
+/// is not said.
 #[must_use]
 pub fn link_problems(config: &Config) -> Vec<Problem> {
     let found = config.links.iter().enumerate().filter_map(|(index, link)| {
@@ -133,7 +133,8 @@ impl Look<'_> {
         Ok(Some(bridge))
     }
 
-    /// A TAP that was there: it is somebody's, and stays when we go. What he has set is not changed.
+    /// A TAP that was there: it is somebody's, and stays when we go. What he has set is not
+    /// changed.
     pub(super) fn tap(
         &self,
         kernel: &Interfaces,
@@ -159,7 +160,8 @@ impl Look<'_> {
         Ok(())
     }
 
-    /// Whether the TAP is still to get its address: it may have that or none, and nobody else has it.
+    /// Whether the TAP is still to get its address: it may have that or none, and nobody else has
+    /// it.
     pub(super) fn address(
         &self,
         kernel: &Interfaces,

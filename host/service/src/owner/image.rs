@@ -1,10 +1,11 @@
-//! A volume is owned on the machine, and on its files in the way of QEMU, so that `qemu-img`, `qemu-io`
-//! and QEMU itself refuse what we have, and we what they have.
+//! A volume is owned on the machine, and on its files in the way of QEMU, so that `qemu-img`,
+//! `qemu-io` and QEMU itself refuse what we have, and we what they have.
 //!
-//! QEMU locks single bytes of an image: from 100 on one for each thing that it does with it, from 200 on
-//! one for each thing that it bears nobody else to do, in the order below; all locks are shared ones,
-//! and each then looks whether somebody is in its way (docs/interop of QEMU, "image locking"). These
-//! locks lie on the inode, so they also hold between containers that do not see each other's folders.
+//! QEMU locks single bytes of an image: from 100 on one for each thing that it does with it, from
+//! 200 on one for each thing that it bears nobody else to do, in the order below; all locks are
+//! shared ones, and each then looks whether somebody is in its way (docs/interop of QEMU, "image
+//! locking"). These locks lie on the inode, so they also hold between containers that do not see
+//! each other's folders.
 
 use std::fs::{self, File};
 use std::io;

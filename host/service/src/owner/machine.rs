@@ -1,4 +1,5 @@
-//! What a host service takes when it starts: its cores, the disks that are block devices, its links.
+//! What a host service takes when it starts: its cores, the disks that are block devices, its
+//! links.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -63,8 +64,8 @@ impl Machine {
         }
     }
 
-    /// The time of a block device is divided by one host service only. The device of a folder serves
-    /// everybody who has a file there, so that a second service is only told.
+    /// The time of a block device is divided by one host service only. The device of a folder
+    /// serves everybody who has a file there, so that a second service is only told.
     fn take_disk(
         &mut self,
         owners: &Owners,

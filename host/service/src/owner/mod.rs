@@ -11,9 +11,9 @@
 //! | `ofd.rs` | what is asked of the kernel |
 //!
 //! A thing is a file in a folder of the machine, named by what the thing *is*: `core-1`,
-//! `file-2049-131`. Whoever uses it holds a lock on one byte of that file, which the kernel takes away
-//! with the process, however it ends; so a dead owner blocks nobody. Beside that the file says who it is.
-//! A change of the file and of its locks is made under its `flock`, for microseconds.
+//! `file-2049-131`. Whoever uses it holds a lock on one byte of that file, which the kernel takes
+//! away with the process, however it ends; so a dead owner blocks nobody. Beside that the file says
+//! who it is. A change of the file and of its locks is made under its `flock`, for microseconds.
 
 mod image;
 mod machine;
@@ -123,8 +123,8 @@ impl Owners {
         self.folder.join(name)
     }
 
-    /// Takes the thing of this `key` for `what` (`host`, `tenant NAME`), which others read when they
-    /// are refused.
+    /// Takes the thing of this `key` for `what` (`host`, `tenant NAME`), which others read when
+    /// they are refused.
     ///
     /// # Errors
     /// [`OwnError`].

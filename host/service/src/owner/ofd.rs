@@ -1,9 +1,9 @@
 //! What is asked of the kernel: locks of open file descriptions on single bytes, and what a loop
 //! device is made of.
 //!
-//! Such a lock belongs to the open file, not to the process, so that two volumes of one host service
-//! see each other as two host services do. Only shared locks are taken, which a file that was opened
-//! for reading can have; who may be there together is decided by looking.
+//! Such a lock belongs to the open file, not to the process, so that two volumes of one host
+//! service see each other as two host services do. Only shared locks are taken, which a file that
+//! was opened for reading can have; who may be there together is decided by looking.
 #![allow(unsafe_code, reason = "neither has a safe wrapper")]
 
 use std::fs::File;
@@ -32,7 +32,8 @@ pub(super) fn hold(file: &File, byte: u64) -> io::Result<()> {
 /// Whether another open file holds `byte`.
 pub(super) fn is_held(file: &File, byte: u64) -> io::Result<bool> {
     let mut lock = lock(libc::F_WRLCK, byte)?;
-    // SAFETY: the kernel reads and writes the lock, which outlives the call; the descriptor is open.
+    // SAFETY: the kernel reads and writes the lock, which outlives the call; the descriptor is
+    // open.
     let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_GETLK, &raw mut lock) };
     if result != 0 {
         return Err(io::Error::last_os_error());
@@ -61,8 +62,8 @@ struct LoopInfo {
     init: [u64; 2],
 }
 
-/// What stands behind a loop device: device and inode number of a file, and its own device number if
-/// it is a block device.
+/// What stands behind a loop device: device and inode number of a file, and its own device number
+/// if it is a block device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Backing {
     pub(super) device: u64,
@@ -74,8 +75,8 @@ pub(super) struct Backing {
 pub(super) fn backing(file: &File) -> Option<Backing> {
     // SAFETY: all of its fields are integers, for which zero is a value.
     let mut info: LoopInfo = unsafe { std::mem::zeroed() };
-    // SAFETY: the kernel writes a `loop_info64`, which `info` is laid out as; the descriptor is open.
-    // Another device does not know the number and writes nothing.
+    // SAFETY: the kernel writes a `loop_info64`, which `info` is laid out as; the descriptor is
+    // open. Another device does not know the number and writes nothing.
     let result = unsafe { libc::ioctl(file.as_raw_fd(), LOOP_GET_STATUS64, &raw mut info) };
     let LoopInfo { device, inode, rdevice, .. } = info;
     (result == 0).then_some(Backing { device, inode, rdevice })

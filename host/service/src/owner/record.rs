@@ -1,5 +1,5 @@
-//! Who holds a thing: one line of JSON for each, in the file of its locks. Only a help for messages;
-//! what counts are the locks.
+//! Who holds a thing: one line of JSON for each, in the file of its locks. Only a help for
+//! messages; what counts are the locks.
 
 use std::fmt;
 use std::fs::{self, File};

@@ -97,10 +97,11 @@ struct Loop(PathBuf);
 
 impl Loop {
     fn of(file: &Path) -> Option<Self> {
-        let made = Command::new("losetup").args(["--find", "--show"]).arg(file).output().ok()?;
-        let path = String::from_utf8_lossy(&made.stdout).trim().to_owned();
-        if !made.status.success() || !Path::new(&path).exists() {
-            eprintln!("NOT RUN: no loop device: {}", String::from_utf8_lossy(&made.stderr));
+        let made = Command::new("losetup").args(["--find", "--show"]).arg(file).output();
+        let path = made.map(|made| String::from_utf8_lossy(&made.stdout).trim().to_owned());
+        let path = path.unwrap_or_default();
+        if !Path::new(&path).exists() {
+            eprintln!("NOT TESTED HERE: no loop device");
             assert!(std::env::var_os("MOIRAI_REQUIRE_LOOP").is_none());
             return None;
         }
@@ -133,7 +134,7 @@ fn a_loop_device_is_the_file_behind_it() {
 fn qemu_io(path: &Path, words: &[&str]) -> Option<Command> {
     let there = Command::new("qemu-io").arg("--version").stdout(Stdio::null()).status();
     if there.is_err() {
-        eprintln!("NOT RUN: qemu-io is not installed (apt install qemu-utils)");
+        eprintln!("NOT TESTED HERE: qemu-io is not installed (apt install qemu-utils)");
         assert!(std::env::var_os("MOIRAI_REQUIRE_QEMU").is_none());
         return None;
     }

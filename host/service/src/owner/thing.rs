@@ -25,7 +25,8 @@ pub(super) fn keys(file: &File, usage: Usage) -> io::Result<Keys> {
     let mut keys = Keys::new();
     let metadata = file.metadata()?;
     if is_block(&metadata) {
-        // Of a loop device the open file tells what is behind it, also where /dev has no name for it.
+        // Of a loop device the open file tells what is behind it, also where /dev has no name for
+        // it.
         of_device(metadata.rdev(), ofd::backing(file), usage, DEPTH_MAX, &mut keys);
     } else {
         keys.push((file_key(metadata.dev(), metadata.ino()), usage));

@@ -43,8 +43,8 @@ impl Usage {
         }
     }
 
-    /// What nobody else may do at the same time. Two parts of one disk do not meet here: if they are
-    /// the same one, its own file says so.
+    /// What nobody else may do at the same time. Two parts of one disk do not meet here: if they
+    /// are the same one, its own file says so.
     pub(super) fn conflicts(self) -> &'static [Self] {
         match self {
             Self::Read => &[Self::Own, Self::OwnPart],

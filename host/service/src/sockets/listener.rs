@@ -1,7 +1,7 @@
 //! The thread that waits at an export's socket: one peer at a time.
 //!
-//! While a peer is served, further ones wait in the socket's queue. That a peer has gone is seen on a
-//! copy of its connection: it hung up, or whoever serves it hung up on it because it broke the
+//! While a peer is served, further ones wait in the socket's queue. That a peer has gone is seen on
+//! a copy of its connection: it hung up, or whoever serves it hung up on it because it broke the
 //! protocol.
 
 use std::io;

@@ -86,8 +86,8 @@ pub(crate) fn name_beside(path: &Path) -> PathBuf {
 /// Removes a socket at which nobody listens any more; nothing may be there at all.
 ///
 /// # Errors
-/// [`SocketError::NoSocket`] and [`SocketError::Taken`]: it is somebody else's. Also if it cannot be
-/// removed.
+/// [`SocketError::NoSocket`] and [`SocketError::Taken`]: it is somebody else's. Also if it cannot
+/// be removed.
 pub(crate) fn remove_stale(path: &Path) -> Result<(), SocketError> {
     let refused = |source| SocketError::Listen { path: path.display().to_string(), source };
     match fs::symlink_metadata(path) {

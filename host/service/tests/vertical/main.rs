@@ -1,5 +1,6 @@
-//! The data path end to end: a guest in a tenant process, its disk in the I/O domain, its vCPU under
-//! the dispatcher. Real KVM, real files, and no service but where it changes what the I/O domain does.
+//! The data path end to end: a guest in a tenant process, its disk in the I/O domain, its vCPU
+//! under the dispatcher. Real KVM, real files, and no service but where it changes what the I/O
+//! domain does.
 
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 

@@ -1,8 +1,8 @@
 //! ACPI tables: how a kernel that was not made for this VMM learns what machine it is on.
 //!
-//! Hardware-reduced ACPI (6.5, section 4.1): no SCI, no PM timer, no PIC. Sleep control and reset are
-//! ports of [`crate::machine`]; everything else is in the DSDT ([`dsdt`]). The tables lie where a
-//! BIOS would have them, in addresses that the memory map does not call RAM.
+//! Hardware-reduced ACPI (6.5, section 4.1): no SCI, no PM timer, no PIC. Sleep control and reset
+//! are ports of [`crate::machine`]; everything else is in the DSDT ([`dsdt`]). The tables lie where
+//! a BIOS would have them, in addresses that the memory map does not call RAM.
 
 mod dsdt;
 
@@ -105,8 +105,8 @@ fn port(number: u16) -> GAS {
     GAS::new(AddressSpace::SystemIo, 8, 0, AccessSize::ByteAccess, number.into())
 }
 
-/// Fixed description (section 5.2.9): a machine whose only fixed hardware is power-off and reset. The
-/// flag for the power button says that it is a device of the DSDT.
+/// Fixed description (section 5.2.9): a machine whose only fixed hardware is power-off and reset.
+/// The flag for the power button says that it is a device of the DSDT.
 fn fadt(dsdt: u64) -> impl Aml {
     let mut fadt = FADTBuilder::new(OEM, OEM_TABLE, OEM_REVISION)
         .dsdt_64(dsdt)
@@ -122,8 +122,8 @@ fn fadt(dsdt: u64) -> impl Aml {
     fadt.finalize()
 }
 
-/// Interrupt controllers (section 5.2.12): a local APIC per vCPU, whose NMI comes in on LINT1, and one
-/// I/O APIC whose pins are the interrupt numbers of this machine.
+/// Interrupt controllers (section 5.2.12): a local APIC per vCPU, whose NMI comes in on LINT1, and
+/// one I/O APIC whose pins are the interrupt numbers of this machine.
 fn madt(vcpus: u8) -> Sdt {
     const ALL_PROCESSORS: u8 = 0xff;
     let mut body = LAPIC_BASE.to_le_bytes().to_vec();

@@ -129,11 +129,13 @@ fn program_that_is_not_there_is_refused_and_those_that_are_are_named() {
         ),
         (
             &[&[1, 2], &[3]],
-            "the film has no program 7: it has the programs 1, 2, 3; without program= the first counts",
+            "the film has no program 7: it has the programs 1, 2, 3; without program= the first \
+             counts",
         ),
         (
             &[&[]],
-            "the film has no program 7: its table of programs (PAT) names none; without program= the first counts",
+            "the film has no program 7: its table of programs (PAT) names none; without program= \
+             the first counts",
         ),
     ] {
         let (end, _) = program(&film_with_tables(1, sections), 7);

@@ -109,7 +109,8 @@ fn packet_that_is_cut_is_not_sent_wherever_it_is_cut() {
                 (told, Settings::default()),
                 (Fake::new(data), Settings::default()),
             ];
-            // Nobody knows the end: a packet that lacks a few bytes looks whole, as those with zeros do.
+            // Nobody knows the end: a packet that lacks a few bytes looks whole, as those with
+            // zeros do.
             let missing = (stamp + 188 + count * stride).saturating_sub(end);
             if missing < 8 && missing > 0 || longer[end - 1] == 0 {
                 cases.pop();

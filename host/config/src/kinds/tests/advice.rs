@@ -1,5 +1,5 @@
-//! Every key, with every wrong value: what is said has a place, no names of the program, and an example
-//! that is right where it is pasted.
+//! Every key, with every wrong value: what is said has a place, no names of the program, and an
+//! example that is right where it is pasted.
 
 use toml::{Table, Value};
 
@@ -111,7 +111,8 @@ fn values() -> Vec<String> {
     values
 }
 
-/// The table above the last key of a path; what is not there is made. Of a list it is the first one.
+/// The table above the last key of a path; what is not there is made. Of a list it is the first
+/// one.
 fn above<'a>(document: &'a mut Table, path: &[String]) -> &'a mut Table {
     let mut table = document;
     for key in &path[..path.len() - 1] {
