@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use super::args::PlanArgs;
-use super::{Failure, Status, chart, report, write_file};
+use super::{Failure, Status, chart, report, shown, write_file};
 use crate::service;
 use moirai_config::{Config, Problem, Report, admission};
 
@@ -34,6 +34,10 @@ fn warn(config: &Config, file: &str, text: &str) {
     problems.extend(service::link_problems(config));
     if !problems.is_empty() {
         let found = Report::locate(file, text, problems);
-        let _ = write!(to, "moirai: warning: on this machine `moirai host` refuses this\n{found}");
+        let _ = write!(
+            to,
+            "moirai: warning: on this machine `moirai host` refuses this\n{}",
+            shown(&found)
+        );
     }
 }
