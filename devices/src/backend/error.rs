@@ -22,7 +22,7 @@ pub enum VolumeError {
     #[error("volume {0} is neither a file nor a block device")]
     NotAVolume(String),
     /// Nothing is in it.
-    #[error("volume {0} is empty; give it a size: truncate -s 1G {0}")]
+    #[error("volume {0} is empty; give it a size: `truncate -s 1G {0}`")]
     Empty(String),
     /// A device that ends within a block: the kernel does not get at its last bytes.
     #[error(

@@ -2,7 +2,7 @@
 //! file costs nobody anything.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -12,8 +12,14 @@ use moirai_devices::backend::qcow2::ImageError;
 use moirai_devices::backend::{Volume, VolumeError};
 use moirai_launch::spec::MAX_CMDLINE_BYTES;
 
+use moirai_config::files::{self, pasted};
 use moirai_config::model::{self, Tenant, VolumeKind};
-use moirai_config::{Problem, advice, files};
+use moirai_config::{Problem, advice};
+
+/// First bytes of a qcow2 image.
+const QCOW2_MAGIC: [u8; 4] = *b"QFI\xfb";
+/// Smallest block of a volume, in bytes.
+const SECTOR: u32 = 512;
 
 /// Open files of a tenant.
 #[derive(Debug)]
@@ -39,7 +45,7 @@ pub(super) fn open(tenant: &Tenant, path: &str) -> Result<Opened, Vec<Problem>> 
     for (index, volume) in tenant.volumes.iter().enumerate() {
         match open_volume(volume) {
             Ok(opened) => {
-                remark(&opened, &tenant.name, &volume.path);
+                remark(&opened, &tenant.name, volume);
                 volumes.push(opened);
             }
             Err(error) => {
@@ -75,27 +81,58 @@ pub(super) fn unusable(error: &VolumeError, volume: &model::Volume, at: &str) ->
         VolumeKind::Striped { .. } => "stripe",
         VolumeKind::Raw | VolumeKind::Qcow2 { .. } => "volume",
     };
+    let (message, help) = (error.to_string(), advice_for(error, volume));
+    Problem { path: format!("{at}.{key}"), message, help }
+}
+
+/// What to do about it, in commands that can be pasted.
+fn advice_for(error: &VolumeError, volume: &model::Volume) -> String {
+    let image = pasted(&volume.path);
     let help = match error {
-        VolumeError::Missing(_) => {
-            "volumes are files below the disk's path; a new one of 1 GiB makes: truncate -s 1G PATH"
+        VolumeError::Missing(path) => {
+            let path = pasted(Path::new(path));
+            return match volume.kind {
+                VolumeKind::Qcow2 { .. } => format!(
+                    "images are files below the disk's path; a new one of 1 GiB makes `qemu-img \
+                     create -f qcow2 {path} 1G`"
+                ),
+                _ => format!(
+                    "volumes are files below the disk's path; a new one of 1 GiB makes `truncate -s \
+                     1G {path}`"
+                ),
+            };
         }
-        VolumeError::Forbidden { how: "read", .. } => "`namei -l PATH` shows who may do what there",
+        VolumeError::Forbidden { how: "read", path } => {
+            let path = pasted(Path::new(path));
+            return format!("`namei -l {path}` shows who may do what there");
+        }
         VolumeError::Forbidden { .. } => "readonly = true, if it is only to be read",
         VolumeError::NotAVolume(_) => {
             "name a file below the disk's path, or leave `volume` out if that is a block device"
         }
-        VolumeError::StripeSizes { .. } => "make them so: truncate -s SIZE FILE",
+        VolumeError::StripeSizes { first, first_bytes, other, other_bytes } => {
+            // Growing loses nothing.
+            let (least, most) = match first_bytes < other_bytes {
+                true => (first, other_bytes),
+                false => (other, first_bytes),
+            };
+            return format!("make them so: `truncate -s {most} {}`", pasted(Path::new(least)));
+        }
         VolumeError::StripeTwice(_) => "name each file once in `files`",
-        VolumeError::Image(ImageError::NotQcow2(_)) => "`qemu-img info FILE` says what it is",
+        VolumeError::Image(ImageError::NotQcow2(_)) => {
+            return format!("`qemu-img info {image}` says what it is");
+        }
         VolumeError::Image(ImageError::InUse(_)) => {
             "stop whoever has it, or let all of its users only read it: readonly = true"
         }
         VolumeError::Image(ImageError::Unsupported { .. } | ImageError::Damaged { .. }) => {
-            "`qemu-img info FILE` and `qemu-img check FILE` say more of it"
+            return format!("`qemu-img info {image}` and `qemu-img check {image}` say more of it");
         }
         VolumeError::Image(_) => {
-            "an image and all that it names lie below the disk's path; `qemu-img info \
-             --backing-chain` shows what it names"
+            return format!(
+                "an image and all that it names lie below the disk's path; `qemu-img info \
+                 --backing-chain {image}` shows what it names"
+            );
         }
         VolumeError::Io { .. } => "the kernel's log (`dmesg`) may say more",
         // These say it themselves.
@@ -107,7 +144,7 @@ pub(super) fn unusable(error: &VolumeError, volume: &model::Volume, at: &str) ->
             VolumeKind::Raw | VolumeKind::Qcow2 { .. } => "volumes have at least one byte",
         },
     };
-    Problem { path: format!("{at}.{key}"), message: error.to_string(), help: help.to_owned() }
+    help.to_owned()
 }
 
 /// Opens a volume.
@@ -127,8 +164,8 @@ pub(super) fn open_volume(volume: &model::Volume) -> Result<Volume, VolumeError>
 }
 
 /// Says in the log what the operator should know of a volume that was opened.
-pub(super) fn remark(opened: &Volume, owner: &str, path: &Path) {
-    let volume = path.display();
+pub(super) fn remark(opened: &Volume, owner: &str, model: &model::Volume) {
+    let volume = model.path.display();
     if !opened.is_direct() {
         tracing::warn!(
             owner,
@@ -136,18 +173,37 @@ pub(super) fn remark(opened: &Volume, owner: &str, path: &Path) {
             "the file system refuses O_DIRECT: the kernel copies this volume's data"
         );
     }
-    let padding = opened.padding_bytes();
-    if padding > 0 {
+    if let Some(odd) = odd_end(opened, model.block_size) {
+        if model.readonly {
+            tracing::info!(owner, %volume, "{odd}");
+        } else {
+            tracing::warn!(owner, %volume, "{odd}; what is written to these is not kept");
+        }
+    }
+    if model.kind == VolumeKind::Raw && begins_like_qcow2(&model.path) {
         tracing::warn!(
             owner,
             %volume,
-            "it ends within a block: its last {padding} bytes read as zeros, and what is written to \
-             them is forgotten"
+            "begins like a qcow2 image and is served raw, as its table says: if it is one, add \
+             format = \"qcow2\""
         );
     }
     for warning in opened.warnings() {
         tracing::warn!(owner, %volume, "{warning}");
     }
+}
+
+/// What stands behind the data of a volume that ends within a block.
+fn odd_end(opened: &Volume, block_size: u32) -> Option<String> {
+    let (padding, block) = (opened.padding_bytes(), block_size.max(SECTOR));
+    (padding > 0).then(|| format!("{padding} bytes of zeros fill its last block (size {block})"))
+}
+
+/// Whether somebody may have forgotten its format. What cannot be read says nothing.
+fn begins_like_qcow2(path: &Path) -> bool {
+    let mut magic = [0; 4];
+    let opened = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    opened.and_then(|mut file| file.read_exact(&mut magic)).is_ok() && magic == QCOW2_MAGIC
 }
 
 fn open_boot(tenant: &Tenant, path: &str) -> Result<File, Problem> {
@@ -252,7 +308,9 @@ mod tests {
 
     #[test]
     fn each_reason_why_a_volume_cannot_be_used_has_its_own_advice() {
-        let folder = tempfile::tempdir().expect("a folder");
+        // One whose name a shell would take for two.
+        let folder =
+            tempfile::Builder::new().prefix("it's a long-name ").tempdir().expect("a folder");
         let at = |name: &str| folder.path().join(name);
         std::fs::write(at("text"), "no image").expect("a file");
         std::fs::create_dir(at("folder")).expect("a folder");
@@ -263,15 +321,36 @@ mod tests {
             ("volume = \"none\"", "truncate -s 1G"),
             ("volume = \"folder\"", "leave `volume` out"),
             ("volume = \"text\"\nformat = \"qcow2\"", "qemu-img info"),
-            ("stripe = { files = [\"small\", \"large\"] }", "truncate -s SIZE"),
+            ("stripe = { files = [\"small\", \"large\"] }", "truncate -s 131072"),
         ] {
             let volume = volume(folder.path(), keys).expect("a volume");
             let error = open_volume(&volume).expect_err(keys);
             let help = unusable(&error, &volume, "").help;
             assert!(help.contains(said), "{error}: {help}");
+            if let Some(command) = help.split('`').find(|part| part.starts_with("truncate")) {
+                let pasted = std::process::Command::new("sh").args(["-c", command]).status();
+                assert!(pasted.expect("a shell").success(), "{command}");
+                open_volume(&volume).expect("what the advice has made");
+            }
             seen.insert(help);
         }
         assert_eq!(seen.len(), 4);
+    }
+
+    #[test]
+    fn zeros_that_fill_a_block_are_said_and_so_is_a_format_that_may_be_forgotten() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let at = |name: &str| folder.path().join(name);
+        std::fs::write(at("odd"), vec![1; 10_140]).expect("a file");
+        let odd = volume(folder.path(), "volume = \"odd\"\nblock_size = 4096").expect("a volume");
+        let opened = open_volume(&odd).expect("opened");
+        let said = odd_end(&opened, odd.block_size).expect("said");
+        assert_eq!(said, "2148 bytes of zeros fill its last block (size 4096)");
+        std::fs::write(at("image"), b"QFI\xfb\0\0\0\x03").expect("a file");
+        assert!(begins_like_qcow2(&at("image")));
+        for other in ["odd", "none", ""] {
+            assert!(!begins_like_qcow2(&at(other)), "{other}");
+        }
     }
 
     #[test]
