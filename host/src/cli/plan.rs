@@ -30,7 +30,12 @@ fn warn(config: &Config, file: &str, text: &str) {
         let Problem { message, help, .. } = problem;
         let _ = writeln!(to, "moirai: warning: on this machine {message}; {help}");
     }
+    if let Some(remark) = service::core_remark(config) {
+        let remark = Report::locate(file, text, vec![remark]);
+        let _ = write!(to, "moirai: warning\n{}", shown(&remark));
+    }
     let mut problems = service::core_problems(config);
+    problems.extend(service::found_problems(config));
     problems.extend(service::link_problems(config));
     if !problems.is_empty() {
         let found = Report::locate(file, text, problems);

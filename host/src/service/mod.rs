@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `life.rs` | the life of a tenant as a state machine; pure |
 //! | `launch.rs`, `open.rs` | from tables to running tenants |
+//! | `found.rs` | what is not there, for `moirai plan` |
 //! | `tenant.rs` | the entry of one tenant: what others may see and ask |
 //! | `supervisor.rs`, `release.rs` | the thread of one tenant: carries out its life, gives everything back |
 //! | `export.rs` | devices for foreign VMMs |
@@ -30,6 +31,7 @@ mod change;
 mod console;
 mod cores;
 mod export;
+mod found;
 mod interface;
 mod kept;
 mod launch;
@@ -76,6 +78,7 @@ use moirai_runtime::StallLog;
 
 pub use console::{Console, Piece};
 pub use cores::core_problems;
+pub use found::{core_remark, found_problems};
 
 pub use kept::KeptWatch;
 

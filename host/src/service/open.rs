@@ -38,8 +38,7 @@ pub(super) fn open(tenant: &Tenant, path: &str) -> Result<Opened, Vec<Problem>> 
     let mut file = |opened: Result<File, Problem>| opened.map_err(|p| problems.push(p)).ok();
     let image = file(open_boot(tenant, path));
     let initrd = tenant.initrd.as_ref().and_then(|initrd| {
-        let help = "name an initial RAM disk by its path";
-        file(open_regular(initrd, &format!("{path}.initrd"), "initrd", help))
+        file(open_regular(initrd, &format!("{path}.initrd"), "initrd", INITRD_HELP))
     });
     let mut volumes = Vec::new();
     for (index, volume) in tenant.volumes.iter().enumerate() {
@@ -206,22 +205,50 @@ fn begins_like_qcow2(path: &Path) -> bool {
     opened.and_then(|mut file| file.read_exact(&mut magic)).is_ok() && magic == QCOW2_MAGIC
 }
 
+const KERNEL_HELP: &str =
+    "name an uncompressed kernel with a PVH note (vmlinux) or a bzImage by its path";
+const IMAGE_HELP: &str = "name an ELF64 image by its path, or an image of Moirai by its name alone \
+                          (`make` builds them; MOIRAI_IMAGES says where they are)";
+const INITRD_HELP: &str = "name an initial RAM disk by its path";
+
 fn open_boot(tenant: &Tenant, path: &str) -> Result<File, Problem> {
     if tenant.is_kernel {
-        let help = "name an uncompressed kernel with a PVH note (vmlinux) or a bzImage by its path";
-        return open_regular(&tenant.image, &format!("{path}.kernel"), "kernel", help);
+        return open_regular(&tenant.image, &format!("{path}.kernel"), "kernel", KERNEL_HELP);
     }
-    let help = "name an ELF64 image by its path, or an image of Moirai by its name alone (`make` \
-                builds them; MOIRAI_IMAGES says where they are)";
-    open_regular(&find_image(&tenant.image), &format!("{path}.image"), "image", help)
+    open_regular(&find_image(&tenant.image), &format!("{path}.image"), "image", IMAGE_HELP)
+}
+
+/// What a tenant boots that is not there or is no file. Nothing is opened.
+pub(super) fn look_at_boot(tenant: &Tenant, path: &str) -> Vec<Problem> {
+    let boot = match tenant.is_kernel {
+        true => look_at(&tenant.image, &format!("{path}.kernel"), "kernel", KERNEL_HELP),
+        false => look_at(&find_image(&tenant.image), &format!("{path}.image"), "image", IMAGE_HELP),
+    };
+    let initrd = tenant.initrd.as_ref();
+    let initrd =
+        initrd.and_then(|it| look_at(it, &format!("{path}.initrd"), "initrd", INITRD_HELP));
+    boot.into_iter().chain(initrd).collect()
+}
+
+fn look_at(file: &Path, path: &str, kind: &str, help: &str) -> Option<Problem> {
+    let what = match std::fs::metadata(file) {
+        Ok(there) if there.is_file() => return None,
+        Ok(there) => format!("is not a regular file: {}", files::other_kind(there.file_type())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            format!("cannot be opened: {error}")
+        }
+        Err(_) => return None,
+    };
+    Some(boot_problem(file, path, kind, &what, help))
+}
+
+fn boot_problem(file: &Path, path: &str, kind: &str, what: &str, help: &str) -> Problem {
+    let message = format!("the {kind} {} {what}", file.display());
+    Problem { path: path.to_owned(), message, help: help.to_owned() }
 }
 
 fn open_regular(file: &Path, path: &str, kind: &str, help: &str) -> Result<File, Problem> {
-    let problem = |what: String, help: &str| Problem {
-        path: path.to_owned(),
-        message: format!("the {kind} {} {what}", file.display()),
-        help: help.to_owned(),
-    };
+    let problem = |what: String, help: &str| boot_problem(file, path, kind, &what, help);
     // O_NONBLOCK: a path that turns out to be a pipe must not hold us up.
     let opened = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(file);
     let opened = opened.map_err(|error| {
@@ -265,110 +292,5 @@ pub(super) fn tenant_binary() -> PathBuf {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use moirai_config::{check, parse};
-
-    /// The only volume of a tenant with these keys, on a disk that is `folder`.
-    fn volume(folder: &Path, keys: &str) -> Result<model::Volume, Vec<Problem>> {
-        let text = format!(
-            "[[disk]]\nname = \"d\"\npath = {folder:?}\n[[tenant]]\nname = \"a\"\nimage = \"i\"\n\
-             [[tenant.disk]]\ndisk = \"d\"\n{keys}\n"
-        );
-        let document = parse("test", &text).unwrap_or_else(|report| panic!("{report}"));
-        check(&document).map(|mut config| config.tenants.remove(0).volumes.remove(0))
-    }
-
-    /// From the text of the configuration to what the guest reads.
-    #[test]
-    fn the_block_size_that_is_written_is_the_one_that_the_guest_is_told() {
-        let folder = tempfile::tempdir().expect("a folder");
-        std::fs::write(folder.path().join("v"), vec![1; 10_000]).expect("a file");
-        for (written, blk_size, sectors) in [
-            ("", 512_u32, 20_u64),
-            ("block_size = 512", 512, 20),
-            ("block_size = 2048", 2048, 20),
-            ("block_size = 4096", 4096, 24),
-            ("block_size = \"4K\"", 4096, 24),
-        ] {
-            let volume = volume(folder.path(), &format!("volume = \"v\"\n{written}"));
-            let opened = open_volume(&volume.expect("a volume")).expect("opened");
-            let config = opened.disk(1, 256).config_space();
-            // struct virtio_blk_config: capacity at 0, blk_size at 20.
-            assert_eq!(config.get(..8), Some(&sectors.to_le_bytes()[..]), "{written}");
-            assert_eq!(config.get(20..24), Some(&blk_size.to_le_bytes()[..]), "{written}");
-        }
-        for wrong in ["0", "1", "511", "513", "1000", "3072", "4097", "8192", "\"64K\""] {
-            let keys = format!("volume = \"v\"\nblock_size = {wrong}");
-            let problems = volume(folder.path(), &keys).expect_err(wrong);
-            let [problem] = problems.as_slice() else { panic!("{problems:?}") };
-            assert_eq!(problem.path, "tenant[0].disk[0].block_size");
-        }
-    }
-
-    #[test]
-    fn each_reason_why_a_volume_cannot_be_used_has_its_own_advice() {
-        // One whose name a shell would take for two.
-        let folder =
-            tempfile::Builder::new().prefix("it's a long-name ").tempdir().expect("a folder");
-        let at = |name: &str| folder.path().join(name);
-        std::fs::write(at("text"), "no image").expect("a file");
-        std::fs::create_dir(at("folder")).expect("a folder");
-        std::fs::write(at("small"), vec![0; 64 << 10]).expect("a file");
-        std::fs::write(at("large"), vec![0; 128 << 10]).expect("a file");
-        let mut seen = std::collections::BTreeSet::new();
-        for (keys, said) in [
-            ("volume = \"none\"", "truncate -s 1G"),
-            ("volume = \"folder\"", "leave `volume` out"),
-            ("volume = \"text\"\nformat = \"qcow2\"", "qemu-img info"),
-            ("stripe = { files = [\"small\", \"large\"] }", "truncate -s 131072"),
-        ] {
-            let volume = volume(folder.path(), keys).expect("a volume");
-            let error = open_volume(&volume).expect_err(keys);
-            let help = unusable(&error, &volume, "").help;
-            assert!(help.contains(said), "{error}: {help}");
-            if let Some(command) = help.split('`').find(|part| part.starts_with("truncate")) {
-                let pasted = std::process::Command::new("sh").args(["-c", command]).status();
-                assert!(pasted.expect("a shell").success(), "{command}");
-                open_volume(&volume).expect("what the advice has made");
-            }
-            seen.insert(help);
-        }
-        assert_eq!(seen.len(), 4);
-    }
-
-    #[test]
-    fn zeros_that_fill_a_block_are_said_and_so_is_a_format_that_may_be_forgotten() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let at = |name: &str| folder.path().join(name);
-        std::fs::write(at("odd"), vec![1; 10_140]).expect("a file");
-        let odd = volume(folder.path(), "volume = \"odd\"\nblock_size = 4096").expect("a volume");
-        let opened = open_volume(&odd).expect("opened");
-        let said = odd_end(&opened, odd.block_size).expect("said");
-        assert_eq!(said, "2148 bytes of zeros fill its last block (size 4096)");
-        std::fs::write(at("image"), b"QFI\xfb\0\0\0\x03").expect("a file");
-        assert!(begins_like_qcow2(&at("image")));
-        for other in ["odd", "none", ""] {
-            assert!(!begins_like_qcow2(&at(other)), "{other}");
-        }
-    }
-
-    #[test]
-    fn what_is_no_file_is_named_as_what_it_is_and_not_waited_for() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let (socket, pipe) = (folder.path().join("socket"), folder.path().join("pipe"));
-        drop(std::os::unix::net::UnixListener::bind(&socket).expect("a socket"));
-        let mode = rustix::fs::Mode::RUSR;
-        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0)
-            .expect("a pipe");
-        for (path, what) in [
-            (folder.path(), "it is a directory"),
-            (&socket, "it is a socket"),
-            (&pipe, "it is a pipe"),
-            (Path::new("/dev/null"), "it is a device"),
-        ] {
-            let problem = open_regular(path, "tenant[0].initrd", "initrd", "").expect_err(what);
-            assert!(problem.message.contains(what), "{}", problem.message);
-        }
-    }
-}
+#[path = "open_tests.rs"]
+mod tests;
