@@ -20,7 +20,7 @@ pub enum VolumeError {
     #[error("volume {0} is neither a file nor a block device")]
     NotAVolume(String),
     /// Nothing is in it.
-    #[error("volume {0} is empty; give it a size: truncate -s 1G {0}")]
+    #[error("volume {0} is empty; give it a size: `truncate -s 1G {0}`")]
     Empty(String),
     /// A device that ends within a block: the kernel does not get at its last bytes.
     #[error(
@@ -94,7 +94,7 @@ pub enum ImageError {
         what: String,
     },
     /// Header or tables contradict themselves or the file.
-    #[error("image {image} is damaged: {what}; `qemu-img check` says more")]
+    #[error("image {image} is damaged: {what}; `qemu-img check {image}` says more")]
     Damaged {
         /// The image.
         image: String,
@@ -124,7 +124,7 @@ pub enum ImageError {
     /// It does not say in which format its backing file is, and formats are never guessed.
     #[error(
         "image {image} does not say whether its backing file {name} is raw or qcow2; tell it: \
-         qemu-img rebase -u -b {name} -F FORMAT {image}"
+         `qemu-img rebase -u -b {name} -F FORMAT {image}`"
     )]
     NoFormat {
         /// The image.
@@ -140,7 +140,8 @@ pub enum ImageError {
     Loop(String),
     /// Too many layers.
     #[error(
-        "image {image} has more than {most} layers of backing files; merge some: qemu-img commit"
+        "image {image} has more than {most} layers of backing files; merge some: \
+         `qemu-img commit {image}`"
     )]
     TooDeep {
         /// The image.

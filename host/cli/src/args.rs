@@ -66,7 +66,7 @@ pub enum Command {
     Plan(PlanArgs),
     /// Run a configuration in virtual time: what would happen if
     Simulate(SimulateArgs),
-    /// Show the promise, and what happens without it: four tenants, one film, two runs
+    /// Show the promise, and what happens without it: five tenants, one film, two runs
     Demo(DemoArgs),
     /// Receive an RTP stream and judge it: loss, lateness, jitter
     Receive(ReceiveArgs),

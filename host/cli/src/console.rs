@@ -9,7 +9,7 @@ use ratatui::crossterm::terminal::{disable_raw_mode, enable_raw_mode};
 use serde::Deserialize;
 
 use super::args::ConsoleArgs;
-use super::control::path;
+use super::control::{hint, path};
 use super::{Failure, Status, output, signals, terminal, unwritten};
 use moirai_api::client::Client;
 
@@ -31,6 +31,9 @@ pub(super) fn run(socket: &Path, args: &ConsoleArgs) -> Result<Status, Failure> 
         terminal::end_with_the_reader()?;
     }
     if keyboard {
+        terminal::end_with_the_terminal()?;
+    }
+    if keyboard {
         let (socket, path) = (socket.to_owned(), path.clone());
         std::thread::spawn(move || type_on(&socket, &path));
     }
@@ -42,7 +45,7 @@ pub(super) fn run(socket: &Path, args: &ConsoleArgs) -> Result<Status, Failure> 
         go_on
     });
     drop(raw);
-    followed?;
+    followed.map_err(|error| hint(&client, &args.name, error))?;
     broken.map_or(Ok(Status::Done), |error| Err(unwritten(&error)))
 }
 

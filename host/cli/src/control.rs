@@ -10,7 +10,7 @@ use super::args::{FileArgs, NameArgs, ReportArgs, SetArgs, StopArgs};
 use super::{Failure, Status, change, export, print, print_json, report};
 use moirai_api::client::{Client, ClientError};
 use moirai_api::{ErrorKind, Launch};
-use moirai_api::{Phase, TenantView};
+use moirai_api::{ExportView, Phase, TenantView};
 use moirai_config::export::KEY_PREFIX;
 use moirai_config::units::Size;
 use moirai_config::{self, MAX_STOP_AFTER, Report};
@@ -29,8 +29,13 @@ pub(super) fn launch(socket: &Path, args: &FileArgs) -> Result<Status, Failure> 
             other => other.into(),
         })?;
     report(&List(&tenants), args.report.json)?;
-    let failed = tenants.iter().any(|tenant| tenant.failure().is_some());
-    Ok(if failed { Status::Failed } else { Status::Done })
+    let why = |tenant: &TenantView| Some((tenant.name.clone(), tenant.failure()?.to_owned()));
+    let failed: Vec<_> = tenants.iter().filter_map(why).collect();
+    let said = failed.iter().map(|(name, why)| format!("tenant {name:?} has failed: {why}"));
+    match failed.as_slice() {
+        [] => Ok(Status::Done),
+        _ => Err(Failure::new(Status::Failed, said.collect::<Vec<_>>().join("\n"))),
+    }
 }
 
 pub(super) fn list(socket: &Path, args: ReportArgs) -> Result<Status, Failure> {
@@ -39,7 +44,8 @@ pub(super) fn list(socket: &Path, args: ReportArgs) -> Result<Status, Failure> {
 }
 
 pub(super) fn show(socket: &Path, args: &NameArgs) -> Result<Status, Failure> {
-    let tenant: TenantView = Client::new(socket)?.get(&path("tenants", &args.name)?)?;
+    let (client, path) = (Client::new(socket)?, path("tenants", &args.name)?);
+    let tenant: TenantView = client.get(&path).map_err(|error| hint(&client, &args.name, error))?;
     show_one(&tenant, args.report.json)
 }
 
@@ -48,8 +54,10 @@ pub(super) fn set(socket: &Path, args: &SetArgs) -> Result<Status, Failure> {
     if let Some(name) = args.name.strip_prefix(KEY_PREFIX) {
         return export::set(socket, name, &change, args.report);
     }
-    let tenant: TenantView =
-        Client::new(socket)?.send(Method::PATCH, &path("tenants", &args.name)?, &change)?;
+    let (client, path) = (Client::new(socket)?, path("tenants", &args.name)?);
+    let tenant: TenantView = client
+        .send(Method::PATCH, &path, &change)
+        .map_err(|error| hint(&client, &args.name, change::in_its_syntax(error)))?;
     show_one(&tenant, args.report.json)
 }
 
@@ -57,12 +65,38 @@ pub(super) fn stop(socket: &Path, args: &StopArgs) -> Result<Status, Failure> {
     let path = path("tenants", &args.tenant.name)?;
     let path = if args.now { format!("{path}?now=true") } else { path };
     let client = Client::new(socket)?.with_more_patience(MAX_STOP_AFTER);
-    let tenant: TenantView = client.send(Method::DELETE, &path, &())?;
+    let name = &args.tenant.name;
+    let stopped = client.send(Method::DELETE, &path, &());
+    let tenant: TenantView = stopped.map_err(|error| hint(&client, name, error))?;
     show_one(&tenant, args.tenant.report.json)
+}
+
+/// The failure, with a hint where what is no tenant is an export.
+pub(super) fn hint(client: &Client, name: &str, error: ClientError) -> Failure {
+    let unknown = matches!(&error, ClientError::Refused(body) if body.kind == ErrorKind::Unknown);
+    let failure = Failure::from(error);
+    // It is a hint only: who has no exports to tell of is not asked again.
+    let exports = unknown.then(|| client.get::<Vec<ExportView>>("/v1/exports"));
+    let exports = exports.and_then(Result::ok).unwrap_or_default();
+    if !exports.iter().any(|export| export.name == name) {
+        return failure;
+    }
+    let message = format!("{}; {}", failure.message, an_export(name));
+    Failure::new(failure.status, message)
+}
+
+fn an_export(name: &str) -> String {
+    format!(
+        "{name} is an export: `moirai exports` shows it, `moirai unexport {name}` ends it, `moirai \
+         set {KEY_PREFIX}{name} KEY=VALUE` changes it"
+    )
 }
 
 /// The path of a tenant or an export. A name that none can have is refused here.
 pub(super) fn path(kind: &str, name: &str) -> Result<String, Failure> {
+    if let Some(export) = name.strip_prefix(KEY_PREFIX).filter(|_| kind == "tenants") {
+        return Err(Failure::new(Status::Bad, an_export(export)));
+    }
     if name.is_empty() || !name.bytes().all(|c| c.is_ascii_alphanumeric() || b"-_.".contains(&c)) {
         return Err(Failure::new(Status::Bad, format!("no {kind} can have the name {name:?}")));
     }

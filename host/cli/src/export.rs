@@ -46,7 +46,8 @@ pub(super) fn set(
     args: ReportArgs,
 ) -> Result<Status, Failure> {
     let path = super::control::path("exports", name)?;
-    let export: ExportView = Client::new(socket)?.send(Method::PATCH, &path, change)?;
+    let changed = Client::new(socket)?.send(Method::PATCH, &path, change);
+    let export: ExportView = changed.map_err(super::change::in_its_syntax)?;
     show_one(&export, args)
 }
 

@@ -114,6 +114,15 @@ fn failure(error: ServiceError, bad: &dyn Fn(Vec<Problem>) -> Failure) -> Failur
                    that nobody else serves"
                 .to_owned(),
         }]),
+        // On another machine the same configuration is right.
+        ServiceError::State(StateError::File { .. }) => Failure {
+            status: Status::Failed,
+            ..bad(vec![Problem {
+                path: "host.state_dir".to_owned(),
+                message: error.to_string(),
+                help: "write for example state_dir = \"/var/lib/moirai\"".to_owned(),
+            }])
+        },
         other => Failure::new(Status::Failed, other),
     }
 }

@@ -80,6 +80,9 @@ pub enum Status {
     NoReader = 141,
 }
 
+/// Longest line of a report that is read with ease.
+const COLUMNS: usize = 100;
+
 /// Why a command did not do what it was asked.
 #[derive(Debug)]
 pub struct Failure {
@@ -106,7 +109,7 @@ impl Failure {
 
     /// A bad configuration.
     fn bad(report: &Report) -> Self {
-        Self::new(Status::Bad, format!("the configuration is bad\n{report}"))
+        Self::new(Status::Bad, format!("the configuration is bad\n{}", shown(report)))
     }
 }
 
@@ -136,6 +139,16 @@ impl From<ClientError> for Failure {
             },
         };
         Self::new(status, error)
+    }
+}
+
+/// A report as standard error shows it best: only a terminal has lines that end.
+fn shown(report: &Report) -> String {
+    match ratatui::crossterm::terminal::size() {
+        Ok((columns, _)) if std::io::stderr().is_terminal() && columns > 0 => {
+            report.wrapped(usize::from(columns).min(COLUMNS))
+        }
+        _ => report.to_string(),
     }
 }
 

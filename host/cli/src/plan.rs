@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use super::args::PlanArgs;
-use super::{Failure, Status, chart, report, write_file};
+use super::{Failure, Status, chart, report, shown, write_file};
 use moirai_config::{Config, Problem, Report, admission};
 use moirai_service as service;
 
@@ -31,10 +31,19 @@ fn warn(config: &Config, file: &str, text: &str) {
         let Problem { message, help, .. } = problem;
         let _ = writeln!(to, "moirai: warning: on this machine {message}; {help}");
     }
+    if let Some(remark) = service::core_remark(config) {
+        let remark = Report::locate(file, text, vec![remark]);
+        let _ = write!(to, "moirai: warning\n{}", shown(&remark));
+    }
     let mut problems = service::core_problems(config);
+    problems.extend(service::found_problems(config));
     problems.extend(service::link_problems(config));
     if !problems.is_empty() {
         let found = Report::locate(file, text, problems);
-        let _ = write!(to, "moirai: warning: on this machine `moirai host` refuses this\n{found}");
+        let _ = write!(
+            to,
+            "moirai: warning: on this machine `moirai host` refuses this\n{}",
+            shown(&found)
+        );
     }
 }

@@ -24,6 +24,7 @@ const ENTER: &[u8] = b"\x1b[?1049h\x1b[?25l";
 pub(super) fn run(client: &Client, interval: Duration) -> Result<Status, Failure> {
     let first: Stats = client.get("/v1/stats")?;
     terminal::give_back_at_the_end(restore, LEAVE, ENTER)?;
+    terminal::end_with_the_terminal()?;
     let mut terminal = ratatui::try_init()?;
     let ended = show(&mut terminal, client, interval, first);
     restore();

@@ -18,7 +18,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use libc::c_int;
 
-/// Signals that do not end a process by default, and the one that Rust ignores for us.
+/// Signals that do not end a process by default, and the one that Rust ignores for us: a reader that
+/// has gone away is noticed by whoever writes, so a SIGPIPE that somebody sends is no reason to end.
 const OTHERS: [c_int; 9] = [
     libc::SIGCHLD,
     libc::SIGCONT,
@@ -30,6 +31,9 @@ const OTHERS: [c_int; 9] = [
     libc::SIGSTOP,
     libc::SIGPIPE,
 ];
+
+/// How long a terminal may take until it takes something, in milliseconds.
+const WRITE_PATIENCE_MS: c_int = 200;
 
 /// The terminal and how it is given back and taken again.
 struct Terminal {
@@ -183,7 +187,13 @@ fn set_modes(terminal: &Terminal, modes: &libc::termios) {
     {}
 }
 
+/// Not to a terminal that takes nothing (Ctrl-S, a line that is stuck): the end would wait for it.
 fn write(bytes: &[u8]) {
+    let mut output = libc::pollfd { fd: libc::STDOUT_FILENO, events: libc::POLLOUT, revents: 0 };
+    // SAFETY: the pointer is to one pollfd that outlives the call.
+    if unsafe { libc::poll(&raw mut output, 1, WRITE_PATIENCE_MS) } != 1 {
+        return;
+    }
     // SAFETY: the bytes outlive the call. Where nobody reads them, nothing is to be shown.
     unsafe { libc::write(libc::STDOUT_FILENO, bytes.as_ptr().cast(), bytes.len()) };
 }

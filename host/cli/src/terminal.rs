@@ -8,10 +8,14 @@ use std::io;
 use std::panic;
 use std::process::exit;
 use std::thread;
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
 
 use super::{Status, signals};
+
+/// How long a signal may take that comes with the end of a terminal.
+const SIGNAL_PATIENCE: Duration = Duration::from_millis(100);
 
 /// Has `give_back` called before a panic is reported, and the terminal given back by signals: see
 /// [`signals`]. The return of the command is its caller's job. To be called before the terminal is
@@ -32,8 +36,28 @@ pub(super) fn give_back_at_the_end(
     signals::watch(leave, enter)
 }
 
-/// Ends the command when the reader of its standard output goes away, also while there is nothing
-/// to write. For commands that go on without end.
+/// Ends the command when the terminal that it is typed on goes away. The kernel says so by a signal only
+/// to whom it is the controlling terminal.
+///
+/// # Errors
+/// The kernel refuses a thread.
+pub(super) fn end_with_the_terminal() -> io::Result<()> {
+    let wait = || {
+        let input = io::stdin();
+        let mut fds = [PollFd::new(&input, PollFlags::empty())];
+        while poll(&mut fds, None).is_err() {}
+        // The signal tells more, if there is one.
+        thread::sleep(SIGNAL_PATIENCE);
+        exit(Status::NoReader as i32);
+    };
+    if rustix::termios::isatty(io::stdin()) {
+        thread::Builder::new().name("terminal".to_owned()).spawn(wait)?;
+    }
+    Ok(())
+}
+
+/// Ends the command when the reader of its standard output goes away, also while there is nothing to
+/// write. For commands that go on without end.
 ///
 /// # Errors
 /// The kernel refuses a thread.

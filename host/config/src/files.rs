@@ -66,27 +66,42 @@ fn read_within(path: &Path, most: u64, patience: Duration) -> io::Result<String>
 /// What to do about a file that cannot be read; `what` is what was looked for, as "a kernel".
 #[must_use]
 pub fn advice(error: &io::Error, path: &Path, what: &str) -> String {
-    let path = path.display();
+    let shown = path.display();
     match error.kind() {
         io::ErrorKind::NotFound => format!("correct the path, or make {what} there"),
         io::ErrorKind::NotADirectory => {
-            format!("correct the path: something on the way to {path} is a file")
+            format!("correct the path: something on the way to {shown} is a file")
         }
         io::ErrorKind::PermissionDenied => {
-            format!("let this user read it; what is on the way there shows: namei -l {path}")
+            let path = pasted(path);
+            format!("let this user read it; what is on the way there shows `namei -l {path}`")
         }
         io::ErrorKind::IsADirectory => format!("that is a folder: name {what} in it"),
         io::ErrorKind::FileTooLarge => format!("that is something else: name {what}"),
-        io::ErrorKind::TimedOut => format!("whoever writes {path} has to close it, or name a file"),
+        io::ErrorKind::TimedOut => {
+            format!("whoever writes {shown} has to close it, or name a file")
+        }
         io::ErrorKind::InvalidData => {
             let from = if error.to_string().ends_with("UTF-16") { "UTF-16" } else { "LATIN1" };
-            format!("save it as text in UTF-8: iconv -f {from} -t UTF-8 {path} > NEW")
+            let path = pasted(path);
+            format!("save it as text in UTF-8: `iconv -f {from} -t UTF-8 {path} > NEW`")
         }
         _ if error.raw_os_error() == Some(libc::ELOOP) => {
             "the symbolic links there lead in a circle".to_owned()
         }
         _ => format!("name {what} on a device that can be read"),
     }
+}
+
+/// A path as a shell takes it for one word.
+#[must_use]
+pub fn pasted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_alphanumeric() || "/._-+,:@%=".contains(c);
+    if !text.is_empty() && !text.starts_with('-') && text.chars().all(plain) {
+        return text;
+    }
+    format!("'{}'", text.replace('\'', "'\\''"))
 }
 
 /// Waits until there is something to read, or nothing will come any more.

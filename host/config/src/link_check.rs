@@ -140,6 +140,11 @@ fn senseless(Cidr { address, prefix }: Cidr) -> Option<&'static str> {
 }
 
 fn device_name(name: &str, path: &str, problems: &mut Problems) {
+    // Folders of /proc/sys/net/ipv4/conf, in which every interface gets one.
+    if name == "all" || name == "default" {
+        let message = format!("the kernel keeps the name {name:?} for all network devices");
+        return problems.add(path, message, "write for example \"moirai0\"");
+    }
     let fits = (1..=MAX_DEVICE_NAME_BYTES).contains(&name.len());
     let letters = name.bytes().all(|c| c.is_ascii_graphic() && !b"/:%".contains(&c));
     if !fits || !letters || name == "." || name == ".." {
@@ -260,6 +265,9 @@ mod tests {
             ("bridge", "\"a/b\""),
             ("bridge", "\"mo-l0\""),
             ("tap", "\"a b\""),
+            ("tap", "\"all\""),
+            ("tap", "\"default\""),
+            ("bridge", "\"all\""),
             ("netns", "\"a/b\""),
             ("netns", "\"a b\""),
             ("netns", "\"-a\""),

@@ -4,11 +4,13 @@
 //! file and in a JSON body. [`Report`] joins problems to the text they are in and renders each with
 //! file, line and the offending words.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource};
 use serde::{Deserialize, Serialize};
+use textwrap::{WordSeparator, WordSplitter};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 use utoipa::ToSchema;
@@ -60,18 +62,64 @@ impl Report {
     }
 }
 
-impl fmt::Display for Report {
-    /// The rendered report; it ends with a newline.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let handler = GraphicalReportHandler::new_themed(GraphicalTheme::unicode_nocolor())
-            .with_links(false)
-            .with_context_lines(1)
-            .with_width(100);
+impl Report {
+    /// The rendered report for a terminal of `columns`: lines are broken at blanks, but none within a
+    /// command, which is to be pasted as it is shown.
+    #[must_use]
+    pub fn wrapped(&self, columns: usize) -> String {
+        let handler = handler()
+            .with_width(columns)
+            .with_break_words(false)
+            .with_word_separator(WordSeparator::AsciiSpace)
+            .with_word_splitter(WordSplitter::NoHyphenation);
+        let mut text = String::new();
+        // Writing to a string cannot fail.
+        let _ = self.render(&mut text, &handler, glued);
+        text.replace(GLUE, " ")
+    }
+
+    fn render(
+        &self,
+        to: &mut impl fmt::Write,
+        handler: &GraphicalReportHandler,
+        shown: fn(&str) -> Cow<'_, str>,
+    ) -> fmt::Result {
         for (problem, span) in &self.found {
             let source = NamedSource::new(&self.name, self.text.clone());
-            handler.render_report(f, &Shown { problem, span: span.clone(), source })?;
+            let (message, help) = (shown(&problem.message), shown(&problem.help));
+            handler.render_report(to, &Shown { message, help, span: span.clone(), source })?;
         }
         Ok(())
+    }
+}
+
+fn handler() -> GraphicalReportHandler {
+    GraphicalReportHandler::new_themed(GraphicalTheme::unicode_nocolor())
+        .with_links(false)
+        .with_context_lines(1)
+}
+
+/// Stands for a blank at which no line may be broken; of the private use area, so nobody writes it.
+const GLUE: char = '\u{f8ff}';
+
+/// Glues the words of commands together: what stands between backticks, and every line after the first.
+fn glued(text: &str) -> Cow<'_, str> {
+    let (first, rest) =
+        text.split_once('\n').map_or((text, None), |(first, rest)| (first, Some(rest)));
+    let glue = |text: &str| text.replace(' ', GLUE.encode_utf8(&mut [0; 4]));
+    let parts = first.split('`').enumerate();
+    let parts = parts.map(|(n, part)| if n % 2 == 1 { glue(part) } else { part.to_owned() });
+    let first = parts.collect::<Vec<_>>().join("`");
+    Cow::Owned(match rest {
+        Some(rest) => format!("{first}\n{}", glue(rest)),
+        None => first,
+    })
+}
+
+impl fmt::Display for Report {
+    /// The rendered report for files and programs: no line is broken. It ends with a newline.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.render(f, &handler().with_wrap_lines(false), |text| Cow::Borrowed(text))
     }
 }
 
@@ -80,14 +128,15 @@ impl std::error::Error for Report {}
 /// A problem as miette wants it.
 #[derive(Debug)]
 struct Shown<'a> {
-    problem: &'a Problem,
+    message: Cow<'a, str>,
+    help: Cow<'a, str>,
     span: Option<Range<usize>>,
     source: NamedSource<String>,
 }
 
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.problem.message)
+        f.write_str(&self.message)
     }
 }
 
@@ -95,7 +144,7 @@ impl std::error::Error for Shown<'_> {}
 
 impl Diagnostic for Shown<'_> {
     fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
-        (!self.problem.help.is_empty()).then(|| Box::new(&self.problem.help) as _)
+        (!self.help.is_empty()).then(|| Box::new(&self.help) as _)
     }
 
     fn source_code(&self) -> Option<&dyn miette::SourceCode> {
@@ -130,4 +179,49 @@ fn span_of(root: &Spanned<DeTable<'_>>, path: &str) -> Range<usize> {
         span = value.span();
     }
     span
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const COMMANDS: [&str; 3] = [
+        "qemu-img check -r all /srv/a-very/long-path/of-a-folder/with-hyphens/corrupt-image.qcow2",
+        "namei -l /srv/a-very/long-path/of-a-folder/with-hyphens/and/more-of-them/volume.img",
+        "ip netns exec cinema ip address delete 10.0.0.1/24 dev a-tap-with-name",
+    ];
+
+    fn report() -> Report {
+        let [check, namei, ip] = COMMANDS;
+        let problem = Problem {
+            path: "disk".to_owned(),
+            message: format!(
+                "the image is damaged in many places, as `{check}` would say at length"
+            ),
+            help: format!(
+                "what stands on the way to it is shown by `{namei}`, or remove it:\n{ip}"
+            ),
+        };
+        Report::locate("moirai.toml", "disk = 1\n", vec![problem])
+    }
+
+    #[test]
+    fn a_command_can_be_pasted_as_it_is_shown_however_narrow_the_terminal_is() {
+        let plain = report().to_string();
+        for shown in (20..200).map(|columns| report().wrapped(columns)).chain([plain.clone()]) {
+            for command in COMMANDS {
+                assert!(shown.lines().any(|line| line.contains(command)), "{shown}");
+            }
+        }
+        let wrapped = report().wrapped(60);
+        assert!(wrapped.lines().count() > plain.lines().count(), "{wrapped}");
+    }
+
+    #[test]
+    fn what_no_terminal_shows_has_each_sentence_on_one_line() {
+        let plain = report().to_string();
+        for line in report().problems().flat_map(|it| it.message.lines().chain(it.help.lines())) {
+            assert!(plain.lines().any(|shown| shown.ends_with(line)), "{plain}");
+        }
+    }
 }

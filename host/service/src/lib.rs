@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `life.rs` | the life of a tenant as a state machine; pure |
 //! | `launch.rs`, `open.rs` | from tables to running tenants |
+//! | `found.rs` | what is not there, for `moirai plan` |
 //! | `tenant.rs` | the entry of one tenant: what others may see and ask |
 //! | `supervisor.rs`, `release.rs` | a tenant's thread: carries out its life, gives all back |
 //! | `export.rs` | devices for foreign VMMs |
@@ -32,6 +33,7 @@ mod console;
 mod cores;
 mod export;
 pub mod http;
+mod found;
 mod interface;
 mod kept;
 mod launch;
@@ -79,6 +81,7 @@ use moirai_runtime::StallLog;
 
 pub use console::{Console, Piece};
 pub use cores::core_problems;
+pub use found::{core_remark, found_problems};
 
 pub use kept::KeptWatch;
 

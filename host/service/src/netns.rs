@@ -1,8 +1,9 @@
 //! Network namespaces with names, as `ip netns` keeps them: files below `/run/netns`.
-#![allow(unsafe_code, reason = "unshare has no safe wrapper")]
+#![allow(unsafe_code, reason = "unshare and ioctl of a namespace have no safe wrapper")]
 
 use std::fs;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, fstatfs, open};
@@ -12,6 +13,9 @@ use rustix::thread::{UnshareFlags, unshare_unsafe};
 const DIRECTORY: &str = "/run/netns";
 /// What `statfs` says of a mounted namespace (`NSFS_MAGIC` of linux/magic.h).
 const NSFS_MAGIC: i64 = 0x6e73_6673;
+
+/// Asks a namespace for its kind (linux/nsfs.h).
+const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
 
 /// Where the namespace of that name is.
 pub(super) fn path(name: &str) -> PathBuf {
@@ -40,7 +44,14 @@ pub(super) fn find(name: &str) -> Found {
         return Found::Other(if dangles { "a link to nothing" } else { "not to be opened" });
     };
     match fstatfs(&file) {
-        Ok(system) if system.f_type == NSFS_MAGIC => Found::Namespace,
+        Ok(system) if system.f_type == NSFS_MAGIC => {
+            // SAFETY: NS_GET_NSTYPE takes a descriptor and reads and writes no memory of ours.
+            let kind = unsafe { libc::ioctl(file.as_raw_fd(), NS_GET_NSTYPE) };
+            match kind == libc::CLONE_NEWNET {
+                true => Found::Namespace,
+                false => Found::Other("a namespace of another kind"),
+            }
+        }
         _ if path.is_dir() => Found::Other("a folder"),
         // Left behind when a machine or a program ended between making and mounting it.
         _ => Found::Other("a file on which no namespace is mounted"),
@@ -88,6 +99,22 @@ pub(super) fn remove(name: &str) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_namespace_of_another_kind_is_no_place_for_a_link() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("NOT RUN: mounts need root");
+            assert!(std::env::var_os("MOIRAI_REQUIRE_ROOT").is_none());
+            return;
+        }
+        let name = format!("moirai-uts-{}", std::process::id());
+        fs::create_dir_all(DIRECTORY).expect("the folder");
+        fs::File::create_new(path(&name)).expect("its place");
+        mount_bind("/proc/self/ns/uts", path(&name)).expect("mounted");
+        let found = find(&name);
+        remove(&name).expect("removed");
+        assert_eq!(found, Found::Other("a namespace of another kind"));
+    }
 
     #[test]
     fn a_namespace_can_be_made_once_and_removed() {

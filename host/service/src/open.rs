@@ -2,7 +2,7 @@
 //! file costs nobody anything.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -12,8 +12,14 @@ use moirai_devices::backend::qcow2::ImageError;
 use moirai_devices::backend::{Volume, VolumeError};
 use moirai_launch::spec::MAX_CMDLINE_BYTES;
 
+use moirai_config::files::{self, pasted};
 use moirai_config::model::{self, Tenant, VolumeKind};
-use moirai_config::{Problem, advice, files};
+use moirai_config::{Problem, advice};
+
+/// First bytes of a qcow2 image.
+const QCOW2_MAGIC: [u8; 4] = *b"QFI\xfb";
+/// Smallest block of a volume, in bytes.
+const SECTOR: u32 = 512;
 
 /// Open files of a tenant.
 #[derive(Debug)]
@@ -32,14 +38,13 @@ pub(super) fn open(tenant: &Tenant, path: &str) -> Result<Opened, Vec<Problem>> 
     let mut file = |opened: Result<File, Problem>| opened.map_err(|p| problems.push(p)).ok();
     let image = file(open_boot(tenant, path));
     let initrd = tenant.initrd.as_ref().and_then(|initrd| {
-        let help = "name an initial RAM disk by its path";
-        file(open_regular(initrd, &format!("{path}.initrd"), "initrd", help))
+        file(open_regular(initrd, &format!("{path}.initrd"), "initrd", INITRD_HELP))
     });
     let mut volumes = Vec::new();
     for (index, volume) in tenant.volumes.iter().enumerate() {
         match open_volume(volume) {
             Ok(opened) => {
-                remark(&opened, &tenant.name, &volume.path);
+                remark(&opened, &tenant.name, volume);
                 volumes.push(opened);
             }
             Err(error) => {
@@ -75,27 +80,58 @@ pub(super) fn unusable(error: &VolumeError, volume: &model::Volume, at: &str) ->
         VolumeKind::Striped { .. } => "stripe",
         VolumeKind::Raw | VolumeKind::Qcow2 { .. } => "volume",
     };
+    let (message, help) = (error.to_string(), advice_for(error, volume));
+    Problem { path: format!("{at}.{key}"), message, help }
+}
+
+/// What to do about it, in commands that can be pasted.
+fn advice_for(error: &VolumeError, volume: &model::Volume) -> String {
+    let image = pasted(&volume.path);
     let help = match error {
-        VolumeError::Missing(_) => {
-            "volumes are files below the disk's path; a new one of 1 GiB makes: truncate -s 1G PATH"
+        VolumeError::Missing(path) => {
+            let path = pasted(Path::new(path));
+            return match volume.kind {
+                VolumeKind::Qcow2 { .. } => format!(
+                    "images are files below the disk's path; a new one of 1 GiB makes `qemu-img \
+                     create -f qcow2 {path} 1G`"
+                ),
+                _ => format!(
+                    "volumes are files below the disk's path; a new one of 1 GiB makes `truncate -s \
+                     1G {path}`"
+                ),
+            };
         }
-        VolumeError::Forbidden { how: "read", .. } => "`namei -l PATH` shows who may do what there",
+        VolumeError::Forbidden { how: "read", path } => {
+            let path = pasted(Path::new(path));
+            return format!("`namei -l {path}` shows who may do what there");
+        }
         VolumeError::Forbidden { .. } => "readonly = true, if it is only to be read",
         VolumeError::NotAVolume(_) => {
             "name a file below the disk's path, or leave `volume` out if that is a block device"
         }
-        VolumeError::StripeSizes { .. } => "make them so: truncate -s SIZE FILE",
+        VolumeError::StripeSizes { first, first_bytes, other, other_bytes } => {
+            // Growing loses nothing.
+            let (least, most) = match first_bytes < other_bytes {
+                true => (first, other_bytes),
+                false => (other, first_bytes),
+            };
+            return format!("make them so: `truncate -s {most} {}`", pasted(Path::new(least)));
+        }
         VolumeError::StripeTwice(_) => "name each file once in `files`",
-        VolumeError::Image(ImageError::NotQcow2(_)) => "`qemu-img info FILE` says what it is",
+        VolumeError::Image(ImageError::NotQcow2(_)) => {
+            return format!("`qemu-img info {image}` says what it is");
+        }
         VolumeError::Image(ImageError::InUse(_)) => {
             "stop whoever has it, or let all of its users only read it: readonly = true"
         }
         VolumeError::Image(ImageError::Unsupported { .. } | ImageError::Damaged { .. }) => {
-            "`qemu-img info FILE` and `qemu-img check FILE` say more of it"
+            return format!("`qemu-img info {image}` and `qemu-img check {image}` say more of it");
         }
         VolumeError::Image(_) => {
-            "an image and all that it names lie below the disk's path; `qemu-img info \
-             --backing-chain` shows what it names"
+            return format!(
+                "an image and all that it names lie below the disk's path; `qemu-img info \
+                 --backing-chain {image}` shows what it names"
+            );
         }
         VolumeError::Io { .. } => "the kernel's log (`dmesg`) may say more",
         // These say it themselves.
@@ -107,7 +143,7 @@ pub(super) fn unusable(error: &VolumeError, volume: &model::Volume, at: &str) ->
             VolumeKind::Raw | VolumeKind::Qcow2 { .. } => "volumes have at least one byte",
         },
     };
-    Problem { path: format!("{at}.{key}"), message: error.to_string(), help: help.to_owned() }
+    help.to_owned()
 }
 
 /// Opens a volume.
@@ -127,8 +163,8 @@ pub(super) fn open_volume(volume: &model::Volume) -> Result<Volume, VolumeError>
 }
 
 /// Says in the log what the operator should know of a volume that was opened.
-pub(super) fn remark(opened: &Volume, owner: &str, path: &Path) {
-    let volume = path.display();
+pub(super) fn remark(opened: &Volume, owner: &str, model: &model::Volume) {
+    let volume = model.path.display();
     if !opened.is_direct() {
         tracing::warn!(
             owner,
@@ -136,13 +172,19 @@ pub(super) fn remark(opened: &Volume, owner: &str, path: &Path) {
             "the file system refuses O_DIRECT: the kernel copies this volume's data"
         );
     }
-    let padding = opened.padding_bytes();
-    if padding > 0 {
+    if let Some(odd) = odd_end(opened, model.block_size) {
+        if model.readonly {
+            tracing::info!(owner, %volume, "{odd}");
+        } else {
+            tracing::warn!(owner, %volume, "{odd}; what is written to these is not kept");
+        }
+    }
+    if model.kind == VolumeKind::Raw && begins_like_qcow2(&model.path) {
         tracing::warn!(
             owner,
             %volume,
-            "it ends within a block: its last {padding} bytes read as zeros, and what is written \
-             to them is forgotten"
+            "begins like a qcow2 image and is served raw, as its table says: if it is one, add \
+             format = \"qcow2\""
         );
     }
     for warning in opened.warnings() {
@@ -150,22 +192,63 @@ pub(super) fn remark(opened: &Volume, owner: &str, path: &Path) {
     }
 }
 
+/// What stands behind the data of a volume that ends within a block.
+fn odd_end(opened: &Volume, block_size: u32) -> Option<String> {
+    let (padding, block) = (opened.padding_bytes(), block_size.max(SECTOR));
+    (padding > 0).then(|| format!("{padding} bytes of zeros fill its last block (size {block})"))
+}
+
+/// Whether somebody may have forgotten its format. What cannot be read says nothing.
+fn begins_like_qcow2(path: &Path) -> bool {
+    let mut magic = [0; 4];
+    let opened = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    opened.and_then(|mut file| file.read_exact(&mut magic)).is_ok() && magic == QCOW2_MAGIC
+}
+
+const KERNEL_HELP: &str =
+    "name an uncompressed kernel with a PVH note (vmlinux) or a bzImage by its path";
+const IMAGE_HELP: &str = "name an ELF64 image by its path, or an image of Moirai by its name alone \
+                          (`make` builds them; MOIRAI_IMAGES says where they are)";
+const INITRD_HELP: &str = "name an initial RAM disk by its path";
+
 fn open_boot(tenant: &Tenant, path: &str) -> Result<File, Problem> {
     if tenant.is_kernel {
-        let help = "name an uncompressed kernel with a PVH note (vmlinux) or a bzImage by its path";
-        return open_regular(&tenant.image, &format!("{path}.kernel"), "kernel", help);
+        return open_regular(&tenant.image, &format!("{path}.kernel"), "kernel", KERNEL_HELP);
     }
-    let help = "name an ELF64 image by its path, or an image of Moirai by its name alone (`make` \
-                builds them; MOIRAI_IMAGES says where they are)";
-    open_regular(&find_image(&tenant.image), &format!("{path}.image"), "image", help)
+    open_regular(&find_image(&tenant.image), &format!("{path}.image"), "image", IMAGE_HELP)
+}
+
+/// What a tenant boots that is not there or is no file. Nothing is opened.
+pub(super) fn look_at_boot(tenant: &Tenant, path: &str) -> Vec<Problem> {
+    let boot = match tenant.is_kernel {
+        true => look_at(&tenant.image, &format!("{path}.kernel"), "kernel", KERNEL_HELP),
+        false => look_at(&find_image(&tenant.image), &format!("{path}.image"), "image", IMAGE_HELP),
+    };
+    let initrd = tenant.initrd.as_ref();
+    let initrd =
+        initrd.and_then(|it| look_at(it, &format!("{path}.initrd"), "initrd", INITRD_HELP));
+    boot.into_iter().chain(initrd).collect()
+}
+
+fn look_at(file: &Path, path: &str, kind: &str, help: &str) -> Option<Problem> {
+    let what = match std::fs::metadata(file) {
+        Ok(there) if there.is_file() => return None,
+        Ok(there) => format!("is not a regular file: {}", files::other_kind(there.file_type())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            format!("cannot be opened: {error}")
+        }
+        Err(_) => return None,
+    };
+    Some(boot_problem(file, path, kind, &what, help))
+}
+
+fn boot_problem(file: &Path, path: &str, kind: &str, what: &str, help: &str) -> Problem {
+    let message = format!("the {kind} {} {what}", file.display());
+    Problem { path: path.to_owned(), message, help: help.to_owned() }
 }
 
 fn open_regular(file: &Path, path: &str, kind: &str, help: &str) -> Result<File, Problem> {
-    let problem = |what: String, help: &str| Problem {
-        path: path.to_owned(),
-        message: format!("the {kind} {} {what}", file.display()),
-        help: help.to_owned(),
-    };
+    let problem = |what: String, help: &str| boot_problem(file, path, kind, &what, help);
     // O_NONBLOCK: a path that turns out to be a pipe must not hold us up.
     let opened = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(file);
     let opened = opened.map_err(|error| {
@@ -209,87 +292,5 @@ pub(super) fn tenant_binary() -> PathBuf {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use moirai_config::{check, parse};
-
-    /// The only volume of a tenant with these keys, on a disk that is `folder`.
-    fn volume(folder: &Path, keys: &str) -> Result<model::Volume, Vec<Problem>> {
-        let text = format!(
-            "[[disk]]\nname = \"d\"\npath = {folder:?}\n[[tenant]]\nname = \"a\"\nimage = \"i\"\n\
-             [[tenant.disk]]\ndisk = \"d\"\n{keys}\n"
-        );
-        let document = parse("test", &text).unwrap_or_else(|report| panic!("{report}"));
-        check(&document).map(|mut config| config.tenants.remove(0).volumes.remove(0))
-    }
-
-    /// From the text of the configuration to what the guest reads.
-    #[test]
-    fn the_block_size_that_is_written_is_the_one_that_the_guest_is_told() {
-        let folder = tempfile::tempdir().expect("a folder");
-        std::fs::write(folder.path().join("v"), vec![1; 10_000]).expect("a file");
-        for (written, blk_size, sectors) in [
-            ("", 512_u32, 20_u64),
-            ("block_size = 512", 512, 20),
-            ("block_size = 2048", 2048, 20),
-            ("block_size = 4096", 4096, 24),
-            ("block_size = \"4K\"", 4096, 24),
-        ] {
-            let volume = volume(folder.path(), &format!("volume = \"v\"\n{written}"));
-            let opened = open_volume(&volume.expect("a volume")).expect("opened");
-            let config = opened.disk(1, 256).config_space();
-            // struct virtio_blk_config: capacity at 0, blk_size at 20.
-            assert_eq!(config.get(..8), Some(&sectors.to_le_bytes()[..]), "{written}");
-            assert_eq!(config.get(20..24), Some(&blk_size.to_le_bytes()[..]), "{written}");
-        }
-        for wrong in ["0", "1", "511", "513", "1000", "3072", "4097", "8192", "\"64K\""] {
-            let keys = format!("volume = \"v\"\nblock_size = {wrong}");
-            let problems = volume(folder.path(), &keys).expect_err(wrong);
-            let [problem] = problems.as_slice() else { panic!("{problems:?}") };
-            assert_eq!(problem.path, "tenant[0].disk[0].block_size");
-        }
-    }
-
-    #[test]
-    fn each_reason_why_a_volume_cannot_be_used_has_its_own_advice() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let at = |name: &str| folder.path().join(name);
-        std::fs::write(at("text"), "no image").expect("a file");
-        std::fs::create_dir(at("folder")).expect("a folder");
-        std::fs::write(at("small"), vec![0; 64 << 10]).expect("a file");
-        std::fs::write(at("large"), vec![0; 128 << 10]).expect("a file");
-        let mut seen = std::collections::BTreeSet::new();
-        for (keys, said) in [
-            ("volume = \"none\"", "truncate -s 1G"),
-            ("volume = \"folder\"", "leave `volume` out"),
-            ("volume = \"text\"\nformat = \"qcow2\"", "qemu-img info"),
-            ("stripe = { files = [\"small\", \"large\"] }", "truncate -s SIZE"),
-        ] {
-            let volume = volume(folder.path(), keys).expect("a volume");
-            let error = open_volume(&volume).expect_err(keys);
-            let help = unusable(&error, &volume, "").help;
-            assert!(help.contains(said), "{error}: {help}");
-            seen.insert(help);
-        }
-        assert_eq!(seen.len(), 4);
-    }
-
-    #[test]
-    fn what_is_no_file_is_named_as_what_it_is_and_not_waited_for() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let (socket, pipe) = (folder.path().join("socket"), folder.path().join("pipe"));
-        drop(std::os::unix::net::UnixListener::bind(&socket).expect("a socket"));
-        let mode = rustix::fs::Mode::RUSR;
-        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0)
-            .expect("a pipe");
-        for (path, what) in [
-            (folder.path(), "it is a directory"),
-            (&socket, "it is a socket"),
-            (&pipe, "it is a pipe"),
-            (Path::new("/dev/null"), "it is a device"),
-        ] {
-            let problem = open_regular(path, "tenant[0].initrd", "initrd", "").expect_err(what);
-            assert!(problem.message.contains(what), "{}", problem.message);
-        }
-    }
-}
+#[path = "open_tests.rs"]
+mod tests;

@@ -37,7 +37,7 @@ pub enum StateError {
         owner: String,
     },
     /// A file could not be made, read or removed.
-    #[error("cannot use {path}: {source}; choose a `state_dir` that this user may write")]
+    #[error("cannot use {path}: {}; choose a `state_dir` that this user may write", why(.source))]
     File {
         /// Which.
         path: String,
@@ -246,6 +246,16 @@ fn remove(path: &Path) {
     }
 }
 
+/// In words of the folder, where the kernel's are of something else.
+fn why(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::AlreadyExists => "it is there and is no folder".to_owned(),
+        io::ErrorKind::NotADirectory => "something on the way to it is no folder".to_owned(),
+        io::ErrorKind::NotFound => "no folder can be made there".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
 fn file_error(path: &Path, source: io::Error) -> StateError {
     StateError::File { path: path.display().to_string(), source }
 }
@@ -264,6 +274,21 @@ mod tests {
         assert!(second.to_string().contains(&std::process::id().to_string()), "{second}");
         drop(first);
         StateDir::open(directory.path()).expect("free again");
+    }
+
+    #[test]
+    fn a_place_where_no_folder_can_be_is_said_in_words() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("file");
+        fs::write(&file, "").expect("a file");
+        for (path, said) in [
+            (file.clone(), "it is there and is no folder"),
+            (file.join("state"), "something on the way to it is no folder"),
+            (PathBuf::from("/proc/x"), "no folder can be made there"),
+        ] {
+            let error = StateDir::open(&path).expect_err(said).to_string();
+            assert!(error.contains(said) && !error.contains("os error"), "{error}");
+        }
     }
 
     #[test]

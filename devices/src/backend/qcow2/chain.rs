@@ -17,7 +17,7 @@ use imago::{FormatAccess, StorageOpenOptions};
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::fs::{FlockOperation, Mode, OFlags, ResolveFlags, flock, open, openat2};
 
-use super::header::{Header, HeaderError, MAX_CLUSTER_BYTES};
+use super::header::{Header, HeaderError, IMAGE, MAX_CLUSTER_BYTES};
 use super::name::file_name;
 use super::storage::ImageFile;
 use crate::backend::error::{ImageError, VolumeError};
@@ -121,8 +121,9 @@ fn format_of(image: &str, name: &str, named: Option<&str>) -> Result<Format, Ima
         Some(other) => Err(ImageError::Unsupported {
             image: image.to_owned(),
             what: format!(
-                "has a backing file of format {other:?}, not raw or qcow2; convert that: qemu-img \
-                 convert -O qcow2 OLD NEW, and rebase: qemu-img rebase -u -b NEW -F qcow2 {image}"
+                "has a backing file of format {other:?}, not raw or qcow2; convert that: `qemu-img \
+                 convert -O qcow2 {name} {name}.new`, and rebase: `qemu-img rebase -u -b {name}.new -F \
+                 qcow2 {image}`"
             ),
         }),
     }
@@ -257,7 +258,9 @@ fn read_header(
     let judge = |error| match error {
         HeaderError::NotQcow2 => ImageError::NotQcow2(name.to_owned()),
         HeaderError::Damaged(what) => ImageError::Damaged { image: name.to_owned(), what },
-        HeaderError::Unsupported(what) => ImageError::Unsupported { image: name.to_owned(), what },
+        HeaderError::Unsupported(what) => {
+            ImageError::Unsupported { image: name.to_owned(), what: what.replace(IMAGE, name) }
+        }
     };
     let read = |offset: u64, len_bytes: u64| {
         let mut bytes = vec![0; usize::try_from(len_bytes).unwrap_or(0)];

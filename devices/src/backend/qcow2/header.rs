@@ -59,6 +59,9 @@ pub(in crate::backend) enum Mark {
     Corrupt,
 }
 
+/// Stands in commands for the path of the image, which its header does not know.
+pub(in crate::backend) const IMAGE: &str = "{image}";
+
 impl Mark {
     /// What is the matter with the image of that name, and what to do.
     pub(in crate::backend) fn words(self, name: &str) -> String {
@@ -66,7 +69,7 @@ impl Mark {
             Self::Dirty => "was not closed",
             Self::Corrupt => "is marked as corrupt",
         };
-        format!("{matter}; repair it: qemu-img check -r all {name}")
+        format!("{matter}; repair it: `qemu-img check -r all {name}`")
     }
 }
 
@@ -90,8 +93,8 @@ impl Header {
         let version = u32_at(bytes, 4)?;
         if !(2..=3).contains(&version) {
             return Err(Unsupported(format!(
-                "has version {version} of qcow2, not 2 or 3; convert it: qemu-img convert -O qcow2 \
-                 OLD NEW"
+                "has version {version} of qcow2, not 2 or 3; convert it: `qemu-img convert -O qcow2 \
+                 {IMAGE} {IMAGE}.new`"
             )));
         }
         let cluster_bits = u32_at(bytes, 20)?;
@@ -235,10 +238,10 @@ fn encryption(method: u32) -> Result<(), HeaderError> {
         other => format!("method {other}"),
     };
     Err(Unsupported(format!(
-        "is encrypted ({method}), which is not supported; decrypt it: qemu-img convert --object \
+        "is encrypted ({method}), which is not supported; decrypt it: `qemu-img convert --object \
          secret,id=k,file=KEY --image-opts \
-         driver=qcow2,encrypt.key-secret=k,file.filename=OLD -O qcow2 NEW, or encrypt within the \
-         guest"
+         driver=qcow2,encrypt.key-secret=k,file.filename={IMAGE} -O qcow2 {IMAGE}.new`, or \
+         encrypt within the guest"
     )))
 }
 
@@ -250,21 +253,22 @@ fn unsupported(features: u64, compression: u8) -> Result<(), HeaderError> {
             let unknown = bits & !known;
             format!(
                 "uses incompatible features {unknown:#x} that are not known here; convert it with \
-                 the program that wrote it: qemu-img convert -O qcow2 OLD NEW"
+                 the program that wrote it: `qemu-img convert -O qcow2 {IMAGE} {IMAGE}.new`"
             )
         }
         bits if bits & COMPRESSION != 0 => {
             let method =
                 if compression == 1 { "zstd".to_owned() } else { format!("type {compression}") };
             format!(
-                "is compressed with {method}, which is not supported; convert it: qemu-img convert \
-                 -O qcow2 -o compression_type=zlib OLD NEW"
+                "is compressed with {method}, which is not supported; convert it: `qemu-img \
+                 convert -O qcow2 -o compression_type=zlib {IMAGE} {IMAGE}.new`"
             )
         }
         bits if bits & EXTENDED_L2 != 0 => {
-            "has extended level-2 entries (subclusters), which are not supported; convert it: \
-             qemu-img convert -O qcow2 -o extended_l2=off OLD NEW"
-                .to_owned()
+            format!(
+                "has extended level-2 entries (subclusters), which are not supported; convert it: \
+                 `qemu-img convert -O qcow2 -o extended_l2=off {IMAGE} {IMAGE}.new`"
+            )
         }
         _ => return Ok(()),
     };

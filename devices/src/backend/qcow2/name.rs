@@ -11,13 +11,13 @@ pub(super) fn file_name<'a>(image: &str, name: &'a str) -> Result<&'a str, Image
         None => return Ok(name),
         Some(("file", _)) => return Ok(name.strip_prefix("file:").unwrap_or(name)),
         Some(("json", _)) => format!(
-            "names {name}: descriptions in JSON are not supported; name the file itself: qemu-img \
-             rebase -u -b FILE -F FORMAT {image}"
+            "names {name}: descriptions in JSON are not supported; name the file itself: `qemu-img \
+             rebase -u -b FILE -F FORMAT {image}`"
         ),
         Some((driver, _)) => format!(
-            "names {name}: the protocol {driver} of QEMU is not supported; copy what it names \
-             below the disk's path and name that (qemu-img rebase -u -b FILE -F FORMAT {image}), \
-             or make one image of both: qemu-img convert -O qcow2 {image} NEW"
+            "names {name}: the protocol {driver} of QEMU is not supported; copy what it names below \
+             the disk's path and name that (`qemu-img rebase -u -b FILE -F FORMAT {image}`), or make \
+             one image of both: `qemu-img convert -O qcow2 {image} {image}.new`"
         ),
     };
     Err(ImageError::Unsupported { image: image.to_owned(), what })

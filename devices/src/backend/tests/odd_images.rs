@@ -114,7 +114,7 @@ fn marked_images_may_be_read_with_a_warning_and_not_be_written() {
                 "{refusal}"
             );
             let (_, repair) = refusal.split_once("qemu-img ").unwrap();
-            let (repair, _) = repair.split_once(',').unwrap();
+            let (repair, _) = repair.split_once("`,").unwrap();
             assert_eq!(repair, format!("check -r all {}", shop.path("image").display()));
             let mut open = shop.open("image", true).unwrap_or_else(|e| panic!("{bits}: {e}"));
             let warnings = open.volume.warnings();
@@ -142,6 +142,14 @@ fn what_is_not_supported_is_named_with_the_way_out() {
                 Err(error) => error.to_string(),
             };
             assert!(said.iter().all(|said| refusal.contains(said)), "{said:?}: {refusal}");
+            let path = shop.path("image").display().to_string();
+            for command in refusal.split('`').skip(1).step_by(2) {
+                assert!(command.contains(&path), "{refusal}");
+                if command.contains(" convert -O qcow2 -o ") {
+                    let pasted = Command::new("sh").args(["-c", command]).status().unwrap();
+                    assert!(pasted.success(), "{command}");
+                }
+            }
         }
     };
     shop.create("image", "compression_type=zstd", None, "1M");

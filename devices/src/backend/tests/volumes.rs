@@ -235,7 +235,7 @@ fn volumes_that_cannot_be_used_say_why() {
     let missing = Volume::open(&directory.path().join("nothing"), true).unwrap_err();
     assert!(matches!(missing, VolumeError::Missing(_)), "{missing}");
     let empty = Volume::open(&path, true).unwrap_err().to_string();
-    assert!(empty.contains("film is empty; give it a size: truncate -s"), "{empty}");
+    assert!(empty.contains("film is empty; give it a size: `truncate -s"), "{empty}");
     for (path, read_only) in [(directory.path(), true), (directory.path(), false)] {
         let error = Volume::open(path, read_only).unwrap_err();
         assert!(matches!(error, VolumeError::NotAVolume(_)), "{error}");

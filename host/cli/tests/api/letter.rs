@@ -123,6 +123,34 @@ fn what_is_no_http_is_answered_with_the_documented_body() {
 }
 
 #[test]
+fn what_is_wrong_with_a_request_is_said_in_our_own_words() {
+    let host = Host::start();
+    let head = "POST /v1/plan HTTP/1.1\r\nHost: m\r\nConnection: close\r\n";
+    for (rest, said) in [
+        ("Content-Length: -1\r\n\r\n", "Content-Length \"-1\" is no length"),
+        ("Content-Length: x\r\n\r\n", "Content-Length \"x\" is no length"),
+        ("Content-Length: 2\r\ncontent-length: 3\r\n\r\n{}", "more than once"),
+        ("Content-Length: 0\r\n\r\n", "the body is empty"),
+        ("Content-Length: 4\r\n\r\n{\"a\"", "it ends within a value"),
+        ("Transfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n", "its chunks"),
+        ("Content-Length: 9\r\n\r\n{}", "broke off"),
+        ("Ho", "ended within its head"),
+        ("Host", "ended within its head"),
+    ] {
+        let mut stream = host.connect();
+        stream.write_all(format!("{head}{rest}").as_bytes()).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        refused(&answer, 400, "malformed");
+        let body: Value = serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap();
+        let error = body["error"].as_str().unwrap();
+        assert!(error.contains(said), "{rest:?}: {answer}");
+        assert!(!error.contains("EOF") && !error.contains("connection"), "{error}");
+    }
+}
+
+#[test]
 fn a_client_that_has_said_everything_and_closes_its_half_is_answered() {
     let host = Host::start();
     let requests = [

@@ -107,6 +107,20 @@ fn a_screen_that_is_no_terminal_is_refused_with_what_is_for_programs() {
 }
 
 #[test]
+fn an_export_that_is_taken_for_a_tenant_is_named_with_its_own_commands() {
+    for words in
+        [&["show", "export/zero"][..], &["stop", "export/zero"], &["console", "export/zero"]]
+    {
+        let output = super::moirai(&[&["--socket", "/nowhere"], words].concat());
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{words:?}: {said}");
+        for command in ["moirai exports", "moirai unexport zero", "moirai set export/zero"] {
+            assert!(said.contains(command), "{words:?}: {said}");
+        }
+    }
+}
+
+#[test]
 fn output_that_nobody_has_opened_is_a_failure_whatever_was_asked() {
     let _turn = super::turn();
     let (mut host, command) = host_and(&[]);

@@ -215,6 +215,15 @@ fn what_is_there_and_is_not_as_wanted_is_refused_by_name_with_what_mends_it() {
     let netns = Namespace::made("other");
     netns.ip(&["tuntap", "add", "tap0", "mode", "tap", "vnet_hdr"]);
     netns.ip(&["address", "add", "10.1.1.1/24", "dev", "tap0"]);
+    // One of several that it has: nothing is to be added or taken away.
+    netns.ip(&["address", "add", "10.2.2.2/24", "dev", "tap0"]);
+    let second = format!("netns = \"{}\"\naddress = \"10.2.2.2/24\"\n", netns.0);
+    let mut host = Host::start(&second);
+    host.serves();
+    assert_eq!(host.ends(true), 0);
+    let kept = netns.ip(&["-4", "address", "show", "dev", "tap0"]);
+    assert!(kept.contains("10.1.1.1/24") && kept.contains("10.2.2.2/24"), "{kept}");
+    netns.ip(&["address", "delete", "10.2.2.2/24", "dev", "tap0"]);
     let lines = "address = \"10.9.8.1/24\"\n";
     refused_then_mended(&netns, lines, "moirai.toml:10:11", &["has the address 10.1.1.1/24"]);
     for bridge in ["br0", "br1"] {

@@ -23,7 +23,7 @@ struct Screen {
 impl Screen {
     /// Starts it and waits for its first picture.
     fn start(command: &mut Command, rows: u16, columns: u16) -> Self {
-        let user = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        let user = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
         grantpt(&user).unwrap();
         unlockpt(&user).unwrap();
         let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
@@ -137,6 +137,30 @@ fn a_screen_that_is_stopped_gives_the_terminal_back_and_takes_it_again() {
     top.send(libc::SIGCONT);
     assert_eq!(wait(&mut top.child).signal(), Some(libc::SIGTERM));
     assert!(top.is_given_back());
+    assert_eq!(host.ends(true), 0);
+}
+
+#[test]
+fn a_screen_whose_terminal_takes_nothing_or_goes_away_ends_all_the_same() {
+    let _turn = super::turn();
+    let (mut host, mut command) = host_and(&["top", "--interval", "0.1"]);
+    let mut top = Screen::start(&mut command, 30, 120);
+    top.shows(&[ENTERED, "leaves"]);
+    rustix::termios::tcflow(&top.program, rustix::termios::Action::OOff).unwrap();
+    // Long enough for a picture that cannot be drawn.
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    top.send(libc::SIGTERM);
+    assert_eq!(wait(&mut top.child).signal(), Some(libc::SIGTERM));
+    assert!(top.is_given_back());
+    for interval in ["0.1", "3600"] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_moirai"));
+        command.arg("--socket").arg(host.socket()).args(["top", "--interval", interval]);
+        let mut top = Screen::start(&mut command, 30, 120);
+        top.shows(&[ENTERED, "leaves"]);
+        let Screen { user, mut child, .. } = top;
+        drop(user);
+        assert!(!wait(&mut child).success(), "{interval}");
+    }
     assert_eq!(host.ends(true), 0);
 }
 

@@ -79,8 +79,7 @@ fn names_that_are_taken_or_impossible_are_refused() {
       ·        ─────
     3 │ rate = "1Mbit/s"
       ╰────
-     help: write for example "cinema": up to 32 letters, digits, '-', '_' and '.', beginning with a
-           letter or a digit, because names become parts of paths
+     help: write for example "cinema": up to 32 letters, digits, '-', '_' and '.', beginning with a letter or a digit, because names become parts of paths
      × there are two disks named "d"
        ╭─[bad.toml:9:8]
      8 │ [[disk]]
@@ -218,8 +217,7 @@ fn rates_that_make_no_sense_are_refused() {
        ·        ───────
     20 │ [[tenant.net]]
        ╰────
-     help: add what the disk delivers to its [[disk]], for example bandwidth = "400MB/s", or write a
-           share of its time, for example rate = "30%"
+     help: add what the disk delivers to its [[disk]], for example bandwidth = "400MB/s", or write a share of its time, for example rate = "30%"
      × 200Mbit/s is more than the link's 100Mbit/s
        ╭─[bad.toml:23:8]
     22 │ period = "10ms"

@@ -51,7 +51,7 @@ pub(super) fn open(spec: &Spec, index: usize) -> Result<Opened, Problem> {
         ExportDevice::Volume(volume) => {
             let opened = open_volume(volume)
                 .map_err(|error| unusable(&error, volume, &format!("export[{index}].disk")))?;
-            remark(&opened, &spec.key(), &volume.path);
+            remark(&opened, &spec.key(), volume);
             Some(opened)
         }
         ExportDevice::Net(_) => None,

@@ -109,6 +109,15 @@ fn unread(error: serde_json::Error) -> Refusal {
             let said = kinds::in_words(&error.to_string());
             Refusal::new(ErrorKind::Bad, format!("the body is not what is expected: {said}"))
         }
+        Category::Eof if error.column() == 0 => {
+            malformed("the body is empty: send JSON, for example {}")
+        }
+        Category::Eof => {
+            let (line, column) = (error.line(), error.column());
+            malformed(format!(
+                "the body is no JSON: it ends within a value, at line {line} column {column}"
+            ))
+        }
         _ => malformed(format!("the body is no JSON: {error}")),
     }
 }
@@ -178,7 +187,7 @@ pub(super) async fn body_bytes(request: Request) -> Result<Bytes, Refusal> {
 async fn collect(mut body: axum::body::Body) -> Result<Bytes, Refusal> {
     let (mut kept, mut seen) = (Vec::new(), 0_usize);
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| malformed(format!("the body broke off: {error}")))?;
+        let frame = frame.map_err(|error| malformed(broken_off(&error)))?;
         // What is no data are trailers.
         let Ok(data) = frame.into_data() else { continue };
         seen = seen.saturating_add(data.len());
@@ -189,6 +198,14 @@ async fn collect(mut body: axum::body::Body) -> Result<Bytes, Refusal> {
         }
     }
     if seen > BODY_BYTES { Err(too_large()) } else { Ok(kept.into()) }
+}
+
+/// Why a body has no end, in words for whoever has written the client.
+fn broken_off(error: &axum::Error) -> String {
+    tracing::debug!(%error, "a body broke off");
+    "the body broke off, or its chunks are not as HTTP/1.1 has them: send Content-Length and so many \
+     bytes, or each chunk with its length in front and an empty one at the end"
+        .to_owned()
 }
 
 fn too_large() -> Refusal {

@@ -172,7 +172,9 @@ impl Look<'_> {
         let all = kernel.addresses().map_err(|error| self.takes_none(&error))?;
         let (own, others): (Vec<_>, Vec<_>) =
             all.into_iter().partition(|it| tap.is_some_and(|tap| tap.index == it.interface));
-        if let Some(other) = own.iter().find(|it| (it.address, it.prefix) != wanted) {
+        // Others beside it are its owner's.
+        let has_it = own.iter().any(|it| (it.address, it.prefix) == wanted);
+        if let Some(other) = own.first().filter(|_| !has_it) {
             let other = shown((other.address, other.prefix));
             let message = format!("TAP {name:?} has the address {other} already");
             let remove = self.pasted(&format!("ip address delete {other} dev {name}"));
@@ -188,7 +190,7 @@ impl Look<'_> {
             let help = format!("choose another address, or take it away there:\n{remove}");
             return Err(self.refused("address", message, help));
         }
-        Ok(own.is_empty())
+        Ok(!has_it)
     }
 
     /// The kernel gives the TAP no address.
