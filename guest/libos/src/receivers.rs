@@ -110,7 +110,7 @@ pub enum Change {
 struct Receiver {
     address: SocketAddrV4,
     state: State,
-    /// It has got packets for so long that somebody must have taken them.
+    /// It has got packets for so long, [`OWED_NS`], that somebody must have taken them.
     confirmed: bool,
 }
 
@@ -304,7 +304,7 @@ impl Receiver {
         let (before, since) = match self.state {
             State::New => (None, now),
             State::Served { since } => {
-                self.confirmed |= now.saturating_sub(since) > CONFIRMED_NS;
+                self.confirmed |= now.saturating_sub(since) >= OWED_NS;
                 (None, now)
             }
             State::Troubled { why, since, .. } => (Some(why), since),

@@ -113,6 +113,21 @@ fn receiver_that_leaves_with_the_last_packets_has_got_the_film() {
 }
 
 #[test]
+fn receiver_that_leaves_early_was_reached_and_the_time_of_its_loss_is_told() {
+    // An allowance that others have used up is there again after a second; before, nobody knows.
+    for (leaves, told) in [
+        (1000, "no receiver could be reached: 10.0.0.1:9 refused ("),
+        (1200, "no receiver is left: 10.0.0.1:9 refused since t_ms=1201 ("),
+    ] {
+        let mut one = receivers(1);
+        served(&mut one, 1, 0, leaves);
+        refused(&mut one, 1, leaves, leaves + 4000);
+        let verdict = one.verdict((leaves + 4000) * MS).unwrap();
+        assert!(verdict.starts_with(told), "{verdict}");
+    }
+}
+
+#[test]
 fn receiver_that_stops_to_refuse_is_back_and_has_got_the_film() {
     // Linux allows the next answer a second after the last: what it does not answer then was taken.
     for (refuses_ms, ends_ms) in [(1, 2700), (900, 2700), (1500, 3700), (1500, 60_000)] {
