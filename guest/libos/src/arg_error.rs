@@ -16,14 +16,16 @@ pub enum ArgError {
         example: &'static str,
     },
     /// The value cannot be read.
-    #[error("{key}={value}: expected something like {key}={example}")]
+    #[error("{key}={value}: expected {wanted}, for example {key}={example}")]
     Malformed {
         /// The word's key.
         key: &'static str,
         /// What stands there.
         value: String,
+        /// What may stand there.
+        wanted: String,
         /// A value that would do.
-        example: &'static str,
+        example: String,
     },
     /// A word that the application does not know.
     #[error("{word}: there is no such word; the words are {known}")]

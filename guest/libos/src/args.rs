@@ -7,6 +7,7 @@ use alloc::borrow::ToOwned;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::fmt::Display;
 use core::net::{Ipv4Addr, SocketAddrV4};
 use core::str::FromStr;
 use moirai_abi::machine::VOLUME_BYTES_WORD;
@@ -110,7 +111,8 @@ impl Args {
         self.words.iter().rev().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
     }
 
-    /// A number, decimal, from `min` to `max`.
+    /// A number, decimal, from `min` to `max`. `default` is one of them: it is the example of what
+    /// would do.
     ///
     /// # Errors
     /// [`ArgError::Malformed`], [`ArgError::OutOfRange`].
@@ -120,7 +122,8 @@ impl Args {
         default: u64,
         (min, max): (u64, u64),
     ) -> Result<u64, ArgError> {
-        let value = self.parsed(key, "1000")?.unwrap_or(default);
+        let wanted = || format!("a number from {min} to {max}");
+        let value = self.parsed(key, wanted, default)?.unwrap_or(default);
         if (min..=max).contains(&value) {
             return Ok(value);
         }
@@ -130,16 +133,12 @@ impl Args {
     /// One of several words; the first is the default. Gives its index.
     ///
     /// # Errors
-    /// [`ArgError::Malformed`], with all the words as the example.
-    pub fn choice(
-        &self,
-        key: &'static str,
-        words: &[&str],
-        example: &'static str,
-    ) -> Result<usize, ArgError> {
+    /// [`ArgError::Malformed`], with all the words.
+    pub fn choice(&self, key: &'static str, words: &[&str]) -> Result<usize, ArgError> {
         let Some(value) = self.value(key)? else { return Ok(0) };
         let found = words.iter().position(|word| *word == value);
-        found.ok_or_else(|| ArgError::Malformed { key, value: value.to_owned(), example })
+        let wanted = || format!("one of {}", words.join(", "));
+        found.ok_or_else(|| malformed(key, value, wanted(), words.first().unwrap_or(&"")))
     }
 
     /// `key=A.B.C.D/PREFIX`; 10.0.0.2/24 if it is not there.
@@ -149,7 +148,8 @@ impl Args {
     pub fn cidr(&self, key: &'static str) -> Result<Ipv4Cidr, ArgError> {
         let example = "10.0.0.2/24";
         let value = self.value(key)?.unwrap_or(example);
-        parse_cidr(value).ok_or_else(|| malformed(key, value, example))
+        let wanted = "an address and the bits of its network";
+        parse_cidr(value).ok_or_else(|| malformed(key, value, wanted.to_owned(), example))
     }
 
     /// `key=A.B.C.D`, if there.
@@ -160,7 +160,7 @@ impl Args {
         if self.value(key)? == Some("") {
             return Ok(None);
         }
-        self.parsed(key, "10.0.0.1")
+        self.parsed(key, || "an address".to_owned(), "10.0.0.1")
     }
 
     /// `key=A.B.C.D:PORT,...`, at least one.
@@ -171,7 +171,8 @@ impl Args {
         let example = "10.0.0.1:5004,10.0.0.1:5006";
         let value = self.value(key)?.ok_or(ArgError::Missing { key, example })?;
         let parsed: Result<Vec<_>, _> = value.split(',').map(SocketAddrV4::from_str).collect();
-        parsed.map_err(|_| malformed(key, value, example))
+        let wanted = "addresses with ports, with commas between them";
+        parsed.map_err(|_| malformed(key, value, wanted.to_owned(), example))
     }
 
     /// The value of a word, which has to be one of those that there are.
@@ -185,15 +186,16 @@ impl Args {
     fn parsed<T: FromStr>(
         &self,
         key: &'static str,
-        example: &'static str,
+        wanted: impl FnOnce() -> String,
+        example: impl Display,
     ) -> Result<Option<T>, ArgError> {
         let Some(value) = self.value(key)? else { return Ok(None) };
-        value.parse().map(Some).map_err(|_| malformed(key, value, example))
+        value.parse().map(Some).map_err(|_| malformed(key, value, wanted(), example))
     }
 }
 
-fn malformed(key: &'static str, value: &str, example: &'static str) -> ArgError {
-    ArgError::Malformed { key, value: value.to_owned(), example }
+fn malformed(key: &'static str, value: &str, wanted: String, example: impl Display) -> ArgError {
+    ArgError::Malformed { key, value: value.to_owned(), wanted, example: format!("{example}") }
 }
 
 fn parse_cidr(text: &str) -> Option<Ipv4Cidr> {

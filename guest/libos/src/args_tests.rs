@@ -115,6 +115,86 @@ fn number_out_of_range_names_the_range() {
     ));
 }
 
+/// All that applications ask for, as it stands in their source: key, default and range of a number.
+fn numbers() -> Vec<(String, [u64; 3])> {
+    let guest = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let mut sources = vec![guest.join("sdk/src/lib.rs")];
+    let apps = std::fs::read_dir(guest.join("apps")).unwrap();
+    sources.extend(apps.map(|app| app.unwrap().path().join("src/main.rs")));
+    let mut found = Vec::new();
+    for path in sources {
+        let text = std::fs::read_to_string(path).unwrap();
+        let flat: String = text.split_whitespace().collect();
+        // Three arguments, the last of which is a pair: others called `number` are fields of
+        // reports.
+        for call in flat.split("args.number(").chain(flat.split("args().number(")).skip(1) {
+            let Some((key, rest)) = call.strip_prefix('"').and_then(|it| it.split_once('"')) else {
+                continue;
+            };
+            let (default, range) = rest.trim_start_matches(',').split_once(",(").unwrap();
+            let (min, max) = range.split_once("))").unwrap().0.split_once(',').unwrap();
+            found.push((key.to_owned(), [default, min, max].map(constant)));
+        }
+    }
+    found
+}
+
+fn constant(text: &str) -> u64 {
+    match text {
+        "u64::MAX" => u64::MAX,
+        "MS_MAX" | "US_MAX" => 1 << 40,
+        "CHUNK_MIN" => 4096,
+        "CHUNK_MAX" => 4 << 20,
+        "FALLBACK_BPS" => 8_000_000,
+        "SECTOR" => crate::request::SECTOR,
+        // Another word of `pulse`, which has this default.
+        "period" => 20_000,
+        _ => {
+            let plain = text.replace('_', "");
+            let (number, shift) = plain.split_once("<<").unwrap_or((&plain, "0"));
+            let number: u64 = number.parse().unwrap_or_else(|_| panic!("{text} is unknown here"));
+            number << shift.parse::<u32>().unwrap()
+        }
+    }
+}
+
+/// Asks with a wrong value; then with the example of the error.
+fn example_does<T: core::fmt::Debug>(
+    word: &str,
+    ask: impl Fn(&Args) -> Result<T, ArgError>,
+) -> String {
+    let message = ask(&Args::parse(word)).unwrap_err().to_string();
+    let (_, example) = message.rsplit_once("for example ").unwrap();
+    let answer = ask(&Args::parse(example));
+    assert!(answer.is_ok(), "{message}: {answer:?}");
+    message
+}
+
+#[test]
+fn example_of_every_word_of_every_application_is_taken_where_it_is_pasted() {
+    let numbers = numbers();
+    for key in ["for_ms", "loop", "chunk", "rate", "work_us", "depth", "seed", "port", "size"] {
+        assert!(numbers.iter().any(|(name, _)| name == key), "{key} was not found");
+    }
+    for (key, [default, min, max]) in numbers {
+        let key: &'static str = key.leak();
+        for value in ["no", "", "-1", "99999999999999999999"] {
+            let message = example_does(&format!("{key}={value}"), |args| {
+                args.number(key, default, (min, max))
+            });
+            let expected = format!("{key}={value}: expected a number from {min} to {max}, ");
+            assert!(message.starts_with(&expected), "{message}");
+        }
+    }
+    let mode = |args: &Args| args.choice("mode", &["read", "write", "mixed"]);
+    let expected = "mode=x: expected one of read, write, mixed, for example mode=read";
+    assert_eq!(example_does("mode=x", mode), expected);
+    example_does("ip=x", |args| args.cidr("ip"));
+    example_does("gw=x", |args| args.address("gw"));
+    example_does("to=x", |args| args.endpoints("to"));
+    example_does("reads=2", |args| args.endpoints("to"));
+}
+
 #[test]
 fn network_prefix_decides_what_is_near() {
     let cidr = Args::parse("ip=10.0.0.2/24").cidr("ip").unwrap();

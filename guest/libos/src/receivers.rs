@@ -1,5 +1,10 @@
-//! Who is sent to, and whether they can be reached. Trouble is told once when it begins, and again
-//! when it has changed or has been over. Every packet is a new try; at the end there is a verdict.
+//! Who is sent to, and whether they can be reached. Trouble is told once when it begins, again when
+//! it has changed, and when it is over. Every packet is a new try; at the end there is a verdict.
+//!
+//! Nobody says that a packet has arrived: a receiver that refuses is back when it stops to refuse.
+//! Linux answers each of its senders about once a second, after a few answers at once. So an answer
+//! is *owed* to a packet that is sent later than that; if it does not come, somebody has taken the
+//! packet.
 //!
 //! Pure: what was tried and who answered come in, with the time.
 
@@ -11,8 +16,16 @@ use alloc::vec::Vec;
 use core::net::SocketAddrV4;
 use thiserror::Error;
 
-/// ICMP answers come late and seldom: after so long without one, the trouble is over.
-const SILENT_NS: u64 = 10_000_000_000;
+/// Who refuses a packet sent so long after its last answer answers again: Linux allows one a
+/// second.
+const OWED_NS: u64 = 1_100_000_000;
+/// The same, for each of several receivers that share one such allowance: chance picks who is
+/// answered.
+const SHARED_NS: u64 = 5_000_000_000;
+/// An answer that is owed comes within this, or there is none.
+const ANSWER_NS: u64 = 500_000_000;
+/// Nobody is waited for longer than this if there is no way to anybody.
+const HOPELESS_NS: u64 = 10_000_000_000;
 /// Who has got packets for so long without an answer has got them: answers to a stream come once a
 /// second.
 const CONFIRMED_NS: u64 = 2_000_000_000;
@@ -83,15 +96,25 @@ enum State {
     New,
     /// It gets packets since then, as far as is known.
     Served { since: u64 },
-    /// It does not, since then; the last answer came at `heard`.
-    Troubled { why: Trouble, since: u64, heard: u64 },
+    /// It does not, since then; the last answer came at `heard`, and the first packet to which it
+    /// owes one was sent at `owed`.
+    Troubled { why: Trouble, since: u64, heard: u64, owed: Option<u64> },
+}
+
+/// What has become of a receiver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It cannot be reached.
+    Lost(Trouble),
+    /// It can be reached again, as far as is known.
+    Back,
 }
 
 #[derive(Debug)]
 struct Receiver {
     address: SocketAddrV4,
     state: State,
-    /// It has got packets for so long that somebody must have taken them.
+    /// It has got packets for so long, [`OWED_NS`], that somebody must have taken them.
     confirmed: bool,
 }
 
@@ -100,7 +123,7 @@ struct Receiver {
 pub struct Receivers {
     source_port: u16,
     list: Vec<Receiver>,
-    fresh: VecDeque<(SocketAddrV4, Trouble)>,
+    fresh: VecDeque<(SocketAddrV4, Change)>,
     counters: Counters,
 }
 
@@ -136,16 +159,22 @@ impl Receivers {
         self.counters
     }
 
-    /// The next trouble that is new, oldest first.
-    pub fn take_trouble(&mut self) -> Option<(SocketAddrV4, Trouble)> {
+    /// The next thing that has changed, oldest first.
+    pub fn take_change(&mut self) -> Option<(SocketAddrV4, Change)> {
         self.fresh.pop_front()
     }
 
     /// A packet for receiver `number` was handed to the link, or was not.
     pub fn tried(&mut self, number: usize, result: Result<(), SendError>, now: u64) {
+        let sharing = self.sharing(number);
         let Some(receiver) = self.list.get_mut(number) else { return };
         let trouble = match result {
-            Ok(()) => return receiver.served(now),
+            Ok(()) => {
+                if receiver.served(sharing, now) {
+                    self.fresh.push_back((receiver.address, Change::Back));
+                }
+                return;
+            }
             Err(SendError::Full | SendError::TooLarge) => return,
             Err(SendError::NoRoute) => {
                 self.counters.unrouted += 1;
@@ -157,8 +186,27 @@ impl Receivers {
             }
         };
         if receiver.begin(trouble, now) {
-            self.fresh.push_back((receiver.address, trouble));
+            self.fresh.push_back((receiver.address, Change::Lost(trouble)));
         }
+    }
+
+    /// How many receivers share with receiver `number` what their host, or their router, may
+    /// answer.
+    fn sharing(&self, number: usize) -> u64 {
+        let Some(Receiver { address, state: State::Troubled { why, .. }, .. }) =
+            self.list.get(number)
+        else {
+            return 1;
+        };
+        let shares = |other: &&Receiver| match other.state {
+            State::Troubled { why: Trouble::Answered(reason), .. } => {
+                // Only a port is refused by the receiver's own host.
+                let own = reason == Reason::Refused && *why == Trouble::Answered(reason);
+                other.address != *address && (!own || other.address.ip() == address.ip())
+            }
+            _ => false,
+        };
+        self.list.iter().filter(shares).count() as u64 + 1
     }
 
     /// Somebody has said that a packet did not arrive.
@@ -171,7 +219,7 @@ impl Receivers {
         for receiver in self.list.iter_mut().filter(|to| to.address == answer.destination) {
             let trouble = Trouble::Answered(answer.reason);
             if receiver.begin(trouble, now) && !known {
-                self.fresh.push_back((receiver.address, trouble));
+                self.fresh.push_back((receiver.address, Change::Lost(trouble)));
             }
             known = true;
         }
@@ -188,6 +236,19 @@ impl Receivers {
         self.list.iter().any(|receiver| receiver.is_uncertain(now))
     }
 
+    /// Is there nothing to be sent to anybody, and was there nothing for so long that nobody is
+    /// waited for?
+    #[must_use]
+    pub fn is_hopeless(&self, now: u64) -> bool {
+        let hopeless = |receiver: &Receiver| match receiver.state {
+            State::Troubled { why: Trouble::NoRoute | Trouble::NoNeighbour, since, .. } => {
+                now.saturating_sub(since) > HOPELESS_NS
+            }
+            _ => false,
+        };
+        !self.list.is_empty() && self.list.iter().all(hopeless)
+    }
+
     /// Is there anybody who has got what was sent, up to now? `None`: yes, or nothing was tried.
     /// Who has left within the last seconds counts.
     #[must_use]
@@ -195,15 +256,18 @@ impl Receivers {
         if !self.list.iter().all(|receiver| receiver.is_lost(now)) || self.list.is_empty() {
             return None;
         }
-        let mut text = String::from("no receiver could be reached");
-        if self.list.iter().any(|receiver| receiver.confirmed) {
-            text.push_str(" at the end");
-        }
+        let lost = self.list.iter().any(|receiver| receiver.confirmed);
+        let text = if lost { "no receiver is left" } else { "no receiver could be reached" };
+        let mut text = String::from(text);
         for (place, receiver) in self.list.iter().take(WRITTEN_MAX).enumerate() {
-            let State::Troubled { why, .. } = receiver.state else { continue };
+            let State::Troubled { why, since, .. } = receiver.state else { continue };
             let (reason, hint) = why.words();
             let before = if place == 0 { ": " } else { "; " };
-            text.push_str(&format!("{before}{} {reason} ({hint})", receiver.address));
+            text.push_str(&format!("{before}{} {reason}", receiver.address));
+            if receiver.confirmed {
+                text.push_str(&format!(" since t_ms={}", since / 1_000_000));
+            }
+            text.push_str(&format!(" ({hint})"));
         }
         if self.list.len() > WRITTEN_MAX {
             text.push_str(&format!("; and {} more", self.list.len() - WRITTEN_MAX));
@@ -213,12 +277,31 @@ impl Receivers {
 }
 
 impl Receiver {
-    fn served(&mut self, now: u64) {
-        match self.state {
-            State::Served { .. } => {}
-            State::Troubled { why: Trouble::Answered(_), heard, .. }
-                if now.saturating_sub(heard) <= SILENT_NS => {}
-            State::New | State::Troubled { .. } => self.state = State::Served { since: now },
+    /// A packet was sent to it; `sharing` receivers share what may be answered. True if it is back.
+    fn served(&mut self, sharing: u64, now: u64) -> bool {
+        match &mut self.state {
+            State::Served { .. } => false,
+            State::New => {
+                self.state = State::Served { since: now };
+                false
+            }
+            State::Troubled { why: Trouble::Answered(_), heard, owed, .. } => {
+                let allowed = if sharing > 1 { sharing * SHARED_NS } else { OWED_NS };
+                if owed.is_none() && now.saturating_sub(*heard) >= allowed {
+                    *owed = Some(now);
+                }
+                match *owed {
+                    Some(since) if is_taken(since, now) => {
+                        self.state = State::Served { since };
+                        true
+                    }
+                    _ => false,
+                }
+            }
+            State::Troubled { .. } => {
+                self.state = State::Served { since: now };
+                true
+            }
         }
     }
 
@@ -227,30 +310,40 @@ impl Receiver {
         let (before, since) = match self.state {
             State::New => (None, now),
             State::Served { since } => {
-                self.confirmed |= now.saturating_sub(since) > CONFIRMED_NS;
+                self.confirmed |= now.saturating_sub(since) >= OWED_NS;
                 (None, now)
             }
             State::Troubled { why, since, .. } => (Some(why), since),
         };
-        self.state = State::Troubled { why, since, heard: now };
+        self.state = State::Troubled { why, since, heard: now, owed: None };
         before != Some(why)
     }
 
     fn is_uncertain(&self, now: u64) -> bool {
         let ip = self.address.ip();
         let answers = !ip.is_multicast() && !ip.is_broadcast();
-        let young = |since| now.saturating_sub(since) <= CONFIRMED_NS;
-        answers && matches!(self.state, State::Served { since } if young(since))
+        let waiting = match self.state {
+            State::New => false,
+            State::Served { since } => now.saturating_sub(since) <= CONFIRMED_NS,
+            State::Troubled { owed, .. } => owed.is_some_and(|at| !is_taken(at, now)),
+        };
+        answers && waiting
     }
 
     fn is_lost(&self, now: u64) -> bool {
         match self.state {
             State::New | State::Served { .. } => false,
+            State::Troubled { owed: Some(at), .. } if is_taken(at, now) => false,
             State::Troubled { since, .. } => {
                 !self.confirmed || now.saturating_sub(since) > CONFIRMED_NS
             }
         }
     }
+}
+
+/// Was a packet taken to which an answer is owed since `at`?
+fn is_taken(at: u64, now: u64) -> bool {
+    now.saturating_sub(at) >= ANSWER_NS
 }
 
 #[cfg(test)]

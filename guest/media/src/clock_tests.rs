@@ -8,7 +8,14 @@ use crate::psi::crc32;
 const STEP: u64 = 40 * 27_000;
 
 fn reference(pid: u16, pcr: u64) -> Packet<'static> {
-    Packet { pid, unit_start: false, discontinuity: false, pcr: Some(pcr), payload: &[] }
+    Packet {
+        pid,
+        unit_start: false,
+        discontinuity: false,
+        pcr: Some(pcr),
+        payload: &[],
+        broken: false,
+    }
 }
 
 /// The payload of a packet with a section.
@@ -27,7 +34,8 @@ fn table(clock: &mut Clock, pid: u16, payload: &[u8]) {
     // Cut in two: sections may span packets.
     let (first, second) = payload.split_at(payload.len() / 2);
     for (payload, unit_start) in [(first, true), (second, false)] {
-        let packet = Packet { pid, unit_start, discontinuity: false, pcr: None, payload };
+        let packet =
+            Packet { pid, unit_start, discontinuity: false, pcr: None, payload, broken: false };
         assert_eq!(clock.read(&packet), None);
     }
 }
@@ -117,8 +125,14 @@ fn clock_that_stops_is_left_for_one_that_goes_on() {
 fn discontinuity_counts_until_the_next_reference_of_its_clock() {
     let mut clock = Clock::new(None);
     assert!(clock.read(&reference(0x100, 0)).is_some());
-    let mark =
-        |pid| Packet { pid, unit_start: false, discontinuity: true, pcr: None, payload: &[] };
+    let mark = |pid| Packet {
+        pid,
+        unit_start: false,
+        discontinuity: true,
+        pcr: None,
+        payload: &[],
+        broken: false,
+    };
     assert_eq!(clock.read(&mark(0x200)), None);
     assert_eq!(clock.read(&reference(0x100, 9)), Some(Reading { pcr: 9, declared: false }));
     assert_eq!(clock.read(&mark(0x100)), None);

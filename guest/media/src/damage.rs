@@ -16,6 +16,10 @@ pub struct Damage {
     pub last_at: u64,
     /// Where the place is that reaches to the end of the volume, if there is one.
     pub rest_at: Option<u64>,
+    /// Packets with an adaptation field that cannot be one. They are sent, so they are not lost.
+    pub broken: u64,
+    /// Where the last of them is, in bytes from the start of the film.
+    pub broken_at: u64,
 }
 
 impl Damage {
@@ -29,10 +33,35 @@ impl Damage {
         }
     }
 
+    /// Adds a packet that is there and whose adaptation field cannot be one.
+    pub(crate) fn add_broken(&mut self, at: u64) {
+        self.broken += 1;
+        self.broken_at = at;
+    }
+
+    /// What is to be said of damaged packets to somebody who knows of the first `told`; `None`:
+    /// nothing.
+    #[must_use]
+    pub fn broken_message(&self, told: u64) -> Option<String> {
+        let new = self.broken.checked_sub(told).filter(|&new| new > 0)?;
+        let (more, last) = (if told > 0 { " more" } else { "" }, self.broken_at);
+        let (packets, have, the) = match new {
+            1 => ("packet", "has", ""),
+            _ => ("packets", "have", "the last "),
+        };
+        let were = if self.broken == 1 { "was" } else { "were" };
+        Some(format!(
+            "the film has {new}{more} damaged {packets}, {the}at byte {last}, that {have} an \
+             adaptation field which cannot be one: what it says of the clock is not believed; so \
+             far {} {were} sent as they are",
+            count(self.broken, "damaged packet")
+        ))
+    }
+
     /// What is to be said to somebody who knows of the first `told` places; `None`: nothing.
     #[must_use]
     pub fn message(&self, told: u64) -> Option<String> {
-        let Self { places, bytes, packets, last_at, rest_at } = *self;
+        let Self { places, bytes, packets, last_at, rest_at, .. } = *self;
         let new = places.checked_sub(told).filter(|&new| new > 0)?;
         let more = if told > 0 { " more" } else { "" };
         let (places, last) = if new == 1 { ("place", "") } else { ("places", "the last ") };
@@ -77,6 +106,25 @@ mod tests {
         );
         assert!(damage.message(0).unwrap().contains("at 2 places, the last at byte 376;"));
         assert_eq!(damage.message(2), None);
+    }
+
+    #[test]
+    fn damaged_packets_are_told_in_english() {
+        let mut damage = Damage::default();
+        assert_eq!(damage.broken_message(0), None);
+        damage.add_broken(188);
+        let one = damage.broken_message(0).unwrap();
+        assert!(
+            one.starts_with("the film has 1 damaged packet, at byte 188, that has an"),
+            "{one}"
+        );
+        damage.add_broken(376);
+        damage.add_broken(564);
+        let more = damage.broken_message(1).unwrap();
+        let told = "the film has 2 more damaged packets, the last at byte 564, that have an";
+        assert!(more.starts_with(told), "{more}");
+        assert!(more.ends_with("so far 3 damaged packets were sent as they are"), "{more}");
+        assert_eq!((damage.broken_message(3), damage.message(0)), (None, None));
     }
 
     #[test]

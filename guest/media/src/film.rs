@@ -218,9 +218,11 @@ impl<V: Volume> Film<V> {
             let Settings { rate_bps, chunk, .. } = self.settings;
             let bytes = self.stream_end;
             let chunk = Some((4 * chunk).min(CHUNK_MAX)).filter(|&more| more > chunk);
-            self.notes.push(match self.over {
-                true => Note::NoClock(rate_bps),
-                false => Note::LateClock { bytes, rate_bps, chunk },
+            let why = self.timeline.no_rate();
+            // What was looked through is the whole film, if a pass has ended.
+            self.notes.push(match self.over || self.pass_start > 0 {
+                true => Note::NoClock { why, rate_bps },
+                false => Note::LateClock { why, bytes, rate_bps, chunk },
             });
         }
         Ok(due.map_or(Next::Wait, |due_ticks| Next::Packet { due_ticks, payload }))

@@ -98,6 +98,8 @@ pub struct Framer {
     data_end: u64,
     /// Zeros at the end of the last packet, at most [`ZEROS`]; known near the end of the film.
     zeros: u64,
+    /// Lost bytes behind the last packet, and where: once seen, they are not read again.
+    rest: Option<(u64, u64)>,
     damage: Damage,
 }
 
@@ -136,16 +138,24 @@ impl Framer {
         }
     }
 
-    /// The film ends with the view: what it has behind its last packet is lost.
+    /// The film ends with the view: what it has behind its last packet is lost, in this pass as in
+    /// those before, in which the view may have reached further.
     pub fn finish(&mut self, view: &View<'_>) {
         // A check or time stamp that belongs to the last packet is no loss.
         let from = if self.synced { self.next } else { self.expected };
         let data_end = self.data_end.max(view.data_end()).max(from);
         let zeros = view.end().saturating_sub(data_end);
         let end = if zeros < view.padding { data_end } else { view.end() };
-        if self.packets_end > 0 && end > from {
-            self.lose(from, end - from);
-            self.damage.rest_at = Some(from);
+        if self.packets_end == 0 {
+            return;
+        }
+        if end > from {
+            let before = self.rest.map_or(0, |(_, bytes)| bytes);
+            self.rest = Some((from, before + end - from));
+        }
+        if let Some((at, bytes)) = self.rest {
+            self.lose(at, bytes);
+            self.damage.rest_at = Some(at);
         }
     }
 
@@ -163,10 +173,15 @@ impl Framer {
         zeros >= ZEROS && self.zeros < ZEROS
     }
 
+    /// The packet at `at` has an adaptation field that cannot be one.
+    pub fn note_broken(&mut self, at: u64) {
+        self.damage.add_broken(at);
+    }
+
     /// The next view is of the start of the film.
     pub fn restart(&mut self) {
-        let Self { damage, stride, .. } = *self;
-        *self = Self { damage, stride, ..Self::default() };
+        let Self { damage, stride, rest, .. } = *self;
+        *self = Self { damage, stride, rest, ..Self::default() };
     }
 
     /// Behind the last packet so far; 0: there was none.

@@ -20,6 +20,17 @@ const RATE_TICKS: u64 = TICKS_PER_SECOND;
 /// Bits per second of a film that has no clock, unless another rate is given.
 pub const FALLBACK_BPS: u64 = 8_000_000;
 
+/// Why no two clock references of a film say how fast it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoRate {
+    /// There are no two.
+    Missing,
+    /// They are all the same.
+    Still,
+    /// From each to the next the clock jumps.
+    Jumping,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Point {
     position: u64,
@@ -58,6 +69,8 @@ pub struct Timeline {
     /// Times behind the last reference were given: until the next one, nobody waits for one again.
     bridging: bool,
     guessed: bool,
+    /// A reference was the same as the one before.
+    repeated: bool,
     /// Jumps of the clock that the film declared.
     pub declared_jumps: u64,
     /// Jumps that it did not declare.
@@ -84,6 +97,7 @@ impl Timeline {
             latest: 0,
             bridging: false,
             guessed: false,
+            repeated: false,
             declared_jumps: 0,
             undeclared_jumps: 0,
         }
@@ -107,6 +121,7 @@ impl Timeline {
         let bytes = position - last.position;
         let step = self.last_pcr.map(|last_pcr| (pcr + PCR_WRAP - last_pcr) % PCR_WRAP);
         if step == Some(0) && !declared {
+            self.repeated = true;
             return;
         }
         let step = match step {
@@ -169,6 +184,16 @@ impl Timeline {
     #[must_use]
     pub fn has_guessed(&self) -> bool {
         self.guessed
+    }
+
+    /// Why there is no rate, if there is none.
+    #[must_use]
+    pub fn no_rate(&self) -> NoRate {
+        match self.declared_jumps + self.undeclared_jumps {
+            0 if self.repeated => NoRate::Still,
+            0 => NoRate::Missing,
+            _ => NoRate::Jumping,
+        }
     }
 
     /// When the byte at `position` is due. `None`: not known before more references are added;

@@ -12,8 +12,13 @@ const PAYLOAD: u8 = 0x10;
 const ADAPTATION_FIELD: u8 = 0x20;
 const DISCONTINUITY_FLAG: u8 = 0x80;
 const PCR_FLAG: u8 = 0x10;
-/// Adaptation field bytes that a reference needs: flags and the six of the reference.
-const PCR_FIELD_LEN: u8 = 7;
+const OPCR_FLAG: u8 = 0x08;
+const SPLICE_FLAG: u8 = 0x04;
+const PRIVATE_FLAG: u8 = 0x02;
+const EXTENSION_FLAG: u8 = 0x01;
+const REFERENCE_LEN: usize = 6;
+/// Bytes of a packet behind header and length of the adaptation field.
+const FIELD_MAX: usize = 183;
 
 /// There is no packet where one should start: the volume holds no film.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +42,9 @@ pub struct Packet<'a> {
     pub pcr: Option<u64>,
     /// What follows header and adaptation field.
     pub payload: &'a [u8],
+    /// The adaptation field cannot be one: nothing in it is believed, and nobody knows where the
+    /// payload is.
+    pub broken: bool,
 }
 
 impl<'a> Packet<'a> {
@@ -53,24 +61,54 @@ impl<'a> Packet<'a> {
             discontinuity: false,
             pcr: None,
             payload: &[],
+            broken: false,
         };
         let mut behind = rest;
         if control & ADAPTATION_FIELD != 0 {
             let (&field_len, field) = rest.split_first()?;
-            if field_len > 0 {
-                let &flags = field.first()?;
+            let (field, payload) = match field.split_at_checked(usize::from(field_len)) {
+                Some(whole) if has_room(usize::from(field_len), control) => whole,
+                _ => return Some(Self { broken: true, ..packet }),
+            };
+            if let Some((&flags, optional)) = field.split_first() {
+                if !holds(flags, optional) {
+                    return Some(Self { broken: true, ..packet });
+                }
                 packet.discontinuity = flags & DISCONTINUITY_FLAG != 0;
-                if field_len >= PCR_FIELD_LEN && flags & PCR_FLAG != 0 {
-                    packet.pcr = field.get(1..7).and_then(clock_reference);
+                if flags & PCR_FLAG != 0 {
+                    packet.pcr = optional.get(..REFERENCE_LEN).and_then(clock_reference);
                 }
             }
-            behind = field.get(usize::from(field_len)..).unwrap_or_default();
+            behind = payload;
         }
         if control & PAYLOAD != 0 {
             packet.payload = behind;
         }
         Some(packet)
     }
+}
+
+/// May an adaptation field be so long? A payload has at least one byte. Without one the field has
+/// to fill the packet, but some multiplexers leave stuffing behind it, which does no harm.
+fn has_room(field_len: usize, control: u8) -> bool {
+    field_len < FIELD_MAX || field_len == FIELD_MAX && control & PAYLOAD == 0
+}
+
+/// Is there room behind the flags for all that they announce (section 2.4.3.5)?
+fn holds(flags: u8, optional: &[u8]) -> bool {
+    let sizes =
+        [(PCR_FLAG, REFERENCE_LEN), (OPCR_FLAG, REFERENCE_LEN), (SPLICE_FLAG, 1)].into_iter();
+    let fixed: usize = sizes.filter(|(flag, _)| flags & flag != 0).map(|(_, size)| size).sum();
+    let Some(mut rest) = optional.get(fixed..) else { return false };
+    for flag in [PRIVATE_FLAG, EXTENSION_FLAG] {
+        if flags & flag != 0 {
+            // Its length, and so many bytes.
+            let Some((&len, behind)) = rest.split_first() else { return false };
+            let Some(behind) = behind.get(usize::from(len)..) else { return false };
+            rest = behind;
+        }
+    }
+    true
 }
 
 /// 33 bits of base at 90 kHz, 6 reserved, 9 bits of extension at 27 MHz.

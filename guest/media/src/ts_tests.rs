@@ -49,10 +49,41 @@ fn discontinuity_is_read_with_and_without_a_clock_reference() {
 }
 
 #[test]
-fn short_adaptation_field_has_no_clock_whatever_its_flags_say() {
-    let mut bytes = packet(256, Some(300));
-    bytes[4] = 6;
-    assert_eq!(Packet::parse(&bytes).unwrap().pcr, None);
+fn nothing_is_believed_of_an_adaptation_field_that_cannot_be_one() {
+    let read = |control: u8, len: u8, flags: u8, optional: &[u8]| {
+        let mut bytes = packet(256, Some(300));
+        bytes[3] = control;
+        bytes[4] = len;
+        bytes[5] = flags;
+        bytes[12..12 + optional.len()].copy_from_slice(optional);
+        let read = Packet::parse(&bytes).unwrap();
+        if read.broken {
+            assert_eq!((read.discontinuity, read.pcr, read.payload.len()), (false, None, 0));
+        }
+        (!read.broken).then_some((read.discontinuity, read.pcr, read.payload.len()))
+    };
+    // With a payload a field has up to 182 bytes, and 183 without.
+    for len in 183..=255 {
+        assert_eq!(read(0x30, len, 0x90, &[]), None, "{len} bytes");
+    }
+    for len in 184..=255 {
+        assert_eq!(read(0x20, len, 0x90, &[]), None, "{len} bytes, no payload");
+    }
+    assert_eq!(read(0x30, 182, 0x90, &[]), Some((true, Some(300), 1)));
+    assert_eq!(read(0x20, 183, 0x90, &[]), Some((true, Some(300), 0)));
+    assert_eq!(read(0x20, 7, 0x10, &[]), Some((false, Some(300), 0)), "stuffing behind it");
+    // What the flags announce has to fit.
+    for (flags, fits, optional) in [
+        (0x90, 7, &[][..]),
+        (0x18, 13, &[]),
+        (0x14, 8, &[]),
+        (0x12, 8, &[0]),
+        (0x12, 12, &[4]),
+        (0x13, 14, &[4, 0, 0, 0, 0, 1]),
+    ] {
+        assert!(read(0x30, fits, flags, optional).is_some(), "{flags:#x} in {fits}");
+        assert_eq!(read(0x30, fits - 1, flags, optional), None, "{flags:#x} in {}", fits - 1);
+    }
 }
 
 #[test]

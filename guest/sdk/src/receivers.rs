@@ -4,6 +4,7 @@
 use crate::{App, AppError, Fields, MS, Receivers, Stack, now};
 use alloc::format;
 use moirai_libos::idle;
+use moirai_libos::receivers::Change;
 
 /// Receivers that do not answer ARP hold up the start no longer than this.
 pub const PATIENCE_NS: u64 = 1000 * MS;
@@ -45,15 +46,27 @@ pub fn find(app: &App, network: &mut Stack, receivers: &mut Receivers) -> Result
 }
 
 /// Prints which receivers cannot be reached any more: an `error` event with `receiver` and
-/// `reason`.
+/// `reason`; and which can again: a `back` event with `receiver`.
 pub fn tell(app: &App, receivers: &mut Receivers) {
-    while let Some((address, trouble)) = receivers.take_trouble() {
-        let (reason, hint) = trouble.words();
+    while let Some((address, change)) = receivers.take_change() {
         let receiver = format!("{address}");
-        let message = format!("{receiver} cannot be reached: {reason} ({hint}); going on trying");
-        app.report("error", |fields| {
-            fields.text("receiver", &receiver).text("reason", reason).text("message", &message)
-        });
+        match change {
+            Change::Lost(trouble) => {
+                let (reason, hint) = trouble.words();
+                let message =
+                    format!("{receiver} cannot be reached: {reason} ({hint}); going on trying");
+                app.report("error", |fields| {
+                    let fields = fields.text("receiver", &receiver).text("reason", reason);
+                    fields.text("message", &message)
+                });
+            }
+            Change::Back => {
+                let message = format!("{receiver} is back: it takes what is sent to it");
+                app.report("back", |fields| {
+                    fields.text("receiver", &receiver).text("message", &message)
+                });
+            }
+        }
     }
 }
 

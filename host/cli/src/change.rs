@@ -61,8 +61,8 @@ fn set(table: &mut ContractTable, key: &str, value: &str) -> Result<(), String> 
     Ok(())
 }
 
-/// A number with a unit. In a file a bare number counts nanoseconds or bytes; whoever types one here
-/// hardly means those. Zero needs none.
+/// A number with a unit. In a file a bare number counts nanoseconds or bytes; whoever types one
+/// here hardly means those. Zero needs none.
 fn read<T: DeserializeOwned + FromStr<Err = UnitError>>(
     value: &str,
     unit: &str,

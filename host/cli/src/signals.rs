@@ -18,8 +18,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use libc::c_int;
 
-/// Signals that do not end a process by default, and the one that Rust ignores for us: a reader that
-/// has gone away is noticed by whoever writes, so a SIGPIPE that somebody sends is no reason to end.
+/// Signals that do not end a process by default, and the one that Rust ignores for us: a reader
+/// that has gone away is noticed by whoever writes, so a SIGPIPE that somebody sends is no reason
+/// to end.
 const OTHERS: [c_int; 9] = [
     libc::SIGCHLD,
     libc::SIGCONT,

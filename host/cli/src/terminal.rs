@@ -36,8 +36,8 @@ pub(super) fn give_back_at_the_end(
     signals::watch(leave, enter)
 }
 
-/// Ends the command when the terminal that it is typed on goes away. The kernel says so by a signal only
-/// to whom it is the controlling terminal.
+/// Ends the command when the terminal that it is typed on goes away. The kernel says so by a signal
+/// only to whom it is the controlling terminal.
 ///
 /// # Errors
 /// The kernel refuses a thread.
@@ -56,8 +56,8 @@ pub(super) fn end_with_the_terminal() -> io::Result<()> {
     Ok(())
 }
 
-/// Ends the command when the reader of its standard output goes away, also while there is nothing to
-/// write. For commands that go on without end.
+/// Ends the command when the reader of its standard output goes away, also while there is nothing
+/// to write. For commands that go on without end.
 ///
 /// # Errors
 /// The kernel refuses a thread.

@@ -63,8 +63,8 @@ impl Report {
 }
 
 impl Report {
-    /// The rendered report for a terminal of `columns`: lines are broken at blanks, but none within a
-    /// command, which is to be pasted as it is shown.
+    /// The rendered report for a terminal of `columns`: lines are broken at blanks, but none within
+    /// a command, which is to be pasted as it is shown.
     #[must_use]
     pub fn wrapped(&self, columns: usize) -> String {
         let handler = handler()
@@ -102,7 +102,8 @@ fn handler() -> GraphicalReportHandler {
 /// Stands for a blank at which no line may be broken; of the private use area, so nobody writes it.
 const GLUE: char = '\u{f8ff}';
 
-/// Glues the words of commands together: what stands between backticks, and every line after the first.
+/// Glues the words of commands together: what stands between backticks, and every line after the
+/// first.
 fn glued(text: &str) -> Cow<'_, str> {
     let (first, rest) =
         text.split_once('\n').map_or((text, None), |(first, rest)| (first, Some(rest)));

@@ -1,6 +1,6 @@
-//! What a configuration names and this machine does not have, for `moirai plan`: looked at, never opened.
-//! What may not be looked at is not said. The host service finds the same when it opens things, in the same
-//! words; it does so in `open.rs`, `state.rs` and `api/server.rs`.
+//! What a configuration names and this machine does not have, for `moirai plan`: looked at, never
+//! opened. What may not be looked at is not said. The host service finds the same when it opens
+//! things, in the same words; it does so in `open.rs`, `state.rs` and `api/server.rs`.
 
 use std::fs;
 use std::io::ErrorKind;

@@ -96,8 +96,8 @@ fn advice_for(error: &VolumeError, volume: &model::Volume) -> String {
                      create -f qcow2 {path} 1G`"
                 ),
                 _ => format!(
-                    "volumes are files below the disk's path; a new one of 1 GiB makes `truncate -s \
-                     1G {path}`"
+                    "volumes are files below the disk's path; a new one of 1 GiB makes `truncate \
+                     -s 1G {path}`"
                 ),
             };
         }

@@ -122,8 +122,8 @@ fn format_of(image: &str, name: &str, named: Option<&str>) -> Result<Format, Ima
             image: image.to_owned(),
             what: format!(
                 "has a backing file of format {other:?}, not raw or qcow2; convert that: `qemu-img \
-                 convert -O qcow2 {name} {name}.new`, and rebase: `qemu-img rebase -u -b {name}.new -F \
-                 qcow2 {image}`"
+                 convert -O qcow2 {name} {name}.new`, and rebase: `qemu-img rebase -u -b \
+                 {name}.new -F qcow2 {image}`"
             ),
         }),
     }

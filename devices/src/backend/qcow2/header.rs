@@ -93,8 +93,8 @@ impl Header {
         let version = u32_at(bytes, 4)?;
         if !(2..=3).contains(&version) {
             return Err(Unsupported(format!(
-                "has version {version} of qcow2, not 2 or 3; convert it: `qemu-img convert -O qcow2 \
-                 {IMAGE} {IMAGE}.new`"
+                "has version {version} of qcow2, not 2 or 3; convert it: `qemu-img convert -O \
+                 qcow2 {IMAGE} {IMAGE}.new`"
             )));
         }
         let cluster_bits = u32_at(bytes, 20)?;

@@ -145,8 +145,10 @@ mod tests {
             const CLUSTER: u64 = 16;
             let mut window: Window = [None; 64];
             for (slot, place) in window.iter_mut().zip(&places) {
-                let offset = |at| at * CLUSTER;
-                *slot = place.map(|(file, at)| Location { file, writable: true, offset: offset(at) });
+                *slot = place.map(|(file, at)| {
+                    let (writable, offset) = (true, at * CLUSTER);
+                    Location { file, writable, offset }
+                });
             }
             let mut map = ClusterMap::new(CLUSTER);
             map.insert(0, Box::new(window));

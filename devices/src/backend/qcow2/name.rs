@@ -15,9 +15,9 @@ pub(super) fn file_name<'a>(image: &str, name: &'a str) -> Result<&'a str, Image
              rebase -u -b FILE -F FORMAT {image}`"
         ),
         Some((driver, _)) => format!(
-            "names {name}: the protocol {driver} of QEMU is not supported; copy what it names below \
-             the disk's path and name that (`qemu-img rebase -u -b FILE -F FORMAT {image}`), or make \
-             one image of both: `qemu-img convert -O qcow2 {image} {image}.new`"
+            "names {name}: the protocol {driver} of QEMU is not supported; copy what it names \
+             below the disk's path and name that (`qemu-img rebase -u -b FILE -F FORMAT {image}`), \
+             or make one image of both: `qemu-img convert -O qcow2 {image} {image}.new`"
         ),
     };
     Err(ImageError::Unsupported { image: image.to_owned(), what })

@@ -4,7 +4,8 @@
 //! `count=0` (datagrams; 0: for ever), `port=9` (ours).
 //!
 //! A receiver that cannot be reached is told as `streamer` does it, and left out as long as it has
-//! no route or no neighbour.
+//! no route or no neighbour. If that is so of everybody for ten seconds, `count=` datagrams will
+//! never be sent, and `flood` ends as a failure; without `count=` it goes on trying.
 #![no_std]
 #![no_main]
 
@@ -57,6 +58,9 @@ impl Flood {
     fn send_all(&mut self, app: &mut App, network: &mut Stack, limit: u64) -> Result<(), AppError> {
         let mut moved_at = now();
         while app.running() && self.sent < limit {
+            if limit < u64::MAX && self.receivers.is_hopeless(now()) {
+                break;
+            }
             receivers::poll(network, &mut self.receivers)?;
             let before = self.sent;
             let error = self.fill(network, limit, now());

@@ -18,6 +18,7 @@ extern crate alloc;
 mod sender;
 
 use alloc::format;
+use moirai_media::damage::Damage;
 use moirai_media::film::{CHUNK_MAX, FilmError, Next, Settings};
 use moirai_media::pace::FALLBACK_BPS;
 use moirai_sdk::{
@@ -108,7 +109,7 @@ fn stream(
     film: &mut Film,
     network: &mut Stack,
 ) -> Result<(), AppError> {
-    let mut told = 0;
+    let mut told = Damage::default();
     let outcome = send_all(app, sender, film, network, &mut told);
     tell_film(app, film, &mut told);
     receivers::drain(app, network, &mut sender.receivers)?;
@@ -121,7 +122,7 @@ fn send_all(
     sender: &mut Sender,
     film: &mut Film,
     network: &mut Stack,
-    told: &mut u64,
+    told: &mut Damage,
 ) -> Result<(), AppError> {
     let mut moved_at = now();
     while app.running() {
@@ -156,16 +157,17 @@ fn send_all(
 }
 
 /// Prints what is to be said of the film and was not, and what it has lost since it was `told`.
-fn tell_film(app: &App, film: &mut Film, told: &mut u64) {
+fn tell_film(app: &App, film: &mut Film, told: &mut Damage) {
     while let Some(note) = film.take_note() {
         let message = format!("{note}");
         app.report("error", |fields| fields.text("message", &message));
     }
     let damage = film.damage();
-    if let Some(message) = damage.message(*told) {
-        app.report("error", |fields| fields.text("message", &message));
+    let messages = [damage.message(told.places), damage.broken_message(told.broken)];
+    for message in messages.iter().flatten() {
+        app.report("error", |fields| fields.text("message", message));
     }
-    *told = damage.places;
+    *told = damage;
 }
 
 fn report(app: &App, sender: &mut Sender, film: &Film) {
@@ -186,6 +188,7 @@ fn report(app: &App, sender: &mut Sender, film: &Film) {
             .number("passes", film.passes())
             .number("lost_bytes", damage.bytes)
             .number("lost_packets", damage.packets)
+            .number("damaged_packets", damage.broken)
             .number("clock_jumps", clock_jumps)
             .number("declared_jumps", declared_jumps)
     });

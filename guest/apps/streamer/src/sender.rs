@@ -42,7 +42,8 @@ pub(crate) struct Counters {
 struct Pending {
     due_ticks: u64,
     payload: [Option<Payload>; 2],
-    next_receiver: usize,
+    /// Receivers whose turn is over.
+    done: usize,
 }
 
 /// The sender.
@@ -105,7 +106,7 @@ impl Sender {
                             return Ok(Pause::Until(until.saturating_add(AHEAD_NS)));
                         }
                         self.note_lateness(due_ns, now);
-                        self.pending = Some(Pending { due_ticks, payload, next_receiver: 0 });
+                        self.pending = Some(Pending { due_ticks, payload, done: 0 });
                     }
                 }
             }
@@ -120,8 +121,13 @@ impl Sender {
     fn send_pending(&mut self, network: &mut Stack, now: u64) -> Result<bool, AppError> {
         let Some(pending) = &mut self.pending else { return Ok(true) };
         let len: usize = pending.payload.iter().flatten().map(|piece| piece.len).sum();
-        while let Some(address) = self.receivers.address(pending.next_receiver) {
-            let number = u32::try_from(pending.next_receiver).unwrap_or(0);
+        let count = self.receivers.addresses().count();
+        while pending.done < count {
+            // Another one is the first of each packet: a host answers only some of what it refuses,
+            // and each of its ports should have its turn.
+            let receiver = (usize::from(self.sequence) + pending.done) % count;
+            let Some(address) = self.receivers.address(receiver) else { break };
+            let number = u32::try_from(receiver).unwrap_or(0);
             let header = Header {
                 sequence: self.sequence,
                 timestamp: timestamp(self.timestamp_base, pending.due_ticks),
@@ -129,7 +135,7 @@ impl Sender {
             };
             let (port, payload) = (self.receivers.source_port(), pending.payload.clone());
             let result = network.send(port, address, &header.to_bytes(), payload);
-            self.receivers.tried(pending.next_receiver, result, now);
+            self.receivers.tried(receiver, result, now);
             match result {
                 Ok(()) => {
                     self.counters.packets += 1;
@@ -141,7 +147,7 @@ impl Sender {
                     return Err(AppError::Other(alloc::format!("{error}")));
                 }
             }
-            pending.next_receiver += 1;
+            pending.done += 1;
         }
         self.pending = None;
         self.sequence = self.sequence.wrapping_add(1);

@@ -54,12 +54,12 @@ struct InFlight {
 
 fn run(app: &mut App) -> Result<(), AppError> {
     let args = app.args();
-    let mode = match args.choice("mode", &["read", "write", "mixed"], "read|write|mixed")? {
+    let mode = match args.choice("mode", &["read", "write", "mixed"])? {
         0 => Mode::Read,
         1 => Mode::Write,
         _ => Mode::Mixed,
     };
-    let random = args.choice("pattern", &["random", "sequential"], "random|sequential")? == 0;
+    let random = args.choice("pattern", &["random", "sequential"])? == 0;
     let depth = args.number("depth", 32, (1, 64))?;
     let size = args.number("size", 1 << 20, (SECTOR, 16 << 20))?.next_multiple_of(SECTOR);
     let count = args.number("count", 0, (0, u64::MAX))?;

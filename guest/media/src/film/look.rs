@@ -61,7 +61,9 @@ impl<V: Volume> Film<V> {
             self.tail = at + PACKET_LEN - inside;
             keep(&mut self.runs, at - offset, inside - offset);
             kept += inside - at;
-            read_clock(&mut self.clock, &mut self.timeline, &view, at, position);
+            if !read_clock(&mut self.clock, &mut self.timeline, &view, at, position) {
+                self.framer.note_broken(at);
+            }
         }
         if is_last {
             self.framer.finish(&view);
@@ -151,11 +153,22 @@ fn keep(runs: &mut Vec<Range<usize>>, from: u64, to: u64) {
     }
 }
 
-/// Looks at the packet at `at` of the film, which is at `position` of the stream.
-fn read_clock(clock: &mut Clock, line: &mut Timeline, view: &View<'_>, at: u64, position: u64) {
+/// Looks at the packet at `at` of the film, which is at `position` of the stream; false if it is
+/// damaged.
+fn read_clock(
+    clock: &mut Clock,
+    line: &mut Timeline,
+    view: &View<'_>,
+    at: u64,
+    position: u64,
+) -> bool {
     let mut joined = [0; 188];
-    let Some(packet) = view.packet(at, &mut joined).and_then(Packet::parse) else { return };
+    let Some(packet) = view.packet(at, &mut joined).and_then(Packet::parse) else { return true };
+    if packet.broken {
+        return false;
+    }
     if let Some(reading) = clock.read(&packet) {
         line.add(position, reading.pcr, reading.declared);
     }
+    true
 }

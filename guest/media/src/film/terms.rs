@@ -1,6 +1,6 @@
 //! What is said between a film and who sends it: settings, what comes next, notes, errors.
 
-use crate::pace::FALLBACK_BPS;
+use crate::pace::{FALLBACK_BPS, NoRate};
 use crate::ts::NoPacket;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -61,18 +61,22 @@ pub enum Next {
 /// Something that the operator should know of a film that is sent all the same.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Note {
-    /// The film has less than two clock references.
+    /// The film has no two clock references that say how fast it is.
+    #[error("{}: it is sent at {rate_bps} bit/s, rate= sets another pace", no_clock(*.why, ""))]
+    NoClock {
+        /// What it has instead.
+        why: NoRate,
+        /// The pace.
+        rate_bps: u64,
+    },
+    /// As far as could be read, it has none.
     #[error(
-        "the film has no two clock references (PCR): it is sent at {0} bit/s, rate= sets another \
-         pace"
-    )]
-    NoClock(u64),
-    /// As far as could be read, it has less than two.
-    #[error(
-        "the film has no two clock references (PCR) in its first {bytes} bytes: until there are \
-         some, it is sent at {rate_bps} bit/s, rate= sets another pace{}", further(*.chunk)
+        "{}: until a clock goes on, it is sent at {rate_bps} bit/s, rate= sets another pace{}",
+        no_clock(*.why, &alloc::format!(" in its first {bytes} bytes")), further(*.chunk)
     )]
     LateClock {
+        /// What it has instead.
+        why: NoRate,
         /// Bytes that were looked through.
         bytes: u64,
         /// The pace.
@@ -160,6 +164,21 @@ fn list(programs: &[u16]) -> String {
         text.push_str(", ...");
     }
     text
+}
+
+fn no_clock(why: NoRate, place: &str) -> String {
+    match why {
+        NoRate::Missing => alloc::format!("the film has no two clock references (PCR){place}"),
+        NoRate::Still => {
+            alloc::format!(
+                "the film's clock stands still: all its references (PCR){place} are the same"
+            )
+        }
+        NoRate::Jumping => alloc::format!(
+            "the film's clock never goes on: it jumps from each of its references (PCR){place} to the \
+             next"
+        ),
+    }
 }
 
 fn further(chunk: Option<u64>) -> String {

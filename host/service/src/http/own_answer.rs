@@ -12,8 +12,8 @@ use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
 
 /// Longest head of which is said what is wrong with it, in bytes.
 const HEAD_BYTES: usize = 8 << 10;
-/// Read in place of the rest of a head that will not come: hyper answers what is no header, and leaves
-/// without an answer who closes his half within a head.
+/// Read in place of the rest of a head that will not come: hyper answers what is no header, and
+/// leaves without an answer who closes his half within a head.
 const BREAK: &[u8] = b"\r\n\0\r\n\r\n";
 
 /// A connection whose answers all have a body.

@@ -203,8 +203,8 @@ async fn collect(mut body: axum::body::Body) -> Result<Bytes, Refusal> {
 /// Why a body has no end, in words for whoever has written the client.
 fn broken_off(error: &axum::Error) -> String {
     tracing::debug!(%error, "a body broke off");
-    "the body broke off, or its chunks are not as HTTP/1.1 has them: send Content-Length and so many \
-     bytes, or each chunk with its length in front and an empty one at the end"
+    "the body broke off, or its chunks are not as HTTP/1.1 has them: send Content-Length and so \
+     many bytes, or each chunk with its length in front and an empty one at the end"
         .to_owned()
 }
 

@@ -1,6 +1,7 @@
 //! Clocks, programs and pace.
 
 use super::*;
+use crate::pace::NoRate;
 
 #[test]
 fn packets_are_due_at_the_pace_of_the_clock() {
@@ -51,6 +52,76 @@ fn fallback_pace_is_what_was_asked_for_and_is_told() {
     // No advice that would be refused.
     let most = play(Fake::new(film_with_clock(500_000, |_| false)), CHUNK_MAX, 4, true, 10);
     assert!(matches!(most.notes[..], [Note::LateClock { chunk: None, .. }]), "{:?}", most.notes);
+}
+
+#[test]
+fn clock_that_does_not_go_on_is_told_as_what_it_is() {
+    let tick = |film: &mut [u8], at: u64, base: u64| {
+        let at = at as usize * 188;
+        film[at + 6..at + 12].copy_from_slice(&(base << 15).to_be_bytes()[2..]);
+    };
+    let with = |base: &dyn Fn(u64) -> u64| {
+        let mut film = film(1000);
+        (0..10).for_each(|number| tick(&mut film, number * STEP_PACKETS, base(number)));
+        film
+    };
+    let one = film_with_clock(1000, |packet| packet == 0);
+    for (film, told) in [
+        (with(&|_| 900), "the film's clock stands still: all its references (PCR) are the same"),
+        (
+            with(&|number| 90_000 - 1800 * number),
+            "the film's clock never goes on: it jumps from each of its references (PCR) to the \
+             next",
+        ),
+        (one, "the film has no two clock references (PCR)"),
+    ] {
+        // Also in the second pass and behind it, when all that was read is more than the film.
+        for looped in [false, true] {
+            let played = play(Fake::new(film.clone()), 65536, 4, looped, 500);
+            let expected = format!("{told}: it is sent at 8000000 bit/s, rate= sets another pace");
+            let notes: Vec<_> = played.notes.iter().map(Note::to_string).collect();
+            assert_eq!(notes, [expected], "looped: {looped}");
+        }
+    }
+    let long = play(
+        Fake::new([with(&|_| 900), film_with_clock(9000, |_| false)].concat()),
+        4096,
+        2,
+        false,
+        9,
+    );
+    let note = long.notes[0].to_string();
+    let told = "the film's clock stands still: all its references (PCR) in its first ";
+    assert!(note.starts_with(told) && note.contains(" bytes are the same: until "), "{note}");
+}
+
+#[test]
+fn note_of_a_looped_film_of_one_packet_speaks_of_the_whole_film() {
+    let played = play(Fake::new(film(1)), 4096, 4, true, 50);
+    let expected = Note::NoClock { why: NoRate::Missing, rate_bps: 8_000_000 };
+    assert_eq!(played.notes, [expected]);
+}
+
+#[test]
+fn adaptation_fields_that_cannot_be_one_cost_no_time_and_are_counted() {
+    let whole = film(5000);
+    for (control, len) in [(0x30, 255), (0x30, 183), (0x20, 184), (0x30, 1)] {
+        let mut damaged = whole.clone();
+        let broken: Vec<usize> = (0..5000_usize)
+            .step_by(7)
+            .filter(|it| !it.is_multiple_of(STEP_PACKETS as usize))
+            .collect();
+        for packet in &broken {
+            damaged[packet * 188 + 3..packet * 188 + 6].copy_from_slice(&[control, len, 0xff]);
+        }
+        let played = played(&damaged);
+        assert!(played.bytes == damaged, "they are sent as they are");
+        assert_eq!(played.due, self::played(&whole).due, "{control:#x}, {len} bytes");
+        assert_eq!(played.jumps, (0, 0));
+        let Damage { broken: count, broken_at, places, .. } = played.damage;
+        let last = broken[broken.len() - 1] as u64 * 188;
+        assert_eq!((count, broken_at, places), (broken.len() as u64, last, 0));
+    }
 }
 
 #[test]

@@ -79,7 +79,8 @@ fn damaged_sync_byte_costs_its_packet_only() {
     damaged[188 * 500] = 0x12;
     let played = played(&damaged);
     assert!(played.bytes == [packets(&whole, 0..500), packets(&whole, 501..1000)].concat());
-    let expected = Damage { places: 1, bytes: 188, packets: 1, last_at: 188 * 500, rest_at: None };
+    let expected =
+        Damage { places: 1, bytes: 188, packets: 1, last_at: 188 * 500, ..Damage::default() };
     assert_eq!(played.damage, expected);
 }
 
@@ -142,4 +143,37 @@ fn looped_film_with_damage_is_the_same_in_every_pass() {
     let again: Vec<u8> = good.iter().copied().cycle().take(played.bytes.len()).collect();
     assert!(played.bytes == again);
     assert!(played.due.is_sorted());
+}
+
+#[test]
+fn every_pass_counts_what_it_lacks_wherever_that_is() {
+    let whole = film(200);
+    // A head, a hole, a damaged packet, the rest of one that is cut.
+    let mut damaged = [&[0x11; 50][..], &whole, &[SYNC_BYTE; 100]].concat();
+    damaged[50 + 188 * 100..50 + 188 * 102].fill(0);
+    damaged[50 + 188 * 150 + 3..50 + 188 * 150 + 6].copy_from_slice(&[0x30, 255, 0xff]);
+    for (chunk, known) in [(4096, true), (65536, true), (65536, false)] {
+        let mut seen = Vec::new();
+        let mut volume = Fake::new(damaged.clone());
+        volume.data = known.then_some(damaged.len() as u64);
+        let settings = Settings { chunk, looped: true, ..Settings::default() };
+        let mut film = Film::new(volume, settings).unwrap();
+        while film.passes() < 5 {
+            film.poll().unwrap();
+            if film.damage().rest_at.is_some() && seen.last() != Some(&film.damage()) {
+                seen.push(film.damage());
+            }
+            if matches!(film.peek().unwrap(), Next::Packet { .. }) {
+                film.advance();
+            }
+        }
+        // Several passes may be looked through at once.
+        let ends: Vec<_> = seen.iter().filter(|it| it.places.is_multiple_of(3)).collect();
+        assert!(ends.last().unwrap().places >= 9);
+        for damage in ends {
+            let pass = damage.places / 3;
+            assert_eq!(damage.broken, pass, "{chunk} {known}");
+            assert_eq!((damage.bytes, damage.packets), (pass * (50 + 376 + 100), pass * 4));
+        }
+    }
 }

@@ -58,6 +58,7 @@ fn end_of_a_film_on_a_larger_volume_is_found() {
         packets: bytes.div_ceil(188),
         last_at: 188_000,
         rest_at: Some(188_000),
+        ..Damage::default()
     };
     assert_eq!(played.damage, damage, "nobody knows that they are no lost packets");
     // Who does can say so.
@@ -155,7 +156,7 @@ fn what_is_in_front_of_the_first_packet_is_counted_as_guest_readme_says() {
         let junk = [vec![fill; 3000], whole.clone()].concat();
         let played = played(&junk);
         assert!(played.bytes == whole);
-        let expected = Damage { places: 1, bytes: 3000, packets: 16, last_at: 0, rest_at: None };
+        let expected = Damage { places: 1, bytes: 3000, packets: 16, ..Damage::default() };
         assert_eq!(played.damage, expected);
     }
 }
