@@ -175,8 +175,8 @@ fn no_clock(why: NoRate, place: &str) -> String {
             )
         }
         NoRate::Jumping => alloc::format!(
-            "the film's clock never goes on: it jumps from each of its references (PCR){place} to the \
-             next"
+            "the film's clock never goes on: it jumps from each of its references (PCR){place} to \
+             the next"
         ),
     }
 }
