@@ -268,7 +268,7 @@ impl<T: Threads> Core<T> {
                 let client = ClientId(vcpu.id.0);
                 let state = self.policy.state(client);
                 if vcpu.ends_at_gate() {
-                    vcpu.way.close(state.map_or(0, |state| state.left));
+                    vcpu.stop_latency.close(state.map_or(0, |state| state.left));
                 }
                 self.policy.block(client, self.last);
                 if let Some(state) = state.filter(|state| state.refill > self.last) {
@@ -284,7 +284,7 @@ impl<T: Threads> Core<T> {
             let place = self.places.get(&rank.client.0);
             let vcpu = place.and_then(|&place| self.vcpus.get_mut(place));
             if let Some(vcpu) = vcpu.filter(|vcpu| !vcpu.gone && vcpu.may_run()) {
-                vcpu.way.open();
+                vcpu.stop_latency.open();
                 vcpu.stands_until = 0;
                 vcpu.gate_runs = u64::from(vcpu.class == Some(Class::Gated));
                 vcpu.set_class(Class::Guaranteed(priority(nth)));

@@ -15,7 +15,7 @@
 //! | `core/waiters.rs` | who woke and waits, unseen, behind others |
 //! | `judge.rs` | whether a vCPU got what it was promised |
 //! | `slack.rs` | who has had more than its share of the slack |
-//! | `way.rs` | how long before the end of a slice its gate is closed |
+//! | `stop_latency.rs` | how long before the end of a slice its gate is closed |
 //! | `kernel.rs` | what it asks of the kernel: CPU times, classes, gates |
 //! | `gate.rs` | the page through which a vCPU is stopped |
 //! | `thread.rs` | the thread: commands, timer, lateness |
@@ -33,9 +33,9 @@ mod judge;
 mod kernel;
 mod measure;
 mod slack;
+mod stop_latency;
 mod thread;
 mod vcpu;
-mod way;
 
 use std::io;
 

@@ -8,13 +8,13 @@
 //! kinder, but a thread in it is preempted by others at the tick only, and a tick is longer than
 //! most of the slack between two slices.)
 //!
-//! 1. Slack of `c` advances the virtual time of a vCPU of weight `w` by `c/w`.
-//! 2. The floor is the least virtual time among those that want slack: now, or again as soon as
-//!    their slices are used up, as it was in the period before.
-//! 3. Who does not is lifted to the floor: sleeping saves nothing up.
-//! 4. Who is [`LEAD`] beyond the floor yields, at its gate, until it is not beyond it any more.
-//!    More than twice that is forgiven: it came from a time without rounds, in which the fair class
-//!    shared by itself.
+//! 1. A vCPU of weight `w` that gets slack of `c` nanoseconds moves ahead: `virtual_time += c / w`.
+//! 2. The floor is the least virtual time of all vCPUs that want slack. A vCPU wants slack if it is
+//!    runnable without a slice now, or was in this period or in the one before.
+//! 3. A vCPU that does not want slack is lifted to the floor: nobody saves slack up by sleeping.
+//! 4. A vCPU whose virtual time is more than [`LEAD`] beyond the floor waits at its gate until it is not.
+//! 5. If it is more than twice [`LEAD`] beyond the floor, the excess is forgiven. Such a distance comes from a
+//!    time without rounds, and in that time the fair class shared the slack by itself.
 
 use moirai_scheduler::{Nanos, Weight};
 

@@ -6,7 +6,7 @@ use super::VcpuId;
 use super::judge::{Promise, Tally};
 use super::kernel::{Class, CpuTime, Threads};
 use super::slack::Share;
-use super::way::Way;
+use super::stop_latency::StopLatency;
 
 /// A vCPU, and what the rounds saw of it.
 pub(super) struct Vcpu<T> {
@@ -56,7 +56,7 @@ pub(super) struct Vcpu<T> {
     pub(super) floated: bool,
     pub(super) share: Share,
     pub(super) wants_slack: bool,
-    pub(super) way: Way,
+    pub(super) stop_latency: StopLatency,
     /// It stands at its gate and is not looked at before this time.
     pub(super) stands_until: Nanos,
     pub(super) promise: Option<Promise>,
@@ -105,7 +105,7 @@ impl<T> Vcpu<T> {
             floated: false,
             share: Share::default(),
             wants_slack: false,
-            way: Way::default(),
+            stop_latency: StopLatency::default(),
             stands_until: 0,
             promise: None,
             refills: 0,
@@ -121,7 +121,7 @@ impl<T> Vcpu<T> {
 
     /// How much may be left of its slice when that is ended.
     pub(super) fn lead(&self) -> Nanos {
-        if self.ends_at_gate() { self.way.lead(self.contract.slice()) } else { 0 }
+        if self.ends_at_gate() { self.stop_latency.lead(self.contract.slice()) } else { 0 }
     }
 
     /// It is owed more than it takes to stop it. What is left to a sleeper is only known when it

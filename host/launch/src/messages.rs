@@ -67,14 +67,14 @@ pub enum ToHost {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BalloonReport {
-    /// Memory that it has given back, in bytes.
+    /// Memory that the guest has given back, in bytes.
     pub actual_bytes: u64,
-    /// Memory that it has; Linux counts what is in the balloon, too. This and the following are
-    /// from when the host asked before.
+    /// All memory of the guest, in bytes. Linux counts what is in the balloon, too. This figure and the two
+    /// below are the guest's answer to the previous time the host asked.
     pub total_bytes: Option<u64>,
-    /// Of which nothing is in it.
+    /// Free bytes: the part of `total_bytes` that holds nothing.
     pub free_bytes: Option<u64>,
-    /// Of which new work could have without swapping.
+    /// Available bytes: what the guest could give to new work without swapping.
     pub available_bytes: Option<u64>,
 }
 

@@ -66,7 +66,7 @@ impl Service {
     fn admit_change(&self, tenant: &Tenant, change: &Change) -> Result<Vec<Claim>, ServiceError> {
         let name = tenant.name.clone();
         tenant.with(|live| {
-            if live.phase != Phase::Running {
+            if live.life.phase() != Phase::Running {
                 return Err(ServiceError::NotRunning(name));
             }
             let bad = |problem| ServiceError::Bad(vec![problem]);

@@ -72,7 +72,8 @@ impl Service {
             }
         }
         for tenant in &tenants {
-            tenant.wait(END_PATIENCE, |phase| phase != Phase::Starting);
+            // One that is stopping has failed to begin, and has ended soon.
+            tenant.wait(END_PATIENCE, |phase| matches!(phase, Phase::Running | Phase::Ended));
         }
         Ok(tenants.iter().map(|tenant| tenant.view(&self.shared.config)).collect())
     }

@@ -1,9 +1,51 @@
 //! The life of a tenant: what may follow what.
 //!
-//! Pure. [`next`] is the only place where a [`Phase`] changes; the supervisor of the tenant carries
-//! out the [`Step`] that it returns.
+//! Pure. A [`Life`] is the only thing that has a [`Phase`], and [`Life::enter`] the only way to change it: to a
+//! phase that [`Life::turn`] has said. The supervisor of the tenant carries out the [`Step`] between the two.
 
 use moirai_api::Phase;
+
+/// Where a tenant is in its life.
+#[derive(Clone, Debug)]
+pub(super) struct Life(Phase);
+
+/// What an event leads to: something to do, and then a phase.
+#[must_use]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Turn {
+    to: Phase,
+    /// What is to be done before the phase begins.
+    pub(super) step: Step,
+}
+
+impl Turn {
+    /// The phase that follows.
+    pub(super) fn leads_to(self) -> Phase {
+        self.to
+    }
+}
+
+impl Life {
+    /// One that begins.
+    pub(super) fn new() -> Self {
+        Self(Phase::Starting)
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        self.0
+    }
+
+    /// What `event` leads to now.
+    pub(super) fn turn(&self, event: Event) -> Turn {
+        let (to, step) = next(self.0, event);
+        Turn { to, step }
+    }
+
+    /// The phase that follows begins.
+    pub(super) fn enter(&mut self, turn: Turn) {
+        self.0 = turn.to;
+    }
+}
 
 /// What happens to a tenant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +85,7 @@ pub(super) enum Step {
 }
 
 /// The phase after `event`, and what to do.
-pub(super) fn next(phase: Phase, event: Event) -> (Phase, Step) {
+fn next(phase: Phase, event: Event) -> (Phase, Step) {
     match (phase, event) {
         (Phase::Ended, _) => (Phase::Ended, Step::Wait),
         (_, Event::Gone) => (Phase::Ended, Step::GiveBack),

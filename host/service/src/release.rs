@@ -1,8 +1,8 @@
 //! Gives back what a tenant held, however it ended.
 
+use super::life::Event;
 use super::tenant::{Tenant, Vcpu};
 use super::{Shared, lock};
-use moirai_api::Phase;
 
 /// Gives back what the process of a tenant holds, but for its promises.
 pub(super) fn give_back_devices(shared: &Shared, tenant: &Tenant) {
@@ -38,7 +38,8 @@ pub(super) fn give_back(shared: &Shared, tenant: &Tenant) {
     tenant.console.close();
     let (reason, ok) = tenant.with(|live| {
         live.owned.clear();
-        live.phase = Phase::Ended;
+        let turn = live.life.turn(Event::Gone);
+        live.life.enter(turn);
         // Together with the phase, so that no change is admitted after the release.
         lock(&shared.ledger).release(&tenant.name);
         live.end.as_ref().map_or((String::new(), true), |end| (end.reason.clone(), end.ok))

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use moirai_launch::{ChannelError, Child, Ended, ExitReason, FromHost, ToHost};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::life::{Event, Step, next};
+use super::life::{Event, Step, Turn};
 use super::release::{give_back, give_back_devices};
 use super::tenant::{Live, Tenant, Vcpu};
 use super::view;
@@ -129,13 +129,17 @@ impl Supervisor {
         if self.tenant.with(|live| live.stop_asked) {
             return self.happens(Event::Gone);
         }
-        let (phase, _) = next(self.tenant.phase(), Event::GoneToRestart);
+        let turn = self.tenant.with(|live| live.life.turn(Event::GoneToRestart));
+        if turn.step != Step::StartAgain {
+            return self.happens(Event::Gone);
+        }
         self.hear_last_words();
         // Reaps the process; how it ended it has said itself.
         let _ = self.child.wait();
         give_back_devices(&self.shared, &self.tenant);
         let spec = self.tenant.with(|live| {
-            (live.phase, live.end, live.restarts) = (phase, None, live.restarts + 1);
+            live.life.enter(turn);
+            (live.end, live.restarts) = (None, live.restarts + 1);
             live.spec.clone()
         });
         tracing::info!(tenant = spec.name, "the guest has reset itself and starts again");
@@ -242,13 +246,13 @@ impl Supervisor {
 
     fn happens(&mut self, event: Event) {
         let before = self.tenant.phase();
-        let (phase, step) = next(before, event);
-        if phase == Phase::Stopping && before != Phase::Stopping {
+        let turn = self.tenant.with(|live| live.life.turn(event));
+        if turn.leads_to() == Phase::Stopping && before != Phase::Stopping {
             self.overdue = Some(moirai_runtime::instant() + self.stop_patience(event));
         }
-        match step {
+        match turn.step {
             Step::Wait => {}
-            Step::Dispatch => return self.dispatch(),
+            Step::Dispatch => return self.dispatch(turn),
             Step::AskToStop => {
                 if self.child.control().send(&FromHost::Stop, &[]).is_err() {
                     self.child.kill();
@@ -266,7 +270,7 @@ impl Supervisor {
             // Takes the supervisor itself: see `run`.
             Step::StartAgain => {}
         }
-        self.tenant.with(|live| live.phase = phase);
+        self.tenant.with(|live| live.life.enter(turn));
     }
 
     /// How long the process may take from `event` to its end.
@@ -301,7 +305,7 @@ impl Supervisor {
     }
 
     /// Hands the vCPUs to the dispatcher of their core; the tenant runs from then on.
-    fn dispatch(&mut self) {
+    fn dispatch(&mut self, turn: Turn) {
         self.overdue = None;
         let spec = self.tenant.with(|live| live.spec.clone());
         let pid = self.child.pid().cast_signed();
@@ -310,7 +314,7 @@ impl Supervisor {
             return self.happens(Event::Nonsense);
         }
         tracing::info!(tenant = spec.name, pid, cores = ?spec.cores, "runs");
-        self.tenant.with(|live| live.phase = Phase::Running);
+        self.tenant.with(|live| live.life.enter(turn));
     }
 
     fn attach_vcpus(&self, spec: &model::Tenant, pid: i32) -> Result<(), DispatcherError> {

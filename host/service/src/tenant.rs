@@ -13,6 +13,7 @@ use moirai_launch::BalloonReport;
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::console::Console;
+use super::life::Life;
 
 use super::lock;
 use super::own::Balloon;
@@ -43,7 +44,7 @@ pub(super) struct Tenant {
 /// What changes in a tenant's life.
 #[derive(Debug)]
 pub(super) struct Live {
-    pub(super) phase: Phase,
+    pub(super) life: Life,
     pub(super) stop_asked: bool,
     /// It was asked to end without being given time.
     pub(super) at_once: bool,
@@ -90,7 +91,7 @@ impl Tenant {
         let doorbell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let name = spec.name.clone();
         let live = Live {
-            phase: Phase::Starting,
+            life: Life::new(),
             stop_asked: false,
             at_once: false,
             restarts: 0,
@@ -121,9 +122,9 @@ impl Tenant {
     /// Looks at, or changes, what is known of the tenant.
     pub(super) fn with<T>(&self, f: impl FnOnce(&mut Live) -> T) -> T {
         let mut live = lock(&self.live);
-        let before = live.phase;
+        let before = live.life.phase();
         let result = f(&mut live);
-        if live.phase != before {
+        if live.life.phase() != before {
             self.changed.notify_all();
         }
         result
@@ -131,13 +132,13 @@ impl Tenant {
 
     /// Where the tenant is in its life.
     pub(super) fn phase(&self) -> Phase {
-        lock(&self.live).phase
+        lock(&self.live).life.phase()
     }
 
     /// How the tenant has failed, if it has.
     pub(super) fn failed(&self) -> Option<FailedTenant> {
         let live = lock(&self.live);
-        let end = live.end.as_ref().filter(|end| live.phase == Phase::Ended && !end.ok)?;
+        let end = live.end.as_ref().filter(|end| live.life.phase() == Phase::Ended && !end.ok)?;
         Some(FailedTenant { name: self.name.clone(), reason: end.reason.clone() })
     }
 
@@ -165,7 +166,7 @@ impl Tenant {
 
     /// Waits until the phase is as wanted; false if that takes longer than `patience`.
     pub(super) fn wait(&self, patience: Duration, wanted: impl Fn(Phase) -> bool) -> bool {
-        self.wait_until(patience, |live| wanted(live.phase))
+        self.wait_until(patience, |live| wanted(live.life.phase()))
     }
 
     /// Waits until phase or balloon are as wanted; false if that takes longer than `patience`.

@@ -69,7 +69,7 @@ impl Tenant {
             });
             TenantView {
                 name: self.name.clone(),
-                phase: live.phase,
+                phase: live.life.phase(),
                 end: live.end.clone(),
                 pid: live.pid,
                 uid: live.uid,

@@ -1,16 +1,22 @@
-//! What a round observes: who ran, who woke, who fell asleep, and when.
+//! What a round of the dispatcher finds out about its vCPUs: who ran, who woke, who fell asleep, and when.
 //!
-//! The policy's rules ask for more than accounts, and the kernel does not say when a vCPU halts or
-//! wakes. A round sees only how long each ran and how long it waited for the core. The rest of the
-//! time it slept: so a vCPU that is owed time and is not runnable now has been asleep since it had
-//! run, and one that slept and has run woke as long ago as it ran and waited. The policy is told so
-//! in the order of these times and with what was used before each of them. A slice then begins when
-//! its owner woke, and the wake-up rule cuts that of a sleeper to what it could have used anyway.
+//! The policy has to be told of sleeps and wake-ups. The kernel does not report them: it reports, for each
+//! vCPU, how long it ran (`run`) and how long it was runnable and waited for the core (`wait`). A round
+//! takes both since the round before and concludes:
 //!
-//! Who stands at its gate counts as asleep, for nobody sees what it wants. When its gate is opened
-//! for its next slice it has wanted that since it was due, unless it falls asleep at once.
+//! - The vCPU slept for the rest: `slept = elapsed - run - wait`.
+//! - If it slept and is runnable now, or has run, it woke at `wake = now - run - wait`.
+//! - If it is owed time and is not runnable now, it fell asleep when it had run: at `last + run`.
 //!
-//! Those that wait and have not run since they woke are in `waiters.rs`.
+//! The round tells the policy of these events in the order of their times. With each event it first charges
+//! what was used before it. So a slice begins when its owner woke, and the wake-up rule cuts the slice of
+//! a sleeper to what the sleeper could have used anyway.
+//!
+//! A vCPU that stands at its gate counts as asleep, because nobody can see whether it wants to run. When the
+//! dispatcher opens the gate for the next slice, it assumes that the vCPU has wanted to run since that slice
+//! was due; if the vCPU falls asleep at once, the dispatcher takes that back.
+//!
+//! vCPUs that wait and have not run since they woke are in `waiters.rs`.
 
 use moirai_scheduler::{ClientId, Head, Nanos, Policy, Service};
 
@@ -19,8 +25,8 @@ use crate::judge::{Backlog, Promise, judge_late};
 use crate::kernel::{Class, CpuTime, Threads};
 use crate::vcpu::Vcpu;
 
-/// Who has not slept for longer is not asked. A wait for the core is in the accounts only when it
-/// is over: the time of a round itself looks like sleep to whoever it has interrupted.
+/// A vCPU that slept for less than this counts as awake. The kernel adds a wait to the account only when the
+/// wait is over, so a vCPU that the round itself has interrupted looks asleep for as long as the round takes.
 const DOZE: Nanos = 50_000;
 /// What a vCPU runs at most between its gate and its next sleep.
 const MOMENT: Nanos = 200_000;
@@ -79,7 +85,7 @@ impl<T: Threads> Core<T> {
             vcpu.unbooked = vcpu.used;
             let wait = if vcpu.used > 0 { time.wait } else { vcpu.time.wait };
             vcpu.time = CpuTime { wait, ..time };
-            vcpu.way.ran(vcpu.used);
+            vcpu.stop_latency.ran(vcpu.used);
             if vcpu.rank.is_some() {
                 owed = owed.saturating_add(vcpu.used);
             }
