@@ -43,8 +43,8 @@ pub(crate) struct Budget {
     pub(crate) awake: bool,
     /// Since when it has none and nothing of it is being served.
     pub(crate) asleep_since: Nanos,
-    /// Laxity. While the client has no work: until when the policy keeps its place for it, and since when
-    /// the resource stands idle for it.
+    /// Laxity. While the client has no work: until when the policy keeps its place for it, and
+    /// since when the resource stands idle for it.
     pub(crate) held: Option<Held>,
     /// Units that were handed to the device and are not back.
     pub(crate) in_flight: u32,

@@ -12,9 +12,10 @@
 //! 2. The floor is the least virtual time of all vCPUs that want slack. A vCPU wants slack if it is
 //!    runnable without a slice now, or was in this period or in the one before.
 //! 3. A vCPU that does not want slack is lifted to the floor: nobody saves slack up by sleeping.
-//! 4. A vCPU whose virtual time is more than [`LEAD`] beyond the floor waits at its gate until it is not.
-//! 5. If it is more than twice [`LEAD`] beyond the floor, the excess is forgiven. Such a distance comes from a
-//!    time without rounds, and in that time the fair class shared the slack by itself.
+//! 4. A vCPU whose virtual time is more than [`LEAD`] beyond the floor waits at its gate until it
+//!    is not.
+//! 5. If it is more than twice [`LEAD`] beyond the floor, the excess is forgiven. Such a distance
+//!    comes from a time without rounds, and in that time the fair class shared the slack by itself.
 
 use moirai_scheduler::{Nanos, Weight};
 

@@ -1,13 +1,14 @@
 //! The stop latency of a vCPU: how long it still runs after the dispatcher wants it to stop.
 //!
-//! Two things take time: the dispatcher's timer is late, and the vCPU has to leave KVM_RUN to see its gate.
-//! The vCPU runs during both. If the dispatcher closes the gate when the slice is used up, the slice is too
-//! long by the stop latency, and the next slice is shorter by as much.
+//! Two things take time: the dispatcher's timer is late, and the vCPU has to leave KVM_RUN to see
+//! its gate. The vCPU runs during both. If the dispatcher closes the gate when the slice is used
+//! up, the slice is too long by the stop latency, and the next slice is shorter by as much.
 //!
 //! So the dispatcher closes the gate earlier, by the *lead*. It learns the lead from every slice:
-//! `needed = lead - left`, where `left` is what was left of the slice when the vCPU stopped (negative: it
-//! overran). A smaller `needed` is taken at once, a larger one by an eighth of the difference. What is left
-//! of a slice is given up, so the dispatcher prefers slices that are a few microseconds too long.
+//! `needed = lead - left`, where `left` is what was left of the slice when the vCPU stopped
+//! (negative: it overran). A smaller `needed` is taken at once, a larger one by an eighth of the
+//! difference. What is left of a slice is given up, so the dispatcher prefers slices that are a few
+//! microseconds too long.
 
 use moirai_scheduler::Nanos;
 

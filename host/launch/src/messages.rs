@@ -69,8 +69,8 @@ pub enum ToHost {
 pub struct BalloonReport {
     /// Memory that the guest has given back, in bytes.
     pub actual_bytes: u64,
-    /// All memory of the guest, in bytes. Linux counts what is in the balloon, too. This figure and the two
-    /// below are the guest's answer to the previous time the host asked.
+    /// All memory of the guest, in bytes. Linux counts what is in the balloon, too. This figure and
+    /// the two below are the guest's answer to the previous time the host asked.
     pub total_bytes: Option<u64>,
     /// Free bytes: the part of `total_bytes` that holds nothing.
     pub free_bytes: Option<u64>,

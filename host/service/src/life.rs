@@ -1,7 +1,8 @@
 //! The life of a tenant: what may follow what.
 //!
-//! Pure. A [`Life`] is the only thing that has a [`Phase`], and [`Life::enter`] the only way to change it: to a
-//! phase that [`Life::turn`] has said. The supervisor of the tenant carries out the [`Step`] between the two.
+//! Pure. A [`Life`] is the only thing that has a [`Phase`], and [`Life::enter`] the only way to
+//! change it: to a phase that [`Life::turn`] has said. The supervisor of the tenant carries out the
+//! [`Step`] between the two.
 
 use moirai_api::Phase;
 

@@ -1,20 +1,21 @@
-//! What a round of the dispatcher finds out about its vCPUs: who ran, who woke, who fell asleep, and when.
+//! What a round of the dispatcher finds out about its vCPUs: who ran, who woke, who fell asleep,
+//! and when.
 //!
-//! The policy has to be told of sleeps and wake-ups. The kernel does not report them: it reports, for each
-//! vCPU, how long it ran (`run`) and how long it was runnable and waited for the core (`wait`). A round
-//! takes both since the round before and concludes:
+//! The policy has to be told of sleeps and wake-ups. The kernel does not report them: it reports,
+//! for each vCPU, how long it ran (`run`) and how long it was runnable and waited for the core
+//! (`wait`). A round takes both since the round before and concludes:
 //!
 //! - The vCPU slept for the rest: `slept = elapsed - run - wait`.
 //! - If it slept and is runnable now, or has run, it woke at `wake = now - run - wait`.
 //! - If it is owed time and is not runnable now, it fell asleep when it had run: at `last + run`.
 //!
-//! The round tells the policy of these events in the order of their times. With each event it first charges
-//! what was used before it. So a slice begins when its owner woke, and the wake-up rule cuts the slice of
-//! a sleeper to what the sleeper could have used anyway.
+//! The round tells the policy of these events in the order of their times. With each event it first
+//! charges what was used before it. So a slice begins when its owner woke, and the wake-up rule
+//! cuts the slice of a sleeper to what the sleeper could have used anyway.
 //!
-//! A vCPU that stands at its gate counts as asleep, because nobody can see whether it wants to run. When the
-//! dispatcher opens the gate for the next slice, it assumes that the vCPU has wanted to run since that slice
-//! was due; if the vCPU falls asleep at once, the dispatcher takes that back.
+//! A vCPU that stands at its gate counts as asleep, because nobody can see whether it wants to run.
+//! When the dispatcher opens the gate for the next slice, it assumes that the vCPU has wanted to
+//! run since that slice was due; if the vCPU falls asleep at once, the dispatcher takes that back.
 //!
 //! vCPUs that wait and have not run since they woke are in `waiters.rs`.
 
@@ -25,8 +26,9 @@ use crate::judge::{Backlog, Promise, judge_late};
 use crate::kernel::{Class, CpuTime, Threads};
 use crate::vcpu::Vcpu;
 
-/// A vCPU that slept for less than this counts as awake. The kernel adds a wait to the account only when the
-/// wait is over, so a vCPU that the round itself has interrupted looks asleep for as long as the round takes.
+/// A vCPU that slept for less than this counts as awake. The kernel adds a wait to the account only
+/// when the wait is over, so a vCPU that the round itself has interrupted looks asleep for as long
+/// as the round takes.
 const DOZE: Nanos = 50_000;
 /// What a vCPU runs at most between its gate and its next sleep.
 const MOMENT: Nanos = 200_000;

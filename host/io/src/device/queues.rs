@@ -1,4 +1,5 @@
-//! The queues of a device: which run, which the loop looks at by itself, whose drivers are to be told.
+//! The queues of a device: which run, which the loop looks at by itself, whose drivers are to be
+//! told.
 
 use super::{Device, Queue};
 use crate::populate::Presence;
