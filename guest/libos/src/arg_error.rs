@@ -43,8 +43,8 @@ pub enum ArgError {
     },
     /// The gateway cannot be one.
     #[error(
-        "gw={gateway}: {why}, so nothing leaves through it: give gw= another address in the net of \
-         ip={address}/{prefix}, or leave gw= out"
+        "gw={gateway}: {why}, so nothing leaves through it: give gw= another address in the \
+         network of ip={address}/{prefix}, or leave gw= out"
     )]
     Gateway {
         /// What stands there.
