@@ -57,7 +57,7 @@ impl Uring {
     /// # Errors
     /// The kernel has no io_uring or forbids it.
     pub fn new(capacity: u32) -> io::Result<Self> {
-        let io = IoUring::builder().setup_clamp().dontfork().build(capacity.max(1))?;
+        let io = build(capacity.max(1))?;
         let slots = (0..capacity).map(|_| None).collect();
         Ok(Self {
             io,
@@ -280,6 +280,22 @@ impl Ring for Uring {
             return Some(Completion { token, result, more });
         }
     }
+}
+
+/// The kernel asks once for all pages of a ring. While its memory is full of cached files it may get
+/// fewer, and says that there is no memory; a moment later there is.
+fn build(entries: u32) -> io::Result<IoUring> {
+    const TRIES: u32 = 50;
+    let ring = || IoUring::builder().setup_clamp().dontfork().build(entries);
+    for _ in 1..TRIES {
+        match ring() {
+            Err(error) if error.raw_os_error() == Some(libc::ENOMEM) => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            other => return other,
+        }
+    }
+    ring()
 }
 
 /// A wait that ended without a completion, and a completion queue that has to be emptied first, are
