@@ -282,8 +282,8 @@ impl Ring for Uring {
     }
 }
 
-/// The kernel asks once for all pages of a ring. While its memory is full of cached files it may get
-/// fewer, and says that there is no memory; a moment later there is.
+/// The kernel asks once for all pages of a ring. While its memory is full of cached files it may
+/// get fewer, and says that there is no memory; a moment later there is.
 fn build(entries: u32) -> io::Result<IoUring> {
     const TRIES: u32 = 50;
     let ring = || IoUring::builder().setup_clamp().dontfork().build(entries);

@@ -48,7 +48,7 @@ pub(super) fn debian(place: &Place) -> io::Result<PathBuf> {
     let folder = place.lab.join("debian");
     let image = folder.join("root");
     let made = fs::metadata(&image).and_then(|image| image.modified());
-    if made.is_ok_and(|made| newest(&root().join("host/src/image")) <= Some(made)) {
+    if made.is_ok_and(|made| newest(&root().join("host/cli/src/images")) <= Some(made)) {
         return Ok(image);
     }
     eprintln!("lab: building Debian, a minute or two");
