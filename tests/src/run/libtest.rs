@@ -24,13 +24,21 @@ impl Reader {
     pub fn line(&mut self, line: &str) {
         if let Some(name) = speaker(line) {
             self.speaker = Some(name.to_owned());
-        } else if let Some(result) = line.strip_prefix("test result: ") {
+        } else if let Some(result) = self.own_result(line) {
             self.result(result);
-        } else if let Some((name, outcome)) = test(line) {
+        } else if self.speaker.is_none()
+            && let Some((name, outcome)) = test(line)
+        {
             self.tests.push((name.to_owned(), outcome));
         } else {
             self.said(line);
         }
+    }
+
+    /// The program's result. A test may show what other programs have printed, and some print less.
+    fn own_result<'a>(&self, line: &'a str) -> Option<&'a str> {
+        let result = line.strip_prefix("test result: ")?;
+        (self.speaker.is_none() || result.contains(" filtered out; finished in ")).then_some(result)
     }
 
     /// What was read of all programs. The tests of a program without a result are in it as they
@@ -195,5 +203,15 @@ test result: FAILED. 3 passed; 1 failed; 1 ignored; 0 measured; 2 filtered out; 
     fn a_program_that_was_ended_keeps_what_it_had() {
         let tally = read("running 3 tests\ntest a ... ok\ntest b ... ");
         assert_eq!(tally.counts().to_string(), "1 passed, 0 failed, 0 skipped");
+    }
+
+    #[test]
+    fn what_a_test_shows_of_other_programs_is_nobodys_result() {
+        let shown = PROGRAM.replace(
+            "NOT TESTED HERE: no loop device",
+            "test c::inside ... FAILED\ntest result: FAILED. 0 passed; 1 failed",
+        );
+        let counts = read(&shown).counts();
+        assert_eq!((counts.passed, counts.failed, counts.skipped), (3, 1, 1));
     }
 }
