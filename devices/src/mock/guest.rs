@@ -6,6 +6,7 @@
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 
 use vhost::vhost_user::Frontend;
 use vhost::{VhostBackend as _, VhostUserMemoryRegionInfo, VringConfigData};
@@ -177,6 +178,8 @@ impl Guest {
 
     /// Whether the device has to be told about the chain of this number (virtio 1.2, 2.7.10).
     fn wants_kick(&self, number: usize, chain: u16) -> bool {
+        // The device must see the chain if it has not said yet that it wants to be told.
+        fence(Ordering::SeqCst);
         let [_, _, used] = self.queues[number].driver.addresses();
         let word = |at| self.memory.read_obj::<u16>(GuestAddress(at)).unwrap();
         if self.event_idx {

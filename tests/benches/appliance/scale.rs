@@ -192,7 +192,7 @@ fn tap() -> Tap {
 /// A thousand devices have five thousand descriptors.
 fn allow_descriptors() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = Rlimit { current: Some(65_536), ..getrlimit(Resource::Nofile) };
-    let limit = Rlimit { maximum: limit.maximum.map(|maximum| maximum.max(65_536)), ..limit };
+    let limit = getrlimit(Resource::Nofile);
+    let limit = Rlimit { current: limit.maximum, ..limit };
     setrlimit(Resource::Nofile, limit).expect("run as root");
 }
