@@ -99,6 +99,8 @@ pub(crate) struct Taken {
     pub(crate) new_head: bool,
     /// The ring may hold more.
     pub(crate) more: bool,
+    /// Something was in it: a request, or one that went back at once.
+    pub(crate) any: bool,
 }
 
 impl<St: Storage> Device<St> {
@@ -176,7 +178,7 @@ impl<St: Storage> Device<St> {
 
     /// Takes a batch of requests off a ring.
     pub(crate) fn take(&mut self, queue: u16, now: Nanos) -> Taken {
-        let nothing = Taken { new_head: false, more: false };
+        let nothing = Taken { new_head: false, more: false, any: false };
         if !self.runs(queue) || self.memory.get() == Presence::Coming {
             return nothing;
         }
@@ -193,11 +195,12 @@ impl<St: Storage> Device<St> {
         let queued = self.queued();
         self.usage.queued_max = self.usage.queued_max.max(queued);
         let new_head = before == 0 && queued > 0;
+        let any = answered || queued > before;
         match more {
-            Ok(more) => Taken { new_head, more },
+            Ok(more) => Taken { new_head, more, any },
             Err(why) => {
                 self.fail(queue, why);
-                Taken { new_head, more: false }
+                Taken { new_head, more: false, any: true }
             }
         }
     }

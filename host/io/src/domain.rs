@@ -207,8 +207,8 @@ impl<S: Seams> Domain<S> {
             if taken.new_head {
                 announce(&mut self.disks, &mut self.links, device, now);
             }
-            if taken.more || taken.new_head {
-                found = true;
+            found |= taken.more || taken.new_head;
+            if taken.any {
                 self.devices.found(place, now);
                 self.devices.touch(polled.device);
             } else if polled.is_idle(now) && self.may_arm(polled.device, polled.queue, now) {
