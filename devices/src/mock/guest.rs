@@ -188,6 +188,20 @@ impl Guest {
         word(used) & 1 == 0
     }
 
+    /// Whether the device has said that something came back. Take all of it, then call
+    /// [`Guest::await_interrupt`].
+    pub fn interrupted(&mut self, number: usize) -> bool {
+        self.queues[number].call.read().is_ok()
+    }
+
+    /// Wants to be told of the next chain that comes back.
+    pub fn await_interrupt(&mut self, number: usize) {
+        if self.event_idx {
+            let driver = &self.queues[number].driver;
+            driver.set_used_event(driver.used_index());
+        }
+    }
+
     /// The next slot that came back, and how many bytes the device says it wrote.
     pub fn returned(&mut self, number: usize) -> Option<(u16, u32)> {
         let queue = &mut self.queues[number];
@@ -195,7 +209,6 @@ impl Guest {
         let slot = u16::try_from(head).unwrap() / PER_SLOT;
         let lent = queue.lent.get_mut(usize::from(slot)).expect("a head that was never there");
         assert!(std::mem::take(lent), "chain {head} of queue {number} came back twice");
-        let _ = queue.call.read();
         Some((slot, len))
     }
 

@@ -27,6 +27,8 @@ enum Kind {
     Flush,
     Discard,
     Zeroes,
+    /// What it is called: answered at once.
+    Name,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -80,7 +82,8 @@ impl DiskGuest {
             0..45 => Kind::Read,
             45..85 => Kind::Write(chance.next()),
             85..91 => Kind::Flush,
-            91..95 => Kind::Discard,
+            91..94 => Kind::Discard,
+            94..97 => Kind::Name,
             _ => Kind::Zeroes,
         };
         let most = if chance.permille(100) { OWN } else { 16 };
@@ -102,6 +105,7 @@ impl DiskGuest {
             Kind::Read => (0_u64, sector),
             Kind::Write(_) => (1, sector),
             Kind::Flush => (4, 0),
+            Kind::Name => (8, 0),
             Kind::Discard => (11, 0),
             Kind::Zeroes => (13, 0),
         };
@@ -120,6 +124,7 @@ impl DiskGuest {
                 Some(readable(data, bytes))
             }
             Kind::Flush => None,
+            Kind::Name => Some(writable(data, 20)),
             Kind::Discard | Kind::Zeroes => {
                 write(sector, data);
                 write(sectors, data + 8);
@@ -133,12 +138,16 @@ impl DiskGuest {
     /// Looks at what came back.
     pub(super) fn look(&mut self, now: Nanos) {
         for number in 0..self.guest.queues.len() {
+            if !self.guest.interrupted(number) {
+                continue;
+            }
             while let Some((slot, _)) = self.guest.returned(number) {
                 let asked = self.asked[number][usize::from(slot)].take().expect("nobody asked");
                 self.judge(number, slot, asked);
                 self.answered += 1;
                 self.slowest = self.slowest.max(now - asked.at);
             }
+            self.guest.await_interrupt(number);
         }
         if let Some((number, base)) = self.guest.stopped() {
             self.guest.restart(number, base);
@@ -153,7 +162,7 @@ impl DiskGuest {
             ..usize::try_from(asked.sector + asked.sectors).unwrap();
         let known = &mut self.sectors[range];
         match asked.kind {
-            Kind::Flush => {}
+            Kind::Flush | Kind::Name => {}
             Kind::Read if status == 0 => {
                 let data = self.guest.data(number, slot);
                 for (place, known) in (0..).zip(known) {

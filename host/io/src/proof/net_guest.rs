@@ -50,8 +50,11 @@ impl NetGuest {
 
     /// Looks at what came back.
     pub(super) fn look(&mut self) {
-        while self.guest.returned(TRANSMIT).is_some() {
-            self.answered += 1;
+        if self.guest.interrupted(TRANSMIT) {
+            while self.guest.returned(TRANSMIT).is_some() {
+                self.answered += 1;
+            }
+            self.guest.await_interrupt(TRANSMIT);
         }
         while let Some((slot, len)) = self.guest.returned(RECEIVE) {
             self.received += 1;
