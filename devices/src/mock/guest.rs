@@ -194,6 +194,13 @@ impl Guest {
         self.queues[number].call.read().is_ok()
     }
 
+    /// Whether something came back that was not taken yet.
+    pub fn has_news(&self, number: usize) -> bool {
+        let driver = &self.queues[number].driver;
+        let [_, _, used] = driver.addresses();
+        self.memory.read_obj::<u16>(GuestAddress(used + 2)).unwrap() != driver.used_index()
+    }
+
     /// Wants to be told of the next chain that comes back.
     pub fn await_interrupt(&mut self, number: usize) {
         if self.event_idx {

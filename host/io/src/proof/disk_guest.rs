@@ -139,6 +139,7 @@ impl DiskGuest {
     pub(super) fn look(&mut self, now: Nanos) {
         for number in 0..self.guest.queues.len() {
             if !self.guest.interrupted(number) {
+                assert!(!self.guest.has_news(number), "an answer that nobody was told of");
                 continue;
             }
             while let Some((slot, _)) = self.guest.returned(number) {

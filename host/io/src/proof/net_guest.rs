@@ -55,6 +55,8 @@ impl NetGuest {
                 self.answered += 1;
             }
             self.guest.await_interrupt(TRANSMIT);
+        } else {
+            assert!(!self.guest.has_news(TRANSMIT), "a packet whose return nobody was told of");
         }
         while let Some((slot, len)) = self.guest.returned(RECEIVE) {
             self.received += 1;
