@@ -17,6 +17,10 @@ use crate::vhost::vring::VringAddresses;
 use crate::vhost::wire::Message;
 use crate::vhost::{Event, SessionError, Vring};
 
+/// Memory tables of one session that may be mapped at the same time: the latest, and those that
+/// requests in flight keep. Each holds as many files as the peer likes.
+const MOST_TABLES: usize = 8;
+
 impl Session {
     pub(in crate::vhost) fn set_mem_table(
         &mut self,
@@ -40,7 +44,12 @@ impl Session {
         if self.table.as_ref().is_some_and(|table| table.is_of(&regions, &files)) {
             return Ok(Answer::Ack);
         }
+        self.tables.retain(|table| table.strong_count() > 0);
+        if self.tables.len() >= MOST_TABLES {
+            return Err(SessionError::TooManyTables(self.tables.len()));
+        }
         let table = MemoryTable::map(&regions, files, self.limits())?;
+        self.tables.push(Arc::downgrade(&table.guest));
         for vring in &mut self.vrings {
             vring.locate(Some(&table))?;
             vring.revalidate()?;
