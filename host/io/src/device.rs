@@ -18,6 +18,7 @@ use crate::link::Link;
 use crate::nic::Net;
 use crate::populate::{Presence, Report};
 use crate::record::Record;
+use crate::talk::Talk;
 use crate::{DeviceId, Peer};
 
 /// How many chains are taken off one ring at a time, so that no tenant holds up the loop.
@@ -61,6 +62,8 @@ pub(crate) struct Device<St> {
     exported: bool,
     /// It is in the loop's list of devices with something to do at the end of the turn.
     pub(crate) touched: bool,
+    /// What its peer's messages have cost.
+    pub(crate) talk: Talk,
     pub(crate) usage: Usage,
     /// How well its contract was kept.
     pub(crate) record: Record,
@@ -126,6 +129,7 @@ impl<St: Storage> Device<St> {
             next_peer: None,
             exported: false,
             touched: false,
+            talk: Talk::default(),
             usage: Usage::default(),
             record: Record::default(),
         }
