@@ -27,6 +27,9 @@ impl<S: Seams> Domain<S> {
                 if ready.again {
                     self.devices.read_again(id);
                 }
+                if ready.pause {
+                    self.muted.push(id, begin);
+                }
                 for event in ready.events {
                     self.event(id, event, now);
                 }
