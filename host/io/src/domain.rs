@@ -150,6 +150,7 @@ impl<S: Seams> Domain<S> {
         }
         for device in self.muted.due(now) {
             self.devices.read_again(device);
+            self.devices.touch(device);
         }
         for device in self.devices.take_again() {
             self.session(device, now);
