@@ -2,6 +2,8 @@
 //!
 //! Plain integers: the event loop that owns a device owns its counters and publishes copies.
 
+use crate::net::Offence;
+
 /// Payload and fault counts of one device or of a whole loop. Bytes are payload bytes: no virtio
 /// header, no status byte, no Ethernet header that was read to be checked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,6 +27,8 @@ pub struct Counters {
     pub unanswerable: u64,
     /// Packets of the guest that were dropped: malformed, too short or too long.
     pub dropped_tx: u64,
+    /// Of them: packets that were not the guest's to send, in the order of [`Offence::ALL`].
+    pub spoofed: [u64; Offence::ALL.len()],
     /// Packets for the guest that were dropped: no receive buffer, or none large enough.
     pub dropped_rx: u64,
 }
@@ -42,6 +46,7 @@ impl Counters {
             refused,
             unanswerable,
             dropped_tx,
+            spoofed,
             dropped_rx,
         } = other;
         self.direct_bytes += direct_bytes;
@@ -53,6 +58,7 @@ impl Counters {
         self.refused += refused;
         self.unanswerable += unanswerable;
         self.dropped_tx += dropped_tx;
+        self.spoofed.iter_mut().zip(spoofed).for_each(|(sum, count)| *sum += count);
         self.dropped_rx += dropped_rx;
     }
 }

@@ -1,0 +1,111 @@
+//! How much of the loop's time a kind of work may take: a token bucket in nanoseconds.
+//!
+//! Work is paid for when it is done and measured; whoever has used up its share waits until the
+//! time has paid for it. Nothing is counted while nothing is done.
+
+use moirai_scheduler::Nanos;
+
+/// Parts of the whole: a thousandth each.
+pub(crate) const WHOLE: u64 = 1000;
+/// One piece of work costs no more than this, however long it took: the machine may have stood
+/// still meanwhile.
+const LONGEST: Nanos = 200_000;
+/// And no less.
+const SHORTEST: Nanos = 100;
+
+/// A share of the time, and what of it was used.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Budget {
+    /// Of a thousand, at least 1.
+    share: u64,
+    /// So much may be used at once.
+    burst: Nanos,
+    /// When all that was used is paid by the share.
+    paid_at: Nanos,
+}
+
+impl Budget {
+    /// `share` thousandths of the time, and `burst` of it at once.
+    pub(crate) fn new(share: u64, burst: Nanos) -> Self {
+        Self { share: share.clamp(1, WHOLE), burst, paid_at: 0 }
+    }
+
+    /// Whether there is something left.
+    pub(crate) fn has(&self, now: Nanos) -> bool {
+        self.paid_at.saturating_sub(now) < self.time_of(self.burst)
+    }
+
+    /// When there is something left again.
+    pub(crate) fn refilled_at(&self) -> Nanos {
+        self.paid_at.saturating_sub(self.time_of(self.burst)).saturating_add(1)
+    }
+
+    /// So much was used; what of it is charged.
+    pub(crate) fn pay(&mut self, now: Nanos, cost: Nanos) -> Nanos {
+        let cost = cost.clamp(SHORTEST, LONGEST);
+        self.paid_at = self.paid_at.max(now).saturating_add(self.time_of(cost));
+        cost
+    }
+
+    /// How long the share takes to bring so much.
+    fn time_of(&self, cost: Nanos) -> Nanos {
+        let time = u128::from(cost) * u128::from(WHOLE) / u128::from(self.share);
+        Nanos::try_from(time).unwrap_or(Nanos::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const SECOND: Nanos = 1_000_000_000;
+
+    /// What somebody gets in a second who always wants more.
+    fn used(share: u64, burst: Nanos, cost: Nanos) -> Nanos {
+        let (mut budget, mut now, mut used) = (Budget::new(share, burst), 0, 0);
+        while now < SECOND {
+            if budget.has(now) {
+                used += budget.pay(now, cost);
+                now += cost;
+            } else {
+                assert!(budget.refilled_at() > now);
+                now = budget.refilled_at();
+                assert!(budget.has(now), "there is something when it says so");
+            }
+        }
+        used
+    }
+
+    proptest! {
+        #[test]
+        fn who_always_wants_more_gets_its_share_and_a_burst(
+            share in 1_u64..1000,
+            burst in 1_000_u64..5_000_000,
+            cost in 500_u64..50_000,
+        ) {
+            let most = SECOND / WHOLE * share + burst + 2 * cost;
+            let used = used(share, burst, cost);
+            prop_assert!(used <= most && used >= (most * 9 / 10).min(SECOND * 9 / 10), "{used} {most}");
+        }
+    }
+
+    #[test]
+    fn a_machine_that_stood_still_costs_nobody_his_budget() {
+        let mut budget = Budget::new(100, 2_000_000);
+        budget.pay(0, 10 * SECOND);
+        assert!(budget.has(0));
+    }
+
+    #[test]
+    fn who_has_waited_long_has_its_burst_and_not_more() {
+        let mut budget = Budget::new(10, 1_000_000);
+        let hour = 3_600 * SECOND;
+        let times = (0..).take_while(|_| {
+            let has = budget.has(hour);
+            budget.pay(hour, 100_000);
+            has
+        });
+        assert_eq!(times.count(), 10);
+    }
+}
