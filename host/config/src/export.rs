@@ -13,8 +13,8 @@ use utoipa::ToSchema;
 use super::check::{Problems, numbered, unique};
 use super::document::{NetTable, VolumeTable};
 use super::model::{Config, Net, Volume};
+use super::net_check::check_net;
 use super::problem::Problem;
-use super::tenant::check_net;
 use super::{path_check, volume_check};
 
 /// What the names of exports have before them where they stand beside those of tenants, which have

@@ -34,6 +34,7 @@ mod machine;
 mod machine_check;
 mod machine_memory;
 pub mod model;
+mod net_check;
 mod path_check;
 mod problem;
 mod tenant;

@@ -1,6 +1,7 @@
 //! The configuration as the host uses it: every default filled in, every name resolved, every
 //! contract well-formed. Only [`super::check`] makes these values.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -89,6 +90,10 @@ pub struct Link {
     pub netns: Option<String>,
     /// Address of the host on the TAP.
     pub address: Option<Cidr>,
+    /// Addresses that no guest may have: the host's, and what was reserved.
+    pub reserved: Vec<IpAddr>,
+    /// What packets for all and for nobody may take of the loop's time, in thousandths.
+    pub broadcast: u32,
     /// Largest packet without the Ethernet header, in bytes.
     pub mtu: u16,
     /// What guests may leave to the link.
@@ -197,6 +202,12 @@ pub struct Net {
     pub link: usize,
     /// Hardware address: unicast.
     pub mac: [u8; 6],
+    /// Its IP addresses; none if it has those that it is the first to use.
+    pub addresses: Vec<IpAddr>,
+    /// It may send from all addresses.
+    pub spoofs: bool,
+    /// What receiving may take of the loop's time, in thousandths.
+    pub receive: u32,
     /// Pairs of queues, 1 to 7.
     pub queues: u16,
     /// Contract on the link.

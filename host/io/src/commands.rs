@@ -14,11 +14,12 @@ use crate::blk::Blk;
 use crate::command::Command;
 use crate::device::{Body, Device, Place};
 use crate::domain::Domain;
-use crate::nic::Net;
+use crate::intake::Intake;
+use crate::nic::{Guard, Net};
 use crate::schedule::{Owner, Schedule};
 use crate::seams::{Machine as _, Seams};
 use crate::token::Token;
-use crate::{BlkSpec, DeviceId, IoDomainError, NetSpec};
+use crate::{BlkSpec, DeviceId, IoDomainError, NetSpec, Sources};
 
 impl<S: Seams> Domain<S> {
     /// Takes all commands that wait.
@@ -87,14 +88,24 @@ impl<S: Seams> Domain<S> {
         if link.owner(mac).is_some() {
             return Err(IoDomainError::MacInUse { mac: spec.mac });
         }
+        let (bound, declared) = match spec.sources {
+            Sources::Own(declared) => (true, declared),
+            Sources::Any => (false, Vec::new()),
+        };
+        if let Some(address) = link.neighbours.conflict(&declared) {
+            return Err(IoDomainError::AddressInUse(address));
+        }
         let (mtu, pairs, offload) = (link.mtu, spec.pairs, link.offload());
         let nic = Nic { mac, mtu, queue_size: net::QUEUE_SIZE, pairs, offload };
         let queues = nic.queues();
         let session = session(spec.socket, nic.profile())?;
         let client = admit(link.schedule(), id, spec.contract, now)?;
-        link.enlist(mac, id);
+        link.enlist(mac, &declared, id);
         let waiting = Backlog::new(spec.pairs);
-        let body = Body::Net(Net { link: place, client, card: Card::new(nic), waiting });
+        let guard = bound.then(Guard::default);
+        let budget = Intake::of_port(spec.receive);
+        let card = Card::new(nic);
+        let body = Body::Net(Net { link: place, client, card, waiting, guard, budget });
         self.enlist(Device::new(id, spec.tenant, spec.contract, session, body, queues), now);
         Ok(())
     }

@@ -214,7 +214,7 @@ impl<S: Seams> Domain<S> {
         let mut found = false;
         let mut place = 0;
         while let Some((polled, device)) = self.devices.polled(place) {
-            let taken = device.take(polled.queue, now);
+            let taken = device.take(polled.queue, now, &mut self.links);
             if taken.new_head {
                 announce(&mut self.disks, &mut self.links, device, now);
             }
@@ -246,7 +246,7 @@ impl<S: Seams> Domain<S> {
         }
         self.devices.poll(id, queue, now);
         let Some(device) = self.devices.get_mut(id) else { return };
-        if device.take(queue, now).new_head {
+        if device.take(queue, now, &mut self.links).new_head {
             announce(&mut self.disks, &mut self.links, device, now);
         }
         self.devices.touch(id);
@@ -287,7 +287,8 @@ impl<S: Seams> Domain<S> {
         let coming = self.devices.awaits_memory().then_some(now + POPULATING_LOOK);
         let links = self.links.iter().filter_map(|link| link.timeout(now));
         let disks = self.disks.iter().filter_map(|disk| disk.timeout(now));
-        let unread = self.links.iter().any(|link| link.unread).then_some(now);
+        let unread = self.links.iter().filter(|link| link.unread);
+        let unread = unread.map(|link| link.intake.opens_at(now));
         let again = self.devices.has_again().then_some(now);
         let retries =
             self.jobs.timeout().into_iter().chain(self.unheard.at()).chain(self.muted.at());

@@ -11,7 +11,9 @@ use moirai_scheduler::{Account, Contract, policy};
 use crate::command::{Command, Reply};
 use crate::disk::Disk;
 use crate::domain::{Domain, Parts};
+use crate::intake::Intake;
 use crate::link::Link;
+use crate::neighbours::{Neighbours, link_local};
 use crate::seams::{Linux, OnLinux, PRIORITY};
 use crate::{BlkSpec, DeviceId, DomainSnapshot, GroupSpec, IoDomainError, NetSpec, Peer};
 use moirai_runtime::{Mailbox, mailbox};
@@ -162,9 +164,13 @@ fn resources(
         let policy = policy(disk.policy, DEVICES);
         Disk::new(disk, policy)
     });
+    let all = links.len();
     let links = links.into_iter().map(|link| {
         let policy = policy(link.policy, DEVICES);
-        Link::new(link.name, link.rate_bps, link.mtu, policy, link.tap)
+        let own = link.tap.hardware_address().map(link_local);
+        let neighbours = Neighbours::new(link.reserved.into_iter().chain(own));
+        let intake = Intake::new(all, link.broadcast);
+        Link::new(link.name, link.rate_bps, link.mtu, policy, link.tap).with(neighbours, intake)
     });
     (disks.collect(), links.collect())
 }

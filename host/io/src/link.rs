@@ -2,12 +2,15 @@
 //! packets themselves stay in their guests' memory.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use moirai_devices::net::tx::TxPacket;
 use moirai_devices::net::{MacAddr, Offload, wire};
 use moirai_scheduler::{Nanos, Pick, Policy};
 
 use crate::DeviceId;
+use crate::intake::Intake;
+use crate::neighbours::Neighbours;
 use crate::schedule::Schedule;
 use crate::wire::Wire;
 
@@ -22,6 +25,10 @@ pub(crate) struct Link<L> {
     end: L,
     /// By address, for the order in which they get what is for all.
     addresses: BTreeMap<[u8; 6], DeviceId>,
+    /// Whose IP addresses are whose.
+    pub(crate) neighbours: Neighbours,
+    /// What receiving may take of the loop's time.
+    pub(crate) intake: Intake,
     pub(crate) buffer: Vec<u8>,
     pub(crate) sent: u64,
     pub(crate) unclaimed: u64,
@@ -45,12 +52,19 @@ impl<L: moirai_devices::backend::Link> Link<L> {
             wire: Wire::new(rate_bps, largest, policy),
             end,
             addresses: BTreeMap::new(),
+            neighbours: Neighbours::default(),
+            intake: Intake::default(),
             buffer: vec![0; RECEIVE_BYTES],
             sent: 0,
             unclaimed: 0,
             refused: 0,
             unread: false,
         }
+    }
+
+    /// With these addresses of the host, and these budgets.
+    pub(crate) fn with(self, neighbours: Neighbours, intake: Intake) -> Self {
+        Self { neighbours, intake, ..self }
     }
 
     /// What may be left undone in packets on it.
@@ -118,12 +132,14 @@ impl<L: moirai_devices::backend::Link> Link<L> {
         self.addresses.values().copied()
     }
 
-    pub(crate) fn enlist(&mut self, mac: MacAddr, device: DeviceId) {
+    pub(crate) fn enlist(&mut self, mac: MacAddr, declared: &[IpAddr], device: DeviceId) {
         self.addresses.insert(mac.0, device);
+        self.neighbours.enter(device, mac.0, declared);
     }
 
     pub(crate) fn strike(&mut self, device: DeviceId) {
         self.addresses.retain(|_, other| *other != device);
+        self.neighbours.leave(device);
     }
 }
 
@@ -141,6 +157,11 @@ impl<L> Link<L> {
     /// Whether somebody has a packet waiting.
     pub(crate) fn has_backlog(&self) -> bool {
         self.wire.known().has_work()
+    }
+
+    /// Whether somebody waits for the wire and could have it.
+    pub(crate) fn is_due(&self, now: Nanos) -> bool {
+        self.has_backlog() && self.is_free(now)
     }
 
     /// Whether a packet could be sent at once.

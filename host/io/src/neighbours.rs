@@ -40,6 +40,7 @@ struct Port {
 pub(crate) struct Neighbours {
     owners: BTreeMap<IpAddr, Owner>,
     ports: BTreeMap<DeviceId, Port>,
+    macs: BTreeMap<[u8; 6], DeviceId>,
     /// Grows when somebody loses an address.
     epoch: u64,
 }
@@ -77,6 +78,7 @@ impl Neighbours {
         }
         let port = Port { mac, declares: !declared.is_empty(), learned: VecDeque::new() };
         self.ports.insert(id, port);
+        self.macs.insert(mac, id);
         // What others have learned of what is this one's from now on.
         let its = |address: &IpAddr| made_of(*address) == Some(mac);
         let lost: Vec<_> = self.owners.iter().filter(|(address, _)| its(address)).collect();
@@ -92,8 +94,11 @@ impl Neighbours {
 
     /// The port goes, with all that it has.
     pub(crate) fn leave(&mut self, id: DeviceId) {
-        self.ports.remove(&id);
-        let its = |owner: &Owner| matches!(owner, Owner::Declared(it) | Owner::Learned(it) if *it == id);
+        if let Some(port) = self.ports.remove(&id) {
+            self.macs.remove(&port.mac);
+        }
+        let its =
+            |owner: &Owner| matches!(owner, Owner::Declared(it) | Owner::Learned(it) if *it == id);
         self.owners.retain(|_, owner| !its(owner));
         self.epoch += 1;
     }
@@ -131,7 +136,7 @@ impl Neighbours {
             Some(Owner::Learned(_)) | None => {}
         }
         if let Some(mac) = made_of(address)
-            && let Some((owner, _)) = self.ports.iter().find(|(_, port)| port.mac == mac)
+            && let Some(owner) = self.macs.get(&mac)
         {
             return *owner == id;
         }

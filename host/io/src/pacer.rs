@@ -4,7 +4,7 @@ use moirai_scheduler::Nanos;
 
 /// A loop that comes late may catch up on this much; what is lost beyond it stays lost, so that a
 /// stall is not followed by a burst.
-const CATCH_UP: Nanos = 1_000_000;
+pub(crate) const CATCH_UP: Nanos = 1_000_000;
 
 /// The wire of one link.
 #[derive(Clone, Copy, Debug)]

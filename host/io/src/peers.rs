@@ -5,7 +5,7 @@ use moirai_devices::vhost::{DeviceProfile, Event, Session};
 use moirai_scheduler::Nanos;
 use rustix::fd::AsFd;
 
-use crate::device::Body;
+use crate::device::{Body, Place};
 use crate::domain::{Domain, announce};
 use crate::populate::{Report, populate};
 use crate::seams::{Machine as _, Seams};
@@ -101,6 +101,11 @@ impl<S: Seams> Domain<S> {
     ) -> Result<(), IoDomainError> {
         let device = self.devices.get_mut(id).ok_or(IoDomainError::UnknownDevice(id))?;
         device.expect(peer);
+        if let (Place::Link(link), _) = device.place()
+            && let Some(link) = self.links.get_mut(link)
+        {
+            link.neighbours.renew(id);
+        }
         self.stop_serving(id, now);
         Ok(())
     }

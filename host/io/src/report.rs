@@ -26,6 +26,8 @@ impl<S: Seams> Domain<S> {
             sent: link.sent,
             unclaimed: link.unclaimed,
             refused: link.refused,
+            policed: link.intake.policed,
+            receive_cpu_ns: link.intake.cpu,
         });
         let devices = self.devices.iter().map(|device| DeviceSnapshot {
             not_kept: verdicts.get(&device.id).cloned(),
@@ -81,6 +83,9 @@ impl<S: Seams> Domain<S> {
             read_modify_writes: counters.read_modify_writes,
             errors: counters.io_errors + counters.refused + counters.unanswerable,
             dropped_tx: counters.dropped_tx,
+            spoofed: counters.spoofed.into(),
+            over_budget: device.usage.over_budget,
+            receive_cpu_ns: device.usage.receive_cpu,
             dropped_rx: counters.dropped_rx,
             received: device.usage.received,
             direct_io,

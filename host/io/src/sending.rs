@@ -45,7 +45,7 @@ impl<S: Seams> Domain<S> {
         link.send(pick, &unit, now);
         let head = device.head_on(link);
         link.schedule().head(pick.client, head, now);
-        let bytes = unit.payload.len_bytes();
+        let bytes = unit.payload_bytes();
         device.usage.completed += 1;
         device.usage.bytes += bytes;
         give_back(device, queue, unit, bytes);

@@ -1,6 +1,7 @@
 //! What the I/O domain reports. Times in nanoseconds, sizes in bytes, all counted since the device,
 //! disk or link was attached.
 
+use moirai_devices::net::Offence;
 use moirai_scheduler::Nanos;
 use serde::Serialize;
 
@@ -78,6 +79,35 @@ pub struct LinkSnapshot {
     pub unclaimed: u64,
     /// Packets that the TAP refused.
     pub refused: u64,
+    /// Broadcasts, multicasts and packets for nobody that were dropped: they would have taken more
+    /// of the loop's time than they may.
+    pub policed: u64,
+    /// CPU time that the loop spent for packets that came in for all or for nobody.
+    pub receive_cpu_ns: Nanos,
+}
+
+/// Packets of a guest that were dropped because they were not its own to send.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Spoofed {
+    /// Another source address of Ethernet.
+    pub mac: u64,
+    /// Another sender of ARP.
+    pub arp: u64,
+    /// Another source address of IP.
+    pub ip: u64,
+    /// Another neighbour (IPv6).
+    pub neighbour: u64,
+    /// What only routers, DHCP servers and bridges say.
+    pub router: u64,
+    /// Headers that cannot be read.
+    pub hidden: u64,
+}
+
+impl From<[u64; Offence::ALL.len()]> for Spoofed {
+    fn from(counts: [u64; Offence::ALL.len()]) -> Self {
+        let [mac, arp, ip, neighbour, router, hidden] = counts;
+        Self { mac, arp, ip, neighbour, router, hidden }
+    }
 }
 
 /// One device of a tenant.
@@ -130,6 +160,13 @@ pub struct DeviceSnapshot {
     pub errors: u64,
     /// Packets of the guest that were dropped as malformed.
     pub dropped_tx: u64,
+    /// Of them: packets that were not its own to send, by reason; see [`Spoofed`].
+    pub spoofed: Spoofed,
+    /// Packets for the guest that were dropped: receiving them would have taken more of the loop's
+    /// time than it may.
+    pub over_budget: u64,
+    /// Of `io_cpu_ns`: what receiving has taken.
+    pub receive_cpu_ns: Nanos,
     /// Packets for the guest that were dropped: it had no buffer.
     pub dropped_rx: u64,
     /// Packets received.

@@ -30,7 +30,7 @@ use moirai_config::admission::{Claim, MemoryClaim, Part};
 use moirai_config::document::TenantTable;
 use moirai_config::{Problem, check_tenants, model};
 use moirai_cpu::GatePage;
-use moirai_io::{BlkSpec, IoDomain, IoDomainError, NetSpec};
+use moirai_io::{BlkSpec, IoDomain, IoDomainError, NetSpec, Sources};
 
 /// First user id of tenant processes.
 const FIRST_UID: u32 = 200_000;
@@ -364,6 +364,8 @@ impl Attached {
             link: link.name.clone(),
             mac: card.mac,
             pairs: card.queues,
+            sources: sources(card),
+            receive: card.receive,
             contract: card.contract,
             socket: ours,
         })?;
@@ -378,6 +380,11 @@ impl Attached {
         self.specs.push(spec);
         self.sockets.push(socket.into());
     }
+}
+
+/// From whom an interface may send.
+pub(super) fn sources(net: &model::Net) -> Sources {
+    if net.spoofs { Sources::Any } else { Sources::Own(net.addresses.clone()) }
 }
 
 fn domain<'a>(shared: &'a Shared, group: &str) -> Result<&'a IoDomain, StartError> {

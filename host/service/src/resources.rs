@@ -106,6 +106,8 @@ fn groups(
             rate_bps: link.rate_bps,
             mtu: link.mtu,
             policy: link.policy.kind(),
+            reserved: link.reserved.clone(),
+            broadcast: link.broadcast,
             tap: link::open(link, state)?,
         });
     }

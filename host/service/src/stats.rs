@@ -4,7 +4,8 @@
 //! only grow as long as a tenant runs; a reader takes two looks and subtracts.
 
 use moirai_api::{
-    CoreStats, DiskStats, DomainStats, LinkStats, NoiseStats, PartStats, Phase, Stats, TenantStats,
+    CoreStats, DiskStats, DomainStats, LinkStats, NoiseStats, PartStats, Phase, SpoofedStats,
+    Stats, TenantStats,
 };
 use std::collections::HashMap;
 
@@ -168,11 +169,19 @@ pub(super) fn add_device(stats: &mut PartStats, device: &DeviceSnapshot) {
     stats.read_modify_writes = device.read_modify_writes;
     stats.errors = device.errors;
     stats.dropped_tx = device.dropped_tx;
+    stats.spoofed = spoofed(&device.spoofed);
+    stats.over_budget = device.over_budget;
+    stats.receive_cpu_ns = device.receive_cpu_ns;
     stats.dropped_rx = device.dropped_rx;
     stats.received = device.received;
     stats.direct_io = device.direct_io;
     stats.failed.clone_from(&device.failed);
     stats.not_kept.clone_from(&device.not_kept);
+}
+
+fn spoofed(counts: &moirai_io::Spoofed) -> SpoofedStats {
+    let moirai_io::Spoofed { mac, arp, ip, neighbour, router, hidden } = *counts;
+    SpoofedStats { mac, arp, ip, neighbour, router, hidden }
 }
 
 /// `disk/NAME` or `link/NAME`.
@@ -212,6 +221,8 @@ fn link(link: &moirai_io::LinkSnapshot) -> LinkStats {
         sent: link.sent,
         unclaimed: link.unclaimed,
         refused: link.refused,
+        policed: link.policed,
+        receive_cpu_ns: link.receive_cpu_ns,
     }
 }
 

@@ -68,6 +68,8 @@ impl Bench {
                 rate_bps: 100_000_000_000,
                 mtu: 1500,
                 policy: PolicyKind::Atropos,
+                reserved: Vec::new(),
+                broadcast: 20,
                 tap: tap(),
             }],
             poll_ns: 0,
@@ -100,6 +102,8 @@ impl Bench {
                 link: "link".into(),
                 mac: [0x52, 0, 0, 2, high, low],
                 pairs: 1,
+                sources: moirai_io::Sources::Own(Vec::new()),
+                receive: 250,
                 contract: contract(),
                 socket,
             };

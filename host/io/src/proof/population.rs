@@ -15,7 +15,7 @@ use super::moody::Moody;
 use super::net_guest::NetGuest;
 use super::world::{Kind, Tenant, World};
 use crate::device::{Body, Place};
-use crate::{BlkSpec, DeviceId, NetSpec, Peer};
+use crate::{BlkSpec, DeviceId, NetSpec, Peer, Sources};
 
 /// Queues of a disk.
 const QUEUES: u16 = 2;
@@ -63,6 +63,8 @@ impl World {
             link: format!("l{place}"),
             mac,
             pairs: 1,
+            sources: Sources::Own(Vec::new()),
+            receive: 100,
             contract: contract(&mut self.chance),
             socket,
         };

@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 
 use moirai_devices::backend::Volume;
 
-use crate::launch::FilesInUse;
+use crate::launch::{FilesInUse, sources};
 use crate::open::{open_volume, remark, unusable};
 use crate::sockets::ExportSocket;
 use crate::{ServiceError, Shared};
@@ -100,6 +100,8 @@ pub(super) fn attach(
                 link: link_name,
                 mac: net.mac,
                 pairs: net.queues,
+                sources: sources(net),
+                receive: net.receive,
                 contract,
                 socket,
             };

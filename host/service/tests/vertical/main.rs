@@ -99,6 +99,8 @@ fn network(domain: &moirai_io::IoDomain, last_byte: u8) -> (u32, UnixStream) {
         link: "link".into(),
         mac: [2, 0, 0, 0, 0, last_byte],
         pairs: 1,
+        sources: moirai_io::Sources::Own(Vec::new()),
+        receive: 100,
         contract: contract(10, 5),
         socket: backend,
     };

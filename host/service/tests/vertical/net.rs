@@ -53,7 +53,15 @@ pub(crate) fn domain_with_link(
         blocking: 1_000_000,
         policy,
     };
-    let link = LinkSpec { name: "link".into(), rate_bps, mtu: 1500, policy, tap: namespace.tap() };
+    let link = LinkSpec {
+        name: "link".into(),
+        rate_bps,
+        mtu: 1500,
+        policy,
+        reserved: Vec::new(),
+        broadcast: 20,
+        tap: namespace.tap(),
+    };
     let spec = GroupSpec {
         name: "test".into(),
         core: Some(0),

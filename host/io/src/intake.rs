@@ -1,0 +1,93 @@
+//! What receiving may take of the loop's time, of one link.
+//!
+//! Packets come in as fast as somebody else sends them, and bringing them to guests takes time of
+//! the thread that sends the guests' packets. So receiving has budgets, one within the other:
+//!
+//! 1. All links of a domain together may take [`RECEIVE`] thousandths of its time, each an equal
+//!    part. What a link may not read stays in its TAP, where the kernel drops what is too much.
+//! 2. Packets for all, and packets for nobody, may take the link's `broadcast`. What is over it is
+//!    dropped when its destination is known, before it is copied to anybody.
+//! 3. Packets for one guest may take that guest's `receive`; the same.
+//!
+//! And a turn reads no more than [`TURN`] of time; nor more than [`FEW`] packets while somebody could
+//! send. A wire that is picked late by that loses nothing: the pacer lets it catch up on more.
+
+use moirai_scheduler::Nanos;
+
+use crate::budget::{Budget, WHOLE};
+use crate::pacer::CATCH_UP;
+
+/// Thousandths of the loop's time that receiving may take, all links together.
+pub(crate) const RECEIVE: u64 = 250;
+/// Thousandths for broadcasts, and for one guest, where nobody has said it.
+const BROADCAST: u32 = 20;
+/// Time that receiving on one link takes of one turn, at most; and one packet more.
+pub(crate) const TURN: Nanos = 200_000;
+/// Packets that are received although somebody could send.
+pub(crate) const FEW: usize = 4;
+/// So much of a budget may be used at once.
+const BURST: Nanos = 2_000_000;
+const _: () = assert!(TURN * 2 <= CATCH_UP, "a turn of receiving may cost no time of the wire");
+
+/// The budgets of one link.
+#[derive(Debug)]
+pub(crate) struct Intake {
+    all: Budget,
+    broadcast: Budget,
+    /// Packets for all or for nobody that were over the budget.
+    pub(crate) policed: u64,
+    /// Time that those took which were received, and that it took to find out what is over.
+    pub(crate) cpu: Nanos,
+}
+
+impl Default for Intake {
+    fn default() -> Self {
+        Self::new(1, BROADCAST)
+    }
+}
+
+impl Intake {
+    /// Of one of so many links. `broadcast`: thousandths of the loop's time.
+    pub(crate) fn new(links: usize, broadcast: u32) -> Self {
+        let links = u64::try_from(links.max(1)).unwrap_or(WHOLE);
+        Self {
+            all: Budget::new(RECEIVE / links, BURST),
+            broadcast: Budget::new(broadcast.into(), BURST),
+            policed: 0,
+            cpu: 0,
+        }
+    }
+
+    /// The budget of a port that may take so many thousandths.
+    pub(crate) fn of_port(receive: u32) -> Budget {
+        Budget::new(receive.into(), BURST)
+    }
+
+    /// Whether the link may be read.
+    pub(crate) fn is_open(&self, now: Nanos) -> bool {
+        self.all.has(now)
+    }
+
+    /// When it may be read, if it may not now.
+    pub(crate) fn opens_at(&self, now: Nanos) -> Nanos {
+        if self.is_open(now) { now } else { self.all.refilled_at() }
+    }
+
+    /// Whether a packet for all or for nobody may be received; it is counted if not.
+    pub(crate) fn takes_broadcast(&mut self, now: Nanos) -> bool {
+        let takes = self.broadcast.has(now);
+        self.policed += u64::from(!takes);
+        takes
+    }
+
+    /// A packet took so long, whoever it was for.
+    pub(crate) fn pay(&mut self, now: Nanos, cost: Nanos) {
+        self.all.pay(now, cost);
+    }
+
+    /// It was for all or for nobody. One that was dropped is paid by the link alone.
+    pub(crate) fn pay_broadcast(&mut self, now: Nanos, cost: Nanos, received: bool) {
+        let charged = if received { self.broadcast.pay(now, cost) } else { cost };
+        self.cpu = self.cpu.saturating_add(charged);
+    }
+}
