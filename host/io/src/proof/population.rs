@@ -58,12 +58,18 @@ impl World {
         let [_, .., high, low] = id.0.to_be_bytes();
         let mac = [0x52, 0, 0, 1, high, low];
         let place = self.chance.below(self.cables.len() as u64);
+        let declares = self.chance.permille(500);
+        let declared = if declares { vec![[10, 0, high, low].into()] } else { Vec::new() };
+        if declares {
+            let cable = &self.cables[usize::try_from(place).unwrap()];
+            cable.borrow_mut().declared.insert([high, low]);
+        }
         let spec = NetSpec {
             tenant: format!("t{}", id.0),
             link: format!("l{place}"),
             mac,
             pairs: 1,
-            sources: Sources::Own(Vec::new()),
+            sources: Sources::Own(declared),
             receive: 100,
             contract: contract(&mut self.chance),
             socket,
@@ -81,6 +87,12 @@ impl World {
         let device = self.domain.devices.get(tenant.id).unwrap();
         let (place, _) = device.place();
         let inside = matches!(&device.body, Body::Blk(blk) if blk.in_flight > 0);
+        if let Kind::Net(net) = &tenant.kind {
+            let [.., high, low] = net.mac;
+            for cable in &self.cables {
+                cable.borrow_mut().declared.remove(&[high, low]);
+            }
+        }
         let Account { guaranteed, extra, .. } = self.domain.detach(tenant.id, now).unwrap();
         if let Place::Disk(place) = place {
             let paid = &mut self.paid[place];

@@ -184,7 +184,8 @@ impl World {
         let now = self.clock.time();
         match self.chance.below(1000) {
             0..900 => self.ask(now),
-            900..950 => self.bring(),
+            900..949 => self.bring(),
+            949..950 => (0..self.chance.between(100, 400)).for_each(|_| self.bring()),
             950..960 => self.stop_queue(),
             960..965 => self.change(now),
             965..967 if self.tenants.len() < 8 => self.attach(),
