@@ -35,9 +35,10 @@ impl Budget {
         self.paid_at.saturating_sub(now) < self.time_of(self.burst)
     }
 
-    /// When there is something left again.
-    pub(crate) fn refilled_at(&self) -> Nanos {
-        self.paid_at.saturating_sub(self.time_of(self.burst)).saturating_add(1)
+    /// When so much can be used at once again; no more than the burst.
+    pub(crate) fn refilled_at(&self, amount: Nanos) -> Nanos {
+        let used = self.burst.saturating_sub(amount);
+        self.paid_at.saturating_sub(self.time_of(used)).saturating_add(1)
     }
 
     /// So much was used; what of it is charged.
@@ -69,8 +70,8 @@ mod tests {
                 used += budget.pay(now, cost);
                 now += cost;
             } else {
-                assert!(budget.refilled_at() > now);
-                now = budget.refilled_at();
+                assert!(budget.refilled_at(0) > now);
+                now = budget.refilled_at(0);
                 assert!(budget.has(now), "there is something when it says so");
             }
         }

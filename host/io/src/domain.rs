@@ -177,7 +177,7 @@ impl<S: Seams> Domain<S> {
         let cancelled = cancelled == Some(libc::ECANCELED);
         match Token::decode(token) {
             // Whoever cancelled it watches again if there is something to watch.
-            Some(Token::Session(_) | Token::Kick(..)) if cancelled => {}
+            Some(Token::Session(_) | Token::Kick(..) | Token::Tap(_)) if cancelled => {}
             Some(Token::Doorbell) => {
                 self.inbox.silence();
                 if !more {
@@ -193,10 +193,9 @@ impl<S: Seams> Domain<S> {
             }
             Some(Token::Kick(id, queue)) => self.kicked(id, queue, more, now),
             Some(Token::Tap(link)) => {
-                if let Some(link) = self.links.get_mut(usize::from(link)) {
-                    link.unread = true;
-                }
-                if !more {
+                let Some(place) = self.links.get_mut(usize::from(link)) else { return };
+                place.unread = true;
+                if !more && !place.intake.is_closed() {
                     self.listen(Token::Tap(link), now);
                 }
             }

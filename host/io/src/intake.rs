@@ -9,6 +9,9 @@
 //!    dropped when its destination is known, before it is copied to anybody.
 //! 3. Packets for one guest may take that guest's `receive`; the same.
 //!
+//! A link that has used up its part is not listened to until [`QUANTUM`] of it is there again: a loop
+//! that is woken for each packet would spend on waking what it saves on reading.
+//!
 //! And a turn reads no more than [`TURN`] of time; nor more than [`FEW`] packets while somebody could
 //! send. A wire that is picked late by that loses nothing: the pacer lets it catch up on more.
 
@@ -27,12 +30,16 @@ pub(crate) const TURN: Nanos = 200_000;
 pub(crate) const FEW: usize = 4;
 /// So much of a budget may be used at once.
 const BURST: Nanos = 2_000_000;
+/// A link is read again when it has so much of its budget.
+const QUANTUM: Nanos = 200_000;
 const _: () = assert!(TURN * 2 <= CATCH_UP, "a turn of receiving may cost no time of the wire");
 
 /// The budgets of one link.
 #[derive(Debug)]
 pub(crate) struct Intake {
     all: Budget,
+    /// It has used up its part and is not listened to.
+    closed: bool,
     broadcast: Budget,
     /// Packets for all or for nobody that were over the budget.
     pub(crate) policed: u64,
@@ -52,6 +59,7 @@ impl Intake {
         let links = u64::try_from(links.max(1)).unwrap_or(WHOLE);
         Self {
             all: Budget::new(RECEIVE / links, BURST),
+            closed: false,
             broadcast: Budget::new(broadcast.into(), BURST),
             policed: 0,
             cpu: 0,
@@ -64,13 +72,20 @@ impl Intake {
     }
 
     /// Whether the link may be read.
-    pub(crate) fn is_open(&self, now: Nanos) -> bool {
-        self.all.has(now)
+    pub(crate) fn is_open(&mut self, now: Nanos) -> bool {
+        self.closed = now < self.opens_at(now);
+        !self.closed
     }
 
-    /// When it may be read, if it may not now.
+    /// Whether it could not when that was asked last.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// When it may be read.
     pub(crate) fn opens_at(&self, now: Nanos) -> Nanos {
-        if self.is_open(now) { now } else { self.all.refilled_at() }
+        let wanted = if self.closed { QUANTUM } else { 0 };
+        self.all.refilled_at(wanted).max(now)
     }
 
     /// Whether a packet for all or for nobody may be received; it is counted if not.

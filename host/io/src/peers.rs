@@ -167,9 +167,9 @@ impl<S: Seams> Domain<S> {
         self.listen(Token::Session(id), now);
     }
 
-    /// Has the ring tell when there is something to hear; a kick is listened to afresh.
+    /// Has the ring tell when there is something to hear; a kick and a TAP are listened to afresh.
     pub(crate) fn listen(&mut self, token: Token, now: Nanos) {
-        if matches!(token, Token::Kick(..)) {
+        if matches!(token, Token::Kick(..) | Token::Tap(_)) {
             let _ = self.ring.cancel(token.encode());
         }
         let heard = match token {

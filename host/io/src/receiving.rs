@@ -1,7 +1,7 @@
 //! The way of a packet from its link to the guests that it is for. What of the loop's time that may
 //! take, and who pays: `intake.rs`.
 
-use moirai_devices::backend::Storage;
+use moirai_devices::backend::{Ring as _, Storage};
 use moirai_devices::net::{MacAddr, VNET_HEADER_LEN, VnetHeader, rx};
 use moirai_scheduler::Nanos;
 
@@ -13,6 +13,7 @@ use crate::intake::{FEW, TURN};
 use crate::link::Link;
 use crate::nic::Net;
 use crate::seams::{Machine as _, Seams};
+use crate::token::Token;
 
 /// Packets, and about how many bytes, taken from a link in one turn.
 const RECEIVE_BURST: usize = 64;
@@ -30,13 +31,15 @@ impl<S: Seams> Domain<S> {
     /// Brings packets that came in to the guests they are for.
     pub(crate) fn receive(&mut self, place: usize) -> bool {
         let Some(link) = self.links.get_mut(place).filter(|link| link.unread) else { return false };
+        let was_closed = link.intake.is_closed();
         let begin = self.machine.now();
         let (mut bytes, mut now) = (0, begin);
         for number in 0..RECEIVE_BURST {
             let enough = bytes >= RECEIVE_BURST_BYTES
                 || now.saturating_sub(begin) >= TURN
                 || (number >= FEW && link.is_due(now));
-            if enough || !link.intake.is_open(now) {
+            // Asked first, and last of what it may read.
+            if !link.intake.is_open(now) || enough {
                 break;
             }
             let Some(length) = link.receive() else { break };
@@ -46,8 +49,22 @@ impl<S: Seams> Domain<S> {
             charge(&mut self.devices, link, &came, now, end.saturating_sub(now));
             now = end;
         }
+        let is_closed = link.intake.is_closed();
+        self.attend(place, was_closed, is_closed, begin);
         // A link that may not be read yet is no reason to turn again at once.
         now > begin
+    }
+}
+
+impl<S: Seams> Domain<S> {
+    /// Has the ring tell of packets that come in as long as their link may be read.
+    fn attend(&mut self, place: usize, was_closed: bool, is_closed: bool, now: Nanos) {
+        let Ok(number) = u16::try_from(place) else { return };
+        match (was_closed, is_closed) {
+            (false, true) => drop(self.ring.cancel(Token::Tap(number).encode())),
+            (true, false) => self.listen(Token::Tap(number), now),
+            _ => {}
+        }
     }
 }
 

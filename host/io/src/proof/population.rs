@@ -58,7 +58,9 @@ impl World {
         let [_, .., high, low] = id.0.to_be_bytes();
         let mac = [0x52, 0, 0, 1, high, low];
         let place = self.chance.below(self.cables.len() as u64);
-        let declares = self.chance.permille(500);
+        // What was let through before somebody declared its address still goes out.
+        let waiting = self.domain.devices.iter().any(|device| device.queued() > 0);
+        let declares = self.chance.permille(500) && !waiting;
         let declared = if declares { vec![[10, 0, high, low].into()] } else { Vec::new() };
         if declares {
             let cable = &self.cables[usize::try_from(place).unwrap()];
