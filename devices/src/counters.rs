@@ -2,7 +2,8 @@
 //!
 //! Plain integers: the event loop that owns a device owns its counters and publishes copies.
 
-use crate::net::Offence;
+/// Reasons why a packet is not its guest's to send; `net::Offence` has them.
+pub const SPOOFED: usize = 6;
 
 /// Payload and fault counts of one device or of a whole loop. Bytes are payload bytes: no virtio
 /// header, no status byte, no Ethernet header that was read to be checked.
@@ -27,8 +28,9 @@ pub struct Counters {
     pub unanswerable: u64,
     /// Packets of the guest that were dropped: malformed, too short or too long.
     pub dropped_tx: u64,
-    /// Of them: packets that were not the guest's to send, in the order of [`Offence::ALL`].
-    pub spoofed: [u64; Offence::ALL.len()],
+    /// Of them: packets that were not the guest's to send, in the order of
+    /// `net::Offence::ALL`.
+    pub spoofed: [u64; SPOOFED],
     /// Packets for the guest that were dropped: no receive buffer, or none large enough.
     pub dropped_rx: u64,
 }

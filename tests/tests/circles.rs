@@ -33,6 +33,7 @@ const KNOWN: &[(&str, &str, &[&str], &str)] = &[
             "machine_check",
             "machine_memory",
             "model",
+            "net_check",
             "path_check",
             "tenant",
             "volume_check",

@@ -11,6 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::MacAddr;
 use super::packet::{IPV4, IPV6, UDP, be16};
+use crate::counters::SPOOFED;
 use moirai_abi::wire::ETHERNET_HEADER_LEN;
 
 /// So many bytes of a frame are enough for most: a VLAN tag and an IPv6 header, or ports.
@@ -81,7 +82,7 @@ pub enum Offence {
 
 impl Offence {
     /// All, in the order of their counters.
-    pub const ALL: [Self; 6] =
+    pub const ALL: [Self; SPOOFED] =
         [Self::Mac, Self::Arp, Self::Address, Self::Neighbour, Self::Router, Self::Hidden];
 
     /// Its place in [`Offence::ALL`].

@@ -4,16 +4,16 @@
 //! the thread that sends the guests' packets. So receiving has budgets, one within the other:
 //!
 //! 1. All links of a domain together may take [`RECEIVE`] thousandths of its time, each an equal
-//!    part. What a link may not read stays in its TAP, where the kernel drops what is too much.
+//!    part. What a link may not read stays in its TAP; the kernel drops what is too much.
 //! 2. Packets for all, and packets for nobody, may take the link's `broadcast`. What is over it is
 //!    dropped when its destination is known, before it is copied to anybody.
 //! 3. Packets for one guest may take that guest's `receive`; the same.
 //!
-//! A link that has used up its part is not listened to until [`QUANTUM`] of it is there again: a loop
-//! that is woken for each packet would spend on waking what it saves on reading.
+//! A link that has used up its part is not listened to until [`QUANTUM`] of it is there again: a
+//! loop that is woken for each packet would spend on waking what it saves on reading.
 //!
-//! And a turn reads no more than [`TURN`] of time; nor more than [`FEW`] packets while somebody could
-//! send. A wire that is picked late by that loses nothing: the pacer lets it catch up on more.
+//! And a turn reads no more than [`TURN`] of time; nor more than [`FEW`] packets while somebody
+//! could send. A wire that is picked late by that loses nothing: the pacer lets it catch up on more.
 
 use moirai_scheduler::Nanos;
 

@@ -284,9 +284,11 @@ mod tests {
                         let may = link.may_claim(id, address, &mut recent[place]);
                         let others = (0..4_u32).filter(|other| *other != port);
                         let mut fresh = others.map(|it| (DeviceId(it), recent[it as usize]));
-                        let both = fresh.any(|(it, mut recent)| {
-                            link.owners.contains_key(&address) && link.may_claim(it, address, &mut recent)
-                        });
+                        let owned = link.owners.contains_key(&address);
+                        let both = owned
+                            && fresh.any(|(it, mut recent)| {
+                                link.may_claim(it, address, &mut recent)
+                            });
                         prop_assert!(!may || !both, "{address} is two ports'");
                         prop_assert!(!may || address != HOST);
                     }

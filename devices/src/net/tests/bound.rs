@@ -63,9 +63,8 @@ proptest! {
         match next(&mut guest) {
             tx::Next::Packet(packet) => {
                 let claims = crate::net::claims::read(&packet.head[12..], MAC);
-                prop_assert!(
-                    claims.is_ok_and(|it| it.iter().all(|(address, _)| address == IpAddr::from(MINE)))
-                );
+                let mine = |(address, _)| address == IpAddr::from(MINE);
+                prop_assert!(claims.is_ok_and(|it| it.iter().all(mine)));
             }
             tx::Next::Dropped => {}
             tx::Next::Empty => prop_assert!(false),
