@@ -9,8 +9,9 @@
 //!    dropped when its destination is known, before it is copied to anybody.
 //! 3. Packets for one guest may take that guest's `receive`; the same.
 //!
-//! A link that has used up its part is not listened to until [`QUANTUM`] of it is there again: a
-//! loop that is woken for each packet would spend on waking what it saves on reading.
+//! A link that has used up its part is not listened to until [`QUANTUM`] of it is there again, and
+//! one of which packets were dropped and no more are waiting not for a [`PAUSE`]: a loop that is
+//! woken for each packet would spend on waking what it saves on reading.
 //!
 //! And a turn reads no more than [`TURN`] of time; nor more than [`FEW`] packets while somebody
 //! could send. A wire that is picked late by that loses nothing: the pacer lets it catch up on more.
@@ -28,6 +29,8 @@ const BROADCAST: u32 = 20;
 pub(crate) const TURN: Nanos = 200_000;
 /// Packets that are received although somebody could send.
 pub(crate) const FEW: usize = 4;
+/// How long packets gather in the TAP while more come in than may.
+const PAUSE: Nanos = 300_000;
 /// So much of a budget may be used at once.
 const BURST: Nanos = 2_000_000;
 /// A link is read again when it has so much of its budget.
@@ -40,6 +43,8 @@ pub(crate) struct Intake {
     all: Budget,
     /// It has used up its part and is not listened to.
     closed: bool,
+    /// It is not read before.
+    paused_until: Nanos,
     broadcast: Budget,
     /// Packets for all or for nobody that were over the budget.
     pub(crate) policed: u64,
@@ -60,6 +65,7 @@ impl Intake {
         Self {
             all: Budget::new(RECEIVE / links, BURST),
             closed: false,
+            paused_until: 0,
             broadcast: Budget::new(broadcast.into(), BURST),
             policed: 0,
             cpu: 0,
@@ -85,7 +91,13 @@ impl Intake {
     /// When it may be read.
     pub(crate) fn opens_at(&self, now: Nanos) -> Nanos {
         let wanted = if self.closed { QUANTUM } else { 0 };
-        self.all.refilled_at(wanted).max(now)
+        self.all.refilled_at(wanted).max(self.paused_until).max(now)
+    }
+
+    /// All was read, and some of it was too much: the next packets are looked at together.
+    pub(crate) fn pause(&mut self, now: Nanos) {
+        self.paused_until = now.saturating_add(PAUSE);
+        self.closed = true;
     }
 
     /// Whether a packet for all or for nobody may be received; it is counted if not.

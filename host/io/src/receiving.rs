@@ -27,13 +27,19 @@ enum Came {
     ForOne(DeviceId, bool),
 }
 
+impl Came {
+    fn is_too_much(&self) -> bool {
+        matches!(self, Self::ForAll { received: false } | Self::ForOne(_, false))
+    }
+}
+
 impl<S: Seams> Domain<S> {
     /// Brings packets that came in to the guests they are for.
     pub(crate) fn receive(&mut self, place: usize) -> bool {
         let Some(link) = self.links.get_mut(place).filter(|link| link.unread) else { return false };
         let was_closed = link.intake.is_closed();
         let begin = self.machine.now();
-        let (mut bytes, mut now) = (0, begin);
+        let (mut bytes, mut now, mut too_much) = (0, begin, false);
         for number in 0..RECEIVE_BURST {
             let enough = bytes >= RECEIVE_BURST_BYTES
                 || now.saturating_sub(begin) >= TURN
@@ -42,10 +48,17 @@ impl<S: Seams> Domain<S> {
             if !link.intake.is_open(now) || enough {
                 break;
             }
-            let Some(length) = link.receive() else { break };
+            let Some(length) = link.receive() else {
+                if too_much {
+                    link.intake.pause(now);
+                    link.unread = true;
+                }
+                break;
+            };
             bytes += length;
             let came = bring(&mut self.devices, link, length, now);
             let end = self.machine.now();
+            too_much |= came.is_too_much();
             charge(&mut self.devices, link, &came, now, end.saturating_sub(now));
             now = end;
         }
