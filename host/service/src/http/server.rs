@@ -2,7 +2,8 @@
 //!
 //! A client may cost a bounded amount of memory, time and descriptors: headers and bodies must
 //! arrive in time ([`HEAD_PATIENCE`], bodies in `routes`), and only [`CONNECTIONS`] are served at a
-//! time, whoever moves least making room for whoever comes (`clients`). The socket is for the user of the host service alone (mode 0600).
+//! time, whoever moves least making room for whoever comes (`clients`). The socket is for the user
+//! of the host service alone (mode 0600).
 
 use std::convert::Infallible;
 use std::fs;
