@@ -45,7 +45,6 @@ const KNOWN: &[(&str, &str, &[&str], &str)] = &[
         &["explain", "ledger", "memory", "plan", "promise", "several", "words"],
         HOST,
     ),
-    ("host/config/src", "kinds", &["examples", "words"], HOST),
     ("host/cli/src", "", &["control", "export", "screen", "top"], HOST),
     ("host/cli/src", "disk_probe", &["bench", "report"], HOST),
     ("host/service/src", "", &["launch", "own", "supervisor", "tenant"], HOST),

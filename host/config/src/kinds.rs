@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use schemars::JsonSchema;
 use serde_json::{Map, Value};
 
-use super::problem::Problem;
+use crate::problem::Problem;
 use examples::example;
 use words::{choices, shown, takes};
 
@@ -158,6 +158,12 @@ impl<'a> Walk<'a> {
 fn key_of(path: &str) -> &str {
     let last = path.rsplit('.').next().unwrap_or(path);
     last.split('[').next().unwrap_or(last)
+}
+
+/// A path without the places in lists: `tenant.disk.queues`.
+fn keys_of(path: &str) -> String {
+    let keys = path.split('.').map(|part| part.split('[').next().unwrap_or(part));
+    keys.collect::<Vec<_>>().join(".")
 }
 
 /// How serde gives a date: a table that says what it is.
