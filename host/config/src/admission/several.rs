@@ -3,7 +3,7 @@
 
 use moirai_scheduler::Contract;
 
-use super::plan::ContractReport;
+use super::report::ContractReport;
 
 /// Slices below this, in nanoseconds, are not worth offering.
 const SLICE_MIN: u64 = 1_000;

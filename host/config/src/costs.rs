@@ -16,7 +16,7 @@ use utoipa::ToSchema;
 
 /// Name of the file in the state directory.
 const FILE: &str = "core-costs.json";
-/// The dispatcher looks at sleepers this often at most (`dispatcher/core.rs`).
+/// The dispatcher looks at sleepers this often at most (`host/cpu/core.rs`).
 const LOOK_NS: Nanos = 500_000;
 /// The looks at so many vCPUs fit into what the capacity of a core leaves.
 const VCPUS_FREE: usize = 8;

@@ -8,9 +8,8 @@ use std::collections::HashMap;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use super::check::Problems;
-use super::export::ExportDevice;
-use super::model::{Config, Disk, Volume, VolumeKind};
+use crate::model::{Config, Disk, ExportDevice, Volume, VolumeKind};
+use crate::problem::Problems;
 
 /// What a path leads to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
