@@ -17,7 +17,6 @@ use source::Source;
 
 /// Circles that are still there: the folder, whose children, which, and why.
 const KNOWN: &[(&str, &str, &[&str], &str)] = &[
-    ("host/cli/src", "", &["control", "export", "screen", "top"], HOST),
     ("host/service/src", "", &["launch", "own", "supervisor", "tenant"], HOST),
     ("host/io/src", "proof", &["made", "world"], "only a test: the world and what it is made of"),
     ("host/cpu/src", "", &["judge", "vcpu"], "a vCPU holds what is promised to it, and is judged"),
