@@ -1,4 +1,5 @@
-//! What the values of a configuration must fulfil together. All that is wrong is reported at once.
+//! What the values of a configuration must fulfil together. A check goes on after a mistake, so
+//! that one report tells of all of them.
 //!
 //! | file | what it checks |
 //! | --- | --- |

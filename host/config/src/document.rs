@@ -1,8 +1,8 @@
 //! The configuration as it is written: one struct per TOML table, one field per key.
 //!
 //! The same types read the TOML file and the JSON bodies of the API, so that both mean the same.
-//! Nothing is checked here but names and kinds of keys; what the values must fulfil together is
-//! said in [`crate::check()`].
+//! Reading a document checks the names of keys and the kinds of values only. What the values must
+//! fulfil together, [`crate::check()`] says.
 
 mod contract;
 mod device;

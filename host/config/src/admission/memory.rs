@@ -1,5 +1,5 @@
-//! Memory is promised, too: what tenants have and what having them costs, against what the machine
-//! has for tenants. Pure but for the account.
+//! Memory is promised, too. A claim is what a guest has and what the host spends on having it; the
+//! account says whether the machine has that much left for tenants.
 
 use std::collections::BTreeMap;
 

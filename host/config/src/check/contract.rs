@@ -1,5 +1,5 @@
-//! A contract as it is written to a contract as it is kept: rates become slices, defaults are
-//! filled in, and each broken rule is said at the key that breaks it.
+//! Makes the contract that a scheduler keeps out of the one that a user has written: turns rates
+//! into slices, fills in defaults, and names the key that breaks a rule.
 
 use moirai_scheduler::{Contract, ContractError, Weight};
 

@@ -1,8 +1,9 @@
 //! What the paths of a configuration lead to on this machine: no disk is promised twice, no volume
 //! is written by two.
 //!
-//! A file is its device and inode number, a device its number, whatever names they have. What
-//! cannot be looked up (the configuration may be for another machine) is left to whoever opens it.
+//! A file is its device and inode number, a device its number, whatever names they have. Where
+//! this machine does not show what a path leads to (the configuration may be for another one),
+//! whoever opens it finds out.
 
 use std::collections::HashMap;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};

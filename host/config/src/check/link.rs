@@ -1,5 +1,4 @@
-//! Checks links: what the kernel would refuse late and without a place is refused here, at its
-//! line.
+//! Checks links: refuses at its line what the kernel would refuse late and without a place.
 
 use std::collections::HashSet;
 use std::net::Ipv4Addr;

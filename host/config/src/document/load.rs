@@ -2,7 +2,7 @@
 //! translates it.
 //!
 //! A load has a kind and the parameters of that kind. All parameters are keys of one flat table, so
-//! that what is wrong can be said at the key that is wrong. docs/loads.md describes every kind.
+//! that a report can point at the key that is wrong. docs/loads.md describes every kind.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
