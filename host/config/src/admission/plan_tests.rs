@@ -1,5 +1,7 @@
 //! Whole configurations through admission.
 
+use moirai_scheduler::Contract;
+
 use super::*;
 use crate::{check, parse};
 
