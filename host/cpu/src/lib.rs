@@ -10,7 +10,8 @@
 //! | file | what it holds |
 //! | --- | --- |
 //! | `core.rs` | one round of the dispatcher: charge, decide, apply; no thread, no clock |
-//! | `vcpu.rs` | a vCPU and what the rounds saw of it |
+//! | `vcpu.rs` | a vCPU and what the rounds saw of it; nobody else writes its state |
+//! | `vcpu/` | the parts of that state: accounts, sleep, slice, what it is owed and promised |
 //! | `core/observe.rs` | who ran, who woke, who fell asleep since the last round |
 //! | `core/waiters.rs` | who woke and waits, unseen, behind others |
 //! | `judge.rs` | whether a vCPU got what it was promised |
