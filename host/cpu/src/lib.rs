@@ -58,11 +58,9 @@ pub struct VcpuId(pub u32);
 pub struct DispatcherSpec {
     /// The core it serves and runs on.
     pub core: usize,
-    /// Who decides.
+    /// Who decides. With `fifo`, the control of experiments, every vCPU stays in the kernel's fair
+    /// class and only the accounts are kept.
     pub policy: PolicyKind,
-    /// False for the control experiment: every vCPU stays in the kernel's fair class and only the
-    /// accounts are kept.
-    pub scheduling: bool,
     /// What a wake-up within a slice costs, in nanoseconds; zero: nothing.
     pub wake_cost: Nanos,
     /// Where stalls of the machine are noted.

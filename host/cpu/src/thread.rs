@@ -44,6 +44,7 @@ impl Dispatcher {
     pub fn start(spec: DispatcherSpec) -> Result<Self, DispatcherError> {
         let core = spec.core;
         let unsuited = DispatcherError::UnsuitedPolicy { core, policy: spec.policy };
+        let scheduling = !spec.policy.is_fifo();
         let policy = ranked(spec.policy, CAPACITY).ok_or(unsuited)?;
         let (mailbox, inbox) =
             mailbox().map_err(|source| DispatcherError::Setup { core, source })?;
@@ -51,7 +52,7 @@ impl Dispatcher {
         let thread = std::thread::Builder::new().name(format!("cpu-{core}")).spawn({
             move || {
                 let ready = pin(0, core).and_then(|()| {
-                    if spec.scheduling {
+                    if scheduling {
                         set_scheduler(0, libc::SCHED_FIFO, DISPATCHER_PRIORITY)
                     } else {
                         Ok(())
@@ -60,7 +61,7 @@ impl Dispatcher {
                 let failed = ready.is_err();
                 let _ = report.send(ready);
                 if !failed {
-                    let mut rounds = Core::new(policy, spec.scheduling, spec.stalls.clone());
+                    let mut rounds = Core::new(policy, scheduling, spec.stalls.clone());
                     rounds.set_wake_cost(spec.wake_cost);
                     let load = OwnLoad::default();
                     Loop { spec, rounds, inbox, late: Lateness::default(), load }.run();

@@ -200,8 +200,8 @@ impl<T: Threads> Vcpu<T> {
         self.stands_until = until;
     }
 
-    /// Stops it at its gate at `at`, with so much left of its slice, in nanoseconds; less than zero:
-    /// it overran.
+    /// Stops it at its gate at `at`, with so much left of its slice, in nanoseconds; negative: it
+    /// overran.
     pub(super) fn stop(&mut self, left: i64, at: Nanos) {
         if self.ends_at_gate() {
             self.stop_latency.close(left);
