@@ -39,9 +39,6 @@ pub enum SessionError {
          an eventfd"
     )]
     StrangeFile,
-    /// More memory tables than a session needs are in use by requests that have not come back.
-    #[error("{0} memory tables are in use at the same time")]
-    TooManyTables(usize),
     /// A payload of the wrong length.
     #[error("request {request} has a payload of {got} bytes, not {expected}")]
     WrongSize {

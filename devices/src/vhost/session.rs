@@ -97,6 +97,9 @@ impl Session {
             if self.closed || self.vrings.iter().any(Vring::is_draining) {
                 return Ok(self.take_events(false));
             }
+            if self.is_crowded() {
+                return Ok(Ready { pause: true, ..self.take_events(false) });
+            }
             match self.receiver.receive(self.stream.as_fd())? {
                 Received::Message(message) => self.handle(message)?,
                 Received::Nothing => return Ok(self.take_events(false)),
@@ -111,7 +114,7 @@ impl Session {
     }
 
     fn take_events(&mut self, again: bool) -> Ready {
-        Ready { events: std::mem::take(&mut self.events), again }
+        Ready { events: std::mem::take(&mut self.events), again, pause: false }
     }
 
     /// All requests of a queue that had to be drained are completed: tells the peer. Call

@@ -8,6 +8,8 @@
 mod peers;
 mod queues;
 
+use std::sync::Arc;
+
 use moirai_devices::backend::Storage;
 use moirai_devices::net::Role;
 use moirai_devices::vhost::Session;
@@ -60,6 +62,8 @@ pub(crate) struct Device<St> {
     next_peer: Option<Peer>,
     /// Whether its peers come and go.
     exported: bool,
+    /// Held by whoever unmaps and closes what the last peer has left behind.
+    leavings: Arc<()>,
     /// It is in the loop's list of devices with something to do at the end of the turn.
     pub(crate) touched: bool,
     /// What its peer's messages have cost.
@@ -128,6 +132,7 @@ impl<St: Storage> Device<St> {
             left: false,
             next_peer: None,
             exported: false,
+            leavings: Arc::new(()),
             touched: false,
             talk: Talk::default(),
             usage: Usage::default(),

@@ -111,6 +111,7 @@ impl<S: Seams> Domain<S> {
     /// One turn, and the sleep after it.
     pub(crate) fn cycle(&mut self) {
         let begin = self.machine.now();
+        self.machine.turns(begin);
         let busy = self.turn(begin);
         let end = self.machine.now();
         let polling = !busy && end.saturating_sub(self.rest.active_at) < self.rest.poll_ns;
@@ -122,6 +123,9 @@ impl<S: Seams> Domain<S> {
         if self.ring.offloads() {
             let (ring, name) = (&mut self.ring, &self.name);
             self.machine.with_workers_below(&mut || note(name, ring.submit()));
+        }
+        if timeout != Some(Duration::ZERO) {
+            self.machine.rests(end);
         }
         note(&self.name, self.ring.submit_and_wait(timeout));
         if timeout != Some(Duration::ZERO) {
@@ -150,6 +154,7 @@ impl<S: Seams> Domain<S> {
         }
         for device in self.muted.due(now) {
             self.devices.read_again(device);
+            self.devices.touch(device);
         }
         for device in self.devices.take_again() {
             self.session(device, now);

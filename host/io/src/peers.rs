@@ -27,6 +27,9 @@ impl<S: Seams> Domain<S> {
                 if ready.again {
                     self.devices.read_again(id);
                 }
+                if ready.pause {
+                    self.muted.push(id, begin);
+                }
                 for event in ready.events {
                     self.event(id, event, now);
                 }
@@ -138,13 +141,15 @@ impl<S: Seams> Domain<S> {
         let Some(device) = self.devices.get_mut(id).filter(|device| device.is_abandoned()) else {
             return;
         };
-        let Some(Peer { socket, unsealed_memory }) = device.take_next_peer() else {
+        if let Some(left_behind) = device.session.forget() {
+            let leavings = device.leavings();
             device.memory = Report::default();
-            if let Some(left_behind) = device.session.forget() {
-                self.machine.send_off("unmap", Box::new(move || drop(left_behind)));
-            }
-            return;
-        };
+            self.machine.send_off("unmap", Box::new(move || drop((left_behind, leavings))));
+        }
+        if device.is_being_cleared() {
+            return self.muted.push(id, now);
+        }
+        let Some(Peer { socket, unsealed_memory }) = device.take_next_peer() else { return };
         let profile = device.session.profile().clone();
         let profile = DeviceProfile { allow_unsealed_memory: unsealed_memory, ..profile };
         let session = match Session::new(socket, profile) {

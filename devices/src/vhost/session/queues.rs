@@ -22,6 +22,14 @@ use crate::vhost::{Event, SessionError, Vring};
 const MOST_TABLES: usize = 8;
 
 impl Session {
+    /// Whether there may be no further memory table now.
+    pub(in crate::vhost) fn is_crowded(&mut self) -> bool {
+        if self.tables.len() >= MOST_TABLES {
+            self.tables.retain(|table| table.strong_count() > 0);
+        }
+        self.tables.len() >= MOST_TABLES
+    }
+
     pub(in crate::vhost) fn set_mem_table(
         &mut self,
         message: &mut Message,
@@ -43,10 +51,6 @@ impl Session {
         let files = message.take_files(count)?;
         if self.table.as_ref().is_some_and(|table| table.is_of(&regions, &files)) {
             return Ok(Answer::Ack);
-        }
-        self.tables.retain(|table| table.strong_count() > 0);
-        if self.tables.len() >= MOST_TABLES {
-            return Err(SessionError::TooManyTables(self.tables.len()));
         }
         let table = MemoryTable::map(&regions, files, self.limits())?;
         self.tables.push(Arc::downgrade(&table.guest));

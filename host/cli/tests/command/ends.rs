@@ -50,7 +50,7 @@ fn counters_without_end_end_with_their_reader_also_while_they_have_nothing_to_sa
 }
 
 #[test]
-fn a_host_service_outlives_the_reader_of_its_log() {
+fn a_host_service_outlives_the_reader_of_its_log_and_its_terminal() {
     let _turn = super::turn();
     let folder = tempfile::tempdir().unwrap();
     let core = std::thread::available_parallelism().unwrap().get() - 1;
@@ -69,6 +69,9 @@ fn a_host_service_outlives_the_reader_of_its_log() {
         std::thread::sleep(Duration::from_millis(10));
     }
     let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(child.try_wait().unwrap(), None, "SIGHUP has ended it");
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     assert_eq!(wait(&mut child).code(), Some(0));
 }
