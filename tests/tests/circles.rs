@@ -16,11 +16,8 @@ use graph::{Circle, circles};
 use source::Source;
 
 /// Circles that are still there: the folder, whose children, which, and why.
-const KNOWN: &[(&str, &str, &[&str], &str)] = &[
-    ("host/service/src", "", &["launch", "own", "supervisor", "tenant"], HOST),
-    ("host/io/src", "proof", &["made", "world"], "only a test: the world and what it is made of"),
-    ("host/cpu/src", "", &["judge", "vcpu"], "a vCPU holds what is promised to it, and is judged"),
-];
+const KNOWN: &[(&str, &str, &[&str], &str)] =
+    &[("host/service/src", "", &["launch", "own", "supervisor", "tenant"], HOST)];
 /// Why those of the host service remain.
 const HOST: &str = "the host service is being taken apart into crates; cut them there";
 

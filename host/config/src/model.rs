@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use moirai_abi::wire;
 use moirai_launch::{OwnDevice, Transport};
-use moirai_scheduler::Contract;
+use moirai_scheduler::{Contract, PolicyKind};
 
 pub use export::{Export, ExportDevice};
 
 use crate::costs::CoreCosts;
 use crate::document::load::LoadsTable;
-use crate::document::{OffloadName, PolicyName, Profile, RealtimeLimit, TenantTable};
+use crate::document::{OffloadName, Profile, RealtimeLimit, TenantTable};
 
 /// A checked configuration.
 #[derive(Clone, Debug)]
@@ -47,7 +47,7 @@ pub struct Host {
     /// What switches and rounds cost, where the profile is the default one.
     pub costs: CoreCosts,
     /// Who decides about the cores.
-    pub cpu_policy: PolicyName,
+    pub cpu_policy: PolicyKind,
     /// Core of the I/O domain; `None` leaves it to the kernel.
     pub io_core: Option<usize>,
     /// API socket.
@@ -72,7 +72,7 @@ pub struct Disk {
     /// Bytes per second, where declared.
     pub bandwidth: Option<u64>,
     /// Who decides.
-    pub policy: PolicyName,
+    pub policy: PolicyKind,
     /// Event loop that serves it.
     pub group: String,
 }
@@ -97,7 +97,7 @@ pub struct Link {
     /// What guests may leave to the link.
     pub offload: OffloadName,
     /// Who decides.
-    pub policy: PolicyName,
+    pub policy: PolicyKind,
     /// Event loop that serves it.
     pub group: String,
 }
@@ -210,9 +210,9 @@ impl Config {
     /// The same configuration without Moirai's scheduling: the control of an experiment.
     #[must_use]
     pub fn without_scheduling(mut self) -> Self {
-        self.host.cpu_policy = PolicyName::Fifo;
-        self.disks.iter_mut().for_each(|disk| disk.policy = PolicyName::Fifo);
-        self.links.iter_mut().for_each(|link| link.policy = PolicyName::Fifo);
+        self.host.cpu_policy = PolicyKind::Fifo;
+        self.disks.iter_mut().for_each(|disk| disk.policy = PolicyKind::Fifo);
+        self.links.iter_mut().for_each(|link| link.policy = PolicyKind::Fifo);
         self
     }
 }

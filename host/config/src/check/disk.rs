@@ -35,7 +35,7 @@ pub(super) fn check(table: &DiskTable, at: &str, problems: &mut Problems) -> Dis
         depth,
         max_unit: check_max_unit(table, at, problems),
         bandwidth,
-        policy: table.policy.unwrap_or_default(),
+        policy: table.policy.unwrap_or_default().0,
         group: group(table.group.as_ref(), at, problems),
     }
 }

@@ -31,7 +31,7 @@ pub(super) fn check(table: &HostTable, problems: &mut Problems) -> Host {
         problems.add("host.cpu_capacity", message, help);
         0
     });
-    let cpu_policy = table.cpu_policy.unwrap_or_default();
+    let cpu_policy = table.cpu_policy.unwrap_or_default().0;
     if !cpu_policy.suits_a_core() {
         let message = format!("`{}` does not say who is owed time on a core", cpu_policy.as_str());
         let help = "write for example \"atropos\"; nemesis, xen, usd and fifo suit a core, too, \
