@@ -48,7 +48,6 @@ const KNOWN: &[(&str, &str, &[&str], &str)] = &[
     ("host/config/src", "kinds", &["examples", "words"], HOST),
     ("host/cli/src", "", &["control", "export", "screen", "top"], HOST),
     ("host/cli/src", "disk_probe", &["bench", "report"], HOST),
-    ("host/service/src", "", &["launch", "own", "supervisor", "tenant"], HOST),
     ("host/io/src", "proof", &["made", "world"], "only a test: the world and what it is made of"),
     ("host/cpu/src", "", &["judge", "vcpu"], "a vCPU holds what is promised to it, and is judged"),
 ];

@@ -13,8 +13,9 @@ use std::sync::Arc;
 
 use moirai_devices::backend::{FileId, Volume};
 
-use super::launch::{FilesInUse, OWNED_HELP, files_in_use};
+use super::launch::{FilesInUse, files_in_use};
 use super::owner::{VolumeOwner, take_volume};
+use super::process::OWNED_HELP;
 use super::{Service, ServiceError, lock};
 use crate::sockets::Listener;
 use device::{Opened, attach, detach, open, shared_files};

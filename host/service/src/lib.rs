@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `life.rs` | the life of a tenant as a state machine; pure |
 //! | `launch.rs`, `open.rs` | from tables to running tenants |
+//! | `process.rs` | from opened files to a tenant's process |
 //! | `found.rs` | what is not there, for `moirai plan` |
 //! | `tenant.rs` | the entry of one tenant: what others may see and ask |
 //! | `supervisor.rs`, `release.rs` | a tenant's thread: carries out its life, gives all back |
@@ -44,6 +45,7 @@ mod open;
 mod own;
 mod owner;
 mod privilege;
+mod process;
 mod promise;
 mod realtime;
 mod release;

@@ -1,5 +1,7 @@
 //! The entry of one tenant: what its supervisor knows and others may see, ask for, and wait for.
 
+mod balloon;
+
 use moirai_api::{End, FailedTenant, Phase};
 use std::io::Write;
 use std::os::fd::OwnedFd;
@@ -16,10 +18,10 @@ use super::console::Console;
 use super::life::Life;
 
 use super::lock;
-use super::own::Balloon;
 use super::owner::VolumeOwner;
 
 use super::vsock::Vsock;
+use balloon::Balloon;
 use moirai_config::admission::Part;
 use moirai_config::model;
 use moirai_cpu::VcpuId;
