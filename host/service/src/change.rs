@@ -5,14 +5,14 @@ use moirai_api::{Change, ExportView, Phase, TenantView};
 
 use super::tenant::{Tenant, Vcpu};
 
-use super::{Service, ServiceError, lock};
+use super::{HostService, ServiceError, lock};
 use moirai_config::admission::plan::TenantPlan;
 use moirai_config::admission::{Claim, Part};
 use moirai_config::units::Size;
 use moirai_config::{Problem, check_exports, check_tenants};
 use moirai_io::{DeviceId, IoDomainError};
 
-impl Service {
+impl HostService {
     /// Gives a running tenant other contracts.
     ///
     /// # Errors

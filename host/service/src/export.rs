@@ -16,7 +16,7 @@ use moirai_devices::backend::{FileId, Volume};
 use super::launch::{FilesInUse, files_in_use};
 use super::owner::{VolumeOwner, take_volume};
 use super::process::OWNED_HELP;
-use super::{Service, ServiceError, lock};
+use super::{HostService, ServiceError, lock};
 use crate::sockets::Listener;
 use device::{Opened, attach, detach, open, shared_files};
 use moirai_config::admission::plan::TenantPlan;
@@ -38,7 +38,7 @@ pub(super) struct Export {
     listener: Listener,
 }
 
-impl Service {
+impl HostService {
     /// Exports devices, all or none.
     ///
     /// # Errors

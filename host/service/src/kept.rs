@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::{Service, lock};
+use super::{HostService, lock};
 
 /// How often somebody looks.
 const LOOK: Duration = Duration::from_secs(5);
@@ -69,7 +69,7 @@ pub struct KeptWatch {
     thread: Option<JoinHandle<()>>,
 }
 
-impl Service {
+impl HostService {
     /// The latest changes, oldest first: contracts that were not kept any more, or were again.
     #[must_use]
     pub fn events(&self) -> Vec<KeptEvent> {
@@ -101,7 +101,7 @@ impl Service {
     }
 }
 
-fn watch(service: &Weak<Service>, ended: &Receiver<()>) {
+fn watch(service: &Weak<HostService>, ended: &Receiver<()>) {
     while ended.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
         let Some(service) = service.upgrade() else { return };
         service.look_at_contracts();

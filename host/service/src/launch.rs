@@ -13,13 +13,13 @@ use super::owner::VolumeOwner;
 use super::process::{self, StartError, own_volumes};
 use super::supervisor::Supervisor;
 use super::tenant::Tenant;
-use super::{END_PATIENCE, Service, ServiceError, Shared, lock, release, view};
+use super::{END_PATIENCE, HostService, ServiceError, Shared, lock, release, view};
 use moirai_config::admission::plan::TenantPlan;
 use moirai_config::admission::{Claim, MemoryClaim};
 use moirai_config::document::TenantTable;
 use moirai_config::{Problem, check_tenants, model};
 
-impl Service {
+impl HostService {
     /// Starts tenants, all or none, and waits until each runs or has ended, but not longer than
     /// [`END_PATIENCE`]. One that was admitted but cannot be started is among the results, as
     /// [`Phase::Ended`].

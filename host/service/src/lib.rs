@@ -26,7 +26,7 @@
 //! none is held while a process is waited for; exports are locked while an event loop is asked,
 //! which takes microseconds.
 //!
-//! Neighbours: [`http`] and the demo call [`Service`]; it calls the ledger, the dispatchers,
+//! Neighbours: [`http`] and the demo call [`HostService`]; it calls the ledger, the dispatchers,
 //! the I/O domains and `moirai_launch`.
 
 mod change;
@@ -196,7 +196,7 @@ struct Shared {
 
 /// A running host service. Dropping it ends all tenants and gives back everything.
 #[derive(Debug)]
-pub struct Service {
+pub struct HostService {
     shared: Arc<Shared>,
     tenants: Mutex<BTreeMap<String, Arc<Tenant>>>,
     exports: Mutex<BTreeMap<String, Export>>,
@@ -221,9 +221,9 @@ fn learn_costs(host: &mut Host) {
     }
 }
 
-impl Service {
+impl HostService {
     /// Checks privileges, cleans up after an earlier host service, starts what tenants share. The
-    /// tenants of `config` are not started: see [`Service::launch`].
+    /// tenants of `config` are not started: see [`HostService::launch`].
     ///
     /// # Errors
     /// What stands in the way, and what to do about it.
@@ -358,7 +358,7 @@ impl Service {
     }
 }
 
-impl Drop for Service {
+impl Drop for HostService {
     fn drop(&mut self) {
         let tenants: Vec<_> = lock(&self.tenants).values().cloned().collect();
         tenants.iter().for_each(|tenant| tenant.ask_to_stop(false));

@@ -9,7 +9,7 @@ use moirai_api::{
 use std::collections::HashMap;
 
 use super::tenant::Live;
-use super::{Service, lock};
+use super::{HostService, lock};
 use moirai_config::Config;
 use moirai_config::admission::plan::ContractReport;
 use moirai_config::admission::{Part, per_second};
@@ -17,7 +17,7 @@ use moirai_cpu::{CoreSnapshot, VcpuSnapshot};
 use moirai_io::{DeviceSnapshot, DomainSnapshot};
 use moirai_runtime::{NoiseFloor, now};
 
-impl Service {
+impl HostService {
     /// Asks every dispatcher and every event loop once.
     pub(super) fn snapshots(&self) -> (Vec<CoreSnapshot>, Vec<DomainSnapshot>) {
         let resources = &self.shared.resources;

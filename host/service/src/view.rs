@@ -3,7 +3,7 @@
 use moirai_api::{DeviceView, End, HostView, Phase, TenantView};
 use moirai_launch::{ExitReason, OwnDevice, Stage};
 
-use super::Service;
+use super::HostService;
 
 use super::stats::{Snapshots, name};
 use super::tenant::Tenant;
@@ -102,7 +102,7 @@ pub(super) fn told(mut view: TenantView, not_kept: Option<String>) -> TenantView
     view
 }
 
-impl Service {
+impl HostService {
     /// Describes a tenant, with what only dispatchers and event loops know: which contracts are not
     /// kept, which devices have failed, and why.
     pub(super) fn view_with_failures(&self, tenant: &Tenant) -> TenantView {

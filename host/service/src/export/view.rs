@@ -5,13 +5,13 @@ use moirai_api::{DeviceView, ExportView, PartStats, TenantStats};
 use super::Export;
 use crate::stats::name;
 use crate::stats::{Snapshots, add_device};
-use crate::{Service, lock};
+use crate::{HostService, lock};
 use moirai_config::Config;
 use moirai_config::admission::per_second;
 use moirai_config::admission::plan::ContractReport;
 use moirai_config::export::{Export as Spec, ExportDevice};
 
-impl Service {
+impl HostService {
     pub(crate) fn export_view(&self, export: &Export) -> ExportView {
         let Export { spec, group, id, listener, .. } = export;
         let snapshot = self.shared.resources.domain(group).and_then(|it| it.snapshot().ok());

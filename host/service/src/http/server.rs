@@ -23,7 +23,7 @@ use tokio::sync::Semaphore;
 
 use super::own_answer::Answering;
 use super::routes;
-use crate::Service;
+use crate::HostService;
 use crate::sockets::{name_beside, remove_stale};
 
 /// How many connections are served at a time; more wait.
@@ -85,7 +85,7 @@ impl Bound {
     }
 
     /// Serves the API for as long as the future is polled.
-    pub async fn serve(self, service: Arc<Service>) -> Infallible {
+    pub async fn serve(self, service: Arc<HostService>) -> Infallible {
         let router = routes::served(service);
         let places = Arc::new(Semaphore::new(CONNECTIONS));
         let mut refusals = Refusals::default();
