@@ -11,7 +11,7 @@
 //! | `export.rs` | devices for foreign VMMs |
 //! | `change.rs` | other contracts for a running tenant or an export |
 //! | `resources.rs`, `link.rs` | dispatchers, I/O domains, links |
-//! | `interface.rs`, `netns.rs` | TAPs, namespaces |
+//! | `interface.rs` | TAPs and bridges |
 //! | `owner/` | one owner for each core, volume, block device, interface of the machine |
 //! | `own.rs`, `vsock.rs` | the host's side of devices that a tenant process serves itself |
 //! | `console.rs` | output of a guest |
@@ -40,7 +40,6 @@ mod kept;
 mod launch;
 mod life;
 mod link;
-mod netns;
 mod open;
 mod own;
 mod owner;
