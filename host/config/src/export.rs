@@ -12,14 +12,11 @@ use utoipa::ToSchema;
 
 use super::check::{Problems, numbered, unique};
 use super::document::{NetTable, VolumeTable};
+use super::holder::Holder;
 use super::model::{Config, Net, Volume};
 use super::problem::Problem;
 use super::tenant::check_net;
 use super::{path_check, volume_check};
-
-/// What the names of exports have before them where they stand beside those of tenants, which have
-/// no slash.
-pub const KEY_PREFIX: &str = "export/";
 
 /// `[[export]]`: a device for a foreign VMM. It has either `[export.disk]` or `[export.net]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, ToSchema)]
@@ -67,18 +64,18 @@ pub enum ExportDevice {
 }
 
 impl ExportTable {
-    /// Its name beside the names of tenants.
+    /// It, as one that holds promises.
     #[must_use]
-    pub fn key(&self) -> String {
-        format!("{KEY_PREFIX}{}", self.name)
+    pub fn holder(&self) -> Holder {
+        Holder::Export(self.name.clone())
     }
 }
 
 impl Export {
-    /// Its name beside the names of tenants.
+    /// It, as one that holds promises.
     #[must_use]
-    pub fn key(&self) -> String {
-        self.table.key()
+    pub fn holder(&self) -> Holder {
+        self.table.holder()
     }
 
     /// What it is promised.
@@ -131,7 +128,7 @@ fn check_one(
     at: &str,
     problems: &mut Problems,
 ) -> Option<Export> {
-    let owner = table.key();
+    let owner = table.holder();
     let device = match (&table.disk, &table.net) {
         (Some(volume), None) => {
             let at = format!("{at}.disk");
@@ -212,7 +209,8 @@ mod tests {
         let text = format!("{HOST}{tenant}{}{}", export("a", "5ms"), export("b", "2ms"));
         let answer = plan(&check(&parse("t", &text).expect("document")).expect("configuration"));
         let named: Vec<_> =
-            answer.tenants.iter().map(|it| (it.name.as_str(), it.admitted)).collect();
-        assert_eq!(named, [("a", true), ("export/a", true), ("export/b", false)]);
+            answer.tenants.iter().map(|it| (it.name.to_string(), it.admitted)).collect();
+        let said = [("a", true), ("export/a", true), ("export/b", false)];
+        assert_eq!(named, said.map(|(name, admitted)| (name.to_owned(), admitted)));
     }
 }

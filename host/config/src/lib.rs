@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `document.rs` | the tables and keys as they are written, in TOML and in the API's JSON |
 //! | `export.rs` | `[[export]]`, for foreign VMMs |
+//! | `holder.rs` | who holds promises: a tenant or an export |
 //! | `units.rs` | times, sizes, rates |
 //! | `load.rs` | `[tenant.load]`, for the simulator |
 //! | `check.rs` | what the values must fulfil together; the only maker of a `Config` |
@@ -26,6 +27,7 @@ mod contract;
 pub mod document;
 pub mod export;
 pub mod files;
+mod holder;
 mod identity;
 pub mod kinds;
 mod link_check;
@@ -50,6 +52,7 @@ pub use contract::{Scope, resolve};
 pub use document::{Document, PolicyName, Profile};
 pub use export::check_exports;
 pub use files::{advice, read_text};
+pub use holder::Holder;
 pub use machine_check::MAX_STOP_AFTER;
 pub use machine_memory::machine_memory;
 pub use model::Config;

@@ -10,6 +10,7 @@ use moirai_scheduler::Contract;
 
 use super::document::{OffloadName, PolicyName, Profile, RealtimeLimit, TenantTable};
 use super::export::Export;
+use super::holder::Holder;
 use super::load::LoadsTable;
 use crate::admission::CoreCosts;
 
@@ -222,5 +223,13 @@ impl Link {
         let bits = u128::from(wire::largest_packet(self.mtu, segmentation)) * 8;
         let nanos = (bits * 1_000_000_000).div_ceil(u128::from(self.rate_bps.max(1)));
         u64::try_from(nanos).unwrap_or(u64::MAX)
+    }
+}
+
+impl Tenant {
+    /// It, as one that holds promises.
+    #[must_use]
+    pub fn holder(&self) -> Holder {
+        Holder::Tenant(self.name.clone())
     }
 }

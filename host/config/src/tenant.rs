@@ -7,6 +7,7 @@ use moirai_abi::limits::NET_PAIRS_MAX;
 use super::check::{Problems, numbered, unique};
 use super::contract::{Scope, resolve};
 use super::document::{NetTable, TenantTable};
+use super::holder::Holder;
 use super::machine_check as machine;
 use super::model::{Config, Net, Tenant};
 use super::problem::Problem;
@@ -43,6 +44,7 @@ fn check_one(
     at: &str,
     problems: &mut Problems,
 ) -> Option<Tenant> {
+    let owner = Holder::Tenant(table.name.clone());
     let machine = machine::check(config, table, at, problems);
     let vcpus = u32::try_from(machine.cores.len()).unwrap_or(u32::MAX);
     let scope = Scope::Core { vcpus };
@@ -52,7 +54,7 @@ fn check_one(
         .enumerate()
         .map(|(number, (part, volume))| {
             let at = format!("{at}.{part}");
-            volume_check::check(config, &table.name, number, volume, &at, problems)
+            volume_check::check(config, &owner, number, volume, &at, problems)
         })
         .collect();
     volume_check::check_serials(&volumes, at, problems);
@@ -61,7 +63,7 @@ fn check_one(
         .iter()
         .enumerate()
         .map(|(index, net)| {
-            check_net(config, &table.name, net, index, &format!("{at}.net[{index}]"), problems)
+            check_net(config, &owner, net, index, &format!("{at}.net[{index}]"), problems)
         })
         .collect();
     let loads = table.load.unwrap_or_default();
@@ -97,7 +99,7 @@ fn check_one(
 /// Checks an interface whose table is at `at`: number `number` of `owner`.
 pub(super) fn check_net(
     config: &Config,
-    owner: &str,
+    owner: &Holder,
     table: &NetTable,
     number: usize,
     at: &str,
@@ -110,7 +112,7 @@ pub(super) fn check_net(
         return None;
     };
     let mac = match &table.mac {
-        None => derived_mac(owner, number),
+        None => derived_mac(&owner.to_string(), number),
         Some(text) => parse_mac(text).or_else(|| {
             let message = format!("{text:?} is not the address of one network card");
             let help = "write for example \"02:00:00:00:00:01\": six bytes, the first one even";

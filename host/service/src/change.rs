@@ -9,7 +9,7 @@ use super::{HostService, ServiceError, lock};
 use moirai_config::admission::plan::TenantPlan;
 use moirai_config::admission::{Claim, Part};
 use moirai_config::units::Size;
-use moirai_config::{Problem, check_exports, check_tenants};
+use moirai_config::{Holder, Problem, check_exports, check_tenants};
 use moirai_io::{DeviceId, IoDomainError};
 
 impl HostService {
@@ -54,7 +54,7 @@ impl HostService {
         let specs = check_exports(&self.shared.config, std::slice::from_ref(&table));
         let spec = specs.map_err(ServiceError::Bad)?.pop().ok_or_else(unknown)?;
         let (old, new) = (Claim::of_export(&export.spec), Claim::of_export(&spec));
-        let claims = self.readmit(&spec.key(), &[old], vec![new])?;
+        let claims = self.readmit(&spec.holder(), &[old], vec![new])?;
         export.spec = spec;
         for claim in claims {
             self.apply_to_device(&export.group, export.id, &claim)?;
@@ -75,23 +75,23 @@ impl HostService {
             let spec = specs.map_err(ServiceError::Bad)?.pop();
             let spec = spec.ok_or_else(|| ServiceError::Unknown(name.clone()))?;
             let (old, new) = (Claim::all_of(&live.spec), Claim::all_of(&spec));
-            let claims = self.readmit(&name, &old, new)?;
+            let claims = self.readmit(&spec.holder(), &old, new)?;
             live.spec = spec;
             Ok(claims)
         })
     }
 
-    /// Enters `new` in place of what `name` holds, or refuses and leaves that; returns what of it
+    /// Enters `new` in place of what `holder` has, or refuses and leaves that; returns what of it
     /// is not among `old`.
     fn readmit(
         &self,
-        name: &str,
+        holder: &Holder,
         old: &[Claim],
         new: Vec<Claim>,
     ) -> Result<Vec<Claim>, ServiceError> {
-        let admitted = lock(&self.shared.ledger).admit(name, &new, None);
+        let admitted = lock(&self.shared.ledger).admit(holder, &new, None);
         admitted.map_err(|refusals| {
-            ServiceError::Refused(vec![TenantPlan::of(name.to_owned(), &refusals)])
+            ServiceError::Refused(vec![TenantPlan::of(holder.clone(), &refusals)])
         })?;
         Ok(new.into_iter().filter(|claim| !old.contains(claim)).collect())
     }

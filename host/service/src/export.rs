@@ -22,7 +22,7 @@ use device::{Opened, attach, detach, open, shared_files};
 use moirai_config::admission::plan::TenantPlan;
 use moirai_config::admission::{Claim, MemoryClaim};
 use moirai_config::export::{Export as Spec, ExportTable};
-use moirai_config::{Problem, check_exports};
+use moirai_config::{Holder, Problem, check_exports};
 use moirai_io::{DeviceId, IoDomainError, Peer};
 
 /// A running export.
@@ -126,9 +126,9 @@ impl HostService {
         let mut refused = Vec::new();
         for spec in specs {
             let memory = MemoryClaim::of_export(&self.shared.config, spec);
-            let asked = ledger.admit(&spec.key(), &[Claim::of_export(spec)], Some(memory));
+            let asked = ledger.admit(&spec.holder(), &[Claim::of_export(spec)], Some(memory));
             if let Err(refusals) = asked {
-                refused.push(TenantPlan::of(spec.key(), &refusals));
+                refused.push(TenantPlan::of(spec.holder(), &refusals));
             }
         }
         drop(ledger);
@@ -148,7 +148,8 @@ impl HostService {
         let (mut problems, mut all) = (Vec::new(), Vec::new());
         for (index, (spec, opened)) in specs.iter().zip(opened).enumerate() {
             let volume = opened.volume.as_ref();
-            let owned = volume.map(|volume| take_volume(&self.shared.owners, volume, &spec.key()));
+            let owned = volume
+                .map(|volume| take_volume(&self.shared.owners, volume, &spec.holder().to_string()));
             all.push(owned.transpose().unwrap_or_else(|why| {
                 let path = format!("export[{index}].disk.volume");
                 let message = format!("the volume {why}");
@@ -202,7 +203,7 @@ impl HostService {
 
     fn forget_export(&self, spec: &Spec) {
         self.shared.state.forget_export(&spec.name);
-        lock(&self.shared.ledger).release(&spec.key());
+        lock(&self.shared.ledger).release(&spec.holder());
     }
 
     /// The files of all exports.
@@ -212,8 +213,8 @@ impl HostService {
 }
 
 impl Export {
-    fn files_in_use(&self) -> impl Iterator<Item = (FileId, (String, bool))> {
-        let name = self.spec.key();
+    fn files_in_use(&self) -> impl Iterator<Item = (FileId, (Holder, bool))> {
+        let name = self.spec.holder();
         self.files.iter().map(move |(file, written)| (*file, (name.clone(), *written)))
     }
 }

@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::{HostService, lock};
+use moirai_config::Holder;
 
 /// How often somebody looks.
 const LOOK: Duration = Duration::from_secs(5);
@@ -21,7 +22,7 @@ const EVENTS_MAX: usize = 256;
 #[derive(Debug, Default)]
 pub(super) struct Kept {
     /// By tenant and number of its part: the resource and the reason.
-    broken: BTreeMap<(String, usize), (String, String)>,
+    broken: BTreeMap<(Holder, usize), (String, String)>,
     events: VecDeque<KeptEvent>,
 }
 
@@ -94,8 +95,8 @@ impl HostService {
         let changes = lock(&self.kept).look(&stats);
         for KeptEvent { tenant, resource, kept, because, .. } in changes {
             match kept {
-                true => tracing::info!(tenant, resource, "the contract is kept again"),
-                false => tracing::warn!(tenant, resource, because, "the contract is not kept"),
+                true => tracing::info!(%tenant, resource, "the contract is kept again"),
+                false => tracing::warn!(%tenant, resource, because, "the contract is not kept"),
             }
         }
     }
@@ -132,7 +133,7 @@ mod tests {
             ..PartStats::default()
         };
         let parts = reasons.iter().map(part).collect();
-        let tenants = vec![TenantStats { name: "a".to_owned(), parts }];
+        let tenants = vec![TenantStats { name: "a".into(), parts }];
         Stats { now_ns, tenants, ..Stats::default() }
     }
 

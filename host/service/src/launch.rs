@@ -17,7 +17,7 @@ use super::{END_PATIENCE, HostService, ServiceError, Shared, lock, release, view
 use moirai_config::admission::plan::TenantPlan;
 use moirai_config::admission::{Claim, MemoryClaim};
 use moirai_config::document::TenantTable;
-use moirai_config::{Problem, check_tenants, model};
+use moirai_config::{Holder, Problem, check_tenants, model};
 
 impl HostService {
     /// Starts tenants, all or none, and waits until each runs or has ended, but not longer than
@@ -65,7 +65,7 @@ impl HostService {
             specs.iter().map(|spec| Tenant::new(spec.clone()).map(Arc::new)).collect();
         let entered = entered.map_err(|error| {
             let mut ledger = lock(&self.shared.ledger);
-            specs.iter().for_each(|spec| ledger.release(&spec.name));
+            specs.iter().for_each(|spec| ledger.release(&spec.holder()));
             let message = format!("the kernel refused a descriptor: {error}");
             let help = "raise the limit of open files of the host service".to_owned();
             ServiceError::Bad(vec![Problem { path: String::new(), message, help }])
@@ -102,15 +102,15 @@ impl HostService {
         let mut refused = Vec::new();
         for spec in specs {
             let memory = MemoryClaim::of_tenant(&self.shared.config, spec);
-            let asked = ledger.admit(&spec.name, &Claim::all_of(spec), Some(memory));
+            let asked = ledger.admit(&spec.holder(), &Claim::all_of(spec), Some(memory));
             if let Err(refusals) = asked {
-                refused.push(TenantPlan::of(spec.name.clone(), &refusals));
+                refused.push(TenantPlan::of(spec.holder(), &refusals));
             }
         }
         if refused.is_empty() {
             return Ok(());
         }
-        specs.iter().for_each(|spec| ledger.release(&spec.name));
+        specs.iter().for_each(|spec| ledger.release(&spec.holder()));
         Err(ServiceError::Refused(refused))
     }
 }
@@ -140,13 +140,13 @@ fn taken_names(live: &[&Arc<Tenant>], specs: &[model::Tenant]) -> Vec<Problem> {
 }
 
 /// Who uses which file, and whether he writes it.
-pub(super) type FilesInUse = HashMap<FileId, (String, bool)>;
+pub(super) type FilesInUse = HashMap<FileId, (Holder, bool)>;
 
 /// The files of tenants that live.
 pub(super) fn files_in_use<'a>(live: impl Iterator<Item = &'a Arc<Tenant>>) -> FilesInUse {
     let theirs = live.flat_map(|tenant| {
         let files = tenant.with(|live| live.files.clone());
-        files.into_iter().map(|(file, written)| (file, (tenant.name.clone(), written)))
+        files.into_iter().map(|(file, written)| (file, (tenant.holder(), written)))
     });
     theirs.collect()
 }
@@ -161,7 +161,7 @@ fn shared_files(mut used: FilesInUse, specs: &[model::Tenant], opened: &[Opened]
             for (file, written) in opened.files() {
                 match used.get(&file) {
                     Some((user, theirs)) if written || *theirs => conflict = Some(user.clone()),
-                    _ => drop(used.insert(file, (spec.name.clone(), written))),
+                    _ => drop(used.insert(file, (spec.holder(), written))),
                 }
             }
             if let Some(user) = conflict {

@@ -41,7 +41,7 @@ pub(super) fn give_back(shared: &Shared, tenant: &Tenant) {
         let turn = live.life.turn(Event::Gone);
         live.life.enter(turn);
         // Together with the phase, so that no change is admitted after the release.
-        lock(&shared.ledger).release(&tenant.name);
+        lock(&shared.ledger).release(&tenant.holder());
         live.end.as_ref().map_or((String::new(), true), |end| (end.reason.clone(), end.ok))
     });
     if ok {

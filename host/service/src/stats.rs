@@ -36,7 +36,7 @@ impl HostService {
         let failed = tenants.iter().filter_map(|tenant| tenant.failed()).collect();
         let running = tenants.iter().filter(|tenant| tenant.phase() == Phase::Running);
         let tenants = running.map(|tenant| TenantStats {
-            name: tenant.name.clone(),
+            name: tenant.holder(),
             parts: tenant.with(|live| snapshots.parts(live, &self.shared.config)),
         });
         Stats {

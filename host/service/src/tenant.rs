@@ -23,7 +23,7 @@ use super::owner::VolumeOwner;
 use super::vsock::Vsock;
 use balloon::Balloon;
 use moirai_config::admission::Part;
-use moirai_config::model;
+use moirai_config::{Holder, model};
 use moirai_cpu::VcpuId;
 use moirai_io::DeviceId;
 
@@ -119,6 +119,11 @@ impl Tenant {
             keyboard: Mutex::new(None),
             supervisor: Mutex::new(None),
         })
+    }
+
+    /// It, as one that holds promises.
+    pub(super) fn holder(&self) -> Holder {
+        Holder::Tenant(self.name.clone())
     }
 
     /// Looks at, or changes, what is known of the tenant.

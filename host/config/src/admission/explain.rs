@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::ledger::{ContractRefusal, Holding, Ledger};
+use crate::Holder;
 use crate::units::Time;
 
 /// Most deadlines of a chart.
@@ -34,7 +35,8 @@ pub struct Explanation {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Due {
     /// Whose contract.
-    pub tenant: String,
+    #[schema(value_type = String)]
+    pub tenant: Holder,
     /// How many of its slices are due.
     pub slices: u64,
     /// Length of each, in nanoseconds.
@@ -45,9 +47,9 @@ pub struct Due {
 
 impl Explanation {
     /// Takes the demand of the refused claim of `tenant` apart.
-    pub(super) fn of(tenant: &str, refusal: &ContractRefusal) -> Self {
+    pub(super) fn of(tenant: &Holder, refusal: &ContractRefusal) -> Self {
         let Violation { time, demand, supply, .. } = refusal.refusal.violation;
-        let own = (tenant.to_owned(), refusal.refusal.requested);
+        let own = (tenant.clone(), refusal.refusal.requested);
         let all = refusal.beside.iter().chain(std::iter::once(&own));
         let due: Vec<_> =
             all.filter_map(|(tenant, contract)| due(tenant, contract, time)).collect();
@@ -63,11 +65,11 @@ impl Explanation {
 }
 
 /// What a contract has due `time` after all slices are released at once.
-fn due(tenant: &str, contract: &Contract, time: u64) -> Option<Due> {
+fn due(tenant: &Holder, contract: &Contract, time: u64) -> Option<Due> {
     let rest = time.checked_sub(contract.deadline()).filter(|_| contract.slice() > 0)?;
     let slices = rest.checked_div(contract.period())?.saturating_add(1);
     Some(Due {
-        tenant: tenant.to_owned(),
+        tenant: tenant.clone(),
         slices,
         slice_ns: contract.slice(),
         total_ns: slices.saturating_mul(contract.slice()),
@@ -104,12 +106,12 @@ pub struct Chart {
 }
 
 /// The charts of all resources on which something is promised or refused.
-pub(super) fn charts(ledger: &Ledger, refused: &[(&str, &ContractRefusal)]) -> Vec<Chart> {
+pub(super) fn charts(ledger: &Ledger, refused: &[(&Holder, &ContractRefusal)]) -> Vec<Chart> {
     ledger.holdings().filter_map(|holding| chart(&holding, refused)).collect()
 }
 
 /// The chart of one resource; `None` if nothing is promised or refused there.
-fn chart(holding: &Holding<'_>, refused: &[(&str, &ContractRefusal)]) -> Option<Chart> {
+fn chart(holding: &Holding<'_>, refused: &[(&Holder, &ContractRefusal)]) -> Option<Chart> {
     let name = holding.name;
     let first = refused.iter().find(|(_, refusal)| refusal.resource == name);
     let (title, contracts, violation) = match first {

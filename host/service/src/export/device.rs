@@ -31,7 +31,7 @@ pub(super) fn shared_files(
         for (file, written) in opened.volume.iter().flat_map(Volume::files) {
             match used.get(&file) {
                 Some((user, theirs)) if written || *theirs => conflict = Some(user.clone()),
-                _ => drop(used.insert(file, (spec.key(), written))),
+                _ => drop(used.insert(file, (spec.holder(), written))),
             }
         }
         if let Some(user) = conflict {
@@ -51,7 +51,7 @@ pub(super) fn open(spec: &Spec, index: usize) -> Result<Opened, Problem> {
         ExportDevice::Volume(volume) => {
             let opened = open_volume(volume)
                 .map_err(|error| unusable(&error, volume, &format!("export[{index}].disk")))?;
-            remark(&opened, &spec.key(), volume);
+            remark(&opened, &spec.holder(), volume);
             Some(opened)
         }
         ExportDevice::Net(_) => None,
@@ -73,7 +73,7 @@ pub(super) fn attach(
     let gone = || ServiceError::IoDomain(IoDomainError::Gone);
     let setup = |error| ServiceError::IoDomain(IoDomainError::Setup(error));
     let (socket, _) = UnixStream::pair().map_err(setup)?;
-    let (tenant, contract) = (spec.key(), spec.contract());
+    let (tenant, contract) = (spec.holder().to_string(), spec.contract());
     match (&spec.device, opened) {
         (ExportDevice::Volume(volume), Some(opened)) => {
             let disk = shared.config.disks.get(volume.disk).ok_or_else(gone)?;

@@ -48,7 +48,7 @@ impl HostService {
             if let Some(snapshot) = snapshots.devices.get(&(export.group.as_str(), export.id.0)) {
                 add_device(&mut part, snapshot);
             }
-            TenantStats { name: export.spec.key(), parts: vec![part] }
+            TenantStats { name: export.spec.holder(), parts: vec![part] }
         };
         lock(&self.exports).values().map(stats).collect()
     }
