@@ -3,6 +3,7 @@
 
 use moirai_api::{Change, ExportView, Phase, TenantView};
 
+use super::served::{Place, ServedDevice};
 use super::tenant::{Tenant, Vcpu};
 
 use super::{HostService, ServiceError, lock};
@@ -10,7 +11,7 @@ use moirai_config::admission::plan::TenantPlan;
 use moirai_config::admission::{Claim, Part};
 use moirai_config::units::Size;
 use moirai_config::{Holder, Problem, check_exports, check_tenants};
-use moirai_io::{DeviceId, IoDomainError};
+use moirai_io::IoDomainError;
 
 impl HostService {
     /// Gives a running tenant other contracts.
@@ -57,7 +58,7 @@ impl HostService {
         let claims = self.readmit(&spec.holder(), &[old], vec![new])?;
         export.spec = spec;
         for claim in claims {
-            self.apply_to_device(&export.group, export.id, &claim)?;
+            self.apply_to_device(&export.device.place, &claim)?;
         }
         Ok(self.export_view(export))
     }
@@ -106,20 +107,15 @@ impl HostService {
             let dispatcher = self.shared.resources.dispatcher(core).ok_or_else(gone)?;
             return Ok(dispatcher.change(id, claim.contract)?);
         }
+        let place = |device: &ServedDevice| device.place.clone();
         let device = tenant
-            .with(|live| live.devices.iter().find(|device| device.part == claim.part).cloned());
-        let device = device.ok_or_else(gone)?;
-        self.apply_to_device(&device.group, device.id, claim)
+            .with(|live| live.devices.iter().find(|device| device.part == claim.part).map(place));
+        self.apply_to_device(&device.ok_or_else(gone)?, claim)
     }
 
     /// Tells the event loop that serves the device.
-    fn apply_to_device(
-        &self,
-        group: &str,
-        id: DeviceId,
-        claim: &Claim,
-    ) -> Result<(), ServiceError> {
-        let domain = self.shared.resources.domain(group).ok_or(IoDomainError::Gone)?;
-        Ok(domain.change(id, claim.contract)?)
+    fn apply_to_device(&self, place: &Place, claim: &Claim) -> Result<(), ServiceError> {
+        let domain = self.shared.resources.domain(&place.group).ok_or(IoDomainError::Gone)?;
+        Ok(domain.change(place.id, claim.contract)?)
     }
 }

@@ -3,21 +3,16 @@
 //! A batch is admitted as a whole or not at all.
 
 use moirai_api::{Phase, TenantView};
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use moirai_devices::backend::{FileId, Volume};
-
 use super::open::{Opened, open};
-use super::owner::VolumeOwner;
-use super::process::{self, StartError, own_volumes};
+use super::process::{self, StartError};
+use super::served::{self, Admitted, Candidate, FilesInUse};
 use super::supervisor::Supervisor;
 use super::tenant::Tenant;
 use super::{END_PATIENCE, HostService, ServiceError, Shared, lock, release, view};
-use moirai_config::admission::plan::TenantPlan;
-use moirai_config::admission::{Claim, MemoryClaim};
 use moirai_config::document::TenantTable;
-use moirai_config::{Holder, Problem, check_tenants, model};
+use moirai_config::{Problem, check_tenants, model};
 
 impl HostService {
     /// Starts tenants, all or none, and waits until each runs or has ended, but not longer than
@@ -52,66 +47,29 @@ impl HostService {
     ) -> Result<Vec<Arc<Tenant>>, ServiceError> {
         let mut tenants = lock(&self.tenants);
         let live: Vec<_> = tenants.values().filter(|old| old.phase() != Phase::Ended).collect();
-        let mut problems = taken_names(&live, &specs);
+        let problems = taken_names(&live, &specs);
         let mut used = files_in_use(live.iter().copied());
         used.extend(self.exported_files());
-        problems.extend(shared_files(used, &specs, opened));
-        if !problems.is_empty() {
-            return Err(ServiceError::Bad(problems));
-        }
-        let owned = self.own_volumes(&specs, opened)?;
-        self.admit(&specs)?;
-        let entered: Result<Vec<_>, _> =
-            specs.iter().map(|spec| Tenant::new(spec.clone()).map(Arc::new)).collect();
+        let candidates = specs.iter().zip(opened).enumerate().map(|(index, (spec, opened))| {
+            let at = format!("tenant[{index}]");
+            Candidate::tenant(&self.shared.config, spec, &at, &opened.volumes)
+        });
+        let candidates: Vec<_> = candidates.collect();
+        let admitted = served::admit(&self.shared, problems, used, &candidates)?;
+        let entered: Result<Vec<_>, _> = specs
+            .iter()
+            .zip(admitted)
+            .map(|(spec, admitted)| Tenant::new(spec.clone(), admitted).map(Arc::new))
+            .collect();
         let entered = entered.map_err(|error| {
-            let mut ledger = lock(&self.shared.ledger);
-            specs.iter().for_each(|spec| ledger.release(&spec.holder()));
             let message = format!("the kernel refused a descriptor: {error}");
             let help = "raise the limit of open files of the host service".to_owned();
             ServiceError::Bad(vec![Problem { path: String::new(), message, help }])
         })?;
-        for ((tenant, opened), owned) in entered.iter().zip(opened).zip(owned) {
-            tenant.with(|live| {
-                live.files = opened.volumes.iter().flat_map(Volume::files).collect();
-                live.owned = owned;
-            });
+        for tenant in &entered {
             tenants.insert(tenant.name.clone(), Arc::clone(tenant));
         }
         Ok(entered)
-    }
-
-    /// Takes the volumes of all tenants on this machine.
-    fn own_volumes(
-        &self,
-        specs: &[model::Tenant],
-        opened: &[Opened],
-    ) -> Result<Vec<Vec<VolumeOwner>>, ServiceError> {
-        let (mut problems, mut all) = (Vec::new(), Vec::new());
-        for (index, (spec, opened)) in specs.iter().zip(opened).enumerate() {
-            let owned = own_volumes(&self.shared, spec, opened, &format!("tenant[{index}]"));
-            all.push(owned.unwrap_or_else(|found| {
-                problems.extend(found);
-                Vec::new()
-            }));
-        }
-        if problems.is_empty() { Ok(all) } else { Err(ServiceError::Bad(problems)) }
-    }
-
-    fn admit(&self, specs: &[model::Tenant]) -> Result<(), ServiceError> {
-        let mut ledger = lock(&self.shared.ledger);
-        let mut refused = Vec::new();
-        for spec in specs {
-            let memory = MemoryClaim::of_tenant(&self.shared.config, spec);
-            let asked = ledger.admit(&spec.holder(), &Claim::all_of(spec), Some(memory));
-            if let Err(refusals) = asked {
-                refused.push(TenantPlan::of(spec.holder(), &refusals));
-            }
-        }
-        if refused.is_empty() {
-            return Ok(());
-        }
-        specs.iter().for_each(|spec| ledger.release(&spec.holder()));
-        Err(ServiceError::Refused(refused))
     }
 }
 
@@ -139,43 +97,15 @@ fn taken_names(live: &[&Arc<Tenant>], specs: &[model::Tenant]) -> Vec<Problem> {
         .collect()
 }
 
-/// Who uses which file, and whether he writes it.
-pub(super) type FilesInUse = HashMap<FileId, (Holder, bool)>;
-
 /// The files of tenants that live.
 pub(super) fn files_in_use<'a>(live: impl Iterator<Item = &'a Arc<Tenant>>) -> FilesInUse {
     let theirs = live.flat_map(|tenant| {
-        let files = tenant.with(|live| live.files.clone());
-        files.into_iter().map(|(file, written)| (file, (tenant.holder(), written)))
+        tenant.with(|live| {
+            let admitted = live.admitted.iter();
+            admitted.flat_map(Admitted::files_in_use).collect::<Vec<_>>()
+        })
     });
     theirs.collect()
-}
-
-/// A file that somebody writes belongs to one volume only, whatever names it has: a volume, one of
-/// a stripe set, or one that an image is made of.
-fn shared_files(mut used: FilesInUse, specs: &[model::Tenant], opened: &[Opened]) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    for (index, (spec, opened)) in specs.iter().zip(opened).enumerate() {
-        for (number, (volume, opened)) in spec.volumes.iter().zip(&opened.volumes).enumerate() {
-            let mut conflict = None;
-            for (file, written) in opened.files() {
-                match used.get(&file) {
-                    Some((user, theirs)) if written || *theirs => conflict = Some(user.clone()),
-                    _ => drop(used.insert(file, (spec.holder(), written))),
-                }
-            }
-            if let Some(user) = conflict {
-                problems.push(Problem {
-                    path: format!("tenant[{index}].disk[{number}].volume"),
-                    message: format!("{} is in use by {user}", volume.path.display()),
-                    help: "give each tenant a volume of its own, or let all of them only read it: \
-                           readonly = true"
-                        .to_owned(),
-                });
-            }
-        }
-    }
-    problems
 }
 
 /// Starts the process of a tenant and the thread that supervises it.

@@ -8,6 +8,7 @@
 //! | `found.rs` | what is not there, for `moirai plan` |
 //! | `tenant.rs` | the entry of one tenant: what others may see and ask |
 //! | `supervisor.rs`, `release.rs` | a tenant's thread: carries out its life, gives all back |
+//! | `served.rs` | a device from admission until it is given back, of tenants and exports |
 //! | `export.rs` | devices for foreign VMMs |
 //! | `change.rs` | other contracts for a running tenant or an export |
 //! | `resources.rs`, `link.rs` | dispatchers, I/O domains, links |
@@ -49,6 +50,7 @@ mod promise;
 mod realtime;
 mod release;
 mod resources;
+mod served;
 mod sockets;
 mod state;
 mod stats;

@@ -40,22 +40,38 @@ pub(super) fn open(tenant: &Tenant, path: &str) -> Result<Opened, Vec<Problem>> 
     let initrd = tenant.initrd.as_ref().and_then(|initrd| {
         file(open_regular(initrd, &format!("{path}.initrd"), "initrd", INITRD_HELP))
     });
-    let mut volumes = Vec::new();
-    for (index, volume) in tenant.volumes.iter().enumerate() {
-        match open_volume(volume) {
-            Ok(opened) => {
-                remark(&opened, &tenant.holder(), volume);
-                volumes.push(opened);
-            }
-            Err(error) => {
-                problems.push(unusable(&error, volume, &format!("{path}.disk[{index}]")));
-            }
-        }
-    }
+    let volumes = tenant.volumes.iter().enumerate();
+    let volumes = volumes.map(|(index, volume)| (format!("{path}.disk[{index}]"), volume));
+    let volumes = open_volumes(&tenant.holder(), volumes);
+    let volumes = volumes.unwrap_or_else(|found| {
+        problems.extend(found);
+        Vec::new()
+    });
     match image {
         Some(image) if problems.is_empty() => Ok(Opened { image, initrd, volumes }),
         _ => Err(problems),
     }
+}
+
+/// Opens the volumes of `owner`, each with the place of its table.
+///
+/// # Errors
+/// Everything that cannot be opened, each at its key.
+pub(super) fn open_volumes<'a>(
+    owner: &Holder,
+    volumes: impl Iterator<Item = (String, &'a model::Volume)>,
+) -> Result<Vec<Volume>, Vec<Problem>> {
+    let (mut problems, mut all) = (Vec::new(), Vec::new());
+    for (at, volume) in volumes {
+        match open_volume(volume) {
+            Ok(opened) => {
+                remark(&opened, owner, volume);
+                all.push(opened);
+            }
+            Err(error) => problems.push(unusable(&error, volume, &at)),
+        }
+    }
+    if problems.is_empty() { Ok(all) } else { Err(problems) }
 }
 
 impl Opened {
@@ -163,7 +179,7 @@ pub(super) fn open_volume(volume: &model::Volume) -> Result<Volume, VolumeError>
 }
 
 /// Says in the log what the operator should know of a volume that was opened.
-pub(super) fn remark(opened: &Volume, owner: &Holder, model: &model::Volume) {
+fn remark(opened: &Volume, owner: &Holder, model: &model::Volume) {
     let volume = model.path.display();
     if !opened.is_direct() {
         tracing::warn!(

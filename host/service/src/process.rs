@@ -4,8 +4,8 @@
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 
-use moirai_devices::backend::Volume;
 use moirai_devices::{blk, net};
 use moirai_launch::{
     Boot, Child, DeviceSpec, LaunchFds, LaunchSpec, Sandbox, SpawnError, kvm::KvmError,
@@ -14,19 +14,15 @@ use moirai_launch::{
 
 use super::open::{Opened, open};
 use super::own::OwnDevices;
-use super::owner::{VolumeOwner, take_volume};
-use super::tenant::{Device, Tenant};
+use super::served::{ServedDevice, Source};
+use super::tenant::Tenant;
 use super::{ServiceError, Shared, StateError, lock};
-use moirai_config::admission::Part;
-use moirai_config::{Problem, model};
+use moirai_config::Problem;
 use moirai_cpu::GatePage;
-use moirai_io::{BlkSpec, IoDomain, IoDomainError, NetSpec};
+use moirai_io::IoDomainError;
 
 /// First user id of tenant processes.
 const FIRST_UID: u32 = 200_000;
-/// What to do about a volume that somebody else has.
-pub(super) const OWNED_HELP: &str = "stop whoever has it, or name another volume; several may only \
-                                     read one: readonly = true";
 
 /// A process that builds a VM, with the host's ends of what it was given.
 #[derive(Debug)]
@@ -53,43 +49,20 @@ pub(super) enum StartError {
     System(#[from] std::io::Error),
 }
 
-/// Takes the volumes of a tenant, whose table is `at`, on this machine.
-pub(super) fn own_volumes(
-    shared: &Shared,
-    spec: &model::Tenant,
-    opened: &Opened,
-    at: &str,
-) -> Result<Vec<VolumeOwner>, Vec<Problem>> {
-    let (mut problems, mut owned) = (Vec::new(), Vec::new());
-    for (number, (volume, opened)) in spec.volumes.iter().zip(&opened.volumes).enumerate() {
-        match take_volume(&shared.owners, opened, &format!("tenant {}", spec.name)) {
-            Ok(owner) => owned.push(owner),
-            Err(why) => problems.push(Problem {
-                path: format!("{at}.disk[{number}].volume"),
-                message: format!("{} {why}", volume.path.display()),
-                help: OWNED_HELP.to_owned(),
-            }),
-        }
-    }
-    if problems.is_empty() { Ok(owned) } else { Err(problems) }
-}
-
 /// Starts the next process of a tenant whose last one has ended, under the contracts that it still
 /// holds.
 ///
 /// # Errors
 /// Why it cannot be started, as a sentence.
-pub(super) fn start_again(shared: &Shared, tenant: &Tenant) -> Result<Process, String> {
+pub(super) fn start_again(shared: &Arc<Shared>, tenant: &Tenant) -> Result<Process, String> {
     let said = |problems: Vec<Problem>| ServiceError::Bad(problems).to_string();
     let spec = tenant.with(|live| live.spec.clone());
     let opened = open(&spec, "tenant").map_err(said)?;
-    let files: Vec<_> = opened.volumes.iter().flat_map(Volume::files).collect();
-    if tenant.with(|live| live.files != files) {
-        // Other files have come into their places; the old ones are given back first.
-        tenant.with(|live| live.owned.clear());
-        let owned = own_volumes(shared, &spec, &opened, "tenant").map_err(said)?;
-        tenant.with(|live| (live.files, live.owned) = (files, owned));
-    }
+    let owned = tenant.with(|live| {
+        let admitted = live.admitted.as_mut();
+        admitted.map_or(Ok(()), |it| it.own_again(&spec, "tenant", &opened.volumes))
+    });
+    owned.map_err(said)?;
     start(shared, tenant, opened).map_err(|error| error.to_string())
 }
 
@@ -98,7 +71,7 @@ pub(super) fn start_again(shared: &Shared, tenant: &Tenant) -> Result<Process, S
 /// # Errors
 /// [`StartError`]; what was taken until then is noted in the tenant's entry.
 pub(super) fn start(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     tenant: &Tenant,
     opened: Opened,
 ) -> Result<Process, StartError> {
@@ -110,10 +83,10 @@ pub(super) fn start(
     let cmdline = opened.command_line(&spec);
     let mut devices = Attached::default();
     for (index, (volume, opened)) in spec.volumes.iter().zip(opened.volumes).enumerate() {
-        devices.add_volume(shared, tenant, index, volume, opened)?;
+        devices.add(shared, tenant, index, Source::Volume(volume, opened))?;
     }
     for (index, net) in spec.nets.iter().enumerate() {
-        devices.add_net(shared, tenant, index, net)?;
+        devices.add(shared, tenant, index, Source::Net(net))?;
     }
     let own = OwnDevices::new(&shared.config.host.state_dir, &spec)?;
     tenant.with(|live| live.vsock = own.vsock);
@@ -167,62 +140,22 @@ struct Attached {
 }
 
 impl Attached {
-    fn add_volume(
+    fn add(
         &mut self,
-        shared: &Shared,
+        shared: &Arc<Shared>,
         tenant: &Tenant,
         index: usize,
-        volume: &model::Volume,
-        opened: Volume,
+        source: Source<'_>,
     ) -> Result<(), StartError> {
-        let Some(disk) = shared.config.disks.get(volume.disk) else { return Ok(()) };
+        let (device_id, queues, queue_size) = match &source {
+            Source::Volume(volume, _) => (blk::DEVICE_ID, volume.queues, blk::QUEUE_SIZE),
+            Source::Net(card) => (net::DEVICE_ID, net::queues(card.queues), net::QUEUE_SIZE),
+        };
         let (ours, theirs) = UnixStream::pair()?;
-        let id = domain(shared, &disk.group)?.attach_blk(BlkSpec {
-            tenant: tenant.name.clone(),
-            disk: disk.name.clone(),
-            volume: opened,
-            queues: volume.queues,
-            contract: volume.contract,
-            bandwidth: volume.bandwidth,
-            socket: ours,
-        })?;
-        let device = Device { part: Part::Volume(index), group: disk.group.clone(), id };
+        let device = ServedDevice::attach(shared, &tenant.holder(), index, source, ours)?;
         tenant.with(|live| live.devices.push(device));
-        let (device_id, queue_size) = (blk::DEVICE_ID, blk::QUEUE_SIZE);
-        self.push(DeviceSpec { device_id, queues: volume.queues, queue_size }, theirs);
+        self.specs.push(DeviceSpec { device_id, queues, queue_size });
+        self.sockets.push(theirs.into());
         Ok(())
     }
-
-    fn add_net(
-        &mut self,
-        shared: &Shared,
-        tenant: &Tenant,
-        index: usize,
-        card: &model::Net,
-    ) -> Result<(), StartError> {
-        let Some(link) = shared.config.links.get(card.link) else { return Ok(()) };
-        let (ours, theirs) = UnixStream::pair()?;
-        let id = domain(shared, &link.group)?.attach_net(NetSpec {
-            tenant: tenant.name.clone(),
-            link: link.name.clone(),
-            mac: card.mac,
-            pairs: card.queues,
-            contract: card.contract,
-            socket: ours,
-        })?;
-        let device = Device { part: Part::Net(index), group: link.group.clone(), id };
-        tenant.with(|live| live.devices.push(device));
-        let (device_id, queue_size) = (net::DEVICE_ID, net::QUEUE_SIZE);
-        self.push(DeviceSpec { device_id, queues: net::queues(card.queues), queue_size }, theirs);
-        Ok(())
-    }
-
-    fn push(&mut self, spec: DeviceSpec, socket: UnixStream) {
-        self.specs.push(spec);
-        self.sockets.push(socket.into());
-    }
-}
-
-fn domain<'a>(shared: &'a Shared, group: &str) -> Result<&'a IoDomain, StartError> {
-    shared.resources.domain(group).ok_or(StartError::IoDomain(IoDomainError::Gone))
 }

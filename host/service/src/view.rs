@@ -110,17 +110,19 @@ impl HostService {
         let snapshots = Snapshots::new(&cores, &domains);
         let not_kept = tenant.with(|live| snapshots.not_kept(live, config));
         let mut view = told(tenant.view(config), not_kept);
-        for device in tenant.with(|live| live.devices.clone()) {
-            let found = snapshots.devices.get(&(device.group.as_str(), device.id.0));
-            let shown = match device.part {
-                Part::Volume(index) => view.disk.get_mut(index),
-                Part::Net(index) => view.net.get_mut(index),
-                Part::Vcpu(_) => None,
-            };
-            if let Some(shown) = shown {
-                shown.failed = found.and_then(|found| found.failed.clone());
+        tenant.with(|live| {
+            for device in &live.devices {
+                let shown = match device.part {
+                    Part::Volume(index) => view.disk.get_mut(index),
+                    Part::Net(index) => view.net.get_mut(index),
+                    Part::Vcpu(_) => None,
+                };
+                if let Some(shown) = shown {
+                    let found = snapshots.device(&device.place);
+                    shown.failed = found.and_then(|found| found.failed.clone());
+                }
             }
-        }
+        });
         view
     }
 
