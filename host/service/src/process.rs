@@ -83,7 +83,7 @@ pub(super) fn start(
     let cmdline = opened.command_line(&spec);
     let mut devices = Attached::default();
     for (index, (volume, opened)) in spec.volumes.iter().zip(opened.volumes).enumerate() {
-        devices.add(shared, tenant, index, Source::Volume(volume, opened))?;
+        devices.add(shared, tenant, index, Source::Volume(volume, Box::new(opened)))?;
     }
     for (index, net) in spec.nets.iter().enumerate() {
         devices.add(shared, tenant, index, Source::Net(net))?;

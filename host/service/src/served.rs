@@ -79,13 +79,13 @@ impl<'a> Candidate<'a> {
 
 /// The volumes of a tenant whose table is `at`.
 fn volumes_of<'a>(spec: &model::Tenant, at: &str, opened: &'a [Volume]) -> Vec<AskedVolume<'a>> {
-    let both = spec.volumes.iter().zip(opened).enumerate();
-    let asked = |(number, (volume, opened)): (usize, (&model::Volume, &'a Volume))| AskedVolume {
+    let both = spec.volumes.iter().zip(opened);
+    let asked = both.enumerate().map(|(number, (volume, opened))| AskedVolume {
         at: format!("{at}.disk[{number}].volume"),
         called: volume.path.display().to_string(),
         opened,
-    };
-    both.map(asked).collect()
+    });
+    asked.collect()
 }
 
 /// What was promised to a tenant or an export, and the volumes that it owns on this machine.
@@ -104,7 +104,8 @@ struct OwnedVolumes {
     _owners: Vec<VolumeOwner>,
 }
 
-/// Admits all candidates or none; none if there are `problems` already. The caller holds the lock under which `used` stays true.
+/// Admits all candidates or none; none if there are `problems` already. The caller holds the lock
+/// under which `used` stays true.
 ///
 /// # Errors
 /// [`ServiceError::Bad`] and [`ServiceError::Refused`]; then nothing has changed.
@@ -249,7 +250,7 @@ pub(super) struct ServedDevice {
 /// What is attached.
 pub(super) enum Source<'a> {
     /// A volume that is open.
-    Volume(&'a model::Volume, Volume),
+    Volume(&'a model::Volume, Box<Volume>),
     /// A port of a link.
     Net(&'a model::Net),
 }
@@ -258,7 +259,9 @@ impl<'a> Source<'a> {
     /// The device of an export; a volume is among `opened`.
     pub(super) fn of_export(device: &'a ExportDevice, opened: Vec<Volume>) -> Option<Self> {
         match device {
-            ExportDevice::Volume(volume) => Some(Self::Volume(volume, opened.into_iter().next()?)),
+            ExportDevice::Volume(volume) => {
+                Some(Self::Volume(volume, Box::new(opened.into_iter().next()?)))
+            }
             ExportDevice::Net(net) => Some(Self::Net(net)),
         }
     }
@@ -285,7 +288,7 @@ impl ServedDevice {
                 let id = domain(&disk.group)?.attach_blk(BlkSpec {
                     tenant,
                     disk: disk.name.clone(),
-                    volume,
+                    volume: *volume,
                     queues: model.queues,
                     contract: model.contract,
                     bandwidth: model.bandwidth,
