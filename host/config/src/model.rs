@@ -1,17 +1,21 @@
 //! The configuration as the host uses it: every default filled in, every name resolved, every
-//! contract well-formed. Only [`super::check`] makes these values.
+//! contract well-formed. Only [`crate::check()`] makes these values.
+
+mod export;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use moirai_abi::wire;
 use moirai_launch::{OwnDevice, Transport};
-use moirai_scheduler::Contract;
+use moirai_scheduler::{Contract, PolicyKind};
 
-use super::document::{OffloadName, PolicyName, Profile, RealtimeLimit, TenantTable};
-use super::export::Export;
-use super::load::LoadsTable;
-use crate::admission::CoreCosts;
+pub use export::{Export, ExportDevice};
+
+use crate::costs::CoreCosts;
+use crate::document::load::LoadsTable;
+use crate::document::{OffloadName, Profile, RealtimeLimit, TenantTable};
+use crate::holder::Holder;
 
 /// A checked configuration.
 #[derive(Clone, Debug)]
@@ -44,7 +48,7 @@ pub struct Host {
     /// What switches and rounds cost, where the profile is the default one.
     pub costs: CoreCosts,
     /// Who decides about the cores.
-    pub cpu_policy: PolicyName,
+    pub cpu_policy: PolicyKind,
     /// Core of the I/O domain; `None` leaves it to the kernel.
     pub io_core: Option<usize>,
     /// API socket.
@@ -69,7 +73,7 @@ pub struct Disk {
     /// Bytes per second, where declared.
     pub bandwidth: Option<u64>,
     /// Who decides.
-    pub policy: PolicyName,
+    pub policy: PolicyKind,
     /// Event loop that serves it.
     pub group: String,
 }
@@ -94,7 +98,7 @@ pub struct Link {
     /// What guests may leave to the link.
     pub offload: OffloadName,
     /// Who decides.
-    pub policy: PolicyName,
+    pub policy: PolicyKind,
     /// Event loop that serves it.
     pub group: String,
 }
@@ -207,9 +211,9 @@ impl Config {
     /// The same configuration without Moirai's scheduling: the control of an experiment.
     #[must_use]
     pub fn without_scheduling(mut self) -> Self {
-        self.host.cpu_policy = PolicyName::Fifo;
-        self.disks.iter_mut().for_each(|disk| disk.policy = PolicyName::Fifo);
-        self.links.iter_mut().for_each(|link| link.policy = PolicyName::Fifo);
+        self.host.cpu_policy = PolicyKind::Fifo;
+        self.disks.iter_mut().for_each(|disk| disk.policy = PolicyKind::Fifo);
+        self.links.iter_mut().for_each(|link| link.policy = PolicyKind::Fifo);
         self
     }
 }
@@ -222,5 +226,13 @@ impl Link {
         let bits = u128::from(wire::largest_packet(self.mtu, segmentation)) * 8;
         let nanos = (bits * 1_000_000_000).div_ceil(u128::from(self.rate_bps.max(1)));
         u64::try_from(nanos).unwrap_or(u64::MAX)
+    }
+}
+
+impl Tenant {
+    /// It, as one that holds promises.
+    #[must_use]
+    pub fn holder(&self) -> Holder {
+        Holder::Tenant(self.name.clone())
     }
 }

@@ -7,6 +7,11 @@ use moirai_scheduler::Nanos;
 
 use crate::seams::{Errand, Machine};
 
+/// A millisecond.
+pub(super) const MS: Nanos = 1_000_000;
+/// A second.
+pub(super) const SECOND: Nanos = 1_000 * MS;
+
 /// What a look at the clock takes.
 const LOOK: Nanos = 40;
 /// How long an errand takes to be run.

@@ -3,10 +3,11 @@
 
 use moirai_scheduler::Nanos;
 
+use super::clock::SECOND;
 use super::disk_guest::DiskGuest;
 use super::net_guest::NetGuest;
 use super::ring::Faults;
-use super::world::{Kind, SECOND, Tenant, World};
+use super::world::{Kind, Tenant, World};
 use crate::device::{Device, Place};
 
 /// Turns in which a world has to come to rest after everybody has stopped asking.

@@ -1,9 +1,9 @@
 //! Who is connected, and who has to go when there are too many.
 //!
 //! Connections are few things each, so many may be open, but not any number. When all places are
-//! taken, whoever comes gets that of the client that has moved nothing for the longest time, one that
-//! does not read its answer first: clients that hang, or follow what never speaks, cannot shut out
-//! who wants to stop a tenant.
+//! taken, whoever comes gets that of the client that has moved nothing for the longest time, one
+//! that does not read its answer first: clients that hang, or follow what never speaks, cannot shut
+//! out who wants to stop a tenant.
 
 use std::io;
 use std::pin::Pin;

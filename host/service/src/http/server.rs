@@ -2,7 +2,8 @@
 //!
 //! A client may cost a bounded amount of memory, time and descriptors: headers and bodies must
 //! arrive in time ([`HEAD_PATIENCE`], bodies in `routes`), and only [`CONNECTIONS`] are served at a
-//! time, whoever moves least making room for whoever comes (`clients`). The socket is for the user of the host service alone (mode 0600).
+//! time, whoever moves least making room for whoever comes (`clients`). The socket is for the user
+//! of the host service alone (mode 0600).
 
 use std::convert::Infallible;
 use std::fs;
@@ -23,7 +24,7 @@ use tokio::net::UnixListener;
 use super::clients::{Clients, Seat};
 use super::own_answer::Answering;
 use super::routes;
-use crate::Service;
+use crate::HostService;
 use crate::sockets::{name_beside, remove_stale};
 
 /// How many connections are served at a time; when more come, others have to go.
@@ -85,7 +86,7 @@ impl Bound {
     }
 
     /// Serves the API for as long as the future is polled.
-    pub async fn serve(self, service: Arc<Service>) -> Infallible {
+    pub async fn serve(self, service: Arc<HostService>) -> Infallible {
         let router = routes::served(service);
         let clients = Clients::new(CONNECTIONS);
         let mut refusals = Refusals::default();
