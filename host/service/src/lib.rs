@@ -5,6 +5,7 @@
 //! | `life.rs` | the life of a tenant as a state machine; pure |
 //! | `launch.rs`, `open.rs` | from tables to running tenants |
 //! | `process.rs` | from opened files to a tenant's process |
+//! | `groups.rs` | memory and processes of a tenant, in control groups |
 //! | `found.rs` | what is not there, for `moirai plan` |
 //! | `tenant.rs` | the entry of one tenant: what others may see and ask |
 //! | `supervisor.rs`, `release.rs` | a tenant's thread: carries out its life, gives all back |
@@ -67,6 +68,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use export::Export;
+use groups::Groups;
 use owner::{Machine, OwnError, Owners};
 use realtime::Lifted;
 use resources::Resources;
@@ -193,6 +195,8 @@ struct Shared {
     _lifted: Option<Lifted>,
     /// User ids that tenant processes run under, as numbers above the first.
     uids: Mutex<BTreeSet<u32>>,
+    /// Where tenants get their limits of memory and processes.
+    groups: Groups,
     binary: PathBuf,
 }
 
@@ -203,6 +207,16 @@ pub struct HostService {
     tenants: Mutex<BTreeMap<String, Arc<Tenant>>>,
     exports: Mutex<BTreeMap<String, Export>>,
     kept: kept::SharedKept,
+}
+
+/// Where tenants get their limits; says which of them cannot be had.
+fn groups() -> Groups {
+    let groups = Groups::find();
+    for controller in groups.missing() {
+        let what = "no control groups here: tenant processes run without this limit";
+        tracing::warn!(controller, "{what}");
+    }
+    groups
 }
 
 /// A lock that a panic elsewhere does not close: what it guards is changed in single steps.
@@ -264,6 +278,7 @@ impl HostService {
             _machine: machine,
             _lifted: lifted,
             uids: Mutex::default(),
+            groups: groups(),
             binary: open::tenant_binary(),
         };
         Ok(Self {
