@@ -10,13 +10,16 @@
     reason = "volatile accesses at addresses that were checked when they were kept"
 )]
 
+mod guest;
+pub(crate) mod watch;
+
 use std::sync::Arc;
 
 use smallvec::SmallVec;
-use vm_memory::{GuestAddress, GuestMemory as _, GuestMemoryMmap, Permissions, VolatileSlice};
+use vm_memory::{GuestAddress, GuestMemory as _, Permissions, VolatileSlice};
 
-/// The memory of one guest, mapped into this process.
-pub type GuestMemory = GuestMemoryMmap<()>;
+pub use guest::GuestMemory;
+pub use watch::faults;
 
 /// A run of bytes at a host address, laid out as the kernel's `struct iovec`.
 #[repr(C)]

@@ -181,7 +181,7 @@ fn devices(
     };
     let confined = spec.sandbox.enabled;
     let confine = move || if confined { sandbox::confine_own() } else { Ok(()) };
-    let own = own::start(&spec.own_devices, own_fds, &memory.map, confine)
+    let own = own::start(&spec.own_devices, own_fds, &Arc::new(memory.map.clone().into()), confine)
         .map_err(system_error("start the thread of the process's own devices"))?;
     let others = spec.devices.iter().zip(sockets).enumerate();
     let others =

@@ -33,6 +33,12 @@ pub enum SessionError {
     /// More descriptors than any message may carry.
     #[error("too many file descriptors in one message")]
     TooManyFiles,
+    /// A descriptor of something that could make us wait.
+    #[error(
+        "a file descriptor came that is neither memory (a memfd; QEMU: memory-backend-memfd) nor \
+         an eventfd"
+    )]
+    StrangeFile,
     /// A payload of the wrong length.
     #[error("request {request} has a payload of {got} bytes, not {expected}")]
     WrongSize {

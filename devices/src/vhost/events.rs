@@ -63,4 +63,7 @@ pub struct Ready {
     /// More messages may wait than one call is willing to handle: call again soon, without waiting
     /// for the socket to become readable.
     pub again: bool,
+    /// No message is read now, because requests in flight still use as many memory tables as there
+    /// may be: call again in a while.
+    pub pause: bool,
 }

@@ -18,9 +18,9 @@ use std::sync::atomic::Ordering;
 
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use virtio_queue::{Queue, QueueT};
-use vm_memory::{Bytes, FileOffset, GuestAddress, MmapRegion, VolatileMemory};
+use vm_memory::{Bytes, FileOffset, GuestAddress};
 
-use super::memory::{Limits, MemoryError, map_file};
+use super::memory::{Limits, Mapping, MemoryError, map_file};
 use crate::memory::GuestMemory;
 
 /// Header of a queue's part: features (u64), version, desc_num, last_batch_head, used_idx.
@@ -116,7 +116,7 @@ pub(super) fn map(
 /// The part of one queue.
 #[derive(Debug)]
 pub(super) struct Log {
-    area: Arc<MmapRegion>,
+    area: Arc<Mapping>,
     start: usize,
     /// Descriptors that it has room for.
     pub(super) size: u16,
@@ -125,6 +125,11 @@ pub(super) struct Log {
 }
 
 impl Log {
+    /// Whether the memory that it is in was lost.
+    pub(super) fn is_lost(&self) -> bool {
+        self.area.is_lost()
+    }
+
     /// The chain at `head` was taken.
     pub(super) fn taken(&mut self, head: u16) {
         if head >= self.size {
@@ -177,31 +182,31 @@ impl Log {
 
     fn load_flag(&self, head: u16) -> bool {
         let at = self.start + self.state(head);
-        self.area.as_volatile_slice().load::<u8>(at, Ordering::Acquire).is_ok_and(|flag| flag != 0)
+        self.area.bytes().load::<u8>(at, Ordering::Acquire).is_ok_and(|flag| flag != 0)
     }
 
     fn load_u16(&self, offset: usize) -> u16 {
         // `map` made room for all that is read and written here.
-        self.area.as_volatile_slice().load(self.start + offset, Ordering::Acquire).unwrap_or(0)
+        self.area.bytes().load(self.start + offset, Ordering::Acquire).unwrap_or(0)
     }
 
     fn load_u64(&self, offset: usize) -> u64 {
-        self.area.as_volatile_slice().load(self.start + offset, Ordering::Acquire).unwrap_or(0)
+        self.area.bytes().load(self.start + offset, Ordering::Acquire).unwrap_or(0)
     }
 
     // Each store is visible to whoever takes over before the next one is: `Release`.
 
     fn store_flag(&self, head: u16, flag: bool) {
         let at = self.start + self.state(head);
-        let _ = self.area.as_volatile_slice().store(u8::from(flag), at, Ordering::Release);
+        let _ = self.area.bytes().store(u8::from(flag), at, Ordering::Release);
     }
 
     fn store_u16(&self, offset: usize, value: u16) {
-        let _ = self.area.as_volatile_slice().store(value, self.start + offset, Ordering::Release);
+        let _ = self.area.bytes().store(value, self.start + offset, Ordering::Release);
     }
 
     fn store_u64(&self, offset: usize, value: u64) {
-        let _ = self.area.as_volatile_slice().store(value, self.start + offset, Ordering::Release);
+        let _ = self.area.bytes().store(value, self.start + offset, Ordering::Release);
     }
 }
 

@@ -1,21 +1,28 @@
 //! Memory tables: validated, mapped, and searched for ring addresses.
 //!
-//! A peer that could shrink its memory file under our mapping could kill this process with SIGBUS,
-//! so the file has to be a memfd sealed against shrinking unless the profile trusts the peer.
+//! A peer that can make an access to its memory fail could kill this process by SIGBUS. So the file
+//! has to be a memfd of ordinary pages, sealed against shrinking, unless the profile trusts the
+//! peer (a hugetlb memfd can be sealed and still fails when no huge page is free). And whatever the
+//! file is, a fault in its mapping is only the failure of the session ([`crate::memory::faults`]).
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use rustix::fs::{FileType, SealFlags, fcntl_get_seals, fstat};
+use rustix::fs::{FileType, SealFlags, fcntl_get_seals, fstat, fstatfs};
 use vhost::vhost_user::message::VhostUserMemoryRegion;
 use vm_memory::{
     FileOffset, GuestAddress, GuestMemoryBackend as _, GuestMemoryRegion, GuestRegionMmap,
-    MmapRegion,
+    MmapRegion, VolatileMemory as _, VolatileSlice,
 };
 
 use crate::memory::GuestMemory;
+use crate::memory::watch::Watch;
 
+/// `f_type` of memfds with ordinary pages.
+const TMPFS_MAGIC: i64 = 0x0102_1994;
+/// `f_type` of memfds with huge pages.
+const HUGETLBFS_MAGIC: i64 = 0x9584_58f6;
 /// Regions may begin at multiples of this offset in their file.
 const PAGE_BYTES: u64 = 4096;
 
@@ -51,6 +58,12 @@ pub enum MemoryError {
         "memory region {0} is no memfd with F_SEAL_SHRINK; seal it (QEMU: memory-backend-memfd)"
     )]
     NotSealed(usize),
+    /// Its pages may be missing when they are needed.
+    #[error(
+        "memory region {0} is not in ordinary pages, so that they may be missing when they are \
+         needed (QEMU: memory-backend-memfd without hugetlb)"
+    )]
+    NotOrdinary(usize),
     /// Two regions share guest or user addresses.
     #[error("memory regions overlap")]
     Overlap,
@@ -105,11 +118,14 @@ impl MemoryTable {
             return Err(MemoryError::Overlap);
         }
         let mut mapped = Vec::with_capacity(regions.len());
+        let mut watched = Vec::with_capacity(regions.len());
         for (index, (region, file)) in regions.iter().zip(files).enumerate() {
-            mapped.push(map_region(index, region, file.into(), limits)?);
+            let (mapping, watch) = map_region(index, region, file.into(), limits)?;
+            mapped.push(mapping);
+            watched.push(watch);
         }
         mapped.sort_by_key(|region| GuestMemoryRegion::start_addr(region).0);
-        let guest = GuestMemory::from_regions(mapped).map_err(|_| MemoryError::Overlap)?;
+        let guest = GuestMemory::of_peer(mapped, watched).map_err(|_| MemoryError::Overlap)?;
         let aliases = regions
             .iter()
             .map(|region| Alias {
@@ -139,6 +155,11 @@ impl MemoryTable {
                 })
         };
         self.aliases.len() == regions.len() && regions.iter().zip(files).all(known)
+    }
+
+    /// Whether any of it was lost.
+    pub(super) fn is_lost(&self) -> bool {
+        self.guest.is_lost()
     }
 
     /// The guest physical address of an address in the VMM's own address space.
@@ -184,38 +205,76 @@ fn map_region(
     region: &VhostUserMemoryRegion,
     file: File,
     limits: Limits,
-) -> Result<GuestRegionMmap, MemoryError> {
+) -> Result<(GuestRegionMmap, Watch), MemoryError> {
     let file = FileOffset::new(file, region.mmap_offset);
-    let mapping = map_file(index, file, region.memory_size, limits)?;
-    GuestRegionMmap::new(mapping, GuestAddress(region.guest_phys_addr))
-        .ok_or(MemoryError::BadRange(index))
+    let Mapping { watch, region: mapping } = map_file(index, file, region.memory_size, limits)?;
+    let region = GuestRegionMmap::new(mapping, GuestAddress(region.guest_phys_addr))
+        .ok_or(MemoryError::BadRange(index))?;
+    Ok((region, watch))
 }
 
-/// Maps `bytes` of a file that cannot shrink; `index` is for the report.
+/// A part of a peer's file, mapped.
+#[derive(Debug)]
+pub(super) struct Mapping {
+    /// Goes before the region does.
+    watch: Watch,
+    region: MmapRegion,
+}
+
+impl Mapping {
+    /// Whether the file could not be read where it was mapped.
+    pub(super) fn is_lost(&self) -> bool {
+        self.watch.is_lost()
+    }
+
+    pub(super) fn bytes(&self) -> VolatileSlice<'_> {
+        self.region.as_volatile_slice()
+    }
+}
+
+/// Maps `bytes` of a peer's file; `index` is for the report.
 pub(super) fn map_file(
     index: usize,
     file: FileOffset,
     bytes: u64,
     limits: Limits,
-) -> Result<MmapRegion, MemoryError> {
+) -> Result<Mapping, MemoryError> {
     let refused = |reason: String| MemoryError::Map { index, reason };
-    if !file.start().is_multiple_of(PAGE_BYTES) {
+    let page = page_bytes(index, file.file(), limits)?;
+    if !file.start().is_multiple_of(page) {
         return Err(MemoryError::Unaligned(index));
     }
-    // Sealed first, measured then: what cannot shrink stays as long as it is now.
-    let sealed = fcntl_get_seals(file.file()).is_ok_and(|seals| seals.contains(SealFlags::SHRINK));
-    if !sealed && !limits.allow_unsealed {
-        return Err(MemoryError::NotSealed(index));
-    }
     let stat = fstat(file.file()).map_err(|errno| refused(errno.to_string()))?;
-    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return Err(refused("not a regular file".to_owned()));
-    }
     let size = u64::try_from(stat.st_size).unwrap_or(0);
     let end = file.start().saturating_add(bytes);
     if end > size {
         return Err(MemoryError::FileTooShort { index, end, size });
     }
-    let len = usize::try_from(bytes).map_err(|e| refused(e.to_string()))?;
-    MmapRegion::from_file(file, len).map_err(|e| refused(e.to_string()))
+    let length = |bytes: u64| usize::try_from(bytes).map_err(|e| refused(e.to_string()));
+    let region: MmapRegion =
+        MmapRegion::from_file(file, length(bytes)?).map_err(|e| refused(e.to_string()))?;
+    let mapped = bytes.checked_next_multiple_of(page).unwrap_or(bytes);
+    let watch = Watch::new(region.as_ptr() as usize, length(mapped)?)
+        .map_err(|error| refused(error.to_string()))?;
+    Ok(Mapping { watch, region })
+}
+
+/// The size of the file's pages, if it is a file that may be mapped. What cannot shrink stays as
+/// long as it is when it is measured afterwards.
+fn page_bytes(index: usize, file: &File, limits: Limits) -> Result<u64, MemoryError> {
+    let refused = |reason: String| MemoryError::Map { index, reason };
+    let stat = fstat(file).map_err(|errno| refused(errno.to_string()))?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(refused("not a regular file".to_owned()));
+    }
+    let sealed = fcntl_get_seals(file).is_ok_and(|seals| seals.contains(SealFlags::SHRINK));
+    if !sealed && !limits.allow_unsealed {
+        return Err(MemoryError::NotSealed(index));
+    }
+    let kind = fstatfs(file).map_err(|errno| refused(errno.to_string()))?;
+    if kind.f_type != TMPFS_MAGIC && !limits.allow_unsealed {
+        return Err(MemoryError::NotOrdinary(index));
+    }
+    let huge = u64::try_from(kind.f_bsize).ok().filter(|_| kind.f_type == HUGETLBFS_MAGIC);
+    Ok(huge.unwrap_or(PAGE_BYTES))
 }

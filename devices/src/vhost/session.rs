@@ -8,12 +8,13 @@ mod queues;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use vhost::vhost_user::message::{
     FrontendReq, VhostUserConfig, VhostUserProtocolFeatures as Protocol, VhostUserVirtioFeatures,
 };
 
+use super::eventfd::prepare;
 use super::memory::MemoryTable;
 use super::wire::{self, Message, Received, Receiver};
 use super::{DeviceProfile, Event, Ready, SessionError, Vring};
@@ -49,6 +50,8 @@ pub struct Session {
     features: u64,
     protocol: Protocol,
     pub(super) table: Option<MemoryTable>,
+    /// All that have been mapped and may still be in use.
+    pub(super) tables: Vec<Weak<GuestMemory>>,
     pub(super) vrings: Vec<Vring>,
     /// What happened and was not reported yet.
     pub(super) events: Vec<Event>,
@@ -62,19 +65,22 @@ impl Session {
     /// Takes over a connected socket and makes it non-blocking.
     ///
     /// # Errors
-    /// The socket refuses to become non-blocking, or the profile's queue size is no power of two.
+    /// The socket refuses to become non-blocking, the kernel cannot notify without waiting, or the
+    /// profile's queue size is no power of two.
     pub fn new(stream: UnixStream, profile: DeviceProfile) -> Result<Self, SessionError> {
         stream.set_nonblocking(true)?;
+        prepare()?;
         let vrings = (0..profile.queues)
             .map(|index| Vring::new(index, profile.max_queue_size))
             .collect::<Result<_, _>>()?;
         Ok(Self {
             stream,
-            receiver: Receiver::default(),
+            receiver: Receiver::new(profile.allow_unsealed_memory),
             profile,
             features: 0,
             protocol: Protocol::empty(),
             table: None,
+            tables: Vec::new(),
             vrings,
             events: Vec::new(),
             awaited: None,
@@ -91,6 +97,9 @@ impl Session {
             if self.closed || self.vrings.iter().any(Vring::is_draining) {
                 return Ok(self.take_events(false));
             }
+            if self.is_crowded() {
+                return Ok(Ready { pause: true, ..self.take_events(false) });
+            }
             match self.receiver.receive(self.stream.as_fd())? {
                 Received::Message(message) => self.handle(message)?,
                 Received::Nothing => return Ok(self.take_events(false)),
@@ -105,7 +114,7 @@ impl Session {
     }
 
     fn take_events(&mut self, again: bool) -> Ready {
-        Ready { events: std::mem::take(&mut self.events), again }
+        Ready { events: std::mem::take(&mut self.events), again, pause: false }
     }
 
     /// All requests of a queue that had to be drained are completed: tells the peer. Call
@@ -137,12 +146,15 @@ impl Session {
         let _ = self.stream.shutdown(std::net::Shutdown::Both);
     }
 
-    /// Gives up the guest's memory and its queues, for a session that is over. Unmapping takes
-    /// time: drop the result where that is to spare.
-    pub fn forget(&mut self) -> impl Send + 'static {
+    /// Gives up the guest's memory, its queues and files that came for nothing, for a session that
+    /// is over; `None` if it has none. Unmapping takes time, and closing can take for ever: drop the
+    /// result where that is to spare.
+    pub fn forget(&mut self) -> Option<impl Send + 'static> {
         self.vrings.iter_mut().for_each(Vring::stop);
         let logs: Vec<_> = self.vrings.iter_mut().filter_map(Vring::take_log).collect();
-        (self.table.take(), logs)
+        let (table, strange) = (self.table.take(), self.receiver.take_strange());
+        let anything = table.is_some() || !logs.is_empty() || !strange.is_empty();
+        anything.then_some((table, logs, strange))
     }
 
     /// The feature bits that the driver has chosen.
@@ -153,6 +165,15 @@ impl Session {
     /// The guest's memory, once there is some.
     pub fn memory(&self) -> Option<&Arc<GuestMemory>> {
         self.table.as_ref().map(|table| &table.guest)
+    }
+
+    /// Whether memory that the peer has handed over could not be accessed ([`faults`]). What the
+    /// session has read and written since is worth nothing: end it.
+    ///
+    /// [`faults`]: crate::memory::faults
+    pub fn has_lost_memory(&self) -> bool {
+        self.table.as_ref().is_some_and(MemoryTable::is_lost)
+            || self.vrings.iter().any(Vring::has_lost_notes)
     }
 
     /// A queue, running or not.

@@ -4,6 +4,7 @@
 mod frontend;
 mod hostile;
 mod inflight;
+mod lost;
 mod random;
 
 use std::io::IoSlice;

@@ -140,7 +140,7 @@ impl Vring {
         if !self.driver_wants_signal()? {
             return Ok(false);
         }
-        self.call.as_ref().map_or(Ok(false), notify)
+        self.call.as_ref().map_or(Ok(false), |call| notify(call).map(|()| true))
     }
 
     fn driver_wants_signal(&mut self) -> io::Result<bool> {
@@ -208,6 +208,11 @@ impl Vring {
 
     pub(super) fn set_log(&mut self, log: Log) {
         self.log = Some(log);
+    }
+
+    /// Whether the memory for its notes was lost.
+    pub(super) fn has_lost_notes(&self) -> bool {
+        self.log.as_ref().is_some_and(Log::is_lost)
     }
 
     pub(super) fn take_log(&mut self) -> Option<Log> {

@@ -17,6 +17,7 @@ use vhost::vhost_user::message::{FrontendReq, MAX_ATTACHED_FD_ENTRIES, MAX_MSG_S
 use vm_memory::ByteValued;
 
 use super::SessionError;
+use super::eventfd::is_harmless;
 
 const HEADER_LEN: usize = 12;
 const VERSION_MASK: u32 = 0x3;
@@ -106,9 +107,22 @@ pub(super) enum Received {
 pub(super) struct Receiver {
     bytes: Vec<u8>,
     files: Vec<OwnedFd>,
+    /// Any kind of file is taken, because the peer is trusted.
+    any_file: bool,
+    /// Files of which nobody knows how long it takes to close them.
+    strange: Vec<OwnedFd>,
 }
 
 impl Receiver {
+    pub(super) fn new(any_file: bool) -> Self {
+        Self { any_file, ..Self::default() }
+    }
+
+    /// What came and is neither memory nor an eventfd, to be closed where there is time to wait.
+    pub(super) fn take_strange(&mut self) -> Vec<OwnedFd> {
+        std::mem::take(&mut self.strange)
+    }
+
     /// Reads until one message is complete or the socket is empty.
     pub(super) fn receive(&mut self, socket: BorrowedFd<'_>) -> Result<Received, SessionError> {
         loop {
@@ -134,6 +148,7 @@ impl Receiver {
                 Err(ReadError::Errno(Errno::CONNRESET)) => return Ok(Received::Closed),
                 Err(ReadError::Errno(errno)) => return Err(SessionError::Socket(errno.into())),
                 Err(ReadError::TooManyFiles) => return Err(SessionError::TooManyFiles),
+                Err(ReadError::StrangeFile) => return Err(SessionError::StrangeFile),
             }
         }
     }
@@ -169,8 +184,14 @@ impl Receiver {
         )?;
         for message in control.drain() {
             if let RecvAncillaryMessage::ScmRights(files) = message {
-                self.files.extend(files);
+                let (known, strange): (Vec<_>, Vec<_>) =
+                    files.partition(|file| self.any_file || is_harmless(file));
+                self.files.extend(known);
+                self.strange.extend(strange);
             }
+        }
+        if !self.strange.is_empty() {
+            return Err(ReadError::StrangeFile);
         }
         if received.flags.contains(ReturnFlags::CTRUNC)
             || self.files.len() > MAX_ATTACHED_FD_ENTRIES
@@ -185,6 +206,7 @@ impl Receiver {
 enum ReadError {
     Errno(Errno),
     TooManyFiles,
+    StrangeFile,
 }
 
 impl From<Errno> for ReadError {

@@ -29,6 +29,19 @@ pub struct Stats {
     pub stalls: Vec<(u64, u64)>,
     /// What the machine's timers can do at best.
     pub noise: NoiseStats,
+    /// The threads that must never wait.
+    #[serde(default)]
+    pub threads: Vec<ThreadStats>,
+}
+
+/// A dispatcher or an event loop.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ThreadStats {
+    /// Name of the thread: `cpu-CORE` or `io-GROUP`.
+    pub name: String,
+    /// Its longest turn since its start. A turn of more than 100 ms is told in the log while it
+    /// lasts; the machine may have stood still meanwhile (`stalls`).
+    pub longest_turn_ns: u64,
 }
 
 /// How late a timer of the highest priority was, since the host service started: the floor below

@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use rustix::fs::Mode;
 use rustix::process::{Resource, Rlimit};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use super::args::HostArgs;
-use super::log::Log;
+use super::log::{self, Log};
 use super::{Failure, Status};
 use moirai_service::http::{Bound, Scrape};
 use moirai_service::{LinkError, Service, ServiceError, StateError};
@@ -53,6 +53,7 @@ fn serve(args: &HostArgs) -> Result<Status, Failure> {
         let scrape = metrics.map(|address| scrape(address, &bad)).transpose()?;
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        tokio::spawn(outlive_terminals(signal(SignalKind::hangup())?));
         let launched = Arc::clone(&service);
         let launched = tokio::task::spawn_blocking(move || {
             launched.launch(&document.tenant)?;
@@ -93,6 +94,13 @@ fn scrape(address: SocketAddr, bad: &dyn Fn(Vec<Problem>) -> Failure) -> Result<
         tracing::warn!(%address, "everybody who reaches this address can read all counters");
     }
     Ok(taken)
+}
+
+/// A terminal that is closed ends what was started from it, but not the tenants of others.
+async fn outlive_terminals(mut hangup: Signal) {
+    while hangup.recv().await.is_some() {
+        tracing::warn!("SIGHUP: the terminal has gone; the host service goes on until SIGTERM");
+    }
 }
 
 async fn serve_metrics(scrape: Option<Scrape>, service: &Arc<Service>) -> Infallible {
@@ -161,13 +169,16 @@ fn prepare() {
 fn log_to_stderr() -> std::io::Result<Log> {
     let log = Log::to(std::io::stderr())?;
     let filter = EnvFilter::try_from_env("MOIRAI_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    // Fails only if a log is set up already, which then is used.
-    let _ = tracing_subscriber::fmt()
+    let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(log.clone())
         .with_ansi(rustix::termios::isatty(std::io::stderr()))
         // By itself it would say on standard error that it cannot write there, and panic over that.
-        .log_internal_errors(false)
-        .try_init();
+        .log_internal_errors(false);
+    // Both fail only if a log is set up already, which then is used.
+    let _ = if log::leads_to_journal() {
+        lines.with_writer(log.clone().with_levels()).without_time().try_init()
+    } else {
+        lines.with_writer(log.clone()).try_init()
+    };
     Ok(log)
 }

@@ -3,7 +3,9 @@
 use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
 
-use moirai_runtime::{Inbox, Lateness, Mailbox, mailbox, now, own_cpu_time, pin, set_scheduler};
+use moirai_runtime::{
+    Inbox, Lateness, Mailbox, Turns, mailbox, now, own_cpu_time, pin, set_scheduler,
+};
 use moirai_scheduler::{Contract, Nanos, ranked};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -62,8 +64,9 @@ impl Dispatcher {
                 if !failed {
                     let mut rounds = Core::new(policy, spec.scheduling, spec.stalls.clone());
                     rounds.set_wake_cost(spec.wake_cost);
-                    let load = OwnLoad::default();
-                    Loop { spec, rounds, inbox, late: Lateness::default(), load }.run();
+                    let (late, load) = (Lateness::default(), OwnLoad::default());
+                    let turns = Turns::of_this_thread(&format!("cpu-{core}"));
+                    Loop { spec, rounds, inbox, late, load, turns }.run();
                 }
             }
         });
@@ -127,6 +130,8 @@ struct Loop {
     inbox: Inbox<Command>,
     late: Lateness,
     load: OwnLoad,
+    /// How the watchdog knows that the dispatcher has not come back.
+    turns: Turns,
 }
 
 /// What the dispatcher itself takes of its core.
@@ -159,6 +164,7 @@ impl Loop {
         let mut planned = None;
         loop {
             let woke = now();
+            self.turns.begin(woke);
             if let Some(planned) = planned.filter(|&planned| planned <= woke) {
                 self.late.note(woke - planned);
                 self.spec.stalls.note_late(planned, woke);
@@ -170,7 +176,9 @@ impl Loop {
                 self.obey(command);
             }
             let due = self.rounds.round(now());
-            let after = due.after.map(|after| now() + after);
+            let end = now();
+            self.turns.rest(end);
+            let after = due.after.map(|after| end + after);
             planned = due.at.into_iter().chain(after).min();
             self.sleep(planned);
         }

@@ -8,6 +8,8 @@
 mod peers;
 mod queues;
 
+use std::sync::Arc;
+
 use moirai_devices::backend::Storage;
 use moirai_devices::net::Role;
 use moirai_devices::vhost::Session;
@@ -18,6 +20,7 @@ use crate::link::Link;
 use crate::nic::Net;
 use crate::populate::{Presence, Report};
 use crate::record::Record;
+use crate::talk::Talk;
 use crate::{DeviceId, Peer};
 
 /// How many chains are taken off one ring at a time, so that no tenant holds up the loop.
@@ -59,8 +62,12 @@ pub(crate) struct Device<St> {
     next_peer: Option<Peer>,
     /// Whether its peers come and go.
     exported: bool,
+    /// Held by whoever unmaps and closes what the last peer has left behind.
+    leavings: Arc<()>,
     /// It is in the loop's list of devices with something to do at the end of the turn.
     pub(crate) touched: bool,
+    /// What its peer's messages have cost.
+    pub(crate) talk: Talk,
     pub(crate) usage: Usage,
     /// How well its contract was kept.
     pub(crate) record: Record,
@@ -125,7 +132,9 @@ impl<St: Storage> Device<St> {
             left: false,
             next_peer: None,
             exported: false,
+            leavings: Arc::new(()),
             touched: false,
+            talk: Talk::default(),
             usage: Usage::default(),
             record: Record::default(),
         }

@@ -66,6 +66,12 @@ impl<St> Devices<St> {
         self.all.values()
     }
 
+    /// Those whose peer's memory could not be accessed.
+    pub(crate) fn lost(&self) -> Vec<DeviceId> {
+        let lost = |device: &&Device<St>| !device.has_left() && device.session.has_lost_memory();
+        self.all.values().filter(lost).map(|device| device.id).collect()
+    }
+
     /// From now on the loop looks at this queue by itself.
     pub(crate) fn poll(&mut self, id: DeviceId, queue: u16, now: Nanos) {
         if let Some(device) = self.all.get_mut(&id)

@@ -48,6 +48,10 @@ pub(crate) struct Domain<S: Seams> {
     pub(crate) jobs: Jobs,
     /// What is to be listened to, and could not be.
     pub(crate) unheard: Later<Token>,
+    /// Devices whose peer has talked too much: it is heard again later.
+    pub(crate) muted: Later<DeviceId>,
+    /// Mappings of peers that this process had lost when it was last looked.
+    pub(crate) faults: u64,
     pub(crate) stalls: StallLog,
     pub(crate) hiccups: Hiccups,
     /// When misses were last attributed.
@@ -82,6 +86,8 @@ impl<S: Seams> Domain<S> {
             devices: Devices::default(),
             jobs: Jobs::default(),
             unheard: Later::default(),
+            muted: Later::default(),
+            faults: moirai_devices::memory::faults(),
             stalls,
             hiccups: Hiccups::default(),
             audited_at: 0,
@@ -105,6 +111,7 @@ impl<S: Seams> Domain<S> {
     /// One turn, and the sleep after it.
     pub(crate) fn cycle(&mut self) {
         let begin = self.machine.now();
+        self.machine.turns(begin);
         let busy = self.turn(begin);
         let end = self.machine.now();
         let polling = !busy && end.saturating_sub(self.rest.active_at) < self.rest.poll_ns;
@@ -116,6 +123,9 @@ impl<S: Seams> Domain<S> {
         if self.ring.offloads() {
             let (ring, name) = (&mut self.ring, &self.name);
             self.machine.with_workers_below(&mut || note(name, ring.submit()));
+        }
+        if timeout != Some(Duration::ZERO) {
+            self.machine.rests(end);
         }
         note(&self.name, self.ring.submit_and_wait(timeout));
         if timeout != Some(Duration::ZERO) {
@@ -142,6 +152,10 @@ impl<S: Seams> Domain<S> {
         for token in self.unheard.due(now) {
             self.listen(token, now);
         }
+        for device in self.muted.due(now) {
+            self.devices.read_again(device);
+            self.devices.touch(device);
+        }
         for device in self.devices.take_again() {
             self.session(device, now);
         }
@@ -155,6 +169,7 @@ impl<S: Seams> Domain<S> {
                 (busy, self.rest.active_at) = (true, now);
             }
         }
+        self.end_lost(now);
         self.finish_turn(now);
         self.audit(now);
         busy
@@ -278,7 +293,8 @@ impl<S: Seams> Domain<S> {
         let disks = self.disks.iter().filter_map(|disk| disk.timeout(now));
         let unread = self.links.iter().any(|link| link.unread).then_some(now);
         let again = self.devices.has_again().then_some(now);
-        let retries = self.jobs.timeout().into_iter().chain(self.unheard.at());
+        let retries =
+            self.jobs.timeout().into_iter().chain(self.unheard.at()).chain(self.muted.at());
         let next = links.chain(disks).chain(unread).chain(again).chain(coming).chain(retries).min();
         next.map(|next| Duration::from_nanos(next.saturating_sub(now)))
     }

@@ -14,7 +14,7 @@ use crate::domain::{Domain, Parts};
 use crate::link::Link;
 use crate::seams::{Linux, OnLinux, PRIORITY};
 use crate::{BlkSpec, DeviceId, DomainSnapshot, GroupSpec, IoDomainError, NetSpec, Peer};
-use moirai_runtime::{Mailbox, mailbox};
+use moirai_runtime::{Mailbox, Turns, mailbox};
 use moirai_runtime::{pin, set_scheduler_inherited};
 
 /// How many devices an event loop serves at most.
@@ -51,7 +51,8 @@ impl IoDomain {
                 match ready {
                     Ok(ring) => {
                         let _ = report.send(Ok(()));
-                        let machine = Linux { core };
+                        let turns = Some(Turns::of_this_thread(&format!("io-{}", spec.name)));
+                        let machine = Linux { core, turns };
                         let (name, poll_ns, stalls) = (spec.name, spec.poll_ns, spec.stalls);
                         let parts =
                             Parts { name, machine, ring, inbox, disks, links, poll_ns, stalls };

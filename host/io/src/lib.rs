@@ -25,6 +25,7 @@
 //! | `link.rs`, `backlog.rs` | a link and who is on it; which of a device's packets is next |
 //! | `wire.rs`, `pacer.rs` | what a packet pays; when the link is free |
 //! | `populate.rs` | guest memory made present, off the loop |
+//! | `talk.rs` | what a peer's messages may cost |
 //! | `audit.rs`, `hiccups.rs` | whose misses were the machine's |
 //! | `record.rs` | what was kept and what was not |
 //! | `verdict.rs` | why a contract is not kept |
@@ -66,6 +67,7 @@ mod schedule;
 mod seams;
 mod sending;
 mod snapshot;
+mod talk;
 mod token;
 mod verdict;
 mod waiting;

@@ -7,7 +7,7 @@ use rustix::fd::AsFd;
 
 use crate::device::Body;
 use crate::domain::{Domain, announce};
-use crate::populate::populate;
+use crate::populate::{Report, populate};
 use crate::seams::{Machine as _, Seams};
 use crate::token::Token;
 use crate::{DeviceId, IoDomainError, Peer};
@@ -18,18 +18,45 @@ impl<S: Seams> Domain<S> {
         let Some(device) = self.devices.get_mut(id).filter(|device| !device.has_left()) else {
             return;
         };
-        let ready = match device.session.ready() {
-            Ok(ready) => ready,
+        let begin = self.machine.now();
+        if !device.talk.may_speak(begin) {
+            return self.muted.push(id, begin);
+        }
+        match device.session.ready() {
+            Ok(ready) => {
+                if ready.again {
+                    self.devices.read_again(id);
+                }
+                if ready.pause {
+                    self.muted.push(id, begin);
+                }
+                for event in ready.events {
+                    self.event(id, event, now);
+                }
+            }
             Err(error) => {
                 device.note_failure(format!("vhost-user: {error}"));
-                return self.stop_serving(id, now);
+                self.stop_serving(id, now);
             }
-        };
-        if ready.again {
-            self.devices.read_again(id);
         }
-        for event in ready.events {
-            self.event(id, event, now);
+        let cost = self.machine.now().saturating_sub(begin);
+        if let Some(device) = self.devices.get_mut(id) {
+            device.talk.spoke(begin, cost);
+            device.usage.io_cpu += cost;
+        }
+    }
+
+    /// Ends the sessions whose peer's memory could not be accessed.
+    pub(crate) fn end_lost(&mut self, now: Nanos) {
+        let faults = moirai_devices::memory::faults();
+        if std::mem::replace(&mut self.faults, faults) == faults {
+            return;
+        }
+        for id in self.devices.lost() {
+            if let Some(device) = self.devices.get_mut(id) {
+                device.note_failure("its memory could not be accessed (SIGBUS)".to_owned());
+            }
+            self.stop_serving(id, now);
         }
     }
 
@@ -37,7 +64,8 @@ impl<S: Seams> Domain<S> {
         let Some(device) = self.devices.get_mut(id) else { return };
         match event {
             Event::Memory(memory) => {
-                device.memory = populate(&self.machine, &memory);
+                let before = std::mem::take(&mut device.memory);
+                device.memory = populate(&self.machine, &memory, before);
                 self.devices.await_memory(id);
             }
             Event::Features(features) => match &mut device.body {
@@ -113,13 +141,15 @@ impl<S: Seams> Domain<S> {
         let Some(device) = self.devices.get_mut(id).filter(|device| device.is_abandoned()) else {
             return;
         };
-        let Some(Peer { socket, unsealed_memory }) = device.take_next_peer() else {
-            if device.session.memory().is_some() {
-                let left_behind = device.session.forget();
-                self.machine.send_off("unmap", Box::new(move || drop(left_behind)));
-            }
-            return;
-        };
+        if let Some(left_behind) = device.session.forget() {
+            let leavings = device.leavings();
+            device.memory = Report::default();
+            self.machine.send_off("unmap", Box::new(move || drop((left_behind, leavings))));
+        }
+        if device.is_being_cleared() {
+            return self.muted.push(id, now);
+        }
+        let Some(Peer { socket, unsealed_memory }) = device.take_next_peer() else { return };
         let profile = device.session.profile().clone();
         let profile = DeviceProfile { allow_unsealed_memory: unsealed_memory, ..profile };
         let session = match Session::new(socket, profile) {

@@ -14,7 +14,7 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
 use crate::seams::Machine;
@@ -42,16 +42,71 @@ pub(crate) enum Presence {
     Present,
 }
 
-/// The presence of one guest's memory, as its populating thread reports it.
-#[derive(Clone, Debug, Default)]
+/// The presence of one guest's memory, as its populating thread reports it. When it goes, so does
+/// the wish to have that memory present.
+#[derive(Debug, Default)]
 pub(crate) struct Report {
-    presence: Arc<AtomicU8>,
+    shared: Arc<Shared>,
     memory: Option<Arc<GuestMemory>>,
+}
+
+/// What the loop and the populating thread say to each other.
+#[derive(Debug, Default)]
+struct Shared {
+    presence: AtomicU8,
+    cancelled: AtomicBool,
+}
+
+impl Shared {
+    fn set(&self, presence: Presence) {
+        let number = match presence {
+            Presence::Unknown => 0,
+            Presence::Coming => 1,
+            Presence::Present => 2,
+        };
+        self.presence.store(number, Ordering::Release);
+    }
+
+    fn is_wanted(&self) -> bool {
+        !self.cancelled.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Report {
+    fn drop(&mut self) {
+        self.shared.cancelled.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The work of one populating thread. Memory whose thread could not be had, or died, is not waited
+/// for: its presence is unknown then.
+struct Work {
+    shared: Arc<Shared>,
+    memory: Arc<GuestMemory>,
+    presence: Presence,
+}
+
+impl Work {
+    fn run(mut self) {
+        let shared = &self.shared;
+        let all = is_whole(&self.memory)
+            && self.memory.iter().all(|region| {
+                let length = usize::try_from(region.len()).unwrap_or(0);
+                touch(region.as_ptr() as usize, length, &|| shared.is_wanted())
+            });
+        self.presence = if all { Presence::Present } else { Presence::Unknown };
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        self.shared.set(self.presence);
+    }
 }
 
 impl Report {
     pub(crate) fn get(&self) -> Presence {
-        match self.presence.load(Ordering::Acquire) {
+        match self.shared.presence.load(Ordering::Acquire) {
             1 => Presence::Coming,
             2 => Presence::Present,
             _ => Presence::Unknown,
@@ -69,37 +124,30 @@ impl Report {
         }
         let whole = self.memory.as_ref().is_some_and(|memory| is_whole(memory));
         if !whole {
-            self.set(Presence::Unknown);
+            self.shared.set(Presence::Unknown);
         }
         whole
     }
-
-    fn set(&self, presence: Presence) {
-        let number = match presence {
-            Presence::Unknown => 0,
-            Presence::Coming => 1,
-            Presence::Present => 2,
-        };
-        self.presence.store(number, Ordering::Release);
-    }
 }
 
-/// Populates `memory` in the background.
-pub(crate) fn populate(machine: &impl Machine, memory: &Arc<GuestMemory>) -> Report {
-    let memory = Arc::clone(memory);
-    let presence = Report { memory: Some(Arc::clone(&memory)), ..Report::default() };
-    presence.set(Presence::Coming);
-    let report = presence.clone();
+/// Populates `memory` in the background. `before` is about the memory that this one takes the place
+/// of: its thread ends at its next step, and what it held is unmapped there or here, not on the loop.
+pub(crate) fn populate(
+    machine: &impl Machine,
+    memory: &Arc<GuestMemory>,
+    before: Report,
+) -> Report {
+    before.shared.cancelled.store(true, Ordering::Relaxed);
+    let shared = Arc::new(Shared::default());
+    shared.set(Presence::Coming);
+    let report = Report { shared: Arc::clone(&shared), memory: Some(Arc::clone(memory)) };
+    let work = Work { shared, memory: Arc::clone(memory), presence: Presence::Unknown };
     let errand = move || {
-        let all = is_whole(&memory)
-            && memory.iter().all(|region| {
-                let length = usize::try_from(region.len()).unwrap_or(0);
-                touch(region.as_ptr() as usize, length)
-            });
-        report.set(if all { Presence::Present } else { Presence::Unknown });
+        drop(before);
+        work.run();
     };
     machine.send_off("populate", Box::new(errand));
-    presence
+    report
 }
 
 /// Whether the files behind the memory are allocated to the last page: the tenant asked for it, and
@@ -111,8 +159,12 @@ fn is_whole(memory: &GuestMemory) -> bool {
     })
 }
 
-fn touch(base: usize, length: usize) -> bool {
+/// Populates as long as it is wanted; whether all of it is there.
+fn touch(base: usize, length: usize, wanted: &dyn Fn() -> bool) -> bool {
     (0..length).step_by(STEP_BYTES).all(|offset| {
+        if !wanted() {
+            return false;
+        }
         let step = STEP_BYTES.min(length - offset);
         let start = (base + offset) as *mut libc::c_void;
         // SAFETY: the range lies inside a live mapping (the caller holds its memory); populating
@@ -133,7 +185,7 @@ mod tests {
     use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, memfd_create};
     use vm_memory::{FileOffset, GuestAddress};
 
-    use super::{OFFLOAD_BYTES, Presence, populate};
+    use super::{OFFLOAD_BYTES, Presence, Report, populate};
     use crate::seams::Linux;
 
     const BYTES: usize = 1 << 20;
@@ -145,7 +197,7 @@ mod tests {
         let range = (GuestAddress(0), BYTES, Some(FileOffset::new(file.try_clone().unwrap(), 0)));
         let memory = Arc::new(GuestMemory::from_ranges_with_files([range]).unwrap());
         fallocate(&file, FallocateFlags::empty(), 0, BYTES as u64).unwrap();
-        let report = populate(&Linux { core: None }, &memory);
+        let report = populate(&Linux { core: None, turns: None }, &memory, Report::default());
         let begun = moirai_runtime::instant();
         while report.get() == Presence::Coming
             && moirai_runtime::since(begun) < Duration::from_secs(20)

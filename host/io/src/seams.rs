@@ -11,7 +11,7 @@
 use moirai_devices::backend::tap::Tap;
 use moirai_devices::backend::uring::Uring;
 use moirai_devices::backend::{Link, Ring, Storage, Volume};
-use moirai_runtime::{pin, set_scheduler, set_scheduler_inherited};
+use moirai_runtime::{Turns, pin, set_scheduler, set_scheduler_inherited};
 use moirai_scheduler::Nanos;
 
 /// Of the loop: below the dispatchers, above everything that serves no contract.
@@ -32,6 +32,12 @@ pub(crate) trait Seams: 'static {
 pub(crate) trait Machine {
     /// The time.
     fn now(&self) -> Nanos;
+
+    /// A turn begins, or the loop looks once more.
+    fn turns(&self, _now: Nanos) {}
+
+    /// The loop waits for something to happen.
+    fn rests(&self, _now: Nanos) {}
 
     /// CPU time that the loop has used.
     fn cpu_time(&self) -> Nanos;
@@ -58,15 +64,29 @@ impl Seams for OnLinux {
 }
 
 /// This machine, seen from the thread of a loop.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) struct Linux {
     /// The core that the loop is pinned to.
     pub(crate) core: Option<usize>,
+    /// How the watchdog knows that the loop has not come back.
+    pub(crate) turns: Option<Turns>,
 }
 
 impl Machine for Linux {
     fn now(&self) -> Nanos {
         moirai_runtime::now()
+    }
+
+    fn turns(&self, now: Nanos) {
+        if let Some(turns) = &self.turns {
+            turns.begin(now);
+        }
+    }
+
+    fn rests(&self, now: Nanos) {
+        if let Some(turns) = &self.turns {
+            turns.rest(now);
+        }
     }
 
     fn cpu_time(&self) -> Nanos {

@@ -9,7 +9,7 @@ use moirai_config::model::Config;
 use moirai_config::{PolicyName, Profile};
 use moirai_cpu::{Dispatcher, DispatcherError, DispatcherSpec};
 use moirai_io::{DiskSpec, GroupSpec, IoDomain, LinkSpec};
-use moirai_runtime::{NoiseError, NoiseFloor, NoiseProbe, StallLog};
+use moirai_runtime::{NoiseError, NoiseFloor, NoiseProbe, StallLog, Watchdog};
 
 /// How long an event loop looks for more work before it sleeps: about the price of the wake-up that
 /// it saves.
@@ -23,6 +23,8 @@ pub(super) struct Resources {
     /// Stalls of the machine that the dispatchers and the probe saw.
     pub(super) stalls: StallLog,
     probe: NoiseProbe,
+    /// Names dispatchers and event loops that do not come back.
+    _watchdog: Watchdog,
 }
 
 impl Resources {
@@ -53,7 +55,9 @@ impl Resources {
         }
         let core = config.host.io_core.unwrap_or(0);
         let probe = NoiseProbe::start(core, stalls.clone()).map_err(|error| noise(core, error))?;
-        Ok(Self { dispatchers, domains, stalls, probe })
+        let watchdog =
+            Watchdog::start().map_err(|source| DispatcherError::Setup { core, source })?;
+        Ok(Self { dispatchers, domains, stalls, probe, _watchdog: watchdog })
     }
 
     /// How late the timers of the I/O core are when nothing stands above them.

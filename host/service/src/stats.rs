@@ -5,6 +5,7 @@
 
 use moirai_api::{
     CoreStats, DiskStats, DomainStats, LinkStats, NoiseStats, PartStats, Phase, Stats, TenantStats,
+    ThreadStats,
 };
 use std::collections::HashMap;
 
@@ -15,7 +16,7 @@ use moirai_config::admission::plan::ContractReport;
 use moirai_config::admission::{Part, per_second};
 use moirai_cpu::{CoreSnapshot, VcpuSnapshot};
 use moirai_io::{DeviceSnapshot, DomainSnapshot};
-use moirai_runtime::{NoiseFloor, now};
+use moirai_runtime::{NoiseFloor, Watched, now};
 
 impl Service {
     /// Asks every dispatcher and every event loop once.
@@ -50,6 +51,7 @@ impl Service {
             cores: cores.iter().map(core).collect(),
             domains: domains.iter().map(domain).collect(),
             noise: noise(&resources.noise()),
+            threads: moirai_runtime::watched().into_iter().map(thread).collect(),
         }
     }
 }
@@ -189,6 +191,10 @@ fn core(core: &CoreSnapshot) -> CoreStats {
         late_p99_ns: core.timer_late_ns.p99,
         late_max_ns: core.timer_late_ns.max,
     }
+}
+
+fn thread(watched: Watched) -> ThreadStats {
+    ThreadStats { name: watched.name, longest_turn_ns: watched.longest }
 }
 
 fn noise(floor: &NoiseFloor) -> NoiseStats {

@@ -6,6 +6,7 @@ mod debian;
 mod disk;
 mod link;
 mod operator;
+mod peers;
 mod qemu;
 mod shares;
 

@@ -73,14 +73,13 @@ pub struct Own {
 pub fn start(
     kinds: &[OwnDevice],
     fds: Vec<OwnedFd>,
-    memory: &GuestMemory,
+    memory: &Arc<GuestMemory>,
     confine: impl FnOnce() -> io::Result<()> + Send + 'static,
 ) -> io::Result<Own> {
     let mut own = Own { attachments: Vec::new(), balloon: None };
     if kinds.is_empty() {
         return Ok(own);
     }
-    let memory = Arc::new(memory.clone());
     let (sender, commands) = sync_channel(MAX_COMMANDS);
     let wake = Arc::new(event::new()?);
     let mailbox = Mailbox { commands: sender, wake: Arc::clone(&wake) };
@@ -96,7 +95,7 @@ pub fn start(
             let (size, events, mailbox) = (Arc::clone(size), Arc::clone(&events), mailbox.clone());
             own.balloon = Some(Balloon { index, size, stats, events, mailbox });
         }
-        served.push(Served::new(index, made.model, Arc::clone(&memory), Arc::clone(&events)));
+        served.push(Served::new(index, made.model, Arc::clone(memory), Arc::clone(&events)));
         let (features, space, mailbox) = (made.features, made.space, mailbox.clone());
         let backend = Box::new(OwnBackend { index, features, space, mailbox });
         own.attachments.push(Attachment { spec, backend, events });

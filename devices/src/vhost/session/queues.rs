@@ -17,7 +17,19 @@ use crate::vhost::vring::VringAddresses;
 use crate::vhost::wire::Message;
 use crate::vhost::{Event, SessionError, Vring};
 
+/// Memory tables of one session that may be mapped at the same time: the latest, and those that
+/// requests in flight keep. Each holds as many files as the peer likes.
+const MOST_TABLES: usize = 8;
+
 impl Session {
+    /// Whether there may be no further memory table now.
+    pub(in crate::vhost) fn is_crowded(&mut self) -> bool {
+        if self.tables.len() >= MOST_TABLES {
+            self.tables.retain(|table| table.strong_count() > 0);
+        }
+        self.tables.len() >= MOST_TABLES
+    }
+
     pub(in crate::vhost) fn set_mem_table(
         &mut self,
         message: &mut Message,
@@ -41,6 +53,7 @@ impl Session {
             return Ok(Answer::Ack);
         }
         let table = MemoryTable::map(&regions, files, self.limits())?;
+        self.tables.push(Arc::downgrade(&table.guest));
         for vring in &mut self.vrings {
             vring.locate(Some(&table))?;
             vring.revalidate()?;

@@ -131,11 +131,11 @@ fn descriptors_that_do_not_match_are_refused() {
 
 #[test]
 fn only_eventfds_are_taken_for_kicks_and_calls() {
-    let (pipe, _writer) = std::io::pipe().unwrap();
+    let memory = memfd(true);
     for request in
         [FrontendReq::SET_VRING_KICK, FrontendReq::SET_VRING_CALL, FrontendReq::SET_VRING_ERR]
     {
-        assert!(matches!(error_of(request, &u64s(&[1]), &[pipe.as_fd()]), E::NotEventfd(1)));
+        assert!(matches!(error_of(request, &u64s(&[1]), &[memory.as_fd()]), E::NotEventfd(1)));
     }
     assert!(matches!(error_of(FrontendReq::SET_VRING_KICK, &u64s(&[0x100]), &[]), E::NoKick(0)));
 }
@@ -234,8 +234,8 @@ fn memory_tables_that_lie_are_refused() {
     assert_eq!(memory_error(&overlap, &file), "Overlap");
     let overlap = [(0, 8192, USER, 0), (1 << 30, 8192, USER + 4096, 0)];
     assert_eq!(memory_error(&overlap, &file), "Overlap");
-    let zero = File::options().read(true).write(true).open("/dev/zero").unwrap();
-    assert_eq!(memory_error(&[(0, 4096, USER, 0)], &zero), "NotSealed");
+    let unsealed = memfd(false);
+    assert_eq!(memory_error(&[(0, 4096, USER, 0)], &unsealed), "NotSealed");
 }
 
 #[test]

@@ -89,6 +89,16 @@ pub enum DemoError {
         /// Its answer.
         why: String,
     },
+    /// A tenant did not begin its work.
+    #[error("the tenant {tenant:?} has not begun {seconds} s after its launch; it said: {said}")]
+    Silent {
+        /// The tenant.
+        tenant: &'static str,
+        /// How long it had, seconds.
+        seconds: u64,
+        /// What was on its console.
+        said: String,
+    },
     /// A file of the demo cannot be written.
     #[error("{path}: {source}")]
     Folder {

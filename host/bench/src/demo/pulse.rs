@@ -1,12 +1,15 @@
 //! What the tenant `pulse` says of its jobs: read from its console, where it reports sums since its
 //! start.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
-use super::DemoError;
 use super::servant::Servant;
+use super::{DemoError, interrupted};
 use moirai_runtime::Stall;
 
+const LOOK: Duration = Duration::from_millis(100);
 /// Name of the tenant.
 pub(super) const PULSE: &str = "pulse";
 
@@ -26,6 +29,28 @@ pub struct PulseReport {
 /// What it has said last; nothing done if it has said nothing yet.
 pub(super) fn look(servant: &Servant) -> Result<PulseReport, DemoError> {
     Ok(last(&servant.console(PULSE)?))
+}
+
+/// Waits for its first report: from then on it does its jobs.
+pub(super) fn wait_until_it_reports(servant: &Servant, limit: Duration) -> Result<(), DemoError> {
+    let begin = moirai_runtime::instant();
+    loop {
+        let console = servant.console(PULSE)?;
+        if last(&console) != PulseReport::default() {
+            return Ok(());
+        }
+        if interrupted() {
+            return Err(DemoError::Interrupted);
+        }
+        if moirai_runtime::since(begin) > limit {
+            return Err(DemoError::Silent {
+                tenant: PULSE,
+                seconds: limit.as_secs(),
+                said: console,
+            });
+        }
+        std::thread::sleep(LOOK);
+    }
 }
 
 /// The last report on a console. Lines that are none are the guest's other words.

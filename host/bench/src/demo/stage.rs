@@ -22,6 +22,9 @@ use moirai_runtime::Stall;
 const ALONE: Duration = Duration::from_secs(2);
 /// How long the neighbours get to reach their full load.
 const SETTLE: Duration = Duration::from_secs(1);
+/// How long a tenant may take from its launch to its first report. On a loaded machine it is
+/// seconds, and a run that began before would count fewer jobs than there were.
+const BOOT: Duration = Duration::from_secs(20);
 /// How many of ffmpeg's complaints are shown.
 const COMPLAINTS: usize = 3;
 const LOOK: Duration = Duration::from_millis(100);
@@ -67,6 +70,7 @@ pub(super) fn run(
     servant.launch(&scene.file("pulse.toml"))?;
     servant.launch(&scene.file("neighbours.toml"))?;
     rest(SETTLE, |_| say("the neighbours begin"))?;
+    pulse::wait_until_it_reports(&servant, BOOT)?;
     let (before, jobs_before) = (servant.stats()?, pulse::look(&servant)?);
     rest(length, |left| {
         say(&format!("{} s left, {} packets", left.as_secs() + 1, receivers.packets()));

@@ -1,5 +1,7 @@
 //! What a device fails at, and how its peers come and go.
 
+use std::sync::Arc;
+
 use moirai_devices::backend::Storage;
 use moirai_devices::vhost::Session;
 
@@ -71,6 +73,17 @@ impl<St: Storage> Device<St> {
     /// dead that reaches the disk after one of the living would be a lost write.
     pub(crate) fn take_next_peer(&mut self) -> Option<Peer> {
         if self.is_abandoned() { self.next_peer.take() } else { None }
+    }
+
+    /// For whoever takes away what a peer has left behind, until that is done.
+    pub(crate) fn leavings(&self) -> Arc<()> {
+        Arc::clone(&self.leavings)
+    }
+
+    /// Whether another peer waits and what the last one has left is not yet taken away: closing a
+    /// file of its can take as long as it likes, and the next one could leave such a file again.
+    pub(crate) fn is_being_cleared(&self) -> bool {
+        self.next_peer.is_some() && Arc::strong_count(&self.leavings) > 1
     }
 
     /// Whether its last peer has left for good, and nothing of it is in a disk.

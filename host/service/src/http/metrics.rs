@@ -158,6 +158,9 @@ fn shared_resources(stats: &Stats, registry: &mut Registry) {
     registry.register("dispatcher_late_max_nanoseconds", "largest lateness of its timer", late);
     let loops = counters(&mut stats.domains.iter().map(|it| (it.group.clone(), it.cpu_ns)));
     registry.register("io_domain_cpu_nanoseconds", "CPU time of the event loop", loops);
+    let threads = stats.threads.iter().map(|it| (it.name.clone(), it.longest_turn_ns));
+    let threads = gauges(&mut threads.into_iter());
+    registry.register("thread_longest_turn_nanoseconds", "of a thread that never waits", threads);
     let stalls: Counter = Counter::default();
     stalls.inc_by(stats.stalls.iter().map(|(begin, end)| end.saturating_sub(*begin)).sum());
     registry.register("stall_nanoseconds", "remembered time in which the machine stood", stalls);
