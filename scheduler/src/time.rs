@@ -16,6 +16,7 @@
 //! | moment, span | moment | [`Moment::saturating_add`], `+` |
 //! | span | amount | [`Span::service`]: what the whole resource gives in it |
 //! | amount | span | [`Amount::time`]: how long the whole resource takes |
+//! | span | `core::time::Duration`, and back | [`Span::duration`], [`Span::from_duration`] |
 //! | number | each | `from_nanos`: where a clock, a document or a wire is read |
 //! | each | number | `as_nanos`: where one is written |
 //!
@@ -51,6 +52,7 @@
 mod operators;
 
 use core::fmt;
+use core::time::Duration;
 
 /// An instant of the owner's clock, in nanoseconds since that began. Zero: its beginning, or never.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -253,6 +255,18 @@ impl Span {
     #[must_use]
     pub const fn service(self) -> Amount {
         Amount(self.0)
+    }
+
+    /// For the standard library.
+    #[must_use]
+    pub const fn duration(self) -> Duration {
+        Duration::from_nanos(self.0)
+    }
+
+    /// From the standard library, at most [`Span::MAX`].
+    #[must_use]
+    pub fn from_duration(duration: Duration) -> Self {
+        Self::from_wide(duration.as_nanos())
     }
 }
 

@@ -17,7 +17,7 @@ fn a_span_lies_between_two_moments_and_is_never_negative() {
 
 #[test]
 fn the_whole_resource_gives_a_nanosecond_of_service_in_each() {
-    let (span, amount) = (Span::from_micros(3), Amount::from_nanos(3_000));
+    let (span, amount) = (Span::from_micros(3), Amount::from_micros(3));
     assert_eq!((span.service(), amount.time()), (amount, span));
 }
 
@@ -50,5 +50,7 @@ fn the_text_of_each_is_the_plain_number() {
     let (moment, span) = (Moment::from_micros(7), Span::from_millis(2));
     assert_eq!(format!("{moment} {span:?} {:>4}", Amount::from_nanos(9)), "7000 2000000    9");
     assert_eq!((span.as_micros(), span.as_millis(), span.as_nanos()), (2_000, 2, 2_000_000));
+    assert_eq!(Span::from_duration(span.duration()), span);
+    assert_eq!(Span::from_duration(Duration::MAX), Span::MAX);
     assert!(Moment::default().is_zero() && !moment.is_zero());
 }
