@@ -53,9 +53,9 @@ impl IoDomain {
                         let _ = report.send(Ok(()));
                         let turns = Some(Turns::of_this_thread(&format!("io-{}", spec.name)));
                         let machine = Linux { core, turns };
-                        let (name, poll_ns, stalls) = (spec.name, spec.poll_ns, spec.stalls);
+                        let (name, poll, stalls) = (spec.name, spec.poll, spec.stalls);
                         let parts =
-                            Parts { name, machine, ring, inbox, disks, links, poll_ns, stalls };
+                            Parts { name, machine, ring, inbox, disks, links, poll, stalls };
                         Domain::<OnLinux>::new(parts).run();
                     }
                     Err(error) => {
