@@ -50,7 +50,6 @@ const KNOWN: &[(&str, &str, &[&str], &str)] = &[
     ("host/cli/src", "disk_probe", &["bench", "report"], HOST),
     ("host/service/src", "", &["launch", "own", "supervisor", "tenant"], HOST),
     ("host/io/src", "proof", &["made", "world"], "only a test: the world and what it is made of"),
-    ("host/cpu/src", "", &["judge", "vcpu"], "a vCPU holds what is promised to it, and is judged"),
 ];
 /// Why those of the host service remain.
 const HOST: &str = "the host service is being taken apart into crates; cut them there";

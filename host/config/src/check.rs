@@ -133,7 +133,7 @@ fn check_host(table: &HostTable, problems: &mut Problems) -> Host {
         problems.add("host.cpu_capacity", message, help);
         0
     });
-    let cpu_policy = table.cpu_policy.unwrap_or_default();
+    let cpu_policy = table.cpu_policy.unwrap_or_default().0;
     if !cpu_policy.suits_a_core() {
         let message = format!("`{}` does not say who is owed time on a core", cpu_policy.as_str());
         let help = "write for example \"atropos\"; nemesis, xen, usd and fifo suit a core, too, \
@@ -213,7 +213,7 @@ fn check_disk(table: &DiskTable, at: &str, problems: &mut Problems) -> Disk {
         depth,
         max_unit: check_max_unit(table, at, problems),
         bandwidth,
-        policy: table.policy.unwrap_or_default(),
+        policy: table.policy.unwrap_or_default().0,
         group: group(table.group.as_ref(), at, problems),
     }
 }

@@ -6,13 +6,13 @@
 
 use std::path::PathBuf;
 
-use moirai_scheduler::PolicyKind;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::export::ExportTable;
 pub use super::machine::{Args, TenantTable, TransportName, VsockTable};
+pub use super::policy_name::PolicyName;
 use super::units::{Rate, Size, Time};
 
 /// A whole configuration of a Moirai host.
@@ -47,69 +47,6 @@ pub enum Profile {
     Default,
     /// An ideal machine: all overhead and blocking terms are zero.
     None,
-}
-
-/// Who decides about a resource.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema,
-)]
-#[serde(rename_all = "kebab-case")]
-pub enum PolicyName {
-    /// Contracts first, then slack. The only one that keeps every promise.
-    #[default]
-    Atropos,
-    /// The classic Nemesis rules: long and short unblock.
-    Nemesis,
-    /// The rules of Xen 2.0: latency scaling.
-    Xen,
-    /// The user-safe disk: laxity.
-    Usd,
-    /// Deficit round robin. Not on a core.
-    Drr,
-    /// Real-time channels. Not on a core.
-    EdfChannel,
-    /// First come, first served; on the CPU the kernel's fair class. The control of experiments.
-    Fifo,
-}
-
-impl PolicyName {
-    /// All, in the order of [`moirai_scheduler::POLICIES`].
-    pub const ALL: [Self; 7] = [
-        Self::Atropos,
-        Self::Nemesis,
-        Self::Xen,
-        Self::Usd,
-        Self::Drr,
-        Self::EdfChannel,
-        Self::Fifo,
-    ];
-
-    /// The policy itself.
-    #[must_use]
-    pub fn kind(self) -> PolicyKind {
-        match self {
-            Self::Atropos => PolicyKind::Atropos,
-            Self::Nemesis => PolicyKind::Nemesis,
-            Self::Xen => PolicyKind::Xen,
-            Self::Usd => PolicyKind::Usd,
-            Self::Drr => PolicyKind::Drr,
-            Self::EdfChannel => PolicyKind::EdfChannel,
-            Self::Fifo => PolicyKind::Fifo,
-        }
-    }
-
-    /// The name by which `moirai_scheduler` knows it.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        self.kind().as_str()
-    }
-
-    /// Whether a CPU dispatcher can work with it: it needs to know all that are owed time, in
-    /// order. `fifo` needs none, the kernel's fair class takes its place.
-    #[must_use]
-    pub fn suits_a_core(self) -> bool {
-        !matches!(self, Self::Drr | Self::EdfChannel)
-    }
 }
 
 /// What a link does for its guests. It decides how large a packet may be, and so how long it may

@@ -9,6 +9,7 @@
 //! | `check.rs` | what the values must fulfil together; the only maker of a `Config` |
 //! | `link_check.rs`, `tenant.rs`, `contract.rs` | the same, of links, tenants, contracts |
 //! | `identity.rs` | paths that lead to the same disk or volume |
+//! | `policy_name.rs` | a policy as it is written |
 //! | `path_check.rs` | paths that no file can have |
 //! | `machine_memory.rs` | what the machine has for tenants |
 //! | `model.rs` | the checked configuration, every default filled in |
@@ -35,6 +36,7 @@ mod machine_check;
 mod machine_memory;
 pub mod model;
 mod path_check;
+mod policy_name;
 mod problem;
 mod tenant;
 pub mod units;

@@ -67,7 +67,7 @@ fn check(table: &LinkTable, at: &str, problems: &mut Problems) -> Link {
         address: check_address(table, at, problems),
         mtu: check_mtu(table, at, problems),
         offload: table.offload.unwrap_or_default(),
-        policy: table.policy.unwrap_or_default(),
+        policy: table.policy.unwrap_or_default().0,
         group: group(table.group.as_ref(), at, problems),
     }
 }

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use moirai_abi::wire;
 use moirai_launch::{OwnDevice, Transport};
-use moirai_scheduler::Contract;
+use moirai_scheduler::{Contract, PolicyKind};
 
-use super::document::{OffloadName, PolicyName, Profile, RealtimeLimit, TenantTable};
+use super::document::{OffloadName, Profile, RealtimeLimit, TenantTable};
 use super::export::Export;
 use super::load::LoadsTable;
 use crate::admission::CoreCosts;
@@ -44,7 +44,7 @@ pub struct Host {
     /// What switches and rounds cost, where the profile is the default one.
     pub costs: CoreCosts,
     /// Who decides about the cores.
-    pub cpu_policy: PolicyName,
+    pub cpu_policy: PolicyKind,
     /// Core of the I/O domain; `None` leaves it to the kernel.
     pub io_core: Option<usize>,
     /// API socket.
@@ -69,7 +69,7 @@ pub struct Disk {
     /// Bytes per second, where declared.
     pub bandwidth: Option<u64>,
     /// Who decides.
-    pub policy: PolicyName,
+    pub policy: PolicyKind,
     /// Event loop that serves it.
     pub group: String,
 }
@@ -94,7 +94,7 @@ pub struct Link {
     /// What guests may leave to the link.
     pub offload: OffloadName,
     /// Who decides.
-    pub policy: PolicyName,
+    pub policy: PolicyKind,
     /// Event loop that serves it.
     pub group: String,
 }
@@ -207,9 +207,9 @@ impl Config {
     /// The same configuration without Moirai's scheduling: the control of an experiment.
     #[must_use]
     pub fn without_scheduling(mut self) -> Self {
-        self.host.cpu_policy = PolicyName::Fifo;
-        self.disks.iter_mut().for_each(|disk| disk.policy = PolicyName::Fifo);
-        self.links.iter_mut().for_each(|link| link.policy = PolicyName::Fifo);
+        self.host.cpu_policy = PolicyKind::Fifo;
+        self.disks.iter_mut().for_each(|disk| disk.policy = PolicyKind::Fifo);
+        self.links.iter_mut().for_each(|link| link.policy = PolicyKind::Fifo);
         self
     }
 }

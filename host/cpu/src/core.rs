@@ -10,10 +10,10 @@ use std::collections::HashMap;
 
 use moirai_scheduler::{ClientId, Contract, Nanos, PolicyError, Rank, Ranked};
 
-use super::judge::{Backlog, judge_late, judge_served};
-use super::kernel::{Class, Threads, nice};
+use super::judge::Backlog;
+use super::kernel::Threads;
 use super::slack::LEAD;
-use super::vcpu::Vcpu;
+use super::vcpu::{Rest, Vcpu};
 use super::{StallLog, VcpuId, VcpuSnapshot};
 use observe::{Turn, promise};
 
@@ -107,18 +107,14 @@ impl<T: Threads> Core<T> {
         &mut self,
         tenant: String,
         contract: Contract,
-        mut thread: T,
+        thread: T,
         now: Nanos,
     ) -> Result<VcpuId, PolicyError> {
         let id = VcpuId(self.next_id);
         self.policy.add(ClientId(id.0), contract, now)?;
         self.next_id = self.next_id.wrapping_add(1);
-        let time = thread.cpu_time().unwrap_or_default();
         self.places.insert(id.0, self.vcpus.len());
-        let mut vcpu = Vcpu::new(id, tenant, contract, thread, time, now);
-        vcpu.ask_for_sleeps();
-        vcpu.unpaid_sleeps = 0;
-        self.vcpus.push(vcpu);
+        self.vcpus.push(Vcpu::new(id, tenant, contract, thread, now));
         Ok(id)
     }
 
@@ -131,10 +127,7 @@ impl<T: Threads> Core<T> {
         self.policy.change(ClientId(id.0), contract, now)?;
         let place = self.place(ClientId(id.0));
         if let Some(vcpu) = place.and_then(|place| self.vcpus.get_mut(place)) {
-            vcpu.contract = contract;
-            // The period under way mixes two contracts; judge from the next one on.
-            vcpu.promise = None;
-            vcpu.tally.least_slice = None;
+            vcpu.change(contract);
         }
         Ok(())
     }
@@ -144,33 +137,21 @@ impl<T: Threads> Core<T> {
         let place = self.places.remove(&id.0).ok_or(PolicyError::Unknown(ClientId(id.0)))?;
         let vcpu = self.vcpus.swap_remove(place);
         if let Some(moved) = self.vcpus.get(place) {
-            self.places.insert(moved.id.0, place);
+            self.places.insert(moved.client().0, place);
         }
         self.order.retain(|rank| rank.client.0 != id.0);
-        Ok(VcpuSnapshot::new(id, &vcpu.tenant, account, &vcpu.tally, vcpu.contract.slice(), now))
+        Ok(vcpu.snapshot(account, now))
     }
 
     pub(super) fn snapshot(&self) -> Vec<VcpuSnapshot> {
-        self.vcpus
-            .iter()
-            .map(|vcpu| {
-                let account = self.policy.account(ClientId(vcpu.id.0)).unwrap_or_default();
-                VcpuSnapshot::new(
-                    vcpu.id,
-                    &vcpu.tenant,
-                    account,
-                    &vcpu.tally,
-                    vcpu.contract.slice(),
-                    self.last,
-                )
-            })
-            .collect()
+        let account = |vcpu: &Vcpu<T>| self.policy.account(vcpu.client()).unwrap_or_default();
+        self.vcpus.iter().map(|vcpu| vcpu.snapshot(account(vcpu), self.last)).collect()
     }
 
     /// What is promised of the core, in millionths.
     pub(super) fn promised_ppm(&self) -> u64 {
         let share = |vcpu: &Vcpu<T>| {
-            vcpu.contract.slice().saturating_mul(1_000_000) / vcpu.contract.period()
+            vcpu.contract().slice().saturating_mul(1_000_000) / vcpu.contract().period()
         };
         self.vcpus.iter().map(share).sum()
     }
@@ -184,18 +165,17 @@ impl<T: Threads> Core<T> {
         self.observe(now);
         self.report();
         self.charge(now);
-        for vcpu in self.vcpus.iter_mut().filter(|vcpu| !vcpu.gone) {
-            judge_late(vcpu, &self.stalls, now, false);
+        for vcpu in self.vcpus.iter_mut().filter(|vcpu| !vcpu.is_gone()) {
+            vcpu.judge_late(&self.stalls, now, false);
         }
         self.last = now;
         self.rank(now);
-        for vcpu in self.vcpus.iter_mut().filter(|vcpu| !vcpu.gone) {
-            let account = self.policy.account(ClientId(vcpu.id.0)).unwrap_or_default();
-            if account.refills == vcpu.refills || vcpu.asleep {
-                vcpu.refills = account.refills;
-                judge_served(vcpu);
+        for vcpu in self.vcpus.iter_mut().filter(|vcpu| !vcpu.is_gone()) {
+            let refills = self.policy.account(vcpu.client()).unwrap_or_default().refills;
+            if vcpu.slice().is_the_one(refills) || vcpu.is_asleep() {
+                vcpu.pass_over(refills);
             } else {
-                let time = vcpu.time;
+                let time = vcpu.accounts().time();
                 promise(vcpu, self.policy.as_ref(), now, time, self.backlog);
             }
         }
@@ -207,23 +187,20 @@ impl<T: Threads> Core<T> {
     /// Finds out who has had more than its share of the slack, and when to look again.
     fn share_slack(&mut self) {
         self.lead = None;
-        let sharers = |vcpu: &&mut Vcpu<T>| !vcpu.gone && vcpu.contract.extra().is_some();
+        let sharers = |vcpu: &&mut Vcpu<T>| !vcpu.is_gone() && vcpu.contract().extra().is_some();
         if !self.scheduling {
             return;
         }
         let mut floor = None;
         for vcpu in self.vcpus.iter_mut().filter(sharers) {
-            vcpu.wants_slack = vcpu.asks_for_slack(self.last);
-            if vcpu.wants_slack {
-                let own = vcpu.share.virtual_time();
+            if let Some(own) = vcpu.ask_for_slack(self.last) {
                 floor = Some(floor.map_or(own, |least: Nanos| least.min(own)));
             }
         }
         let Some(floor) = floor else { return };
         for vcpu in self.vcpus.iter_mut().filter(sharers) {
-            vcpu.share.settle(vcpu.wants_slack, floor);
-            if vcpu.share.yields() {
-                let lead = vcpu.share.lead(floor).max(LEAD);
+            if let Some(lead) = vcpu.settle_share(floor) {
+                let lead = lead.max(LEAD);
                 self.lead = Some(self.lead.map_or(lead, |least| least.min(lead)));
             }
         }
@@ -235,17 +212,16 @@ impl<T: Threads> Core<T> {
         self.policy.ranks(now, &mut |rank| order.push(rank));
         self.place_waiters(now);
         for vcpu in &mut self.vcpus {
-            vcpu.floated = vcpu.rank.take().is_some_and(|rank| rank.floats);
+            vcpu.begin_ranking();
         }
         for rank in &self.order {
             let place = self.places.get(&rank.client.0);
-            if let Some(vcpu) = place.and_then(|&place| self.vcpus.get_mut(place)) {
-                vcpu.rank = Some(*rank);
-                if rank.floats && !vcpu.floated {
-                    // What it waited for before its refill was not its slice.
-                    let state = self.policy.state(rank.client);
-                    vcpu.slept_at = vcpu.slept_at.max(state.map_or(0, |state| state.refill));
-                }
+            if let Some(vcpu) = place.and_then(|&place| self.vcpus.get_mut(place))
+                && vcpu.rank_as(*rank)
+            {
+                // What it waited for before its refill was not its slice.
+                let state = self.policy.state(rank.client);
+                vcpu.slept_until(state.map_or(0, |state| state.refill));
             }
         }
     }
@@ -254,40 +230,26 @@ impl<T: Threads> Core<T> {
     /// somebody who is owed time before.
     fn apply(&mut self) {
         self.refill = None;
-        for vcpu in self.vcpus.iter_mut().filter(|vcpu| !vcpu.gone && !vcpu.may_run()) {
-            let class = match vcpu.contract.extra() {
-                _ if !self.scheduling => Class::Fair(0),
-                Some(_) if vcpu.share.yields() => Class::Gated,
-                Some(weight) => Class::Fair(nice(weight)),
-                // To stop a sleeper at its gate is to wake it. It is stopped when it is seen to
-                // run.
-                None if vcpu.asleep && vcpu.class != Some(Class::Gated) => Class::Fair(0),
-                None => Class::Gated,
-            };
-            if class == Class::Gated && vcpu.class != Some(class) {
-                let client = ClientId(vcpu.id.0);
-                let state = self.policy.state(client);
-                if vcpu.ends_at_gate() {
-                    vcpu.stop_latency.close(state.map_or(0, |state| state.left));
+        for vcpu in self.vcpus.iter_mut().filter(|vcpu| !vcpu.is_gone() && !vcpu.may_run()) {
+            match vcpu.place_of_rest(self.scheduling) {
+                Rest::Fair(nice) => vcpu.go_to_slack(nice),
+                Rest::Gate if vcpu.is_gated() => {}
+                Rest::Gate => {
+                    let state = self.policy.state(vcpu.client());
+                    vcpu.stop(state.map_or(0, |state| state.left), self.last);
+                    self.policy.block(vcpu.client(), self.last);
+                    if let Some(state) = state.filter(|state| state.refill > self.last) {
+                        let refill = self.refill.unwrap_or(state.refill);
+                        self.refill = Some(refill.min(state.refill));
+                    }
                 }
-                self.policy.block(client, self.last);
-                if let Some(state) = state.filter(|state| state.refill > self.last) {
-                    let refill = self.refill.unwrap_or(state.refill);
-                    self.refill = Some(refill.min(state.refill));
-                }
-                (vcpu.asleep, vcpu.slept_at) = (true, self.last);
-                vcpu.note_sleep();
             }
-            vcpu.set_class(class);
         }
         for (nth, rank) in self.order.iter().enumerate() {
             let place = self.places.get(&rank.client.0);
             let vcpu = place.and_then(|&place| self.vcpus.get_mut(place));
-            if let Some(vcpu) = vcpu.filter(|vcpu| !vcpu.gone && vcpu.may_run()) {
-                vcpu.stop_latency.open();
-                vcpu.stands_until = 0;
-                vcpu.gate_runs = u64::from(vcpu.class == Some(Class::Gated));
-                vcpu.set_class(Class::Guaranteed(priority(nth)));
+            if let Some(vcpu) = vcpu.filter(|vcpu| !vcpu.is_gone() && vcpu.may_run()) {
+                vcpu.let_run(priority(nth));
             }
         }
     }
@@ -298,34 +260,34 @@ impl<T: Threads> Core<T> {
         let mut after = self.lead;
         let mut others = None;
         let mut held = false;
-        let ran = self.vcpus.iter().filter(|vcpu| vcpu.used > 0).count();
+        let ran = self.vcpus.iter().filter(|vcpu| vcpu.used() > 0).count();
         for rank in &self.order {
             let Some(vcpu) = self.place(rank.client).and_then(|place| self.vcpus.get(place)) else {
                 continue;
             };
-            if vcpu.gone || !vcpu.may_run() {
+            if vcpu.is_gone() || !vcpu.may_run() {
                 continue;
             }
             let grain = match others {
-                _ if vcpu.asleep && held => GRAIN_HIDDEN,
-                _ if vcpu.asleep => GRAIN_BEHIND,
+                _ if vcpu.is_asleep() && held => GRAIN_HIDDEN,
+                _ if vcpu.is_asleep() => GRAIN_BEHIND,
                 Some(others) => others,
                 None => {
-                    held = vcpu.used > 0 && ran == 1;
+                    held = vcpu.used() > 0 && ran == 1;
                     others = Some(if held { GRAIN_BEHIND } else { GRAIN_OTHERS });
                     GRAIN_FIRST
                 }
             };
             let budget = rank.budget.saturating_sub(vcpu.lead()).max(grain);
             after = Some(after.map_or(budget, |least: Nanos| least.min(budget)));
-            if let Some(promise) = vcpu.promise {
-                sooner(promise.deadline.max(now));
+            if let Some(deadline) = vcpu.promised_by() {
+                sooner(deadline.max(now));
             }
-            if let Some((_, seen)) = vcpu.hidden {
-                sooner(seen.saturating_add(vcpu.contract.deadline()).max(now));
-            }
-            if vcpu.used == 0 && !rank.floats && vcpu.hidden.is_none() {
-                sooner(now + (vcpu.contract.deadline() / LOOKS_PER_DEADLINE).max(GRAIN_OTHERS));
+            let deadline = vcpu.contract().deadline();
+            if let Some(wait) = vcpu.wait() {
+                sooner(wait.seen().saturating_add(deadline).max(now));
+            } else if vcpu.used() == 0 && !rank.floats {
+                sooner(now + (deadline / LOOKS_PER_DEADLINE).max(GRAIN_OTHERS));
             }
         }
         Due { at, after }

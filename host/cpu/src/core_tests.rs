@@ -351,7 +351,7 @@ fn idle_vcpus_cost_no_rounds_of_their_own() {
 fn a_policy_that_does_not_know_who_is_owed_time_is_refused_by_name() {
     for policy in [PolicyKind::Drr, PolicyKind::EdfChannel] {
         let stalls = StallLog::default();
-        let spec = DispatcherSpec { core: 0, policy, scheduling: true, wake_cost: 0, stalls };
+        let spec = DispatcherSpec { core: 0, policy, wake_cost: 0, stalls };
         let error = Dispatcher::start(spec).unwrap_err().to_string();
         assert!(error.contains(policy.as_str()) && error.contains("take atropos"), "{error}");
     }

@@ -19,8 +19,7 @@ use moirai_scheduler::Nanos;
 use serde::Serialize;
 
 use super::StallLog;
-use super::kernel::{CpuTime, Threads};
-use super::vcpu::Vcpu;
+use super::kernel::CpuTime;
 
 /// A shortfall up to this is the measuring error of a promise, no miss.
 pub(super) const TOLERANCE: Nanos = 50_000;
@@ -79,54 +78,79 @@ pub(super) struct Promise {
     pub(super) backlog: Nanos,
 }
 
-/// Judges a promise whose deadline has come. One that has fallen asleep at `now` is `done`: it
-/// wanted no more than what it has used.
-pub(super) fn judge_late<T: Threads>(
-    vcpu: &mut Vcpu<T>,
-    stalls: &StallLog,
-    now: Nanos,
-    done: bool,
-) {
-    let Some(promise) = vcpu.promise.filter(|promise| now >= promise.deadline) else { return };
-    vcpu.promise = None;
-    let run = vcpu.time.run.saturating_sub(promise.time.run);
-    // A round comes late. What was used until it may have been used after the deadline.
-    let after = vcpu.used.min(now - promise.deadline);
-    let wanted = if done { promise.amount.min(run) } else { promise.amount };
-    let short = wanted.saturating_sub(run.saturating_sub(after));
-    if short > TOLERANCE {
-        let short = short.saturating_sub(slept(vcpu, &promise, now));
-        if short > TOLERANCE {
-            miss(&mut vcpu.tally, &promise, short, stalls, now);
-        } else {
-            return;
+/// The judge of one vCPU: what is promised to it at present, and how earlier promises were kept.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Judge {
+    promise: Option<Promise>,
+    tally: Tally,
+}
+
+impl Judge {
+    /// This is promised from now on; what was promised before is not judged any more.
+    pub(super) fn promise(&mut self, promise: Option<Promise>) {
+        self.promise = promise;
+    }
+
+    /// Another contract is in force. The period under way mixes two; judge from the next one on.
+    pub(super) fn begin_anew(&mut self) {
+        self.promise = None;
+        self.tally.least_slice = None;
+    }
+
+    /// What is promised is less by what the vCPU did itself.
+    pub(super) fn pay(&mut self, cost: Nanos) {
+        if let Some(promise) = &mut self.promise {
+            promise.amount = promise.amount.saturating_sub(cost);
         }
     }
-    if promise.whole {
-        note_least(&mut vcpu.tally, run);
-    }
-}
 
-/// A vCPU that is not owed anything any more got what it was promised.
-pub(super) fn judge_served<T>(vcpu: &mut Vcpu<T>) {
-    if vcpu.rank.is_none()
-        && let Some(promise) = vcpu.promise.take()
-        && promise.whole
-    {
-        note_least(&mut vcpu.tally, vcpu.time.run.saturating_sub(promise.time.run));
+    /// By when something is promised.
+    pub(super) fn deadline(&self) -> Option<Nanos> {
+        self.promise.map(|promise| promise.deadline)
     }
-}
 
-/// How long a vCPU has slept since a promise began.
-fn slept<T: Threads>(vcpu: &mut Vcpu<T>, promise: &Promise, now: Nanos) -> Nanos {
-    let run = vcpu.time.run.saturating_sub(promise.time.run);
-    let wait = vcpu.time.wait.saturating_sub(promise.time.wait);
-    let rest = now.saturating_sub(promise.begin).saturating_sub(run.saturating_add(wait));
-    let waits = vcpu.is_runnable(now).unwrap_or(false);
-    // One that naps may have slept until it was seen to wait.
-    let since = if vcpu.naps > 0 { vcpu.waits_since } else { vcpu.ran_until };
-    let pending = if waits { now.saturating_sub(since.max(promise.begin)) } else { 0 };
-    rest.saturating_sub(pending)
+    /// How promises were kept.
+    pub(super) fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// Judges a promise whose deadline has come. `time` is what the vCPU has used in all, `used`
+    /// what of it since the round before. One that has fallen asleep at `now` is `done`: it wanted
+    /// no more than what it has used. `slept` tells how long it has slept since the promise began,
+    /// and is dear to ask.
+    pub(super) fn late(
+        &mut self,
+        time: CpuTime,
+        used: Nanos,
+        now: Nanos,
+        done: bool,
+        slept: impl FnOnce(&Promise) -> Nanos,
+        stalls: &StallLog,
+    ) {
+        let Some(promise) = self.promise.take_if(|promise| now >= promise.deadline) else { return };
+        let run = time.run.saturating_sub(promise.time.run);
+        // A round comes late. What was used until it may have been used after the deadline.
+        let after = used.min(now - promise.deadline);
+        let wanted = if done { promise.amount.min(run) } else { promise.amount };
+        let short = wanted.saturating_sub(run.saturating_sub(after));
+        if short > TOLERANCE {
+            let short = short.saturating_sub(slept(&promise));
+            if short <= TOLERANCE {
+                return;
+            }
+            miss(&mut self.tally, &promise, short, stalls, now);
+        }
+        if promise.whole {
+            note_least(&mut self.tally, run);
+        }
+    }
+
+    /// Nothing is owed any more to a vCPU that has used `time` in all: it got what it was promised.
+    pub(super) fn served(&mut self, time: CpuTime) {
+        if let Some(promise) = self.promise.take().filter(|promise| promise.whole) {
+            note_least(&mut self.tally, time.run.saturating_sub(promise.time.run));
+        }
+    }
 }
 
 fn miss(tally: &mut Tally, promise: &Promise, short: Nanos, stalls: &StallLog, now: Nanos) {

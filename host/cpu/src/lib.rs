@@ -10,7 +10,8 @@
 //! | file | what it holds |
 //! | --- | --- |
 //! | `core.rs` | one round of the dispatcher: charge, decide, apply; no thread, no clock |
-//! | `vcpu.rs` | a vCPU and what the rounds saw of it |
+//! | `vcpu.rs` | a vCPU and what the rounds saw of it; nobody else writes its state |
+//! | `vcpu/` | the parts of that state: accounts, sleep, slice, what it is owed and promised |
 //! | `core/observe.rs` | who ran, who woke, who fell asleep since the last round |
 //! | `core/waiters.rs` | who woke and waits, unseen, behind others |
 //! | `judge.rs` | whether a vCPU got what it was promised |
@@ -57,11 +58,9 @@ pub struct VcpuId(pub u32);
 pub struct DispatcherSpec {
     /// The core it serves and runs on.
     pub core: usize,
-    /// Who decides.
+    /// Who decides. With `fifo`, the control of experiments, every vCPU stays in the kernel's fair
+    /// class and only the accounts are kept.
     pub policy: PolicyKind,
-    /// False for the control experiment: every vCPU stays in the kernel's fair class and only the
-    /// accounts are kept.
-    pub scheduling: bool,
     /// What a wake-up within a slice costs, in nanoseconds; zero: nothing.
     pub wake_cost: Nanos,
     /// Where stalls of the machine are noted.

@@ -46,6 +46,7 @@ impl Dispatcher {
     pub fn start(spec: DispatcherSpec) -> Result<Self, DispatcherError> {
         let core = spec.core;
         let unsuited = DispatcherError::UnsuitedPolicy { core, policy: spec.policy };
+        let scheduling = !spec.policy.is_fifo();
         let policy = ranked(spec.policy, CAPACITY).ok_or(unsuited)?;
         let (mailbox, inbox) =
             mailbox().map_err(|source| DispatcherError::Setup { core, source })?;
@@ -53,7 +54,7 @@ impl Dispatcher {
         let thread = std::thread::Builder::new().name(format!("cpu-{core}")).spawn({
             move || {
                 let ready = pin(0, core).and_then(|()| {
-                    if spec.scheduling {
+                    if scheduling {
                         set_scheduler(0, libc::SCHED_FIFO, DISPATCHER_PRIORITY)
                     } else {
                         Ok(())
@@ -62,7 +63,7 @@ impl Dispatcher {
                 let failed = ready.is_err();
                 let _ = report.send(ready);
                 if !failed {
-                    let mut rounds = Core::new(policy, spec.scheduling, spec.stalls.clone());
+                    let mut rounds = Core::new(policy, scheduling, spec.stalls.clone());
                     rounds.set_wake_cost(spec.wake_cost);
                     let (late, load) = (Lateness::default(), OwnLoad::default());
                     let turns = Turns::of_this_thread(&format!("cpu-{core}"));

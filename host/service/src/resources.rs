@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::link;
 use super::state::StateDir;
 use super::{ServiceError, link::LinkError};
+use moirai_config::Profile;
 use moirai_config::model::Config;
-use moirai_config::{PolicyName, Profile};
 use moirai_cpu::{Dispatcher, DispatcherError, DispatcherSpec};
 use moirai_io::{DiskSpec, GroupSpec, IoDomain, LinkSpec};
 use moirai_runtime::{NoiseError, NoiseFloor, NoiseProbe, StallLog, Watchdog};
@@ -36,11 +36,9 @@ impl Resources {
         let stalls = StallLog::default();
         let mut dispatchers = BTreeMap::new();
         for core in &config.host.cores {
-            let policy = config.host.cpu_policy;
             let spec = DispatcherSpec {
                 core: *core,
-                policy: policy.kind(),
-                scheduling: policy != PolicyName::Fifo,
+                policy: config.host.cpu_policy,
                 wake_cost: match config.host.profile {
                     Profile::None => 0,
                     Profile::Default => config.host.costs.wake_up(),
@@ -101,7 +99,7 @@ fn groups(
                 Profile::None => 0,
                 Profile::Default => disk.max_unit,
             },
-            policy: disk.policy.kind(),
+            policy: disk.policy,
         });
     }
     for link in &config.links {
@@ -109,7 +107,7 @@ fn groups(
             name: link.name.clone(),
             rate_bps: link.rate_bps,
             mtu: link.mtu,
-            policy: link.policy.kind(),
+            policy: link.policy,
             tap: link::open(link, state)?,
         });
     }

@@ -65,7 +65,6 @@ fn a_vcpu_without_extra_gets_its_slice_and_no_more() {
         wake_cost: 0,
         core,
         policy: PolicyKind::Atropos,
-        scheduling: true,
         stalls: StallLog::default(),
     });
     let dispatcher = dispatcher.unwrap();
