@@ -2,9 +2,9 @@
 //!
 //! | type | what | examples |
 //! | --- | --- | --- |
-//! | [`Moment`] | an instant of the owner's clock | `now`, the end of a pick, an absolute deadline |
+//! | [`Moment`] | an instant of the owner's clock | `now`, an end, an absolute deadline |
 //! | [`Span`] | how long, between two moments | a period, a relative deadline, how late |
-//! | [`Amount`] | how much of a resource, as the time that the whole of it takes | a slice, a cost |
+//! | [`Amount`] | service: the time that the whole resource takes for it | a slice, a cost |
 //!
 //! All count integer nanoseconds from 0 to 2^64 - 1 and cost what a `u64` costs. Operators do what
 //! those of `u64` do, and an overflow is a mistake there; the methods saturate. Nothing goes from
