@@ -5,6 +5,7 @@
 //! are there and lead to the same thing (`identity.rs`). So a configuration that says them can be
 //! planned on another machine than the one it is for.
 
+use moirai_scheduler::Amount;
 use std::collections::HashSet;
 use std::fmt::Display;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -25,7 +26,7 @@ const DEFAULT_STATE_DIR: &str = "/run/moirai";
 const DEFAULT_GROUP: &str = "main";
 const DEFAULT_DEPTH: u32 = 4;
 const MAX_DEPTH: u32 = 1024;
-const DEFAULT_MAX_UNIT: u64 = 1_000_000;
+const DEFAULT_MAX_UNIT: Amount = Amount::from_millis(1);
 /// No device that keeps promises about time takes a minute for one request.
 const MAX_UNIT_MAX: u64 = 60_000_000_000;
 const DEFAULT_CPU_CAPACITY: f64 = 0.95;
@@ -238,7 +239,7 @@ fn is_name(name: &str) -> bool {
     letters && begins_well && name.len() <= MAX_NAME_BYTES
 }
 
-fn check_max_unit(table: &DiskTable, at: &str, problems: &mut Problems) -> u64 {
+fn check_max_unit(table: &DiskTable, at: &str, problems: &mut Problems) -> Amount {
     let Some(Time(unit)) = table.max_unit else { return DEFAULT_MAX_UNIT };
     if !(1..=MAX_UNIT_MAX).contains(&unit) {
         let message =
@@ -249,5 +250,5 @@ fn check_max_unit(table: &DiskTable, at: &str, problems: &mut Problems) -> u64 {
             "write for example \"1ms\"; `moirai probe disk` measures what it takes",
         );
     }
-    unit.clamp(1, MAX_UNIT_MAX)
+    Time(unit.clamp(1, MAX_UNIT_MAX)).work()
 }

@@ -3,6 +3,7 @@
 //! Split from [`super::check`] because tenants also arrive later, through the API.
 
 use moirai_abi::limits::NET_PAIRS_MAX;
+use moirai_scheduler::Amount;
 
 use super::check::{Problems, numbered, unique};
 use super::contract::{Scope, resolve};
@@ -72,7 +73,7 @@ fn check_one(
     // whose time there is no contract.
     let mut contracts =
         volumes.iter().map(|it| it.contract).chain(nets.iter().map(|it| it.contract));
-    let promised = contracts.any(|contract| contract.slice() > 0);
+    let promised = contracts.any(|contract| contract.slice() > Amount::ZERO);
     Some(Tenant {
         name: table.name.clone(),
         image: machine.image?,

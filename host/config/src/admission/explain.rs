@@ -3,9 +3,9 @@
 
 use std::fmt;
 
-use moirai_scheduler::Contract;
 use moirai_scheduler::admission::Violation;
 use moirai_scheduler::admission::demand::{Point, Set};
+use moirai_scheduler::{Amount, Contract, Span};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -53,24 +53,24 @@ impl Explanation {
             all.filter_map(|(tenant, contract)| due(tenant, contract, time)).collect();
         let slices = due.iter().fold(0u64, |sum, due| sum.saturating_add(due.total_ns));
         Self {
-            time_ns: time,
-            demand_ns: demand,
-            supply_ns: supply,
+            time_ns: time.as_nanos(),
+            demand_ns: demand.as_nanos(),
+            supply_ns: supply.as_nanos(),
             due,
-            overhead_ns: demand.saturating_sub(slices),
+            overhead_ns: demand.as_nanos().saturating_sub(slices),
         }
     }
 }
 
 /// What a contract has due `time` after all slices are released at once.
-fn due(tenant: &str, contract: &Contract, time: u64) -> Option<Due> {
-    let rest = time.checked_sub(contract.deadline()).filter(|_| contract.slice() > 0)?;
+fn due(tenant: &str, contract: &Contract, time: Span) -> Option<Due> {
+    let rest = time.checked_sub(contract.deadline()).filter(|_| contract.slice() > Amount::ZERO)?;
     let slices = rest.checked_div(contract.period())?.saturating_add(1);
     Some(Due {
         tenant: tenant.to_owned(),
         slices,
-        slice_ns: contract.slice(),
-        total_ns: slices.saturating_mul(contract.slice()),
+        slice_ns: contract.slice().as_nanos(),
+        total_ns: contract.slice().saturating_mul(slices).as_nanos(),
     })
 }
 
@@ -124,11 +124,11 @@ fn chart(holding: &Holding<'_>, refused: &[(&str, &ContractRefusal)]) -> Option<
             (format!("{name}: all that is admitted"), held, None)
         }
     };
-    if contracts.iter().all(|contract| contract.slice() == 0) {
+    if contracts.iter().all(|contract| contract.slice().is_zero()) {
         return None;
     }
-    let longest = contracts.iter().map(Contract::period).max().unwrap_or(0);
-    let until = longest.saturating_mul(2).max(violation.map_or(0, |violation| violation.time));
+    let longest = contracts.iter().map(Contract::period).max().unwrap_or(Span::ZERO);
+    let until = longest.saturating_mul(2).max(violation.map_or(Span::ZERO, |it| it.time));
     let mut curve = Set::new(&holding.resource, contracts).curve(until, POINTS_MAX);
     if let Some(Violation { time, demand, supply, .. }) = violation
         && curve.last().is_none_or(|last| last.time < time)

@@ -102,9 +102,9 @@ impl ContractReport {
     #[must_use]
     pub fn of(contract: &Contract) -> Self {
         Self {
-            period_ns: contract.period(),
-            slice_ns: contract.slice(),
-            deadline_ns: contract.deadline(),
+            period_ns: contract.period().as_nanos(),
+            slice_ns: contract.slice().as_nanos(),
+            deadline_ns: contract.deadline().as_nanos(),
             extra: contract.extra().map_or(0, std::num::NonZero::get),
         }
     }
