@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 
 use moirai_devices::backend::tap::Tap;
 use moirai_devices::backend::uring::Uring;
-use moirai_scheduler::{Account, Contract, policy};
+use moirai_scheduler::{Account, Contract, Span, policy};
 
 use crate::command::{Command, Reply};
 use crate::disk::Disk;
@@ -53,7 +53,8 @@ impl IoDomain {
                         let _ = report.send(Ok(()));
                         let turns = Some(Turns::of_this_thread(&format!("io-{}", spec.name)));
                         let machine = Linux { core, turns };
-                        let (name, poll, stalls) = (spec.name, spec.poll, spec.stalls);
+                        let (name, stalls) = (spec.name, spec.stalls);
+                        let poll = Span::from_duration(spec.poll);
                         let parts =
                             Parts { name, machine, ring, inbox, disks, links, poll, stalls };
                         Domain::<OnLinux>::new(parts).run();

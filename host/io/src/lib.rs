@@ -76,10 +76,11 @@ mod work;
 
 use std::io;
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use moirai_devices::backend::Volume;
 use moirai_devices::backend::tap::Tap;
-use moirai_scheduler::{Amount, Contract, PolicyError, PolicyKind, Span};
+use moirai_scheduler::{Amount, Contract, PolicyError, PolicyKind};
 
 use moirai_runtime::StallLog;
 
@@ -105,7 +106,7 @@ pub struct GroupSpec {
     /// Its links.
     pub links: Vec<LinkSpec>,
     /// How long the loop looks for more work before it sleeps.
-    pub poll: Span,
+    pub poll: Duration,
     /// Stalls of the machine: what is missed in one is counted apart.
     pub stalls: StallLog,
 }

@@ -1,5 +1,6 @@
 //! Every busy nanosecond is charged once, and to whom it should be.
 
+use moirai_scheduler::{Amount, Moment, Span};
 use proptest::prelude::*;
 
 use super::*;
