@@ -23,6 +23,7 @@ typos=$tools/typos-cli-1.52.0/bin/typos deny=$tools/cargo-deny-0.20.2/bin/cargo-
 
 cargo fmt --all --check
 (cd guest && cargo fmt --all --check)
+(cd fuzz && cargo fmt --all --check)
 "$typos"
 "$deny" --config deny.toml check --hide-inclusion-graph bans licenses sources
 # The guest's workspace has not all of what the file allows.

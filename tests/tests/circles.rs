@@ -16,41 +16,8 @@ use graph::{Circle, circles};
 use source::Source;
 
 /// Circles that are still there: the folder, whose children, which, and why.
-const KNOWN: &[(&str, &str, &[&str], &str)] = &[
-    (
-        "host/config/src",
-        "",
-        &[
-            "admission",
-            "check",
-            "contract",
-            "document",
-            "export",
-            "identity",
-            "link_check",
-            "load",
-            "machine",
-            "machine_check",
-            "machine_memory",
-            "model",
-            "path_check",
-            "tenant",
-            "volume_check",
-        ],
-        HOST,
-    ),
-    (
-        "host/config/src",
-        "admission",
-        &["explain", "ledger", "memory", "plan", "promise", "several", "words"],
-        HOST,
-    ),
-    ("host/config/src", "kinds", &["examples", "words"], HOST),
-    ("host/cli/src", "", &["control", "export", "screen", "top"], HOST),
-    ("host/cli/src", "disk_probe", &["bench", "report"], HOST),
-    ("host/service/src", "", &["launch", "own", "supervisor", "tenant"], HOST),
-    ("host/io/src", "proof", &["made", "world"], "only a test: the world and what it is made of"),
-];
+const KNOWN: &[(&str, &str, &[&str], &str)] =
+    &[("host/service/src", "", &["launch", "own", "supervisor", "tenant"], HOST)];
 /// Why those of the host service remain.
 const HOST: &str = "the host service is being taken apart into crates; cut them there";
 

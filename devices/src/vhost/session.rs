@@ -147,8 +147,8 @@ impl Session {
     }
 
     /// Gives up the guest's memory, its queues and files that came for nothing, for a session that
-    /// is over; `None` if it has none. Unmapping takes time, and closing can take for ever: drop the
-    /// result where that is to spare.
+    /// is over; `None` if it has none. Unmapping takes time, and closing can take for ever: drop
+    /// the result where that is to spare.
     pub fn forget(&mut self) -> Option<impl Send + 'static> {
         self.vrings.iter_mut().for_each(Vring::stop);
         let logs: Vec<_> = self.vrings.iter_mut().filter_map(Vring::take_log).collect();

@@ -1,4 +1,4 @@
-//! Other contracts for a running tenant or an export, as they are asked for.
+//! Other contracts for a running tenant or an export, as a client asks for them.
 
 use std::collections::BTreeMap;
 

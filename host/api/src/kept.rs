@@ -1,4 +1,4 @@
-//! What is told when a contract is not kept any more, or is again.
+//! What the host service tells when it does not keep a contract any more, or keeps it again.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;

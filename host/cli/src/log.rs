@@ -1,8 +1,9 @@
 //! The log of the host service on standard error, which nobody may be reading.
 //!
 //! A pipe whose reader stands still takes 64 KiB and then blocks whoever writes: a supervisor, the
-//! API, at last everything. So a line is handed over without waiting, and one thread waits in the
-//! place of all. What it cannot hand on it loses, and says so when it can.
+//! API, at last everything. So whoever logs hands a line over without waiting, and one thread waits
+//! for the reader in the place of all. It loses the lines that it cannot hand on, and says so when
+//! it can.
 //!
 //! Where standard error leads to the journal each line begins with its level, as sd-daemon(3) has
 //! it, and without a time, which the journal notes itself.

@@ -1,5 +1,7 @@
 //! The configuration as the host uses it: every default filled in, every name resolved, every
-//! contract well-formed. Only [`super::check`] makes these values.
+//! contract well-formed. Only [`crate::check()`] makes these values.
+
+mod export;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,10 +10,11 @@ use moirai_abi::wire;
 use moirai_launch::{OwnDevice, Transport};
 use moirai_scheduler::{Amount, Contract, PolicyKind};
 
-use super::document::{OffloadName, Profile, RealtimeLimit, TenantTable};
-use super::export::Export;
-use super::load::LoadsTable;
-use crate::admission::CoreCosts;
+pub use export::{Export, ExportDevice};
+
+use crate::costs::CoreCosts;
+use crate::document::load::LoadsTable;
+use crate::document::{OffloadName, Profile, RealtimeLimit, TenantTable};
 
 /// A checked configuration.
 #[derive(Clone, Debug)]

@@ -131,7 +131,8 @@ impl Report {
 }
 
 /// Populates `memory` in the background. `before` is about the memory that this one takes the place
-/// of: its thread ends at its next step, and what it held is unmapped there or here, not on the loop.
+/// of: its thread ends at its next step, and what it held is unmapped there or here, not on the
+/// loop.
 pub(crate) fn populate(
     machine: &impl Machine,
     memory: &Arc<GuestMemory>,

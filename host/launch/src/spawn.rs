@@ -1,9 +1,9 @@
-//! Starts a tenant process: nothing but `/dev/null`, stderr and the control socket is inherited,
-//! not even a scheduling class.
+//! Starts a tenant process. It inherits `/dev/null`, stderr and the control socket, and nothing
+//! else, not even a scheduling class.
 //!
-//! All tenants are spawned by one thread that lives as long as the host process, because a tenant
-//! asks the kernel to be killed when its parent *thread* ends (`PR_SET_PDEATHSIG`): a worker of a
-//! thread pool that idles out would take its tenants with it.
+//! One thread spawns all tenants and lives as long as the host process, because a tenant asks the
+//! kernel to kill it when its parent *thread* ends (`PR_SET_PDEATHSIG`): a worker of a thread pool
+//! that idles out would take its tenants with it.
 #![allow(unsafe_code, reason = "posix_spawn with file actions has no safe wrapper")]
 
 use std::ffi::CString;

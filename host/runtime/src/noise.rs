@@ -1,4 +1,4 @@
-//! The machine's noise: how late a timer is above which nothing stands.
+//! The machine's noise: how late the kernel wakes a thread that no other thread may hold up.
 //!
 //! The [`NoiseProbe`] is a thread of the highest priority that does nothing but sleep and look at
 //! the clock: what it sees is the machine's, not ours.

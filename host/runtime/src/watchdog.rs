@@ -1,9 +1,9 @@
 //! Who has not come back from a turn: threads that must never wait are watched.
 //!
 //! A loop says when it begins a turn and when it rests. [`Watchdog`] looks at all of them twenty
-//! times a second and names, once for each incident, the one that has been in a turn for longer than
-//! [`STUCK`], and the system call that it is in. The machine itself may have stood still: compare
-//! with the log of stalls.
+//! times a second and names, once for each incident, the one that has been in a turn for longer
+//! than [`STUCK`], and the system call that it is in. The machine itself may have stood still:
+//! compare with the log of stalls.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};

@@ -33,6 +33,7 @@ mod console;
 mod cores;
 mod export;
 mod found;
+mod groups;
 pub mod http;
 mod interface;
 mod kept;

@@ -1,4 +1,6 @@
 //! A host service in this process, and a client that speaks raw bytes.
+//!
+//! Not `moirai_bench::driver`: that one drives a process, and asks as an honest client does.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;

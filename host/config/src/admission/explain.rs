@@ -1,64 +1,29 @@
 //! Why a contract does not fit, in numbers and as a picture: what is due by when, and what can be
 //! supplied. Owns nothing; `moirai plan --explain` and `--svg` show it.
 
-use std::fmt;
-
 use moirai_scheduler::admission::Violation;
 use moirai_scheduler::admission::demand::{Point, Set};
 use moirai_scheduler::{Amount, Contract, Span};
-use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 
 use super::ledger::{ContractRefusal, Holding, Ledger};
-use crate::units::Time;
+use super::report::{Due, Explanation};
 
 /// Most deadlines of a chart.
 const POINTS_MAX: usize = 2_000;
-/// A time by which more is due than can be supplied, if all slices are released at once. All in
-/// nanoseconds.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Explanation {
-    /// Time since the slices were released.
-    pub time_ns: u64,
-    /// Service due by then, with all overheads.
-    pub demand_ns: u64,
-    /// Service that the resource promises by then at most.
-    pub supply_ns: u64,
-    /// The slices in the demand.
-    pub due: Vec<Due>,
-    /// The rest of the demand: switches, blocking, overdrawn units.
-    pub overhead_ns: u64,
-}
 
-/// What one contract adds to the demand.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Due {
-    /// Whose contract.
-    pub tenant: String,
-    /// How many of its slices are due.
-    pub slices: u64,
-    /// Length of each, in nanoseconds.
-    pub slice_ns: u64,
-    /// All of them together, in nanoseconds.
-    pub total_ns: u64,
-}
-
-impl Explanation {
-    /// Takes the demand of the refused claim of `tenant` apart.
-    pub(super) fn of(tenant: &str, refusal: &ContractRefusal) -> Self {
-        let Violation { time, demand, supply, .. } = refusal.refusal.violation;
-        let own = (tenant.to_owned(), refusal.refusal.requested);
-        let all = refusal.beside.iter().chain(std::iter::once(&own));
-        let due: Vec<_> =
-            all.filter_map(|(tenant, contract)| due(tenant, contract, time)).collect();
-        let slices = due.iter().fold(0u64, |sum, due| sum.saturating_add(due.total_ns));
-        Self {
-            time_ns: time.as_nanos(),
-            demand_ns: demand.as_nanos(),
-            supply_ns: supply.as_nanos(),
-            due,
-            overhead_ns: demand.as_nanos().saturating_sub(slices),
-        }
+/// Takes the demand of the refused claim of `tenant` apart.
+pub(super) fn demand_of(tenant: &str, refusal: &ContractRefusal) -> Explanation {
+    let Violation { time, demand, supply, .. } = refusal.refusal.violation;
+    let own = (tenant.to_owned(), refusal.refusal.requested);
+    let all = refusal.beside.iter().chain(std::iter::once(&own));
+    let due: Vec<_> = all.filter_map(|(tenant, contract)| due(tenant, contract, time)).collect();
+    let slices = due.iter().fold(0u64, |sum, due| sum.saturating_add(due.total_ns));
+    Explanation {
+        time_ns: time.as_nanos(),
+        demand_ns: demand.as_nanos(),
+        supply_ns: supply.as_nanos(),
+        due,
+        overhead_ns: demand.as_nanos().saturating_sub(slices),
     }
 }
 
@@ -72,26 +37,6 @@ fn due(tenant: &str, contract: &Contract, time: Span) -> Option<Due> {
         slice_ns: contract.slice().as_nanos(),
         total_ns: contract.slice().saturating_mul(slices).as_nanos(),
     })
-}
-
-impl fmt::Display for Explanation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (time, supply) = (Time(self.time_ns), Time(self.supply_ns));
-        writeln!(f, "        {time} after all slices are released at once")?;
-        for due in &self.due {
-            let (slice, total) = (Time(due.slice_ns), Time(due.total_ns).to_string());
-            let times = format!("{} x {slice}", due.slices);
-            writeln!(f, "        {:<24} {times:>24} {total:>16}", due.tenant)?;
-        }
-        let line = |f: &mut fmt::Formatter<'_>, what: &str, nanos: u64| {
-            writeln!(f, "        {what:<49} {:>16}", Time(nanos).to_string())
-        };
-        if self.overhead_ns > 0 {
-            line(f, "switches, blocking, overdrawn units", self.overhead_ns)?;
-        }
-        line(f, "demand", self.demand_ns)?;
-        writeln!(f, "        {:<49} {:>16}", "supply", supply.to_string())
-    }
 }
 
 /// What is due of one resource by when, and what can be supplied: to be drawn.

@@ -4,11 +4,10 @@ use moirai_scheduler::Contract;
 use moirai_scheduler::admission::{self, Resource, reserved_ppm};
 
 use super::memory::{MemoryAccount, MemoryClaim, MemoryRefusal};
-use super::plan::{ContractReport, RefusalReport, ResourceReport};
+use super::report::{ContractReport, RefusalReport, ResourceReport};
 use super::resource::{ResourceId, all, core_resource};
 use super::several;
-use crate::export::{Export, ExportDevice};
-use crate::model::{Config, Host, Tenant};
+use crate::model::{Config, Export, ExportDevice, Host, Tenant};
 
 /// Which of a tenant's parts a contract is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,16 +1,12 @@
-//! Memory is promised, too: what tenants have and what having them costs, against what the machine
-//! has for tenants. Pure but for the account.
+//! Memory is promised, too. A claim is what a guest has and what the host spends on having it; the
+//! account says whether the machine has that much left for tenants.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
-use super::plan::{RefusalReport, ResourceReport};
+use super::amounts::{MEMORY, MIB, Mebibytes};
+use super::report::{RefusalReport, ResourceReport};
 use crate::Profile;
-use crate::export::Export;
-use crate::model::{Config, Tenant};
-
-/// Name of the resource.
-pub(super) const NAME: &str = "memory";
+use crate::model::{Config, Export, Tenant};
 
 /// A tenant process beside its guest's memory, and what the kernel and the host service keep for
 /// it: 0.2 MiB of its own and 1.5 MiB of the binary were measured (ten tenants, 2026-11-30); the
@@ -23,8 +19,6 @@ const DEVICE_BYTES: u64 = 2 << 20;
 /// Page tables of the process, of the host service and of KVM: in each an entry of 8 bytes for a
 /// page of 4 KiB. Measured were 0.8 MiB for 256 MiB without those of KVM.
 const PAGE_TABLES_DIVISOR: u64 = 170;
-/// What is asked for is counted in whole pages of this size.
-const MIB: u64 = 1 << 20;
 
 /// Memory that a tenant or an export asks for, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,7 +100,7 @@ impl MemoryAccount {
 
     pub(super) fn report(&self) -> ResourceReport {
         ResourceReport {
-            name: NAME.to_owned(),
+            name: MEMORY.to_owned(),
             capacity: self.capacity,
             reserved: self.held.values().fold(0u64, |sum, bytes| sum.saturating_add(*bytes)),
         }
@@ -132,7 +126,7 @@ impl MemoryRefusal {
         let MemoryClaim { guest, overhead } = self.claim;
         let (guest, overhead) = (Mebibytes(guest), Mebibytes(overhead));
         RefusalReport {
-            resource: NAME.to_owned(),
+            resource: MEMORY.to_owned(),
             requested: self.claim.total(),
             available: self.available,
             later: None,
@@ -141,14 +135,5 @@ impl MemoryRefusal {
             write: self.fits().map(|bytes| format!("memory = \"{}M\"", bytes / MIB)),
             explain: None,
         }
-    }
-}
-
-/// Bytes as whole MiB, rounded up.
-pub(super) struct Mebibytes(pub(super) u64);
-
-impl fmt::Display for Mebibytes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&format!("{}M", self.0.div_ceil(MIB)))
     }
 }

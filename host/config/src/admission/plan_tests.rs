@@ -1,8 +1,9 @@
 //! Whole configurations through admission.
 
+use moirai_scheduler::{Amount, Contract, Span};
+
 use super::*;
 use crate::{check, parse};
-use moirai_scheduler::{Amount, Span};
 
 fn planned(text: &str) -> Plan {
     let document = parse("plan.toml", text).expect("a document");

@@ -1,17 +1,18 @@
-//! What is promised to one tenant, in numbers: `moirai explain` ([`super::words`] says them). Pure.
+//! What is promised to one tenant, in numbers: `moirai explain` (`words.rs` says them). Pure.
 
 use moirai_scheduler::admission::Resource;
 use moirai_scheduler::{Amount, Contract, Span};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::costs::CoreCosts;
+use super::amounts::MEMORY;
 use super::ledger::{Claim, Part, per_second};
-use super::memory::{self, MemoryClaim};
-use super::plan::{ContractReport, TenantPlan, core_costs};
+use super::memory::MemoryClaim;
+use super::plan::{TenantPlan, core_costs};
+use super::report::ContractReport;
 use super::resource::all;
-use crate::export::Export;
-use crate::model::{Config, Tenant};
+use crate::costs::CoreCosts;
+use crate::model::{Config, Export, Tenant};
 
 /// All that is promised to a tenant or an export.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -145,7 +146,7 @@ impl Promises {
             // Memory is what all parts need.
             let theirs = plan.refusals.iter();
             let mut theirs =
-                theirs.filter(|it| it.resource == part.resource || it.resource == memory::NAME);
+                theirs.filter(|it| it.resource == part.resource || it.resource == MEMORY);
             if let Some(refusal) = theirs.next() {
                 part.got = Some(Got { because: refusal.to_string(), ..Got::default() });
             }

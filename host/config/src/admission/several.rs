@@ -1,9 +1,9 @@
-//! The nearest contract of a tenant with several virtual CPUs. Each has a part of the tenant's
-//! slice on its core, so that what would fit has to be looked for on all of them at once.
+//! The nearest contract of a tenant with several virtual CPUs. Each virtual CPU has a part of the
+//! tenant's slice on its core, so a contract fits only where all these cores have room for it.
 
 use moirai_scheduler::{Amount, Contract, Span};
 
-use super::plan::ContractReport;
+use super::report::ContractReport;
 
 /// Slices below this are not worth offering.
 const SLICE_MIN: Amount = Amount::from_micros(1);

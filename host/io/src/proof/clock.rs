@@ -7,6 +7,11 @@ use moirai_scheduler::{Amount, Moment, Span};
 
 use crate::seams::{Errand, Machine};
 
+/// A millisecond.
+pub(super) const MS: u64 = 1_000_000;
+/// A second.
+pub(super) const SECOND: u64 = 1_000 * MS;
+
 /// What a look at the clock takes.
 const LOOK: Span = Span::from_nanos(40);
 /// How long an errand takes to be run.

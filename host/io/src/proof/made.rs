@@ -3,9 +3,9 @@
 use moirai_scheduler::{Amount, Contract, PolicyKind, Span, Weight, policy};
 
 use super::chance::Chance;
+use super::clock::MS;
 use super::ring::Faults;
 use super::wire::Cable;
-use super::world::MS;
 use crate::DiskSpec;
 use crate::disk::Disk;
 use crate::link::Link;

@@ -7,7 +7,7 @@ use moirai_runtime::{StallLog, mailbox};
 use moirai_scheduler::{Amount, Moment, Span};
 
 use super::chance::Chance;
-use super::clock::Virtual;
+use super::clock::{MS, SECOND, Virtual};
 use super::disk_guest::DiskGuest;
 use super::made::{contract, disk, faults, link};
 use super::moody::Moody;
@@ -18,11 +18,9 @@ use crate::DeviceId;
 use crate::domain::{Domain, Parts};
 use crate::seams::Seams;
 
-pub(super) const MS: u64 = 1_000_000;
-pub(super) const SECOND: u64 = 1_000 * MS;
-
 /// A turn may look at the clock and call the ring so often: what batches and bursts add up to.
 const CALLS_MAX: u64 = 4_000;
+
 /// The world of tests.
 pub(super) struct Unreal;
 

@@ -18,6 +18,7 @@
 //! Neighbours: handlers call [`crate::Service`]; `moirai_api` has what goes over the wire.
 
 mod call;
+mod clients;
 mod console;
 mod error;
 mod exports;

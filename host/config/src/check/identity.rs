@@ -1,16 +1,16 @@
 //! What the paths of a configuration lead to on this machine: no disk is promised twice, no volume
 //! is written by two.
 //!
-//! A file is its device and inode number, a device its number, whatever names they have. What
-//! cannot be looked up (the configuration may be for another machine) is left to whoever opens it.
+//! A file is its device and inode number, a device its number, whatever names they have. Where
+//! this machine does not show what a path leads to (the configuration may be for another one),
+//! whoever opens it finds out.
 
 use std::collections::HashMap;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use super::check::Problems;
-use super::export::ExportDevice;
-use super::model::{Config, Disk, Volume, VolumeKind};
+use crate::model::{Config, Disk, ExportDevice, Volume, VolumeKind};
+use crate::problem::Problems;
 
 /// What a path leads to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -11,8 +11,8 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::Line;
 use ratatui::widgets::{Block, Row as TableRow, Table};
 
-use super::top::{HEADS, Row, View, WIDTHS};
-use super::{Failure, Status, signals, terminal};
+use super::view::{HEADS, Row, View, WIDTHS};
+use crate::{Failure, Status, signals, terminal};
 use moirai_api::Stats;
 use moirai_api::client::Client;
 use moirai_config::units::Time;

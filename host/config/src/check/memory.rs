@@ -4,9 +4,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::check::Problems;
-use super::document::HostTable;
-use super::units::Size;
+use crate::document::HostTable;
+use crate::problem::Problems;
+use crate::units::Size;
 
 /// What the host keeps at least: the kernel, the host service, whoever is logged in.
 const LEAST_RESERVE_BYTES: u64 = 512 << 20;
@@ -89,11 +89,11 @@ mod tests {
         assert_eq!(tenants("memory_reserve = \"1G\"", Some(4 * G)), 3 * G);
         assert_eq!(tenants("memory = \"900G\"", Some(4 * G)), 900 * G);
         assert_eq!(tenants("", None), u64::MAX);
-        assert!(problems.into_inner().is_empty());
+        assert!(problems.is_empty());
         let mut problems = Problems::default();
         let both = toml::from_str("memory = \"1G\"\nmemory_reserve = \"1G\"").expect("a table");
         check(&both, None, &mut problems);
-        assert_eq!(problems.into_inner().len(), 1);
+        assert_eq!(problems.unless_any(()).map_err(|found| found.len()), Err(1));
     }
 
     #[test]

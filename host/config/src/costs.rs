@@ -1,10 +1,10 @@
 //! What keeping contracts costs on a core: measured on the host, else conservative constants.
 //!
 //! The host service measures at its first start on a host and kernel, stores the answer in its
-//! state directory and uses it from then on: admission, what is explained, the price of naps and a
-//! plan beside it all read the same numbers. The constants hold where nothing was measured. They
-//! also cap what was measured: a machine that was busy at that moment would make all contracts dear
-//! for ever.
+//! state directory and uses it from then on. Admission, `moirai explain`, the price of naps and
+//! `moirai plan` all read these numbers. Where nobody has measured, the constants hold. They also
+//! cap what was measured: a machine that was busy at that moment would make all contracts dear for
+//! ever.
 
 use std::io;
 use std::path::Path;
@@ -16,7 +16,7 @@ use utoipa::ToSchema;
 
 /// Name of the file in the state directory.
 const FILE: &str = "core-costs.json";
-/// The dispatcher looks at sleepers this often at most (`dispatcher/core.rs`).
+/// The dispatcher looks at sleepers this often at most (`host/cpu/core.rs`).
 const LOOK: Span = Span::from_micros(500);
 /// The looks at so many vCPUs fit into what the capacity of a core leaves.
 const VCPUS_FREE: usize = 8;

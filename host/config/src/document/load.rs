@@ -2,17 +2,14 @@
 //! translates it.
 //!
 //! A load has a kind and the parameters of that kind. All parameters are keys of one flat table, so
-//! that what is wrong can be said at the key that is wrong. docs/loads.md describes every kind.
+//! that a report can point at the key that is wrong. docs/loads.md describes every kind.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::check::Problems;
-use super::units::Time;
+use crate::units::Time;
 
-/// Most jobs of a burst.
-const COUNT_MAX: u32 = 100_000;
 /// The longest time of a load, in nanoseconds: a day. Longer ones are slips of the pen.
 pub const TIME_MAX: u64 = 86_400_000_000_000;
 
@@ -118,9 +115,6 @@ pub struct LoadTable {
     pub length: Option<Time>,
 }
 
-/// Parameters of a kind: those it needs, those it takes, in the words of the table.
-type Keys = (&'static [&'static str], &'static [&'static str]);
-
 impl LoadKind {
     /// The name by which configurations know it.
     #[must_use]
@@ -139,97 +133,6 @@ impl LoadKind {
             Self::SmallPackets => "small-packets",
             Self::Writes => "writes",
             Self::HostStall => "host-stall",
-        }
-    }
-
-    fn keys(self) -> Keys {
-        match self {
-            Self::Idle => (&[], &[]),
-            Self::Busy | Self::SmallPackets => (&[], &["unit"]),
-            Self::Periodic => (&["period", "work"], &["phase", "unit"]),
-            Self::Bursty => (&["gap", "count", "work"], &[]),
-            Self::OnOff => (&["on", "off"], &["unit"]),
-            Self::Single => (&["work"], &["think"]),
-            Self::Random => (&["gap", "work"], &[]),
-            Self::LatencyThief => (&[], &["work", "pause"]),
-            Self::BlockBeforeCharge => (&[], &["work"]),
-            Self::Inflate => (&[], &["announced", "unit"]),
-            Self::Writes => (&[], &["unit", "count", "flush"]),
-            Self::HostStall => (&["gap", "length"], &[]),
-        }
-    }
-}
-
-impl LoadsTable {
-    /// Notes what makes no load; `path` is the place of the table.
-    pub(super) fn check(&self, path: &str, problems: &mut Problems) {
-        for (table, key) in [(self.cpu, "cpu"), (self.disk, "disk"), (self.link, "link")] {
-            if let Some(table) = table {
-                table.check(&format!("{path}.{key}"), problems);
-            }
-        }
-    }
-}
-
-impl LoadTable {
-    /// Every parameter that is a time, with its key.
-    fn times(&self) -> [(&'static str, Option<Time>); 12] {
-        [
-            ("period", self.period),
-            ("work", self.work),
-            ("phase", self.phase),
-            ("unit", self.unit),
-            ("gap", self.gap),
-            ("on", self.on),
-            ("off", self.off),
-            ("think", self.think),
-            ("pause", self.pause),
-            ("announced", self.announced),
-            ("length", self.length),
-            ("flush", self.flush),
-        ]
-    }
-
-    /// Notes keys that are missing, that the kind does not have, and values that make no load.
-    fn check(&self, path: &str, problems: &mut Problems) {
-        let kind = self.kind.as_str();
-        let (needed, taken) = self.kind.keys();
-        let count = self.count.map(|count| Time(u64::from(count)));
-        for (key, value) in self.times().into_iter().chain([("count", count)]) {
-            let at = format!("{path}.{key}");
-            match value {
-                None if needed.contains(&key) => {
-                    let help = format!("kind `{kind}` needs {}", needed.join(", "));
-                    problems.add(path, format!("`{key}` is missing"), &help);
-                }
-                Some(_) if !needed.contains(&key) && !taken.contains(&key) => {
-                    let known = [needed, taken].concat();
-                    let help = match known.as_slice() {
-                        [] => "remove it".to_owned(),
-                        known => format!("it has {}", known.join(", ")),
-                    };
-                    problems.add(at, format!("a load of kind `{kind}` has no `{key}`"), &help);
-                }
-                Some(Time(0)) if !["phase", "think", "pause", "announced"].contains(&key) => {
-                    let more = if key == "count" { "8" } else { "\"10ms\"" };
-                    let help =
-                        format!("write for example {more}, or kind = \"idle\" for no load at all");
-                    problems.add(at, format!("`{key}` is zero"), &help);
-                }
-                Some(Time(value)) if key == "count" && value > u64::from(COUNT_MAX) => {
-                    let message = format!("bursts of {value} jobs are more than {COUNT_MAX}");
-                    problems.add(
-                        at,
-                        message,
-                        "write for example 8: a queue holds no more than that",
-                    );
-                }
-                Some(time) if time.0 > TIME_MAX => {
-                    let message = format!("a `{key}` of {time} is longer than a day");
-                    problems.add(at, message, "write for example \"10ms\"");
-                }
-                _ => {}
-            }
         }
     }
 }

@@ -1,95 +1,13 @@
-//! `[[export]]`: a volume or a link port for a VMM that is not ours, behind a vhost-user socket.
-//!
-//! The tables of its device are those of a tenant, and so are the contracts.
+//! Checks exports against a host. Like tenants, they also arrive later, through the API.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
 
-use moirai_scheduler::Contract;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
-
-use super::check::{Problems, numbered, unique};
-use super::document::{NetTable, VolumeTable};
-use super::model::{Config, Net, Volume};
-use super::problem::Problem;
-use super::tenant::check_net;
-use super::{path_check, volume_check};
-
-/// What the names of exports have before them where they stand beside those of tenants, which have
-/// no slash.
-pub const KEY_PREFIX: &str = "export/";
-
-/// `[[export]]`: a device for a foreign VMM. It has either `[export.disk]` or `[export.net]`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ExportTable {
-    /// Name, unique among exports.
-    pub name: String,
-    /// Path of the vhost-user socket to make.
-    #[schema(value_type = String)]
-    pub socket: PathBuf,
-    /// Take guest memory that its VMM has not sealed against shrinking. A VMM that then shrinks it
-    /// kills the host service: only for VMMs that are trusted and cannot seal. Default false.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub unsealed_memory: Option<bool>,
-    /// A volume, with the keys of `[[tenant.disk]]`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub disk: Option<VolumeTable>,
-    /// A port of a link, with the keys of `[[tenant.net]]`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub net: Option<NetTable>,
-}
-
-/// A checked export.
-#[derive(Clone, Debug)]
-pub struct Export {
-    /// Name, unique among exports.
-    pub name: String,
-    /// Where its socket is; absolute unless the configuration came without a place.
-    pub socket: PathBuf,
-    /// Unsealed memory is taken.
-    pub unsealed_memory: bool,
-    /// What stands behind the socket.
-    pub device: ExportDevice,
-    /// What was written, for showing.
-    pub table: ExportTable,
-}
-
-/// What stands behind the socket of an export.
-#[derive(Clone, Debug)]
-pub enum ExportDevice {
-    /// A virtio-blk device.
-    Volume(Volume),
-    /// A virtio-net device.
-    Net(Net),
-}
-
-impl ExportTable {
-    /// Its name beside the names of tenants.
-    #[must_use]
-    pub fn key(&self) -> String {
-        format!("{KEY_PREFIX}{}", self.name)
-    }
-}
-
-impl Export {
-    /// Its name beside the names of tenants.
-    #[must_use]
-    pub fn key(&self) -> String {
-        self.table.key()
-    }
-
-    /// What it is promised.
-    #[must_use]
-    pub fn contract(&self) -> Contract {
-        match &self.device {
-            ExportDevice::Volume(volume) => volume.contract,
-            ExportDevice::Net(net) => net.contract,
-        }
-    }
-}
+use super::names::{numbered, unique};
+use super::net::check_net;
+use super::{path, volume};
+use crate::document::ExportTable;
+use crate::model::{Config, Export, ExportDevice};
+use crate::problem::{Problem, Problems};
 
 /// Checks exports that are to join the host of `config`; paths begin with `export[N]`.
 ///
@@ -98,10 +16,7 @@ impl Export {
 pub fn check_exports(config: &Config, tables: &[ExportTable]) -> Result<Vec<Export>, Vec<Problem>> {
     let mut problems = Problems::default();
     let exports = check_all(config, tables, &mut problems);
-    match problems.into_inner() {
-        found if found.is_empty() => Ok(exports),
-        found => Err(found),
-    }
+    problems.unless_any(exports)
 }
 
 /// Checks all exports; those with a problem are left out.
@@ -115,7 +30,7 @@ pub(super) fn check_all(
     let mut exports = Vec::new();
     for (at, table) in numbered("export", tables) {
         let example = "/run/moirai/vm.sock";
-        path_check::check_socket(&table.socket, &format!("{at}.socket"), example, problems);
+        path::check_socket(&table.socket, &format!("{at}.socket"), example, problems);
         if !sockets.insert(&table.socket) {
             let message = format!("the socket {} is taken", table.socket.display());
             problems.add(format!("{at}.socket"), message, "give each export its own socket");
@@ -135,7 +50,7 @@ fn check_one(
     let device = match (&table.disk, &table.net) {
         (Some(volume), None) => {
             let at = format!("{at}.disk");
-            ExportDevice::Volume(volume_check::check(config, &owner, 0, volume, &at, problems)?)
+            ExportDevice::Volume(volume::check(config, &owner, 0, volume, &at, problems)?)
         }
         (None, Some(net)) => {
             ExportDevice::Net(check_net(config, &owner, net, 0, &format!("{at}.net"), problems)?)

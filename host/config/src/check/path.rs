@@ -3,7 +3,7 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::check::Problems;
+use crate::problem::Problems;
 
 /// Longest path that Linux takes; a zero byte follows.
 const MAX_PATH_BYTES: usize = 4095;

@@ -1,13 +1,13 @@
-//! Checks links: what the kernel would refuse late and without a place is refused here, at its
-//! line.
+//! Checks links: refuses at its line what the kernel would refuse late and without a place.
 
 use std::collections::HashSet;
 use std::net::Ipv4Addr;
 
-use super::check::{Problems, group, numbered};
-use super::document::LinkTable;
-use super::model::{Cidr, Link};
-use super::units::Rate;
+use super::names::{group, numbered};
+use crate::document::LinkTable;
+use crate::model::{Cidr, Link};
+use crate::problem::Problems;
+use crate::units::Rate;
 
 const DEFAULT_MTU: u32 = 1500;
 /// Smallest MTU of IPv4.

@@ -1,11 +1,11 @@
-//! A contract as it is written to a contract as it is kept: rates become slices, defaults are
-//! filled in, and each broken rule is said at the key that breaks it.
+//! Makes the contract that a scheduler keeps out of the one that a user has written: turns rates
+//! into slices, fills in defaults, and names the key that breaks a rule.
 
 use moirai_scheduler::{Contract, ContractError, Weight};
 
-use super::document::{ContractTable, Extra};
-use super::problem::Problem;
-use super::units::{Rate, Time};
+use crate::document::{ContractTable, Extra};
+use crate::problem::Problem;
+use crate::units::{Rate, Time};
 
 /// The shortest period: a decision costs microseconds, and one period has at least one.
 const SHORTEST_PERIOD: u64 = 10_000;
@@ -194,35 +194,4 @@ fn slice_of(rate: Rate, period: u64, scope: Scope) -> Result<u64, BrokenRate> {
     // `part <= whole` keeps the quotient within the period, hence within 64 bits.
     let slice = (u128::from(part) * u128::from(period)).div_ceil(u128::from(whole));
     u64::try_from(slice).map_err(|_| BrokenRate::Whole)
-}
-
-impl ContractTable {
-    /// Whether `key` is written in the table.
-    fn has(&self, key: &str) -> bool {
-        match key {
-            "period" => self.period.is_some(),
-            "slice" => self.slice.is_some(),
-            "rate" => self.rate.is_some(),
-            "deadline" => self.deadline.is_some(),
-            "extra" => self.extra.is_some(),
-            _ => false,
-        }
-    }
-
-    /// The table with the keys of `change` put over its own. A new slice replaces a rate and the
-    /// other way round.
-    #[must_use]
-    pub fn changed(self, change: Self) -> Self {
-        let (slice, rate) = match (change.slice, change.rate) {
-            (None, None) => (self.slice, self.rate),
-            new => new,
-        };
-        Self {
-            period: change.period.or(self.period),
-            slice,
-            rate,
-            deadline: change.deadline.or(self.deadline),
-            extra: change.extra.or(self.extra),
-        }
-    }
 }

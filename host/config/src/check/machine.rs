@@ -9,11 +9,11 @@ use moirai_launch::spec::{
 };
 use moirai_launch::{OwnDevice, Transport};
 
-use super::check::Problems;
-use super::document::{Args, TenantTable, TransportName};
-use super::model::Config;
-use super::path_check;
-use super::units::{Size, Time};
+use super::path;
+use crate::document::{Args, TenantTable, TransportName};
+use crate::model::Config;
+use crate::problem::Problems;
+use crate::units::{Size, Time};
 
 const DEFAULT_MEMORY_BYTES: u64 = 64 << 20;
 const DEFAULT_KERNEL_MEMORY_BYTES: u64 = 512 << 20;
@@ -69,7 +69,7 @@ fn check_boots(table: &TenantTable, at: &str, problems: &mut Problems) -> Option
         ("initrd", &table.initrd, "/srv/initrd"),
     ] {
         if let Some(path) = path {
-            path_check::check(path, &format!("{at}.{key}"), example, problems);
+            path::check(path, &format!("{at}.{key}"), example, problems);
         }
     }
     match (&table.image, &table.kernel) {

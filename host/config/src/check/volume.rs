@@ -6,14 +6,14 @@ use std::path::{Component, Path, PathBuf};
 use moirai_abi::disk_id::{DISK_ID_LEN, disk_id_of};
 use moirai_abi::limits::{STRIPE_FILES, STRIPE_UNIT_BYTES_MAX, STRIPE_UNIT_STEP_BYTES};
 
-use super::check::Problems;
 use super::contract::{Scope, resolve};
-use super::document::{FormatName, StripeTable, VolumeTable};
-use super::export::KEY_PREFIX;
-use super::model::{Config, Disk, Volume, VolumeKind};
-use super::path_check;
-use super::tenant::unknown;
-use super::units::{Rate, Size};
+use super::names::unknown;
+use super::path;
+use crate::document::export::KEY_PREFIX;
+use crate::document::{FormatName, StripeTable, VolumeTable};
+use crate::model::{Config, Disk, Volume, VolumeKind};
+use crate::problem::Problems;
+use crate::units::{Rate, Size};
 
 const DEFAULT_UNIT_BYTES: u64 = 64 << 10;
 /// Most request queues.
@@ -147,7 +147,7 @@ fn striped(
 fn below(disk: &Disk, volume: &Path, at: &str, problems: &mut Problems) -> Option<PathBuf> {
     let inside = volume.components().all(|part| matches!(part, Component::Normal(_)));
     if inside && volume.components().next().is_some() {
-        path_check::check(volume, at, "film.ts", problems);
+        path::check(volume, at, "film.ts", problems);
         return Some(disk.path.join(volume));
     }
     let message = format!("the volume {} is not below its disk's path", volume.display());

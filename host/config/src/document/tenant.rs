@@ -6,9 +6,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::document::{ContractTable, NetTable, VolumeTable};
+use super::contract::ContractTable;
+use super::device::{NetTable, VolumeTable};
 use super::load::LoadsTable;
-use super::units::{Size, Time};
+use crate::units::{Size, Time};
 
 /// `[[tenant]]`: one virtual machine with its contracts. It boots an `image` of Moirai or a
 /// `kernel`.
