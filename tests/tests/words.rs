@@ -12,7 +12,8 @@ const WORDS: &[(&str, &[&str])] = &[
     ("Token", &["host/io/src/token.rs"]),
     ("Gate", &[]),
     ("Gates", &["vmm/src/vcpu/gate.rs"]),
-    ("Service", &["scheduler/src/policy.rs", "host/service/src/lib.rs"]),
+    ("Service", &["scheduler/src/policy.rs"]),
+    ("HostService", &["host/service/src/lib.rs"]),
     ("SubRequest", &["devices/src/backend/sub_request.rs"]),
     ("Virtqueue", &["guest/libos/src/virtqueue.rs", "devices/src/mock/guest.rs"]),
 ];

@@ -1,6 +1,7 @@
 //! Everything that is measured, in one piece: what `top`, the demo and `/metrics` show. Counters
 //! only grow as long as a tenant runs; a reader takes two looks and subtracts.
 
+use moirai_config::Holder;
 use moirai_config::admission::plan::{ContractReport, ResourceReport};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -71,7 +72,8 @@ pub struct FailedTenant {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct TenantStats {
     /// Name.
-    pub name: String,
+    #[schema(value_type = String)]
+    pub name: Holder,
     /// One for every virtual CPU, volume and interface.
     pub parts: Vec<PartStats>,
 }

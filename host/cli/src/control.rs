@@ -12,7 +12,7 @@ use super::{Failure, Status, print, print_json, report};
 use moirai_api::client::{Client, ClientError};
 use moirai_api::{Change, ErrorKind, Launch};
 use moirai_api::{ExportView, Phase, TenantView};
-use moirai_config::export::KEY_PREFIX;
+use moirai_config::Holder;
 use moirai_config::units::Size;
 use moirai_config::{self, MAX_STOP_AFTER, Report};
 
@@ -90,14 +90,15 @@ pub(super) fn hint(client: &Client, name: &str, error: ClientError) -> Failure {
 fn an_export(name: &str) -> String {
     format!(
         "{name} is an export: `moirai exports` shows it, `moirai unexport {name}` ends it, `moirai \
-         set {KEY_PREFIX}{name} KEY=VALUE` changes it"
+         set {} KEY=VALUE` changes it",
+        Holder::Export(name.to_owned())
     )
 }
 
 /// The path of a tenant or an export. A name that none can have is refused here.
 pub(super) fn path(kind: &str, name: &str) -> Result<String, Failure> {
-    if let Some(export) = name.strip_prefix(KEY_PREFIX).filter(|_| kind == "tenants") {
-        return Err(Failure::new(Status::Bad, an_export(export)));
+    if let ("tenants", Holder::Export(export)) = (kind, Holder::from(name)) {
+        return Err(Failure::new(Status::Bad, an_export(&export)));
     }
     if name.is_empty() || !name.bytes().all(|c| c.is_ascii_alphanumeric() || b"-_.".contains(&c)) {
         return Err(Failure::new(Status::Bad, format!("no {kind} can have the name {name:?}")));

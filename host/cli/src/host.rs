@@ -13,7 +13,7 @@ use super::args::HostArgs;
 use super::log::{self, Log};
 use super::{Failure, Status};
 use moirai_service::http::{Bound, Scrape};
-use moirai_service::{LinkError, Service, ServiceError, StateError};
+use moirai_service::{HostService, LinkError, ServiceError, StateError};
 
 use moirai_config::model::Link;
 use moirai_config::{self, Problem, Report};
@@ -38,7 +38,7 @@ fn serve(args: &HostArgs) -> Result<Status, Failure> {
     }
     let socket = config.host.socket.clone();
     let (links, metrics) = (config.links.clone(), config.host.metrics);
-    let service = Service::start(config).map_err(|error| {
+    let service = HostService::start(config).map_err(|error| {
         link_failure(error, &links, &located).unwrap_or_else(|error| failure(error, &bad))
     })?;
     let service = Arc::new(service);
@@ -103,7 +103,7 @@ async fn outlive_terminals(mut hangup: Signal) {
     }
 }
 
-async fn serve_metrics(scrape: Option<Scrape>, service: &Arc<Service>) -> Infallible {
+async fn serve_metrics(scrape: Option<Scrape>, service: &Arc<HostService>) -> Infallible {
     match scrape {
         Some(scrape) => scrape.serve(Arc::clone(service)).await,
         None => std::future::pending().await,

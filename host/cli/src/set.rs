@@ -4,12 +4,12 @@ use std::path::Path;
 
 use super::args::SetArgs;
 use super::{Failure, Status, change, control, export};
-use moirai_config::export::KEY_PREFIX;
+use moirai_config::Holder;
 
 pub(super) fn run(socket: &Path, args: &SetArgs) -> Result<Status, Failure> {
     let change = change::parse(&args.changes)?;
-    match args.name.strip_prefix(KEY_PREFIX) {
-        Some(export) => export::set(socket, export, &change, args.report),
-        None => control::set(socket, &args.name, &change, args.report),
+    match Holder::from(args.name.as_str()) {
+        Holder::Export(name) => export::set(socket, &name, &change, args.report),
+        Holder::Tenant(name) => control::set(socket, &name, &change, args.report),
     }
 }

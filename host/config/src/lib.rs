@@ -6,6 +6,7 @@
 //! | --- | --- |
 //! | `units.rs`, `files.rs` | times, sizes, rates; files that somebody names, read within bounds |
 //! | `costs.rs` | what keeping contracts costs on a core |
+//! | `holder.rs` | who holds promises: a tenant or an export |
 //! | `problem.rs` | what is wrong, with its place in the text |
 //! | `document/` | the tables and keys as they are written, in TOML and in the API's JSON |
 //! | `kinds/` | what each key takes, in words |
@@ -22,6 +23,7 @@ mod check;
 mod costs;
 pub mod document;
 pub mod files;
+mod holder;
 pub mod kinds;
 pub mod model;
 mod problem;
@@ -37,12 +39,13 @@ pub use check::{machine_memory, resolve};
 pub use document::load;
 pub use document::{Document, PolicyName, Profile};
 pub use files::{advice, read_text};
+pub use holder::Holder;
 pub use model::Config;
 pub use problem::{Problem, Report};
 
 /// `[[export]]`, for other crates: as it is written, and checked.
 pub mod export {
-    pub use crate::document::export::{ExportTable, KEY_PREFIX};
+    pub use crate::document::export::ExportTable;
     pub use crate::model::{Export, ExportDevice};
 }
 

@@ -15,6 +15,7 @@ pub use export::{Export, ExportDevice};
 use crate::costs::CoreCosts;
 use crate::document::load::LoadsTable;
 use crate::document::{OffloadName, Profile, RealtimeLimit, TenantTable};
+use crate::holder::Holder;
 
 /// A checked configuration.
 #[derive(Clone, Debug)]
@@ -247,5 +248,13 @@ impl Link {
         let bits = u128::from(wire::largest_packet(self.mtu, segmentation)) * 8;
         let nanos = (bits * 1_000_000_000).div_ceil(u128::from(self.rate_bps.max(1)));
         Amount::from_wide(nanos)
+    }
+}
+
+impl Tenant {
+    /// It, as one that holds promises.
+    #[must_use]
+    pub fn holder(&self) -> Holder {
+        Holder::Tenant(self.name.clone())
     }
 }

@@ -5,7 +5,7 @@
 //! | --- | --- |
 //! | `clock.rs` | the clocks of this host; nothing else reads one |
 //! | `place.rs` | the core and the class of a thread |
-//! | `netns.rs` | work in a network namespace |
+//! | `netns.rs` | network namespaces with names, and work in one |
 //! | `mailbox.rs` | how a thread that owns its state alone is asked |
 //! | `stall.rs` | times in which the machine itself stood still |
 //! | `noise.rs` | the machine's noise floor |

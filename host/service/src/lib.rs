@@ -4,13 +4,15 @@
 //! | --- | --- |
 //! | `life.rs` | the life of a tenant as a state machine; pure |
 //! | `launch.rs`, `open.rs` | from tables to running tenants |
+//! | `process.rs` | from opened files to a tenant's process |
 //! | `found.rs` | what is not there, for `moirai plan` |
 //! | `tenant.rs` | the entry of one tenant: what others may see and ask |
 //! | `supervisor.rs`, `release.rs` | a tenant's thread: carries out its life, gives all back |
+//! | `served.rs` | a device from admission until it is given back, of tenants and exports |
 //! | `export.rs` | devices for foreign VMMs |
 //! | `change.rs` | other contracts for a running tenant or an export |
 //! | `resources.rs`, `link.rs` | dispatchers, I/O domains, links |
-//! | `interface.rs`, `netns.rs` | TAPs, namespaces |
+//! | `interface.rs` | TAPs and bridges |
 //! | `owner/` | one owner for each core, volume, block device, interface of the machine |
 //! | `own.rs`, `vsock.rs` | the host's side of devices that a tenant process serves itself |
 //! | `console.rs` | output of a guest |
@@ -25,7 +27,7 @@
 //! none is held while a process is waited for; exports are locked while an event loop is asked,
 //! which takes microseconds.
 //!
-//! Neighbours: [`http`] and the demo call [`Service`]; it calls the ledger, the dispatchers,
+//! Neighbours: [`http`] and the demo call [`HostService`]; it calls the ledger, the dispatchers,
 //! the I/O domains and `moirai_launch`.
 
 mod change;
@@ -40,15 +42,16 @@ mod kept;
 mod launch;
 mod life;
 mod link;
-mod netns;
 mod open;
 mod own;
 mod owner;
 mod privilege;
+mod process;
 mod promise;
 mod realtime;
 mod release;
 mod resources;
+mod served;
 mod sockets;
 mod state;
 mod stats;
@@ -195,7 +198,7 @@ struct Shared {
 
 /// A running host service. Dropping it ends all tenants and gives back everything.
 #[derive(Debug)]
-pub struct Service {
+pub struct HostService {
     shared: Arc<Shared>,
     tenants: Mutex<BTreeMap<String, Arc<Tenant>>>,
     exports: Mutex<BTreeMap<String, Export>>,
@@ -221,9 +224,9 @@ fn learn_costs(host: &mut Host) {
     }
 }
 
-impl Service {
+impl HostService {
     /// Checks privileges, cleans up after an earlier host service, starts what tenants share. The
-    /// tenants of `config` are not started: see [`Service::launch`].
+    /// tenants of `config` are not started: see [`HostService::launch`].
     ///
     /// # Errors
     /// What stands in the way, and what to do about it.
@@ -358,7 +361,7 @@ impl Service {
     }
 }
 
-impl Drop for Service {
+impl Drop for HostService {
     fn drop(&mut self) {
         let tenants: Vec<_> = lock(&self.tenants).values().cloned().collect();
         tenants.iter().for_each(|tenant| tenant.ask_to_stop(false));

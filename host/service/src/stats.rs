@@ -9,8 +9,9 @@ use moirai_api::{
 };
 use std::collections::HashMap;
 
+use super::served::Place;
 use super::tenant::Live;
-use super::{Service, lock};
+use super::{HostService, lock};
 use moirai_config::Config;
 use moirai_config::admission::plan::ContractReport;
 use moirai_config::admission::{Part, per_second};
@@ -18,7 +19,7 @@ use moirai_cpu::{CoreSnapshot, VcpuSnapshot};
 use moirai_io::{DeviceSnapshot, DomainSnapshot};
 use moirai_runtime::{NoiseFloor, Stall, Watched, now};
 
-impl Service {
+impl HostService {
     /// Asks every dispatcher and every event loop once.
     pub(super) fn snapshots(&self) -> (Vec<CoreSnapshot>, Vec<DomainSnapshot>) {
         let resources = &self.shared.resources;
@@ -37,7 +38,7 @@ impl Service {
         let failed = tenants.iter().filter_map(|tenant| tenant.failed()).collect();
         let running = tenants.iter().filter(|tenant| tenant.phase() == Phase::Running);
         let tenants = running.map(|tenant| TenantStats {
-            name: tenant.name.clone(),
+            name: tenant.holder(),
             parts: tenant.with(|live| snapshots.parts(live, &self.shared.config)),
         });
         Stats {
@@ -59,7 +60,7 @@ impl Service {
 /// Snapshots by what they are of.
 pub(super) struct Snapshots<'a> {
     vcpus: HashMap<(usize, u32), &'a VcpuSnapshot>,
-    pub(super) devices: HashMap<(&'a str, u32), &'a DeviceSnapshot>,
+    devices: HashMap<(&'a str, u32), &'a DeviceSnapshot>,
 }
 
 impl<'a> Snapshots<'a> {
@@ -73,6 +74,11 @@ impl<'a> Snapshots<'a> {
         Self { vcpus: vcpus.collect(), devices: devices.collect() }
     }
 
+    /// The device that is served at `place`.
+    pub(super) fn device(&self, place: &Place) -> Option<&'a DeviceSnapshot> {
+        self.devices.get(&(place.group.as_str(), place.id.0)).copied()
+    }
+
     /// Which contracts of a tenant are not kept, and why.
     pub(super) fn not_kept(&self, live: &Live, config: &Config) -> Option<String> {
         let vcpus = live.vcpus.iter().filter_map(|place| {
@@ -80,7 +86,7 @@ impl<'a> Snapshots<'a> {
             Some(format!("cpu/{}: {}", place.core, vcpu.not_kept.as_ref()?))
         });
         let devices = live.devices.iter().filter_map(|device| {
-            let found = self.devices.get(&(device.group.as_str(), device.id.0))?;
+            let found = self.device(&device.place)?;
             let (why, spec) = (found.not_kept.as_ref()?, &live.spec);
             let resource = match device.part {
                 Part::Volume(index) => {
@@ -132,7 +138,7 @@ impl<'a> Snapshots<'a> {
                 reserved: contract.as_ref().map_or(0, per_second),
                 ..PartStats::default()
             };
-            if let Some(snapshot) = self.devices.get(&(device.group.as_str(), device.id.0)) {
+            if let Some(snapshot) = self.device(&device.place) {
                 add_device(&mut stats, snapshot);
             }
             stats

@@ -2,6 +2,7 @@
 //! its life ([`super::life`]).
 //!
 //! Owns the process, so that it is reaped by nobody else. Everything the process says is hostile.
+//! When the guest has reset itself the same thread starts the next process and supervises it.
 
 use moirai_api::{End, Phase};
 use std::io::Read;
@@ -19,7 +20,8 @@ use super::release::{give_back, give_back_devices};
 use super::tenant::{Live, Tenant, Vcpu};
 use super::view;
 
-use super::{Shared, launch};
+use super::Shared;
+use super::process::{Process, StartError, start_again};
 use moirai_config::model;
 use moirai_cpu::{DispatcherError, GatePage, VcpuSpec};
 
@@ -63,27 +65,32 @@ impl Supervisor {
     pub(super) fn start(
         shared: Arc<Shared>,
         tenant: Arc<Tenant>,
-        child: Child,
-        consoles: Vec<UnixStream>,
-        gates: GatePage,
+        process: Process,
     ) -> std::io::Result<JoinHandle<()>> {
-        let patience = start_patience(&tenant.with(|live| live.spec.clone()));
+        let supervisor = Self::new(shared, tenant, process)?;
+        let name = format!("tenant-{}", supervisor.tenant.name);
+        std::thread::Builder::new().name(name).spawn(move || supervisor.run())
+    }
+
+    /// The state of one whose process has just begun.
+    fn new(shared: Arc<Shared>, tenant: Arc<Tenant>, process: Process) -> std::io::Result<Self> {
+        let Process { child, consoles, gates } = process;
+        let patience = tenant.with(|live| start_patience(&live.spec));
         rustix::io::ioctl_fionbio(child.control().as_fd(), true)?;
-        let supervisor = Self {
+        let began = moirai_runtime::instant();
+        Ok(Self {
             shared,
             tenant,
             child,
             consoles,
             gates,
             tids: Vec::new(),
-            overdue: Some(moirai_runtime::instant() + patience),
-            began: moirai_runtime::instant(),
+            overdue: Some(began + patience),
+            began,
             stop_seen: false,
             reset: false,
             control_open: true,
-        };
-        let name = format!("tenant-{}", supervisor.tenant.name);
-        std::thread::Builder::new().name(name).spawn(move || supervisor.run())
+        })
     }
 
     fn run(mut self) {
@@ -101,9 +108,10 @@ impl Supervisor {
             }
             if gone {
                 if self.is_to_restart() {
-                    return self.start_again();
+                    self.start_again();
+                } else {
+                    self.happens(Event::Gone);
                 }
-                self.happens(Event::Gone);
             }
         }
     }
@@ -116,8 +124,8 @@ impl Supervisor {
         self.reset && self.tenant.with(wanted)
     }
 
-    /// Starts the tenant once more; another thread supervises it from then on.
-    fn start_again(mut self) {
+    /// Starts the tenant once more and supervises its new process from then on.
+    fn start_again(&mut self) {
         // A guest that resets itself at once must not keep the host busy.
         while moirai_runtime::since(self.began) < SHORTEST_LIFE
             && !self.tenant.with(|live| live.stop_asked)
@@ -137,17 +145,22 @@ impl Supervisor {
         // Reaps the process; how it ended it has said itself.
         let _ = self.child.wait();
         give_back_devices(&self.shared, &self.tenant);
-        let spec = self.tenant.with(|live| {
+        self.tenant.with(|live| {
             live.life.enter(turn);
             (live.end, live.restarts) = (None, live.restarts + 1);
-            live.spec.clone()
         });
-        tracing::info!(tenant = spec.name, "the guest has reset itself and starts again");
+        tracing::info!(tenant = self.tenant.name, "the guest has reset itself and starts again");
         let (shared, tenant) = (Arc::clone(&self.shared), Arc::clone(&self.tenant));
-        drop(self);
-        if let Err(reason) = launch::start_again(&shared, &tenant, &spec) {
-            tenant.with(|live| live.end = Some(view::failed(reason)));
-            give_back(&shared, &tenant);
+        let next = start_again(&shared, &tenant).and_then(|process| {
+            let refused = |error| StartError::System(error).to_string();
+            Self::new(shared, tenant, process).map_err(refused)
+        });
+        match next {
+            Ok(next) => *self = next,
+            Err(reason) => {
+                self.ends(view::failed(reason));
+                give_back(&self.shared, &self.tenant);
+            }
         }
     }
 

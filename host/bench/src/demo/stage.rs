@@ -16,6 +16,7 @@ use super::{DemoError, interrupted};
 use crate::recorder::analysis::{Lateness, lateness};
 use crate::recorder::{Arrival, Capture, Stalls, analyse};
 use moirai_api::{PartStats, Stats, TenantStats};
+use moirai_config::Holder;
 use moirai_runtime::Stall;
 
 /// How long the film plays alone before the neighbours come: it fixes the RTP clock.
@@ -185,7 +186,7 @@ fn tenants(before: &Stats, after: &Stats) -> Vec<TenantReport> {
 /// A tenant's part in the resources of one kind; nothing if it has none.
 fn part(stats: &Stats, tenant: &str, kind: &str) -> PartStats {
     let of_kind = |part: &&PartStats| part.resource.split('/').next() == Some(kind);
-    let tenant = stats.tenants.iter().find(|stats| stats.name == tenant);
+    let tenant = stats.tenants.iter().find(|stats| stats.name == Holder::from(tenant));
     let parts = tenant.map(|tenant: &TenantStats| tenant.parts.as_slice()).unwrap_or_default();
     parts.iter().find(of_kind).cloned().unwrap_or_default()
 }
@@ -206,7 +207,7 @@ fn service(before: &PartStats, after: &PartStats, elapsed: u64) -> ServiceReport
 
 /// Payload bytes that Moirai copied on their way from disk to link, for the tenant that streams.
 fn copied(stats: &Stats) -> u64 {
-    let cinema = stats.tenants.iter().filter(|tenant| tenant.name == CINEMA);
+    let cinema = stats.tenants.iter().filter(|tenant| tenant.name == Holder::from(CINEMA));
     cinema.flat_map(|tenant| &tenant.parts).map(|part| part.copied_by_us_bytes).sum()
 }
 

@@ -140,7 +140,7 @@ mod tests {
                 queued: 7,
                 ..PartStats::default()
             };
-            let tenants = vec![TenantStats { name: "cinema".to_owned(), parts: vec![part] }];
+            let tenants = vec![TenantStats { name: "cinema".into(), parts: vec![part] }];
             Stats { now_ns, tenants, ..Stats::default() }
         };
         let view = View::between(&look(0, 0), &look(1_000_000_000, 250_000_000));

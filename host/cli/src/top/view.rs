@@ -55,7 +55,7 @@ impl View {
             let old = before.tenants.iter().find(|old| old.name == tenant.name);
             tenant.parts.iter().enumerate().map(move |(index, part)| {
                 let old = old.and_then(|old| old.parts.get(index));
-                Row::between(&tenant.name, old, part, interval_ns)
+                Row::between(&tenant.name.to_string(), old, part, interval_ns)
             })
         });
         let refused = after.links.iter().map(|link| {
@@ -179,7 +179,7 @@ mod tests {
             reserved: 200_000_000,
             ..PartStats::default()
         };
-        let tenants = vec![TenantStats { name: "a".to_owned(), parts: vec![part] }];
+        let tenants = vec![TenantStats { name: "a".into(), parts: vec![part] }];
         Stats { now_ns, tenants, ..Stats::default() }
     }
 

@@ -26,7 +26,7 @@ impl Namespace {
     }
 
     fn path(&self) -> PathBuf {
-        Path::new("/run/netns").join(&self.0)
+        moirai_runtime::netns::path(&self.0)
     }
 
     /// Runs `ip` in the namespace and returns what it prints.
@@ -323,8 +323,8 @@ fn an_interface_of_another_kind_is_refused_at_the_key_that_named_it() {
 #[test]
 fn what_lies_at_the_place_of_a_namespace_is_named_with_a_command_that_removes_it() {
     let _turn = super::turn();
-    std::fs::create_dir_all("/run/netns").unwrap();
     let netns = Namespace::named("stale");
+    std::fs::create_dir_all(netns.path().parent().unwrap()).unwrap();
     let words = ["on which no namespace is mounted"];
     std::fs::write(netns.path(), "").unwrap();
     refused_then_mended(&netns, "", "moirai.toml:9:9", &words);

@@ -7,14 +7,15 @@ use moirai_scheduler::{Amount, Contract, Span};
 
 use super::ledger::{ContractRefusal, Holding, Ledger};
 use super::report::{Due, Explanation};
+use crate::holder::Holder;
 
 /// Most deadlines of a chart.
 const POINTS_MAX: usize = 2_000;
 
 /// Takes the demand of the refused claim of `tenant` apart.
-pub(super) fn demand_of(tenant: &str, refusal: &ContractRefusal) -> Explanation {
+pub(super) fn demand_of(tenant: &Holder, refusal: &ContractRefusal) -> Explanation {
     let Violation { time, demand, supply, .. } = refusal.refusal.violation;
-    let own = (tenant.to_owned(), refusal.refusal.requested);
+    let own = (tenant.clone(), refusal.refusal.requested);
     let all = refusal.beside.iter().chain(std::iter::once(&own));
     let due: Vec<_> = all.filter_map(|(tenant, contract)| due(tenant, contract, time)).collect();
     let slices = due.iter().fold(0u64, |sum, due| sum.saturating_add(due.total_ns));
@@ -28,11 +29,11 @@ pub(super) fn demand_of(tenant: &str, refusal: &ContractRefusal) -> Explanation 
 }
 
 /// What a contract has due `time` after all slices are released at once.
-fn due(tenant: &str, contract: &Contract, time: Span) -> Option<Due> {
+fn due(tenant: &Holder, contract: &Contract, time: Span) -> Option<Due> {
     let rest = time.checked_sub(contract.deadline()).filter(|_| contract.slice() > Amount::ZERO)?;
     let slices = rest.checked_div(contract.period())?.saturating_add(1);
     Some(Due {
-        tenant: tenant.to_owned(),
+        tenant: tenant.clone(),
         slices,
         slice_ns: contract.slice().as_nanos(),
         total_ns: contract.slice().saturating_mul(slices).as_nanos(),
@@ -49,12 +50,12 @@ pub struct Chart {
 }
 
 /// The charts of all resources on which something is promised or refused.
-pub(super) fn charts(ledger: &Ledger, refused: &[(&str, &ContractRefusal)]) -> Vec<Chart> {
+pub(super) fn charts(ledger: &Ledger, refused: &[(&Holder, &ContractRefusal)]) -> Vec<Chart> {
     ledger.holdings().filter_map(|holding| chart(&holding, refused)).collect()
 }
 
 /// The chart of one resource; `None` if nothing is promised or refused there.
-fn chart(holding: &Holding<'_>, refused: &[(&str, &ContractRefusal)]) -> Option<Chart> {
+fn chart(holding: &Holding<'_>, refused: &[(&Holder, &ContractRefusal)]) -> Option<Chart> {
     let name = holding.name;
     let first = refused.iter().find(|(_, refusal)| refusal.resource == name);
     let (title, contracts, violation) = match first {

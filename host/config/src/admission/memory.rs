@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use super::amounts::{MEMORY, MIB, Mebibytes};
 use super::report::{RefusalReport, ResourceReport};
 use crate::Profile;
+use crate::holder::Holder;
 use crate::model::{Config, Export, Tenant};
 
 /// A tenant process beside its guest's memory, and what the kernel and the host service keep for
@@ -42,7 +43,7 @@ pub struct MemoryRefusal {
 #[derive(Debug)]
 pub(super) struct MemoryAccount {
     capacity: u64,
-    held: BTreeMap<String, u64>,
+    held: BTreeMap<Holder, u64>,
 }
 
 impl MemoryClaim {
@@ -82,20 +83,20 @@ impl MemoryAccount {
         Self { capacity: config.host.memory, held: BTreeMap::new() }
     }
 
-    /// Whether `claim` fits beside what all but `name` hold.
-    pub(super) fn check(&self, name: &str, claim: MemoryClaim) -> Result<(), MemoryRefusal> {
-        let others = self.held.iter().filter(|(holder, _)| *holder != name);
+    /// Whether `claim` fits beside what all but `holder` hold.
+    pub(super) fn check(&self, holder: &Holder, claim: MemoryClaim) -> Result<(), MemoryRefusal> {
+        let others = self.held.iter().filter(|(other, _)| *other != holder);
         let others = others.fold(0u64, |sum, (_, bytes)| sum.saturating_add(*bytes));
         let available = self.capacity.saturating_sub(others);
         if claim.total() <= available { Ok(()) } else { Err(MemoryRefusal { claim, available }) }
     }
 
-    pub(super) fn enter(&mut self, name: &str, claim: MemoryClaim) {
-        self.held.insert(name.to_owned(), claim.total());
+    pub(super) fn enter(&mut self, holder: &Holder, claim: MemoryClaim) {
+        self.held.insert(holder.clone(), claim.total());
     }
 
-    pub(super) fn release(&mut self, name: &str) {
-        self.held.remove(name);
+    pub(super) fn release(&mut self, holder: &Holder) {
+        self.held.remove(holder);
     }
 
     pub(super) fn report(&self) -> ResourceReport {

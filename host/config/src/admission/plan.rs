@@ -11,6 +11,7 @@ use super::ledger::{Claim, Ledger, Refusal};
 use super::memory::MemoryClaim;
 pub use super::report::{ContractReport, RefusalReport, ResourceReport};
 use crate::costs::CoreCosts;
+use crate::holder::Holder;
 use crate::units::Time;
 use crate::{Config, Profile};
 
@@ -32,7 +33,8 @@ pub struct Plan {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TenantPlan {
     /// Name.
-    pub name: String,
+    #[schema(value_type = String)]
+    pub name: Holder,
     /// Whether all its contracts fit beside those of the tenants before it.
     pub admitted: bool,
     /// The contracts that do not.
@@ -42,7 +44,7 @@ pub struct TenantPlan {
 impl TenantPlan {
     /// The answer for `name`, who was given `refusals`.
     #[must_use]
-    pub fn of(name: String, refusals: &[Refusal]) -> Self {
+    pub fn of(name: Holder, refusals: &[Refusal]) -> Self {
         let admitted = refusals.is_empty();
         Self { name, admitted, refusals: refusals.iter().map(Refusal::report).collect() }
     }
@@ -77,7 +79,7 @@ pub fn charts(config: &Config) -> Vec<Chart> {
     let refused: Vec<_> = named
         .flat_map(|(tenant, refused)| {
             let contracts = refused.iter().filter_map(Refusal::contract);
-            contracts.map(|refusal| (tenant.name.as_str(), refusal))
+            contracts.map(|refusal| (&tenant.name, refusal))
         })
         .collect();
     explain::charts(&ledger, &refused)
@@ -90,11 +92,11 @@ fn answer(config: &Config) -> (Plan, Ledger, Vec<Vec<Refusal>>) {
     let mut tenants = Vec::new();
     let asked = config.tenants.iter().map(|tenant| {
         let memory = MemoryClaim::of_tenant(config, tenant);
-        (tenant.name.clone(), Claim::all_of(tenant), memory)
+        (tenant.holder(), Claim::all_of(tenant), memory)
     });
     let exported = config.exports.iter().map(|export| {
         let memory = MemoryClaim::of_export(config, export);
-        (export.key(), vec![Claim::of_export(export)], memory)
+        (export.holder(), vec![Claim::of_export(export)], memory)
     });
     for (name, claims, memory) in asked.chain(exported) {
         let refused = ledger.admit(&name, &claims, Some(memory)).err().unwrap_or_default();

@@ -12,13 +12,15 @@ use super::plan::{TenantPlan, core_costs};
 use super::report::ContractReport;
 use super::resource::all;
 use crate::costs::CoreCosts;
+use crate::holder::Holder;
 use crate::model::{Config, Export, Tenant};
 
 /// All that is promised to a tenant or an export.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Promises {
     /// Its name.
-    pub tenant: String,
+    #[schema(value_type = String)]
+    pub tenant: Holder,
     /// One for each virtual CPU, volume and interface.
     pub parts: Vec<Promise>,
     /// Memory that is reserved for it, in bytes: the guest's and what having it costs.
@@ -104,17 +106,17 @@ impl Promises {
     #[must_use]
     pub fn to_tenant(config: &Config, tenant: &Tenant) -> Self {
         let memory = MemoryClaim::of_tenant(config, tenant).total();
-        Self::new(config, tenant.name.clone(), &Claim::all_of(tenant), memory)
+        Self::new(config, tenant.holder(), &Claim::all_of(tenant), memory)
     }
 
     /// What the host of `config` promises whoever uses `export`, if it admits it.
     #[must_use]
     pub fn to_export(config: &Config, export: &Export) -> Self {
         let memory = MemoryClaim::of_export(config, export).total();
-        Self::new(config, export.key(), &[Claim::of_export(export)], memory)
+        Self::new(config, export.holder(), &[Claim::of_export(export)], memory)
     }
 
-    fn new(config: &Config, tenant: String, claims: &[Claim], memory: u64) -> Self {
+    fn new(config: &Config, tenant: Holder, claims: &[Claim], memory: u64) -> Self {
         let (resources, costs) = (all(config), core_costs(config));
         let known = claims.iter().filter_map(|claim| {
             let (_, name, resource) = resources.iter().find(|(id, ..)| *id == claim.resource)?;

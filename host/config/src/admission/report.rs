@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::amounts::{Amount, MEMORY};
+use crate::holder::Holder;
 use crate::units::Time;
 
 /// What does not fit. Services in nanoseconds per second, memory in bytes.
@@ -78,7 +79,8 @@ pub struct Explanation {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Due {
     /// Whose contract.
-    pub tenant: String,
+    #[schema(value_type = String)]
+    pub tenant: Holder,
     /// How many of its slices are due.
     pub slices: u64,
     /// Length of each, in nanoseconds.

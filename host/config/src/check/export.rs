@@ -46,7 +46,7 @@ fn check_one(
     at: &str,
     problems: &mut Problems,
 ) -> Option<Export> {
-    let owner = table.key();
+    let owner = table.holder();
     let device = match (&table.disk, &table.net) {
         (Some(volume), None) => {
             let at = format!("{at}.disk");
@@ -127,7 +127,8 @@ mod tests {
         let text = format!("{HOST}{tenant}{}{}", export("a", "5ms"), export("b", "2ms"));
         let answer = plan(&check(&parse("t", &text).expect("document")).expect("configuration"));
         let named: Vec<_> =
-            answer.tenants.iter().map(|it| (it.name.as_str(), it.admitted)).collect();
-        assert_eq!(named, [("a", true), ("export/a", true), ("export/b", false)]);
+            answer.tenants.iter().map(|it| (it.name.to_string(), it.admitted)).collect();
+        let said = [("a", true), ("export/a", true), ("export/b", false)];
+        assert_eq!(named, said.map(|(name, admitted)| (name.to_owned(), admitted)));
     }
 }

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use crate::holder::Holder;
 use crate::model::{Config, Disk, ExportDevice, Volume, VolumeKind};
 use crate::problem::Problems;
 
@@ -50,8 +51,8 @@ pub(super) fn check_disks(disks: &[Disk], problems: &mut Problems) {
 
 /// Notes volumes that somebody writes and somebody else uses.
 pub(super) fn check_volumes(config: &Config, problems: &mut Problems) {
-    let mut used: HashMap<Thing, (String, bool)> = HashMap::new();
-    let mut note = |user: String, volume: &Volume, at: String| {
+    let mut used: HashMap<Thing, (Holder, bool)> = HashMap::new();
+    let mut note = |user: Holder, volume: &Volume, at: String| {
         let (path, written) = (volume.path.display(), !volume.readonly);
         let mut conflict = None;
         for thing in files(volume).map(|path| Thing::of(path)) {
@@ -69,12 +70,12 @@ pub(super) fn check_volumes(config: &Config, problems: &mut Problems) {
     };
     for (index, tenant) in config.tenants.iter().enumerate() {
         for (number, volume) in tenant.volumes.iter().enumerate() {
-            note(tenant.name.clone(), volume, format!("tenant[{index}].disk[{number}].volume"));
+            note(tenant.holder(), volume, format!("tenant[{index}].disk[{number}].volume"));
         }
     }
     for (index, export) in config.exports.iter().enumerate() {
         if let ExportDevice::Volume(volume) = &export.device {
-            note(export.key(), volume, format!("export[{index}].disk.volume"));
+            note(export.holder(), volume, format!("export[{index}].disk.volume"));
         }
     }
 }

@@ -16,8 +16,6 @@ const MIN_MTU: u32 = 68;
 const MAX_MTU: u32 = 65_521;
 /// Longest name of a network device in Linux.
 const MAX_DEVICE_NAME_BYTES: usize = 15;
-/// Longest name of a file, which a network namespace is.
-const MAX_FILE_NAME_BYTES: usize = 255;
 /// Below this a packet of the smallest MTU takes a second and more.
 const MIN_RATE_BPS: u64 = 1_000;
 /// Above this a packet takes less than the nanosecond that time is counted in.
@@ -45,12 +43,7 @@ fn check(table: &LinkTable, at: &str, problems: &mut Problems) -> Link {
             problems.add(format!("{at}.bridge"), message, "a TAP joins a bridge: name another one");
         }
     }
-    if let Some(netns) = &table.netns
-        && (netns.is_empty()
-            || netns.len() > MAX_FILE_NAME_BYTES
-            || netns.starts_with(['.', '-'])
-            || !netns.bytes().all(|c| c.is_ascii_graphic() && c != b'/'))
-    {
+    if let Some(netns) = table.netns.as_ref().filter(|name| !moirai_runtime::netns::is_name(name)) {
         let message = format!("{netns:?} cannot be the name of a network namespace");
         problems.add(
             format!("{at}.netns"),

@@ -5,13 +5,14 @@ use moirai_abi::limits::NET_PAIRS_MAX;
 use super::contract::{Scope, resolve};
 use super::names::unknown;
 use crate::document::NetTable;
+use crate::holder::Holder;
 use crate::model::{Config, Net};
 use crate::problem::Problems;
 
 /// Checks an interface whose table is at `at`: number `number` of `owner`.
 pub(super) fn check_net(
     config: &Config,
-    owner: &str,
+    owner: &Holder,
     table: &NetTable,
     number: usize,
     at: &str,
@@ -24,7 +25,7 @@ pub(super) fn check_net(
         return None;
     };
     let mac = match &table.mac {
-        None => derived_mac(owner, number),
+        None => derived_mac(&owner.to_string(), number),
         Some(text) => parse_mac(text).or_else(|| {
             let message = format!("{text:?} is not the address of one network card");
             let help = "write for example \"02:00:00:00:00:01\": six bytes, the first one even";

@@ -7,6 +7,7 @@ use super::names::{numbered, unique};
 use super::net::check_net;
 use super::{load, machine, volume};
 use crate::document::TenantTable;
+use crate::holder::Holder;
 use crate::model::{Config, Tenant};
 use crate::problem::{Problem, Problems};
 use moirai_scheduler::Amount;
@@ -44,11 +45,12 @@ fn check_one(
     let scope = Scope::Core { vcpus };
     let cpu = resolve(&table.cpu.unwrap_or_default(), scope, &format!("{at}.cpu"));
     let cpu = problems.note(cpu);
+    let owner = Holder::Tenant(table.name.clone());
     let volumes: Vec<_> = numbered("disk", &table.disk)
         .enumerate()
         .map(|(number, (part, volume))| {
             let at = format!("{at}.{part}");
-            volume::check(config, &table.name, number, volume, &at, problems)
+            volume::check(config, &owner, number, volume, &at, problems)
         })
         .collect();
     volume::check_serials(&volumes, at, problems);
@@ -57,7 +59,7 @@ fn check_one(
         .iter()
         .enumerate()
         .map(|(index, net)| {
-            check_net(config, &table.name, net, index, &format!("{at}.net[{index}]"), problems)
+            check_net(config, &owner, net, index, &format!("{at}.net[{index}]"), problems)
         })
         .collect();
     let loads = table.load.unwrap_or_default();

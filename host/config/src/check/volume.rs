@@ -9,8 +9,8 @@ use moirai_abi::limits::{STRIPE_FILES, STRIPE_UNIT_BYTES_MAX, STRIPE_UNIT_STEP_B
 use super::contract::{Scope, resolve};
 use super::names::unknown;
 use super::path;
-use crate::document::export::KEY_PREFIX;
 use crate::document::{FormatName, StripeTable, VolumeTable};
+use crate::holder::Holder;
 use crate::model::{Config, Disk, Volume, VolumeKind};
 use crate::problem::Problems;
 use crate::units::{Rate, Size};
@@ -21,10 +21,10 @@ const MAX_QUEUES: u16 = 16;
 /// Logical blocks, in bytes; the first one is the default.
 const BLOCK_SIZES: [u64; 4] = [512, 1024, 2048, 4096];
 
-/// The volume of `table`, number `number` of `tenant`, whose place is `at`.
+/// The volume of `table`, number `number` of `owner`, whose place is `at`.
 pub(super) fn check(
     config: &Config,
-    tenant: &str,
+    owner: &Holder,
     number: usize,
     table: &VolumeTable,
     at: &str,
@@ -45,7 +45,7 @@ pub(super) fn check(
         problems.add(format!("{at}.queues"), message, help);
     }
     let block_size = block_size(table, at, problems);
-    let serial = serial(tenant, number, table, at, problems);
+    let serial = serial(owner, number, table, at, problems);
     let contract = resolve(&table.contract(), Scope::Disk { bandwidth: disk.bandwidth }, at);
     let contract = problems.note(contract)?;
     let (path, kind) = files?;
@@ -160,14 +160,14 @@ fn below(disk: &Disk, volume: &Path, at: &str, problems: &mut Problems) -> Optio
 }
 
 fn serial(
-    tenant: &str,
+    owner: &Holder,
     number: usize,
     table: &VolumeTable,
     at: &str,
     problems: &mut Problems,
 ) -> String {
     let Some(serial) = &table.serial else {
-        return default_serial(tenant, number);
+        return default_serial(owner, number);
     };
     let printable = serial.bytes().all(|c| c.is_ascii_graphic());
     if !printable || serial.is_empty() || serial.len() > DISK_ID_LEN {
@@ -182,13 +182,12 @@ fn serial(
 /// The owner's name and the volume's number. If there is no room for that, the name's beginning and
 /// a hash of all of it, so that neither volumes of one guest nor exports for one VMM are taken for
 /// each other.
-fn default_serial(owner: &str, number: usize) -> String {
+fn default_serial(owner: &Holder, number: usize) -> String {
     let whole = format!("{owner}-{number}");
     if whole.len() <= DISK_ID_LEN {
         return whole;
     }
-    let short = owner.strip_prefix(KEY_PREFIX).unwrap_or(owner);
-    let id = disk_id_of(&whole, short);
+    let id = disk_id_of(&whole, owner.name());
     let len = id.iter().position(|byte| *byte == 0).unwrap_or(id.len());
     String::from_utf8_lossy(id.get(..len).unwrap_or_default()).into_owned()
 }
@@ -233,19 +232,19 @@ mod tests {
 
     #[test]
     fn default_serials_are_names_that_no_other_volume_has() {
-        assert_eq!(default_serial("cinema", 0), "cinema-0");
-        assert_eq!(default_serial("seventeen-letters", 12), "seventeen-letters-12");
+        assert_eq!(default_serial(&"cinema".into(), 0), "cinema-0");
+        assert_eq!(default_serial(&"seventeen-letters".into(), 12), "seventeen-letters-12");
         let long = "production-database-primary-europe";
         let names = [long, "production-database-primary-asia", "export/production-database"];
         let mut seen = std::collections::HashSet::new();
         for (name, number) in names.iter().flat_map(|name| (0..130).map(move |n| (name, n))) {
-            let serial = default_serial(name, number);
+            let serial = default_serial(&(*name).into(), number);
             let short = name.trim_start_matches("export/");
             assert!(serial.len() <= DISK_ID_LEN && short.starts_with(&serial[..11]), "{serial}");
             assert!(seen.insert(serial));
         }
         // Guests have it in their fstab: it never changes.
-        assert_eq!(default_serial(long, 3), "production--dha1p0kz");
+        assert_eq!(default_serial(&long.into(), 3), "production--dha1p0kz");
     }
 
     #[test]

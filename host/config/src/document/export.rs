@@ -10,10 +10,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::device::{NetTable, VolumeTable};
-
-/// What the names of exports have before them where they stand beside those of tenants, which have
-/// no slash.
-pub const KEY_PREFIX: &str = "export/";
+use crate::holder::Holder;
 
 /// `[[export]]`: a device for a foreign VMM. It has either `[export.disk]` or `[export.net]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, ToSchema)]
@@ -37,9 +34,9 @@ pub struct ExportTable {
 }
 
 impl ExportTable {
-    /// Its name beside the names of tenants.
+    /// It, as one that holds promises.
     #[must_use]
-    pub fn key(&self) -> String {
-        format!("{KEY_PREFIX}{}", self.name)
+    pub fn holder(&self) -> Holder {
+        Holder::Export(self.name.clone())
     }
 }

@@ -6,6 +6,7 @@ use moirai_scheduler::Contract;
 
 use super::{Net, Volume};
 use crate::document::ExportTable;
+use crate::holder::Holder;
 
 /// A checked export.
 #[derive(Clone, Debug)]
@@ -32,10 +33,10 @@ pub enum ExportDevice {
 }
 
 impl Export {
-    /// Its name beside the names of tenants.
+    /// It, as one that holds promises.
     #[must_use]
-    pub fn key(&self) -> String {
-        self.table.key()
+    pub fn holder(&self) -> Holder {
+        self.table.holder()
     }
 
     /// What it is promised.

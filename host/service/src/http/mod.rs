@@ -15,7 +15,7 @@
 //! | `error.rs` | what a refused request is told |
 //! | `metrics.rs` | Prometheus text |
 //!
-//! Neighbours: handlers call [`crate::Service`]; `moirai_api` has what goes over the wire.
+//! Neighbours: handlers call [`crate::HostService`]; `moirai_api` has what goes over the wire.
 
 mod call;
 mod clients;

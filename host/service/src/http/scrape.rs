@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use super::clients::Clients;
 use super::routes;
 use super::server::{PAUSE, Refusals, converse};
-use crate::Service;
+use crate::HostService;
 
 /// How many clients are served at a time; when more come, others have to go.
 const CONNECTIONS: usize = 16;
@@ -45,7 +45,7 @@ impl Scrape {
     }
 
     /// Serves the counters for as long as the future is polled.
-    pub async fn serve(self, service: Arc<Service>) -> Infallible {
+    pub async fn serve(self, service: Arc<HostService>) -> Infallible {
         let router = routes::metrics_only(service);
         let clients = Clients::new(CONNECTIONS);
         let mut refusals = Refusals::default();

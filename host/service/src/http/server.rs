@@ -24,7 +24,7 @@ use tokio::net::UnixListener;
 use super::clients::{Clients, Seat};
 use super::own_answer::Answering;
 use super::routes;
-use crate::Service;
+use crate::HostService;
 use crate::sockets::{name_beside, remove_stale};
 
 /// How many connections are served at a time; when more come, others have to go.
@@ -86,7 +86,7 @@ impl Bound {
     }
 
     /// Serves the API for as long as the future is polled.
-    pub async fn serve(self, service: Arc<Service>) -> Infallible {
+    pub async fn serve(self, service: Arc<HostService>) -> Infallible {
         let router = routes::served(service);
         let clients = Clients::new(CONNECTIONS);
         let mut refusals = Refusals::default();

@@ -1,30 +1,25 @@
-//! Network namespaces with names, as `ip netns` keeps them: files below `/run/netns`.
+//! What is at the place of a name, and making and removing a namespace there.
 #![allow(unsafe_code, reason = "unshare and ioctl of a namespace have no safe wrapper")]
 
 use std::fs;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, fstatfs, open};
 use rustix::mount::{UnmountFlags, mount_bind, unmount};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
-const DIRECTORY: &str = "/run/netns";
+use super::{DIRECTORY, path};
+
 /// What `statfs` says of a mounted namespace (`NSFS_MAGIC` of linux/magic.h).
 const NSFS_MAGIC: i64 = 0x6e73_6673;
 
 /// Asks a namespace for its kind (linux/nsfs.h).
 const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
 
-/// Where the namespace of that name is.
-pub(super) fn path(name: &str) -> PathBuf {
-    Path::new(DIRECTORY).join(name)
-}
-
 /// What is at the place of a namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Found {
+pub enum Found {
     /// A namespace.
     Namespace,
     /// Nothing: it can be made.
@@ -34,7 +29,8 @@ pub(super) enum Found {
 }
 
 /// What is at the place of the namespace of that name.
-pub(super) fn find(name: &str) -> Found {
+#[must_use]
+pub fn find(name: &str) -> Found {
     let path = path(name);
     let Ok(there) = fs::symlink_metadata(&path) else { return Found::Nothing };
     // Containers link theirs to /proc/PID/ns/net, which dangles when they are gone.
@@ -62,7 +58,7 @@ pub(super) fn find(name: &str) -> Found {
 ///
 /// # Errors
 /// It exists, or may not be made (CAP_SYS_ADMIN).
-pub(super) fn create(name: &str) -> io::Result<()> {
+pub fn create(name: &str) -> io::Result<()> {
     fs::create_dir_all(DIRECTORY)?;
     let path = path(name);
     fs::File::create_new(&path)?;
@@ -86,7 +82,7 @@ pub(super) fn create(name: &str) -> io::Result<()> {
 ///
 /// # Errors
 /// May not be removed. That it is not there is no error.
-pub(super) fn remove(name: &str) -> io::Result<()> {
+pub fn remove(name: &str) -> io::Result<()> {
     let path = path(name);
     match unmount(&path, UnmountFlags::DETACH) {
         // Not mounted: only the file was made.
