@@ -5,10 +5,10 @@ use moirai_scheduler::{Amount, Contract, Span};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::amounts::MEMORY;
 use super::ledger::{Claim, Part, per_second};
 use super::memory::MemoryClaim;
 use super::plan::{TenantPlan, core_costs};
+use super::quantities::MEMORY;
 use super::report::ContractReport;
 use super::resource::all;
 use crate::costs::CoreCosts;
