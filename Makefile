@@ -26,7 +26,7 @@ setup-target:
 
 .PHONY: setup-target
 
-# The main job: four tenants, one core, one disk, one link; with and without Moirai's scheduling.
+# The main job: five tenants, one core, one disk, one link; with and without Moirai's scheduling.
 demo: setup host images
 	target/release/moirai demo --seconds $(SECONDS_DEMO)
 

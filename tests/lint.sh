@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# `make lint`: everything that can be said of the sources without running them. Installs its tools itself.
+# `make lint`: all checks of the sources that do not run them. Installs its tools itself.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export CARGO_TERM_PROGRESS_WHEN=never

@@ -1,7 +1,7 @@
 //! Files import each other in one direction only.
 //!
-//! Whoever reads a file has to read what it imports; that must come to an end. A module and what is
-//! inside it may know each other.
+//! Whoever reads a file has to read what it imports, and that must come to an end. A module and
+//! what is inside it may import each other.
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
 #[path = "circles/graph.rs"]

@@ -1,15 +1,15 @@
 //! A fault in memory that a peer has handed over is that peer's failure, not the end of this
 //! process.
 //!
-//! The kernel answers an access to a mapped file that it cannot serve (the file was cut short, no
-//! huge page is free, the file system behind it fails) by SIGBUS, which ends the process. So every
-//! mapping of a peer's file is watched from before its first access until it is unmapped. A fault
-//! in it puts zeros in the place of the *whole* mapping, notes that the mapping is lost, and the
+//! If a mapped file cannot serve an access (the file was cut short, no huge page is free, the file
+//! system behind it fails), the kernel sends SIGBUS, which ends the process. So every mapping of a
+//! peer's file is watched from before its first access until it is unmapped. On a fault in it, the
+//! handler puts zeros in the place of the *whole* mapping and notes that the mapping is lost; the
 //! access goes on. Whoever owns the session looks at the notes ([`faults`], then
 //! [`GuestMemory::is_lost`](super::GuestMemory::is_lost)) and ends it: what it read since is zeros,
-//! what it wrote is nowhere. A fault anywhere else is what it was: the end.
+//! what it wrote is lost. A fault anywhere else still ends the process.
 //!
-//! The handler runs in whatever thread has met the fault. It takes no lock and allocates nothing:
+//! The handler runs in the thread that has met the fault. It takes no lock and allocates nothing:
 //! it reads a table of atomics and makes one system call.
 #![allow(unsafe_code, reason = "signal handlers have no safe interface")]
 

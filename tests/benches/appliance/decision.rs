@@ -1,5 +1,5 @@
-//! The cost of one decision of the scheduler with 1024 clients: `pick` and `charge` as the I/O
-//! domain calls them. The distribution; `cargo bench -p moirai-scheduler` has the means.
+//! The cost of one decision of the scheduler with 1024 clients: `pick` and `charge`. Prints the
+//! distribution; `cargo bench -p moirai-scheduler` has the means.
 
 use std::hint::black_box;
 use std::time::Instant;

@@ -1,6 +1,6 @@
 //! What a packet and a read of 4 KiB cost the I/O domain beside devices that do nothing: its
-//! thread's CPU time for each, with 1, 10, 100 and 1000 idle devices attached. One without them is
-//! the peer of each.
+//! thread's CPU time for each, with 1, 10, 100 and 1000 idle devices attached. The peer of each is
+//! a host service without idle devices.
 #![allow(unsafe_code, reason = "a network namespace of its own, by system call")]
 
 use std::os::unix::net::UnixStream;

@@ -1,5 +1,5 @@
-//! The host service under test: one core, one disk of depth 32, one link that is faster than
-//! anything that could fill it, so that neither contracts nor pacing limit what is measured.
+//! The host service under test: one core, one disk of depth 32, and one link that is faster than
+//! any sender, so that neither contracts nor pacing limit what is measured.
 
 use std::net::UdpSocket;
 use std::path::Path;

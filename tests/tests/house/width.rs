@@ -1,5 +1,5 @@
-//! rustfmt leaves comments and texts as wide as they are. What it is told for code holds for them,
-//! too.
+//! rustfmt does not change the width of comments and texts. The limit that it has for code holds
+//! for them, too.
 
 use std::fs;
 use std::path::Path;

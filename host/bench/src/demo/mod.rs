@@ -9,7 +9,8 @@
 //! | --- | --- |
 //! | `film.rs` | makes the film |
 //! | `scene.rs` | the configuration of the experiment |
-//! | `stage.rs` | one run: receivers, tenants, measurement; `servant.rs`: what it asks of the host service |
+//! | `stage.rs` | one run: receivers, tenants, measurement |
+//! | `servant.rs` | what a run asks of the host service |
 //! | `player.rs`, `namespace.rs` | ffmpeg as a receiver |
 //! | `pulse.rs` | what the tenant that sleeps says of its jobs |
 //! | `report.rs`, `plot.rs` | table, JSON, picture, verdict |

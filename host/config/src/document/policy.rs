@@ -38,7 +38,10 @@ impl JsonSchema for PolicyName {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        let one = |kind: PolicyKind| json!({ "description": kind.about(), "type": "string", "const": kind.as_str() });
+        let one = |kind: PolicyKind| {
+            let (about, name) = (kind.about(), kind.as_str());
+            json!({ "description": about, "type": "string", "const": name })
+        };
         let all = PolicyKind::ALL.map(one);
         schemars::json_schema!({ "description": ABOUT, "oneOf": all })
     }
