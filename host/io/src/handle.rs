@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 
 use moirai_devices::backend::tap::Tap;
 use moirai_devices::backend::uring::Uring;
-use moirai_scheduler::{Account, Contract, policy};
+use moirai_scheduler::{Account, Contract, Span, policy};
 
 use crate::command::{Command, Reply};
 use crate::disk::Disk;
@@ -53,9 +53,10 @@ impl IoDomain {
                         let _ = report.send(Ok(()));
                         let turns = Some(Turns::of_this_thread(&format!("io-{}", spec.name)));
                         let machine = Linux { core, turns };
-                        let (name, poll_ns, stalls) = (spec.name, spec.poll_ns, spec.stalls);
+                        let (name, stalls) = (spec.name, spec.stalls);
+                        let poll = Span::from_duration(spec.poll);
                         let parts =
-                            Parts { name, machine, ring, inbox, disks, links, poll_ns, stalls };
+                            Parts { name, machine, ring, inbox, disks, links, poll, stalls };
                         Domain::<OnLinux>::new(parts).run();
                     }
                     Err(error) => {

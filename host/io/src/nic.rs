@@ -4,7 +4,7 @@
 use moirai_devices::net::tx::Next;
 use moirai_devices::net::{Card, Role};
 use moirai_devices::vhost::Vring;
-use moirai_scheduler::{ClientId, Head, Nanos};
+use moirai_scheduler::{ClientId, Head, Moment};
 
 use crate::backlog::Backlog;
 use crate::link::Link;
@@ -26,7 +26,7 @@ impl Net {
         &mut self,
         vring: &mut Vring,
         queue: u16,
-        now: Nanos,
+        now: Moment,
         answered: &mut bool,
     ) -> Result<bool, String> {
         let role = self.card.role(queue);

@@ -227,7 +227,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Measures the costs of a core.
 fn measured_costs(core: usize) -> std::io::Result<CoreCosts> {
     let Measured { switch, cache, vcpu, wake_p99 } = measure(core)?;
-    Ok(CoreCosts { switch, cache, vcpu, wake_p99, measured: true })
+    let [switch, cache, vcpu] = [switch, cache, vcpu].map(|cost| cost.as_nanos());
+    Ok(CoreCosts { switch, cache, vcpu, wake_p99: wake_p99.as_nanos(), measured: true })
 }
 
 /// Takes the costs of a core that were measured on this host, or measures them.

@@ -17,7 +17,7 @@ use moirai_config::admission::plan::ContractReport;
 use moirai_config::admission::{Part, per_second};
 use moirai_cpu::{CoreSnapshot, VcpuSnapshot};
 use moirai_io::{DeviceSnapshot, DomainSnapshot};
-use moirai_runtime::{NoiseFloor, Watched, now};
+use moirai_runtime::{NoiseFloor, Stall, Watched, now};
 
 impl HostService {
     /// Asks every dispatcher and every event loop once.
@@ -42,11 +42,11 @@ impl HostService {
             parts: tenant.with(|live| snapshots.parts(live, &self.shared.config)),
         });
         Stats {
-            now_ns: now(),
+            now_ns: now().as_nanos(),
             failed,
             tenants: tenants.chain(self.export_stats(&snapshots)).collect(),
             resources: self.resources(),
-            stalls: self.stalls().all().iter().map(|stall| (stall.begin, stall.end)).collect(),
+            stalls: self.stalls().all().iter().map(stall).collect(),
             disks: domains.iter().flat_map(|domain| &domain.disks).map(disk).collect(),
             links: domains.iter().flat_map(|domain| &domain.links).map(link).collect(),
             cores: cores.iter().map(core).collect(),
@@ -199,8 +199,12 @@ fn core(core: &CoreSnapshot) -> CoreStats {
     }
 }
 
+fn stall(stall: &Stall) -> (u64, u64) {
+    (stall.begin.as_nanos(), stall.end.as_nanos())
+}
+
 fn thread(watched: Watched) -> ThreadStats {
-    ThreadStats { name: watched.name, longest_turn_ns: watched.longest }
+    ThreadStats { name: watched.name, longest_turn_ns: watched.longest.as_nanos() }
 }
 
 fn noise(floor: &NoiseFloor) -> NoiseStats {

@@ -8,6 +8,7 @@ use std::rc::Rc;
 
 use moirai_devices::backend::Link;
 use moirai_devices::net::tx::TxPacket;
+use moirai_scheduler::Span;
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::chance::Chance;
@@ -57,7 +58,8 @@ impl Link for Cable {
     fn send(&mut self, packet: &TxPacket) -> io::Result<bool> {
         let mut inner = self.inner.borrow_mut();
         // Most sends are quick; now and then the kernel has something else to do.
-        self.clock.pass(if self.chance.permille(5) { 400_000 } else { 900 });
+        let nanos = if self.chance.permille(5) { 400_000 } else { 900 };
+        self.clock.pass(Span::from_nanos(nanos));
         let mut bytes = vec![0; usize::try_from(packet.payload.len_bytes()).unwrap()];
         packet.payload.copy_to(&mut bytes);
         if inner.down || self.chance.permille(self.refuses) {
