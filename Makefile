@@ -4,9 +4,10 @@ SHELL := /bin/bash
 export CARGO_TERM_PROGRESS_WHEN ?= never
 
 SECONDS_DEMO ?= 30
+SECONDS_FUZZ ?= 60
 IO_TURNS ?= 100000000
 
-.PHONY: all host images setup demo test lab bench lint prove mutants docs clean
+.PHONY: all host images setup demo test lab bench lint prove fuzz mutants docs clean
 
 all: host images
 
@@ -25,7 +26,7 @@ setup-target:
 
 .PHONY: setup-target
 
-# The main job: four tenants, one core, one disk, one link; with and without Moirai's scheduling.
+# The main job: five tenants, one core, one disk, one link; with and without Moirai's scheduling.
 demo: setup host images
 	target/release/moirai demo --seconds $(SECONDS_DEMO)
 
@@ -46,6 +47,11 @@ lint: setup-target
 prove:
 	cargo run --release --locked -p moirai-simulator --bin prove
 	MOIRAI_IO_TURNS=$(IO_TURNS) cargo test --release --locked -p moirai-io --lib proof -- --nocapture
+
+# Bytes made by libFuzzer for every parser that somebody reaches who is not to be trusted
+# (fuzz/src/lib.rs). Hours of it: make fuzz SECONDS_FUZZ=3600.
+fuzz: setup-target
+	SECONDS_FUZZ=$(SECONDS_FUZZ) fuzz/run.sh
 
 # Breaks the scheduler in every way there is, to see whether its tests notice. Half an hour.
 mutants:

@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 export CARGO_TERM_PROGRESS_WHEN=never MOIRAI_TENANT="$PWD/target/release/moirai-tenant"
 export MOIRAI_IMAGES="$PWD/target/images"
 
-# Whoever waits here for a minute gets a quiet machine, or is told.
+# Waits up to a minute for a quiet machine, and says if it did not become one.
 load() { awk '{print ($1 >= 0.5)}' /proc/loadavg; }
 case " $* " in
     *" --quick "*) ;;

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# `make lint`: everything that can be said of the sources without running them. Installs its tools itself.
+# `make lint`: all checks of the sources that do not run them. Installs its tools itself.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export CARGO_TERM_PROGRESS_WHEN=never
@@ -23,6 +23,7 @@ typos=$tools/typos-cli-1.52.0/bin/typos deny=$tools/cargo-deny-0.20.2/bin/cargo-
 
 cargo fmt --all --check
 (cd guest && cargo fmt --all --check)
+(cd fuzz && cargo fmt --all --check)
 "$typos"
 "$deny" --config deny.toml check --hide-inclusion-graph bans licenses sources
 # The guest's workspace has not all of what the file allows.

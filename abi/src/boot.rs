@@ -1,9 +1,9 @@
 //! How a library OS image tells the VMM that it can be entered straight in ring 3.
 //!
 //! The image is an ELF64 executable with a PVH note, so that any VMM can boot it: its ring-0 shim
-//! builds the state below in a few dozen instructions. A VMM that finds the *ring-3 note* as well
-//! sets that state itself and skips the shim. Both ways the entry point gets the physical address
-//! of the same `hvm_start_info` (the PVH boot protocol: memory map, command line) in `rdi`.
+//! builds the state below in a few dozen instructions. A VMM that also finds the *ring-3 note* sets
+//! that state itself and skips the shim. Both ways the entry point gets the physical address of the
+//! same `hvm_start_info` (the PVH boot protocol: memory map, command line) in `rdi`.
 
 /// ELF note name (with its terminating zero: 7 bytes).
 pub const NOTE_NAME: &[u8; 7] = b"Moirai\0";

@@ -1,6 +1,6 @@
-//! The name by which a guest knows a disk again: 20 bytes (virtio 1.2, 5.2.6), which
-//! /dev/disk/by-id and mount units are built on. Two disks may not have the same, and none may
-//! change its own.
+//! The name by which a guest recognizes a disk: 20 bytes (virtio 1.2, 5.2.6), on which
+//! /dev/disk/by-id and mount units are built. Two disks of a guest never have the same name, and a
+//! disk never changes its own.
 
 /// Length of the name in bytes.
 pub const DISK_ID_LEN: usize = 20;

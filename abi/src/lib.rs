@@ -1,6 +1,5 @@
-//! What more than one program has to say the same of: layouts that host and guest share, with
-//! versions, and the rules by which what is configured is held against what is served. Pure: no
-//! unsafe, no allocation.
+//! What more than one program must agree on: versioned layouts that host and guest share, and rules
+//! that both the configuration and the devices check. Pure: no unsafe, no allocation.
 #![no_std]
 #![forbid(unsafe_code)]
 

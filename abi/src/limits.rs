@@ -1,4 +1,4 @@
-//! What devices take at most.
+//! The limits of devices.
 
 /// Most queue pairs of a network card: with the control queue, a device has 16 queues at most.
 pub const NET_PAIRS_MAX: u16 = 7;

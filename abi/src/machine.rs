@@ -1,6 +1,6 @@
 //! The fixed addresses of Moirai's machine model. A library OS learns its devices from the command
 //! line (`virtio_mmio.device=SIZE@BASE:IRQ`, as Linux, Firecracker and QEMU's microvm write it), a
-//! distribution's kernel from ACPI; for the former, only what cannot be announced is a constant.
+//! distribution's kernel from ACPI. Only what neither can announce is a constant for guests.
 
 /// First serial port (16550, COM1).
 pub const SERIAL_PORT: u16 = 0x3f8;

@@ -1,9 +1,9 @@
 //! What packets occupy of an Ethernet wire, and how much of it one packet may occupy.
 //!
-//! A packet that asks for segmentation counts as the segments it becomes, each with its headers and
-//! framing. A guest that could ask for any number of segments could hold the wire for as long as it
-//! likes, so their number and the length of their headers are bounded; [`largest_packet`] is what
-//! follows from that, and what admission has to know.
+//! A packet that asks for segmentation counts as the segments that it becomes, each with its
+//! headers and framing. With any number of segments a guest could hold the wire for as long as it
+//! likes, so their number and the length of their headers are bounded. [`largest_packet`] follows
+//! from these bounds; admission needs it.
 
 /// Length of an Ethernet header.
 pub const ETHERNET_HEADER_LEN: usize = 14;

@@ -1,4 +1,4 @@
-//! A connected stream socket that nobody ever waits for, whatever mode its descriptor is in: the
+//! A connected stream socket that nobody ever waits for, whatever the mode of its descriptor: the
 //! other end of a console or of a vsock connection.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -2,10 +2,10 @@
 //! by the used ring.
 //!
 //! `virtio_queue::Queue` keeps the ring indices. Its chain iterator ends silently at anything that
-//! is wrong, and only begins at the available ring; this module walks chains itself, from any head,
-//! and tells the end of a chain from a broken one. A broken chain means that the driver has lost
-//! its ring, so it fails the device; what merely breaks a rule of the device (an order, a length,
-//! an address of data) is left to the device's own parser.
+//! is wrong, and only begins at the available ring. So this module walks chains itself, from any
+//! head, and tells the end of a chain from a broken one. After a broken chain the driver's ring
+//! cannot be trusted, so the device fails. The device's own parser handles what breaks a rule of
+//! the device (an order, a length, an address of data).
 
 use std::sync::Arc;
 

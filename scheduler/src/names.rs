@@ -7,56 +7,65 @@ use crate::policy::{Policy, Ranked};
 use crate::usd::USD_LAXITY;
 use crate::{Atropos, Drr, EdfChannel, Fifo, Nemesis, Usd, Xen};
 
-/// Which policy.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum PolicyKind {
-    /// Contracts first, then slack. The only one that keeps every promise.
-    #[default]
-    Atropos,
-    /// The classic Nemesis rules: long and short unblock.
-    Nemesis,
-    /// The rules of Xen 2.0: latency scaling.
-    Xen,
-    /// The user-safe disk: laxity.
-    Usd,
-    /// Deficit round robin.
-    Drr,
-    /// Real-time channels.
-    EdfChannel,
-    /// First come, first served; on a core the kernel's fair class. The control of experiments.
-    Fifo,
+/// The one table of policies: kind, name in configurations, and what it does in one sentence.
+macro_rules! kinds {
+    ($($(#[$attribute:meta])? $kind:ident, $name:literal, $about:literal;)+) => {
+        /// Which policy.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum PolicyKind {
+            $(#[doc = $about] $(#[$attribute])? $kind,)+
+        }
+
+        /// The names of [`PolicyKind::ALL`], in that order.
+        pub const POLICIES: &[&str] = &[$($name),+];
+
+        impl PolicyKind {
+            /// All of them, the default first.
+            pub const ALL: [Self; POLICIES.len()] = [$(Self::$kind),+];
+
+            /// Its name in configurations.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$kind => $name,)+
+                }
+            }
+
+            /// What it does, in words, for those who choose.
+            #[must_use]
+            pub const fn about(self) -> &'static str {
+                match self {
+                    $(Self::$kind => $about,)+
+                }
+            }
+        }
+    };
+}
+
+kinds! {
+    #[default] Atropos, "atropos",
+        "Contracts first, then slack. The only one that keeps every promise.";
+    Nemesis, "nemesis", "The classic Nemesis rules: long and short unblock.";
+    Xen, "xen", "The rules of Xen 2.0: latency scaling.";
+    Usd, "usd", "The user-safe disk: laxity.";
+    Drr, "drr", "Deficit round robin. Not on a core.";
+    EdfChannel, "edf-channel", "Real-time channels. Not on a core.";
+    Fifo, "fifo",
+        "First come, first served; on the CPU the kernel's fair class. The control of experiments.";
 }
 
 impl PolicyKind {
-    /// All of them, the default first.
-    pub const ALL: [Self; 7] = [
-        Self::Atropos,
-        Self::Nemesis,
-        Self::Xen,
-        Self::Usd,
-        Self::Drr,
-        Self::EdfChannel,
-        Self::Fifo,
-    ];
-
-    /// Its name in configurations.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Atropos => "atropos",
-            Self::Nemesis => "nemesis",
-            Self::Xen => "xen",
-            Self::Usd => "usd",
-            Self::Drr => "drr",
-            Self::EdfChannel => "edf-channel",
-            Self::Fifo => "fifo",
-        }
-    }
-
     /// Whether it promises nothing, so that on a core the kernel's fair class takes its place.
     #[must_use]
     pub fn is_fifo(self) -> bool {
         self == Self::Fifo
+    }
+
+    /// Whether a CPU dispatcher can work with it: it has to know all that are owed time, in order.
+    /// `fifo` needs none, the kernel's fair class takes its place.
+    #[must_use]
+    pub fn suits_a_core(self) -> bool {
+        !matches!(self, Self::Drr | Self::EdfChannel)
     }
 }
 
@@ -74,17 +83,6 @@ impl core::str::FromStr for PolicyKind {
         named.ok_or_else(|| UnknownPolicy { name: name.into() })
     }
 }
-
-/// The names of [`PolicyKind::ALL`], in that order.
-pub const POLICIES: &[&str] = &[
-    PolicyKind::Atropos.as_str(),
-    PolicyKind::Nemesis.as_str(),
-    PolicyKind::Xen.as_str(),
-    PolicyKind::Usd.as_str(),
-    PolicyKind::Drr.as_str(),
-    PolicyKind::EdfChannel.as_str(),
-    PolicyKind::Fifo.as_str(),
-];
 
 /// There is no policy of that name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -158,6 +156,7 @@ mod tests {
     fn a_core_takes_those_that_know_all_who_are_owed_time_and_the_control() {
         for kind in PolicyKind::ALL {
             let suits = !matches!(kind, PolicyKind::Drr | PolicyKind::EdfChannel);
+            assert_eq!(kind.suits_a_core(), suits, "{kind}");
             assert_eq!(ranked(kind, 1).is_some(), suits, "{kind}");
             assert_eq!(policy(kind, 1).ranked().is_some(), suits, "{kind}");
         }

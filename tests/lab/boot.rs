@@ -1,5 +1,5 @@
-//! An unmodified distribution kernel boots, sees the machine that was asked for, and can be typed
-//! at.
+//! An unmodified distribution kernel boots, sees the machine that was asked for, and answers what
+//! is typed on its console.
 
 use moirai_tests::Host;
 

@@ -1,8 +1,8 @@
-//! The Debian of `moirai image debian`: boots to a login on the console, lets its user in there and
-//! over the network, and goes off in order.
+//! The Debian of `moirai image debian`: it boots to a login on the console, lets its user in there
+//! and over the network, and powers off in order.
 //!
-//! Each test has a disk of the lab's machine with the image on it (`run.sh`), which forgets what
-//! was written, as a block device for a volume.
+//! Each test has a disk of the lab's machine with the image on it as a block device for a volume.
+//! The machine forgets what was written there.
 
 use moirai_tests::{Host, program, root, said, wait_for};
 

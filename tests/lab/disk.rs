@@ -1,5 +1,5 @@
-//! Volumes: fio writes and verifies inside the guest, and what the guest wrote is read from outside
-//! by somebody else; a file system survives the end of its machine in mid-write.
+//! Volumes: fio writes and verifies inside the guest, and another program reads from outside what
+//! the guest wrote. A file system survives the end of its machine in mid-write.
 
 use std::path::Path;
 use std::time::Duration;

@@ -1,5 +1,5 @@
 //! A small Linux tenant (`guest-init`) under a host service, driven by its serial console as a
-//! person would: its output is read, commands are typed.
+//! person would: a test reads its output and types commands.
 //!
 //! `moirai console` copies the output into a file beside the host's; input goes to the API.
 

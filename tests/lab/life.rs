@@ -1,6 +1,5 @@
 //! How machines end, and what their end does to others.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use moirai_tests::{Host, kill, lives, said, wait_for};
@@ -78,7 +77,7 @@ fn a_host_service_that_is_killed_leaves_nothing_and_starts_again() {
     guest.run("ping -c 3 -W 5 10.77.0.1");
     drop(guest);
     drop(again);
-    assert!(!Path::new("/run/netns").join(netns).exists(), "the namespace is removed");
+    assert!(!moirai_runtime::netns::path(&netns).exists(), "the namespace is removed");
 }
 
 #[test]

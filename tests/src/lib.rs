@@ -9,12 +9,12 @@ pub mod lab;
 pub mod run;
 pub mod suite;
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use moirai_bench::driver::{Driver, Start};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -91,7 +91,7 @@ address = "10.77.0.1/24"
 /// A running host service; ends with the value and leaves nothing behind.
 #[derive(Debug)]
 pub struct Host {
-    child: Child,
+    driver: Driver,
     folder: TempDir,
     /// Its network namespace.
     pub netns: String,
@@ -139,30 +139,16 @@ impl Host {
     #[must_use]
     pub fn start_with(folder: TempDir, netns: String, text: &str, words: &[&str]) -> Self {
         std::fs::write(folder.path().join("host.toml"), text).expect("the configuration");
-        let log = File::create(folder.path().join("host.log")).expect("the log");
-        let child = Command::new(moirai_binary())
-            .args(["host", "--config"])
-            .arg(folder.path().join("host.toml"))
-            .args(words)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .expect("moirai can be run");
-        let mut host = Self { child, folder, netns };
-        wait_for("the host service answers", || {
-            if let Ok(Some(status)) = host.child.try_wait() {
-                panic!("the host service ended with {status}:\n{}", host.log());
-            }
-            host.ask(&["list", "--json"]).status.success()
-        });
-        host
+        let (config, socket) = (folder.path().join("host.toml"), folder.path().join("host.sock"));
+        let start = Start::new(&moirai_binary(), &config, &socket).words(words);
+        let driver = start.serve().unwrap_or_else(|error| panic!("{error}"));
+        Self { driver, folder, netns }
     }
 
     /// Its process.
     #[must_use]
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.driver.pid()
     }
 
     /// Its folder, which is also its disk.
@@ -174,7 +160,7 @@ impl Host {
     /// What it has written on standard error so far.
     #[must_use]
     pub fn log(&self) -> String {
-        std::fs::read_to_string(self.folder.path().join("host.log")).unwrap_or_default()
+        self.driver.log()
     }
 
     /// Runs `moirai` against it.
@@ -183,13 +169,7 @@ impl Host {
     /// If `moirai` cannot be run.
     #[must_use]
     pub fn ask(&self, words: &[&str]) -> Output {
-        Command::new(moirai_binary())
-            .arg("--socket")
-            .arg(self.folder.path().join("host.sock"))
-            .args(words)
-            .stdin(Stdio::null())
-            .output()
-            .expect("moirai can be run")
+        self.driver.ask(words).expect("moirai can be run")
     }
 
     /// Runs `moirai ... --json` against it and reads the answer.
@@ -283,29 +263,9 @@ impl Host {
 
     /// Kills it without a chance to clean up; its folder stays for a new start.
     #[must_use]
-    pub fn kill(mut self) -> (TempDir, String) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        let folder = std::mem::replace(&mut self.folder, tempfile::tempdir().expect("a folder"));
-        (folder, self.netns.clone())
-    }
-}
-
-impl Drop for Host {
-    fn drop(&mut self) {
-        if matches!(self.child.try_wait(), Ok(Some(_))) {
-            return;
-        }
-        terminate(self.child.id());
-        let begin = Instant::now();
-        while begin.elapsed() < PATIENCE {
-            if matches!(self.child.try_wait(), Ok(Some(_)) | Err(_)) {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+    pub fn kill(self) -> (TempDir, String) {
+        self.driver.kill();
+        (self.folder, self.netns)
     }
 }
 
@@ -363,13 +323,5 @@ pub fn lives(pid: u32) -> bool {
 
 /// Sends SIGKILL.
 pub fn kill(pid: u32) {
-    signal(pid, "-KILL");
-}
-
-fn terminate(pid: u32) {
-    signal(pid, "-TERM");
-}
-
-fn signal(pid: u32, signal: &str) {
-    let _ = Command::new("kill").args([signal, &pid.to_string()]).status();
+    let _ = Command::new("kill").args(["-KILL", &pid.to_string()]).status();
 }

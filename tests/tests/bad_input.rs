@@ -1,5 +1,5 @@
-//! What people get wrong, as they meet it at the command line: what is said, where, and that a
-//! running host service and its tenants do not mind. docs/faults.md says where the rest is tested.
+//! What people get wrong at the command line: what `moirai` says, and where, and that a running
+//! host service and its tenants are not disturbed. docs/faults.md says where the rest is tested.
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
 use std::path::{Path, PathBuf};

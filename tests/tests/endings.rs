@@ -1,4 +1,5 @@
-//! What `lab` and `suite` have started ends with them, also if nobody gave them the time to end it.
+//! What `lab` and `suite` have started ends with them, also if they are killed without time to end
+//! it.
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
 use std::fs;

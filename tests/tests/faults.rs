@@ -1,7 +1,6 @@
 //! Kills and crashes: one tenant is lost, nobody else is harmed, nothing is left behind.
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
-use std::path::Path;
 use std::time::Duration;
 
 use moirai_tests::{Host, core, kill, lives, said, wait_for};
@@ -107,7 +106,7 @@ fn a_host_service_that_was_killed_leaves_nothing_that_a_new_start_does_not_clean
     assert_eq!(again.json(&["list"]).as_array().map(Vec::len), Some(0));
     load(&again);
     drop(again);
-    assert!(!Path::new("/run/netns").join(netns).exists(), "the namespace is removed");
+    assert!(!moirai_runtime::netns::path(&netns).exists(), "the namespace is removed");
 }
 
 #[test]
@@ -116,7 +115,7 @@ fn a_host_service_that_ends_takes_everything_with_it() {
     load(&host);
     let pids = ["thrash", "flood", "promised"].map(|tenant| pid(&host, tenant));
     let socket = host.folder().join("host.sock");
-    let netns = Path::new("/run/netns").join(&host.netns);
+    let netns = moirai_runtime::netns::path(&host.netns);
     assert!(socket.exists() && netns.exists());
     drop(host);
     assert!(pids.iter().all(|&pid| !lives(pid)));

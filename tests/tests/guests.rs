@@ -1,4 +1,4 @@
-//! What our guests say at the end: nobody calls well what was not, and what arrives is the film.
+//! The last events of our guests: a guest that failed says so, and what arrives is the film.
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
 use std::net::UdpSocket;

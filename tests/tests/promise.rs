@@ -1,7 +1,7 @@
 //! The promises where users live, on this machine: sleepers in all phases, small readers beside
-//! large ones, nappers. What can be said to the nanosecond is said in virtual time
-//! (`simulator/tests/promise.rs`, the dispatcher's and the I/O domain's tests); here is what must
-//! not be far from it on a shared machine that stands still now and then.
+//! large ones, nappers. Tests in virtual time check what can be said to the nanosecond
+//! (`simulator/tests/promise.rs`, the dispatcher's and the I/O domain's tests). Here the tests
+//! allow for a shared machine that stands still now and then.
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
 use std::path::Path;

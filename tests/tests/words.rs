@@ -12,7 +12,11 @@ const WORDS: &[(&str, &[&str])] = &[
     ("Token", &["host/io/src/token.rs"]),
     ("Gate", &[]),
     ("Gates", &["vmm/src/vcpu/gate.rs"]),
-    ("Service", &["scheduler/src/policy.rs", "host/service/src/lib.rs"]),
+    ("Moment", &["scheduler/src/time.rs"]),
+    ("Span", &["scheduler/src/time.rs"]),
+    ("Amount", &["scheduler/src/time.rs"]),
+    ("Service", &["scheduler/src/policy.rs"]),
+    ("HostService", &["host/service/src/lib.rs"]),
     ("SubRequest", &["devices/src/backend/sub_request.rs"]),
     ("Virtqueue", &["guest/libos/src/virtqueue.rs", "devices/src/mock/guest.rs"]),
 ];

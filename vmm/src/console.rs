@@ -1,9 +1,9 @@
 //! The serial port (16550) and the console socket behind it.
 //!
-//! Output goes to the socket as soon as the guest writes it; what follows within
-//! [`SETTLE_MS`] without a line end is gathered, so that a guest that prints byte by byte costs
-//! neither a message nor a wake-up per byte. A reader that does not keep up loses output, counted;
-//! it never stops the guest.
+//! The port sends output to the socket as soon as the guest writes it. It gathers what follows
+//! within [`SETTLE_MS`] without a line end, so that a guest that prints byte by byte does not cost
+//! a message and a wake-up per byte. A reader that does not keep up loses output, counted; it never
+//! stops the guest.
 
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;

@@ -1,4 +1,4 @@
-//! Eventfds: what KVM, backends and threads wake each other with.
+//! Eventfds, by which KVM, backends and threads wake each other.
 #![allow(unsafe_code, reason = "vmm-sys-util's EventFd does not implement AsFd")]
 
 use std::io;

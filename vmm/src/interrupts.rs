@@ -1,11 +1,12 @@
 //! Where the interrupts of virtio devices go, for the whole VM.
 //!
 //! An irqfd on a pin of the I/O APIC does not interrupt the guest by itself: KVM hands it to a
-//! kernel worker, a thread of the fair class on the core of whoever signalled. Behind a busy I/O
-//! domain that worker waits for milliseconds, and with it every guarantee of the guest. An irqfd on
-//! a message is delivered at once. So the devices of an image with the ring-3 note, whose vectors
-//! are part of that agreement (`moirai_abi::machine`), send messages, and so do PCI functions
-//! (MSI-X). The windows of any other image use the pins that ACPI or its command line names.
+//! kernel worker, a thread of the fair class on the core of the thread that signalled. Behind a
+//! busy I/O domain that worker waits for milliseconds, and every guarantee of the guest waits with
+//! it. KVM delivers an irqfd on a message at once. So two kinds of device send messages: PCI
+//! functions (MSI-X), and the windows of an image with the ring-3 note, because the note fixes
+//! their vectors (`moirai_abi::machine`). The windows of any other image use the pins that ACPI or
+//! its command line names.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

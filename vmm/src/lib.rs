@@ -1,8 +1,8 @@
 //! The tenant process: one VM, its memory, its vCPUs, its console, and the virtio transports that
 //! lead to the host's I/O domain.
 //!
-//! How it is started, and what it says then, is in the crate `moirai-launch`, which the host
-//! service has in common with it.
+//! The crate `moirai-launch`, which the host service also uses, says how it is started and what it
+//! answers.
 //!
 //! ```text
 //! tenant ------> vm --------> boot (image, initrd, start information, ACPI) --> guest memory

@@ -1,7 +1,7 @@
 //! Guest memory: one sealed memfd, mapped below and above the hole for devices under 4 GiB.
 //!
-//! The memfd is what the backends of the devices map as well; it is sealed against resizing, so
-//! that no process that maps it can make another one fault.
+//! The backends of the devices map the same memfd. It is sealed against resizing, so that no
+//! process that maps it can make another one fault.
 #![allow(unsafe_code, reason = "KVM takes the address of the mapping; madvise works on it")]
 
 use std::fs::File;

@@ -1,8 +1,8 @@
-//! The main loop of a tenant process: the control socket, the console, the backends of the
-//! devices, and the end of the machine.
+//! The main loop of a tenant process: the control socket, the console, the backends of the devices,
+//! and the end of the machine.
 //!
-//! It never waits for a lock that a vCPU takes, because a vCPU can stand at its gate while holding
-//! it. What has to be tried again is tried at the next tick.
+//! It never waits for a lock that a vCPU takes, because a vCPU can stand at its gate while it holds
+//! the lock. It tries again at its next tick.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};

@@ -1,4 +1,4 @@
-//! Small guests on real KVM, through the same door that the host service uses.
+//! Small guests on real KVM, started as the host service starts them.
 #![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
 
 mod support;

@@ -1,4 +1,4 @@
-//! The vhost-user frontend against a peer of other make, and against peers that misbehave.
+//! The vhost-user frontend against a backend of another project, and against peers that misbehave.
 
 #![allow(clippy::unwrap_used, reason = "a panic is a failed test")]
 

@@ -1,11 +1,11 @@
-//! Where a request meets the blocks of a file: which of it can go as it is, which changes a part of
-//! a block only, and who waits for whom there.
+//! Where a request meets the blocks of a file: which operations can go as they are, which change
+//! only a part of a block, and who waits for whom there.
 //!
-//! A *block* is what the file is read and written in past the page cache: 512 bytes, 4096 on many
-//! devices. A guest's sectors have 512. A write that covers a block in part has to read it, change
-//! it and write it back; between the two nobody else may change that block, or what he wrote would
-//! be written over. So each operation that changes such a file claims its blocks from its beginning
-//! to its end; one that changes blocks in part shares them with nobody.
+//! A *block* is the unit in which the file is read and written past the page cache: 512 bytes, 4096
+//! on many devices. A guest's sectors have 512. A write that covers a block in part has to read it,
+//! change it and write it back. If somebody else changed that block between the two, the write
+//! would undo that change. So each operation that changes such a file claims its blocks from its
+//! beginning to its end. An operation that changes blocks in part shares them with nobody.
 
 use std::ops::Range;
 use std::sync::{Arc, Weak};

@@ -1,9 +1,9 @@
 //! Long requests are cut into parts, so that none of them keeps a disk for long.
 //!
-//! A disk takes back nothing that it was given. So whoever promises time of a disk bounds what goes
-//! to it in one piece; how much that is differs from kind to kind and is the owner's to say. A cut
-//! changes neither what is done nor which way it goes: parts begin at multiples of 4 KiB from the
-//! start of the piece, so a piece that suits O_DIRECT is cut into parts that do.
+//! A disk does not give back what it was given. So whoever promises time of a disk bounds what goes
+//! to it in one piece. The owner says how long a part may be, for each kind of request. A cut
+//! changes neither what is done nor how: parts begin at multiples of 4 KiB from the start of the
+//! piece, so a piece that suits O_DIRECT is cut into parts that do.
 
 use smallvec::SmallVec;
 

@@ -1,11 +1,16 @@
 //! One file or block device below a volume.
 //!
-//! Reads and writes go with O_DIRECT between device and guest memory. A request whose addresses are
-//! misaligned bounces through memory of ours, and so does one that reads blocks in part; one that
-//! writes a block in part reads it, changes it and writes it back (`blocks`). Through the page
-//! cache goes every request where the file system has no O_DIRECT, and what is written to the end
-//! of a file that is no whole block. Nothing here reaches behind the end of the file. That is in
-//! `file/serve.rs`; here is what a file is, and who has which of its blocks.
+//! Reads and writes go with O_DIRECT between device and guest memory. Three kinds of request take
+//! another way:
+//!
+//! - A request with misaligned addresses, or one that reads blocks in part, bounces through memory
+//!   of ours.
+//! - A request that writes a block in part reads it, changes it and writes it back (`blocks`).
+//! - A write to the end of a file that is no whole block goes through the page cache, and so does
+//!   every request if the file system has no O_DIRECT.
+//!
+//! Nothing here reaches behind the end of the file. `file/serve.rs` chooses the way; this file says
+//! what a file is, and who has which of its blocks.
 
 mod serve;
 

@@ -1,10 +1,9 @@
-//! A request on its way through a volume: its parts and how many of them are over.
+//! A request on its way through a volume: its parts, and how many of them are over.
 //!
 //! A request becomes as many *parts* as there are places that it goes to: one for a raw file, one
-//! for each file of a stripe set, one for each extent of an image; and several of each where they
-//! would be long (`cut`). Each part is at most one operation of
-//! the ring at a time. The owner decides how many parts may be begun, because each of them is a
-//! request to the disk and has to fit its depth.
+//! for each file of a stripe set, one for each extent of an image. Long parts are cut into several
+//! (`cut`). Each part is at most one operation of the ring at a time. The owner decides how many
+//! parts may begin, because each of them is a request to the disk and has to fit its depth.
 
 use smallvec::SmallVec;
 

@@ -1,9 +1,9 @@
 //! Host I/O: what stands behind the devices.
 //!
-//! `ring` is the seam to the kernel: operations and completions; `uring` the io_uring behind it,
-//! which all block I/O of an event loop goes through. `volume` is what a disk
-//! shows: a raw `file`, a `stripe` set or a `qcow2` image. `tap` is the link. `loopback` and
-//! `faulty` take their places in tests.
+//! `ring` is the seam to the kernel: operations and completions. `uring` is the io_uring behind it,
+//! which all block I/O of an event loop goes through. `volume` is what a disk shows: a raw `file`,
+//! a `stripe` set or a `qcow2` image. `tap` is the link. `loopback` and `faulty` take their places
+//! in tests.
 
 mod blocks;
 pub mod bounce;

@@ -1,9 +1,8 @@
 //! A stripe set: several files that together are one volume, unit after unit in turn.
 //!
 //! Unit `k` of the volume is unit `k / n` of file `k % n`. So a range of the volume is one range of
-//! each file that it touches, and one request becomes one sub-request per file, however long it is
-//! (the concatenated disk of papers/000). What the files have behind their last whole unit makes
-//! one more row, of shorter units.
+//! each file that it touches, and one request becomes one sub-request per file, however long it is.
+//! What the files have behind their last whole unit makes one more row, of shorter units.
 
 use std::path::PathBuf;
 

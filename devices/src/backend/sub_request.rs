@@ -1,7 +1,7 @@
 //! What one place has to do for a request: the data that everything which serves a request shares.
 //!
-//! How a part is cut (`cut`, `blocks`, `stripe`), which way it goes (`way`), and who does it
-//! (`file`, `qcow2`) is said elsewhere; all of them know this file, and it knows none of them.
+//! `cut`, `blocks` and `stripe` say how a request is divided, `way` says which way a part goes,
+//! `file` and `qcow2` do it. All of them know this file, and it knows none of them.
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 //! A volume: what a virtio-blk device shows. One raw file or block device, a stripe set, an image.
 //!
-//! Owns the open files and, for an image, its mapping. Which of its files a request goes to is
-//! decided here (`stripe`, `qcow2`); how a part of it is done is `file`'s and the image's worker's.
+//! Owns the open files and, for an image, its mapping. This module decides to which of its files a
+//! request goes (`stripe`, `qcow2`); `file` and the image's worker do the parts.
 
 use std::fs::File;
 use std::io;

@@ -2,9 +2,9 @@
 //!
 //! The device tells its owner which pages of the guest hold nothing any more ([`serve`],
 //! [`serve_reports`]); the owner punches holes there. A page that the guest uses again is a page of
-//! zeros, which is why there is nothing to do when the balloon deflates, and why MUST_TELL_HOST is
-//! not offered. Whether somebody else still works on such a page, a disk request in flight perhaps,
-//! is the guest's own affair: it has declared the content void.
+//! zeros. So nothing has to be done when the balloon deflates, and MUST_TELL_HOST is not offered.
+//! If somebody still works on such a page, a disk request in flight perhaps, that is the guest's
+//! own affair: it has declared the content void.
 
 pub mod config;
 pub mod stats;

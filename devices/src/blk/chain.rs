@@ -1,4 +1,4 @@
-//! What a request holds of the chain that it came in, to be returned with it.
+//! What a request keeps of the chain in which it came, to be returned with it.
 
 use vm_memory::GuestAddress;
 

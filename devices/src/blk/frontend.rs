@@ -1,6 +1,6 @@
-//! From the ring to requests and back. Life of a request: `next_request` gives it out with the
-//! chain that it came in, the I/O domain serves it, `complete` takes the chain back, writes the
-//! status byte and the used element.
+//! From the ring to requests and back. `next_request` returns a request with the chain in which it
+//! came, the I/O domain serves it, and `complete` takes the chain back and writes the status byte
+//! and the used element.
 
 use std::sync::Arc;
 

@@ -1,9 +1,8 @@
 //! virtio-blk, virtio 1.2 section 5.2.
 //!
-//! `config` says what the guest may read and negotiate, `name` what a disk answers when it is asked
-//! who it is, `request` turns a chain into a typed request, `chain` is what comes back of it to the
-//! driver, `frontend` moves requests between ring and I/O domain. The I/O itself is
-//! [`crate::backend::volume`].
+//! `config` says what the guest may read and negotiate. `request` turns a chain into a typed
+//! request, `chain` is what goes back to the driver, `frontend` moves requests between ring and I/O
+//! domain. The I/O itself is [`crate::backend::volume`].
 
 mod chain;
 pub mod config;

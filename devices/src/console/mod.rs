@@ -1,8 +1,8 @@
 //! virtio-console, virtio 1.2 section 5.3: one port, a queue each way.
 //!
-//! Owns the output that its reader has not taken yet: [`MAX_PENDING_BYTES`] at most, what comes on
-//! top is dropped and counted, because a console never stops its guest. Input waits in the socket
-//! until the guest has a buffer for it.
+//! Owns the output that its reader has not taken yet, [`MAX_PENDING_BYTES`] at most. A console
+//! never stops its guest: it drops and counts what comes on top. Input waits in the socket until
+//! the guest has a buffer for it.
 
 use std::sync::Arc;
 

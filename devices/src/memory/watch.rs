@@ -1,16 +1,16 @@
 //! A fault in memory that a peer has handed over is that peer's failure, not the end of this
 //! process.
 //!
-//! The kernel answers an access to a mapped file that it cannot serve (the file was cut short, no
-//! huge page is free, the file system behind it fails) by SIGBUS, which ends the process. So every
-//! mapping of a peer's file is watched from before its first access until it is unmapped. A fault in
-//! it puts zeros in the place of the *whole* mapping, notes that the mapping is lost, and the access
-//! goes on. Whoever owns the session looks at the notes ([`faults`], then
+//! If a mapped file cannot serve an access (the file was cut short, no huge page is free, the file
+//! system behind it fails), the kernel sends SIGBUS, which ends the process. So every mapping of a
+//! peer's file is watched from before its first access until it is unmapped. On a fault in it, the
+//! handler puts zeros in the place of the *whole* mapping and notes that the mapping is lost; the
+//! access goes on. Whoever owns the session looks at the notes ([`faults`], then
 //! [`GuestMemory::is_lost`](super::GuestMemory::is_lost)) and ends it: what it read since is zeros,
-//! what it wrote is nowhere. A fault anywhere else is what it was: the end.
+//! what it wrote is lost. A fault anywhere else still ends the process.
 //!
-//! The handler runs in whatever thread has met the fault. It takes no lock and allocates nothing: it
-//! reads a table of atomics and makes one system call.
+//! The handler runs in the thread that has met the fault. It takes no lock and allocates nothing:
+//! it reads a table of atomics and makes one system call.
 #![allow(unsafe_code, reason = "signal handlers have no safe interface")]
 
 use std::io;
@@ -51,8 +51,8 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Watches `bytes` at `start`, both as the kernel has mapped them: multiples of the page size of
-    /// the file.
+    /// Watches `bytes` at `start`, both as the kernel has mapped them: multiples of the page size
+    /// of the file.
     ///
     /// # Errors
     /// The handler cannot be installed, or too many mappings are watched.
@@ -132,8 +132,8 @@ impl Place {
         let place = start as *mut libc::c_void;
         // SAFETY: errno belongs to the thread; what was interrupted may be about to read it.
         let errno = unsafe { *libc::__errno_location() };
-        // SAFETY: the range is one whole mapping of a peer's file, which its `Watch` says is mapped;
-        // all accesses to it are volatile ones, which expect any value.
+        // SAFETY: the range is one whole mapping of a peer's file, which its `Watch` says is
+        // mapped; all accesses to it are volatile ones, which expect any value.
         let made = unsafe { libc::mmap(place, end - start, protection, flags, -1, 0) };
         // SAFETY: as above.
         unsafe { *libc::__errno_location() = errno };

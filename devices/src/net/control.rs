@@ -1,8 +1,8 @@
 //! The control queue (virtio 1.2, 5.1.6.5): what a driver says about its card while it runs.
 //!
-//! Commands change what the card receives and on how many pairs, nothing else: there is none to
-//! change its address. The filter belongs to the card. What a link has for other addresses does not
-//! come to this card in the first place, however promiscuous it is.
+//! Commands change what the card receives and on how many pairs, nothing else: no command changes
+//! its address. The filter belongs to the card. Packets for the addresses of other cards never
+//! reach this card, however promiscuous it is.
 
 use std::sync::Arc;
 

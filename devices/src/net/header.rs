@@ -1,6 +1,5 @@
 //! `struct virtio_net_hdr_v1` (virtio 1.2, 5.1.6): the 12 bytes before every packet, on the ring
-//! and on the TAP alike. It says what whoever sent the packet has left to do: a checksum,
-//! segmentation.
+//! and on the TAP alike. It says what the sender has left to do: a checksum, segmentation.
 
 use virtio_bindings::virtio_net::{
     VIRTIO_NET_HDR_F_DATA_VALID, VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_HDR_GSO_ECN,

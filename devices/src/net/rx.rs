@@ -1,5 +1,5 @@
-//! A receive queue: packets for the guest, copied into the buffers that it has posted. What a
-//! packet leaves undone and the driver did not agree to do is done on the way.
+//! A receive queue: copies packets into the buffers that the guest has posted. If a packet leaves
+//! work undone that the driver did not agree to do, the queue does it on the way.
 
 use std::sync::Arc;
 

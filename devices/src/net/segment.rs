@@ -1,5 +1,5 @@
 //! Packets that are cut into segments: where their headers lie, and the cutting itself, for a guest
-//! that did not agree to receive uncut ones. What guests send is cut by the kernel.
+//! that did not agree to receive uncut ones. The kernel cuts what guests send.
 
 use super::header::{Checksum, Protocol, Segmentation, VnetHeader, ones_sum};
 use super::packet::{self, Ip, TCP, UDP, be16};

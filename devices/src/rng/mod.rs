@@ -1,7 +1,7 @@
 //! virtio-rng, virtio 1.2 section 5.4: one queue of buffers that the device fills with entropy.
 //!
-//! A request gets at most [`MAX_REQUEST_BYTES`], however large its buffer: what the driver still
-//! wants it asks for again.
+//! A request gets at most [`MAX_REQUEST_BYTES`], however large its buffer. A driver that wants more
+//! asks again.
 
 use std::sync::Arc;
 

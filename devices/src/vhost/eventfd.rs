@@ -3,8 +3,9 @@
 //! A peer may clear O_NONBLOCK of an eventfd and fill its counter at any time, also between a look
 //! at it and a write. Reads therefore ask for RWF_NOWAIT. Writes have no such flag on eventfds, so
 //! nobody writes: [`Signaller`] has the kernel notify, which never waits and stops counting at the
-//! largest number. And *closing* a file can wait for whoever serves its file system. So a session
-//! keeps memfds and eventfds only, and gives all else away to be closed elsewhere ([`is_harmless`]).
+//! largest number. *Closing* a file can wait, too, for whoever serves its file system. So a session
+//! keeps memfds and eventfds only, and gives all other files away to be closed elsewhere
+//! ([`is_harmless`]).
 #![allow(unsafe_code, reason = "Linux' asynchronous I/O has no safe interface")]
 
 use std::fs::{File, OpenOptions};

@@ -1,13 +1,13 @@
 //! Requests in flight, noted in memory that outlives this process
 //! (VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD).
 //!
-//! The peer keeps the memory. After a new connection it hands it back, and what was taken from a
-//! ring and not returned is served once more: a ring alone does not tell, because requests are
-//! completed out of order. The layout for split rings is that of the specification; what this file
-//! adds is how a batch that was cut short is found: chains are returned one by one, and the used
-//! ring says which.
+//! The peer keeps the memory and hands it back after it has connected again. The session then
+//! serves once more what was taken from a ring and not returned. The ring alone does not tell which
+//! requests these are, because they complete out of order. The layout for split rings is that of
+//! the specification. This file adds how a batch that was cut short is found: chains are returned
+//! one by one, and the used ring says which.
 //!
-//! The peer can write there at any time, so everything read is bounded by the size of the ring. A
+//! The peer can write there at any time, so the size of the ring bounds everything that is read. A
 //! peer that lies has its own requests served twice or not at all.
 
 use std::fs::File;

@@ -1,9 +1,10 @@
 //! Memory tables: validated, mapped, and searched for ring addresses.
 //!
-//! A peer that can make an access to its memory fail could kill this process by SIGBUS. So the file
-//! has to be a memfd of ordinary pages, sealed against shrinking, unless the profile trusts the
-//! peer (a hugetlb memfd can be sealed and still fails when no huge page is free). And whatever the
-//! file is, a fault in its mapping is only the failure of the session ([`crate::memory::faults`]).
+//! An access to memory of a peer fails by SIGBUS if the peer cuts its file short, or if a huge page
+//! is missing. So the file has to be a memfd of ordinary pages, sealed against shrinking, unless
+//! the profile trusts the peer. (A hugetlb memfd can be sealed and still fails when no huge page is
+//! free.) Whatever the file is, a fault in its mapping only ends the session
+//! ([`crate::memory::faults`]).
 
 use std::fs::File;
 use std::os::fd::OwnedFd;

@@ -1,10 +1,10 @@
 //! One vhost-user connection, seen from the device's side (the "backend" of the specification).
 //!
 //! `wire` reads and writes messages without ever blocking, `memory` validates and maps memory
-//! tables, `vring` holds what is known of a queue, `state` says what it may do next, `eventfd`
-//! wakes and is woken, `inflight` keeps what must outlive this process, `session` is the protocol:
-//! which message is legal when, and what it changes. Everything that arrives here was written by a
-//! process that may have been taken over by its guest.
+//! tables. `vring` holds what is known of a queue, `state` says what it may do next. `eventfd`
+//! notifies and is notified, `inflight` keeps what must outlive this process. `session` is the
+//! protocol: which message is legal when, and what it changes. A process that its guest may have
+//! taken over writes everything that arrives here.
 //! <https://qemu-project.gitlab.io/qemu/interop/vhost-user.html>
 
 mod error;

@@ -1,8 +1,8 @@
-//! The protocol: messages in, events and replies out. What is about memory and queues is in
-//! `session/queues.rs`.
+//! The protocol: messages in, events and replies out. `session/queues.rs` has the part about memory
+//! and queues.
 //!
-//! While a stopped queue drains, no further message is read: its peer waits for the answer anyway,
-//! and what an impatient one sends stays in the socket.
+//! While a stopped queue drains, the session reads no further message. A peer that keeps to the
+//! protocol waits for the answer; what another one sends stays in the socket.
 
 mod queues;
 
@@ -146,9 +146,9 @@ impl Session {
         let _ = self.stream.shutdown(std::net::Shutdown::Both);
     }
 
-    /// Gives up the guest's memory, its queues and files that came for nothing, for a session that
-    /// is over; `None` if it has none. Unmapping takes time, and closing can take for ever: drop the
-    /// result where that is to spare.
+    /// Takes the guest's memory, its queues and unused files out of a session that is over; `None`
+    /// if it has none. Unmapping takes time, and closing can take for ever: drop the result on a
+    /// thread that may wait.
     pub fn forget(&mut self) -> Option<impl Send + 'static> {
         self.vrings.iter_mut().for_each(Vring::stop);
         let logs: Vec<_> = self.vrings.iter_mut().filter_map(Vring::take_log).collect();

@@ -1,10 +1,10 @@
 //! virtio-vsock, virtio 1.2 section 5.10: stream sockets between a guest and its host.
 //!
 //! [`Mux`] owns the connections and serves the two queues; a [`connection`] is one stream: a socket
-//! of the host on one side, packets and credit on the other. Who listens on the host is the owner's
-//! affair: it hands over connected sockets.
+//! of the host on one side, packets and credit on the other. The owner knows who listens on the
+//! host, and hands over connected sockets.
 //!
-//! What a guest or its peers can make this hold is bounded: [`MAX_CONNECTIONS`] streams with
+//! A guest and its peers can make this hold at most [`MAX_CONNECTIONS`] streams with
 //! [`BUFFER_BYTES`] each, allocated only for what waits, and [`MAX_RESETS`] unsent answers.
 
 pub mod connection;

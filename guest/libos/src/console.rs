@@ -1,8 +1,8 @@
 //! The serial console (16550 at COM1), for output only.
 //!
 //! A byte costs an exit to the VMM, 26 us on slow hosts (a string instruction is split into bytes
-//! there and costs more). So lines are queued and written a little at a time while the application
-//! waits ([`pump`], called by [`crate::idle`]): a report neither delays a packet nor eats a time
+//! there and costs more). So lines are queued, and [`crate::idle`] writes them a little at a time
+//! while the application waits ([`pump`]): a report neither delays a packet nor uses up a time
 //! slice. [`flush`] writes everything, for what cannot wait.
 
 use crate::clock;

@@ -1,7 +1,7 @@
 //! The volume of a tenant: virtio-blk with many requests in flight (virtio 1.2, section 5.2).
 //!
-//! Requests are shown to the device by [`Volume::kick`] (and before every wait), so one doorbell
-//! serves a batch.
+//! The device sees requests when [`Volume::kick`] is called (and before every wait), so one
+//! doorbell serves a batch.
 #![allow(unsafe_code, reason = "hands memory to a device")]
 
 use crate::args::DeviceWindow;

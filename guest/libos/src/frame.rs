@@ -1,6 +1,7 @@
-//! Frames as they leave: virtio-net header, Ethernet, IPv4 and UDP in front of a payload that lies
-//! elsewhere. The UDP checksum is left to the device (virtio 1.2, section 5.1.6.2), so the payload
-//! is not read; a device that cannot do that sends without one, as IPv4 allows.
+//! Outgoing frames: virtio-net header, Ethernet, IPv4 and UDP in front of a payload that lies
+//! elsewhere. The device computes the UDP checksum (virtio 1.2, section 5.1.6.2), so the driver
+//! does not read the payload. For a device that cannot do that, frames have no checksum, as IPv4
+//! allows.
 //!
 //! Pure: bytes in, bytes out.
 

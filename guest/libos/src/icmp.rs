@@ -1,5 +1,5 @@
 //! Answers of receivers and routers that say a datagram did not arrive: ICMP "destination
-//! unreachable" (RFC 792), which carries the head of the datagram that it is about.
+//! unreachable" (RFC 792), which carries the beginning of that datagram.
 //!
 //! Pure: bytes in, values out.
 

@@ -1,12 +1,12 @@
 //! The library OS: everything a Moirai guest needs below its application.
 //!
 //! A few hundred instructions in ring 0 (`shim.S`) enter ring 3, end interrupts, report exceptions
-//! and halt; all of this crate's Rust runs in ring 3, in one address space, on one vCPU, with one
-//! thread and no preemption but the shim's three-instruction interrupt entries. Devices are polled
-//! while there is work and may interrupt only around a halt ([`idle`]).
+//! and halt. All of this crate's Rust runs in ring 3, in one address space, on one vCPU, with one
+//! thread; only the shim's three-instruction interrupt entries preempt it. The thread polls devices
+//! while there is work; they may interrupt only around a halt ([`idle`]).
 //!
 //! Boot: the image carries two ELF notes. By the PVH note any VMM starts it in 32-bit protected
-//! mode and the shim climbs to ring 3. A VMM that reads [`moirai_abi::boot::Ring3Note`] sets the
+//! mode, and the shim enters ring 3. A VMM that reads [`moirai_abi::boot::Ring3Note`] sets the
 //! state itself and skips the shim; exactly this state is expected:
 //!
 //! | register | value |
@@ -23,8 +23,8 @@
 //! | EFER | LME, LMA, NXE (`0xd01` with SCE) |
 //! | local APIC | xAPIC mode at `0xfee00000` (the image enables it and masks LINT0 by itself) |
 //!
-//! `.bss` must be zero, as everywhere. No SSE state is used; XCR0, MSRs of SYSCALL, `fs` and `gs`
-//! bases are not looked at.
+//! `.bss` must be zero, as everywhere. The image uses no SSE state and does not look at XCR0, the
+//! MSRs of SYSCALL, or the bases of `fs` and `gs`.
 //!
 //! On a host (`cargo test --target x86_64-unknown-linux-gnu`) only the parts without hardware are
 //! built: they are tested there.

@@ -1,6 +1,6 @@
 //! Who is at which Ethernet address: a small ARP table for packets that the network stack does not
-//! build itself. It learns from every ARP packet that arrives; the requests it wants sent are
-//! returned to the caller. The stack answers requests for our own address.
+//! build itself. It learns from every ARP packet that arrives, and returns to its caller the
+//! requests that it wants sent. The stack answers requests for our own address.
 //!
 //! Pure: time is an argument, frames are byte slices.
 

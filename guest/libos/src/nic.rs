@@ -1,8 +1,9 @@
 //! The link of a tenant: virtio-net with one pair of queues (virtio 1.2, section 5.1).
 //!
-//! Sending copies headers only: a chain is our header block and up to two pieces of payload that
-//! stay where they are; the `Rc` to their buffer is held until the device is done. Chains are shown
-//! to the device in batches by [`Nic::kick`] and taken back late, when there is need or time.
+//! Sending copies headers only. A chain is our header block and up to two pieces of payload, which
+//! stay where they are; the driver holds the `Rc` to their buffer until the device is done.
+//! [`Nic::kick`] shows chains to the device in batches. The driver takes them back late, when it
+//! needs their place or has time.
 #![allow(unsafe_code, reason = "hands memory to a device")]
 
 use crate::args::DeviceWindow;

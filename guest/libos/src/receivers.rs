@@ -1,10 +1,10 @@
-//! Who is sent to, and whether they can be reached. Trouble is told once when it begins, again when
-//! it has changed, and when it is over. Every packet is a new try; at the end there is a verdict.
+//! Who is sent to, and whether they can be reached. Trouble is reported when it begins, when it has
+//! changed, and when it is over. Every packet is a new try; at the end there is a verdict.
 //!
-//! Nobody says that a packet has arrived: a receiver that refuses is back when it stops to refuse.
-//! Linux answers each of its senders about once a second, after a few answers at once. So an answer
-//! is *owed* to a packet that is sent later than that; if it does not come, somebody has taken the
-//! packet.
+//! No receiver says that a packet has arrived, so a receiver that refuses is back when it stops to
+//! refuse. Linux sends each of its senders a few refusals at once, then about one a second. So a
+//! packet that is sent more than a second after the last refusal is *owed* one; if none comes,
+//! somebody has taken the packet.
 //!
 //! Pure: what was tried and who answered come in, with the time.
 

@@ -2,7 +2,7 @@
 //!
 //! Small things (ARP and ICMP replies, the datagrams of [`Stack::bind`]) go through smoltcp, which
 //! copies. Streams go past it: [`Stack::send`] writes headers beside a payload that stays where the
-//! disk put it, with next hops from [`Neighbours`], which listens to all ARP that arrives.
+//! disk put it. [`Neighbours`] listens to all ARP that arrives and knows the next hops.
 
 use crate::args::{Ipv4Cidr, NextHop};
 use crate::frame::{ETHERNET_LEN, Mac, TTL, UDP_HEADERS_LEN, UdpFlow, udp_headers};

@@ -1,5 +1,5 @@
-//! Which clock of a film counts: that of one program. The program tables name it; without tables it
-//! is the first that shows. A clock that stops is left for one that goes on.
+//! Which clock of a film counts: that of one program. The program tables name it. Without tables it
+//! is the first clock that shows; if that stops, another one that goes on takes its place.
 
 use crate::TICKS_PER_SECOND;
 use crate::psi::{self, Listed, PAT_PID, Section};

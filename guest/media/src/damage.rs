@@ -1,4 +1,4 @@
-//! What a film has lost, and how that is told.
+//! What a film has lost, and how that is reported.
 
 use alloc::format;
 use alloc::string::String;

@@ -1,11 +1,16 @@
 //! The film on its way from the disk to the link: a window of chunks, read ahead in order.
 //!
-//! A buffer is *empty* (in `empties`), *reading* (owned by the disk), *arrived* (in `window`,
-//! waiting to be looked through, for which the chunk behind it has to be there, too), *ready* (in
-//! `ready`, to be sent), or *sending* (in `leaving`, until the last packet that points into it has
-//! left), and then empty again. Film bytes are not copied. Only what damage or longer packets have
-//! torn apart is moved together inside its buffer, so that ready chunks hold packets of 188 bytes
-//! and nothing else; a packet may straddle two of them.
+//! | state of a buffer | where it is | until |
+//! | --- | --- | --- |
+//! | *empty* | in `empties` | it is to be read into |
+//! | *reading* | owned by the disk | the disk is done |
+//! | *arrived* | in `window` | it was looked through, for which the next chunk must have arrived |
+//! | *ready* | in `ready` | its packets were sent |
+//! | *sending* | in `leaving` | the last packet that points into it has left; then it is empty |
+//!
+//! Film bytes are not copied, with one exception: packets that damage or longer packets have torn
+//! apart are moved together inside their buffer, so that ready chunks hold packets of 188 bytes and
+//! nothing else. A packet may straddle two chunks.
 
 mod look;
 mod terms;

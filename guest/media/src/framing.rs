@@ -1,12 +1,12 @@
 //! Where the packets of a film are: every 188 bytes, or every 192 (with a time stamp in front, as
 //! on Blu-ray discs) or 204 (with a check behind, as broadcast); and where they go on after damage.
 //!
-//! A place is taken for a packet where three sync bytes stand at the right distances. From there on
-//! one sync byte per packet is enough. What lies between the last packet and the next place with
-//! three is lost and counted, also in front of the first packet: a film that begins later and one
-//! whose beginning is damaged look the same. A few zeros behind the last packet are the padding of
-//! a volume that has whole blocks only; more of them are lost packets. A film that was cut within a
-//! packet looks as if the padding belonged to that packet: see [`Framer::is_cut`].
+//! Packets begin where three sync bytes stand at the right distances. From there on one sync byte
+//! per packet is enough. What lies between the last packet and the next such place is lost and
+//! counted, also in front of the first packet: a film that begins later and one whose beginning is
+//! damaged look the same. A few zeros behind the last packet are the padding of a volume that has
+//! whole blocks only; more of them are lost packets. If a film was cut within a packet, the padding
+//! looks like a part of that packet: see [`Framer::is_cut`].
 
 use crate::damage::Damage;
 use crate::ts::{PACKET_LEN, SYNC_BYTE};

@@ -1,10 +1,10 @@
-//! MPEG transport streams and RTP, as a streaming application needs them: what a packet of a
-//! film says ([`ts`], [`psi`]), where the packets are ([`framing`]), what is lost ([`damage`]),
-//! which clock counts ([`clock`]), when which byte is due ([`pace`]), what stands in front of the
-//! packets that are sent ([`rtp`]), and the window of a film that is being read ([`film`]).
+//! MPEG transport streams and RTP, as a streaming application needs them: what a packet of a film
+//! says ([`ts`], [`psi`]), where the packets are ([`framing`]), what is lost ([`damage`]), which
+//! clock counts ([`clock`]), when which byte is due ([`pace`]), the RTP header of what is sent
+//! ([`rtp`]), and the window of a film that is being read ([`film`]).
 //!
-//! No clock, and no I/O but through a trait: everything is tested on the host. Media
-//! time is in ticks of the 27 MHz system clock of ISO/IEC 13818-1.
+//! This crate reads no clock, and does I/O only through a trait: everything is tested on the host.
+//! Media time is in ticks of the 27 MHz system clock of ISO/IEC 13818-1.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 

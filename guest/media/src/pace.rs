@@ -1,11 +1,11 @@
 //! When which byte of a film is due.
 //!
 //! Between two clock references the bytes pass at an even rate (ISO/IEC 13818-1, section 2.4.2.3),
-//! so the time of a byte is interpolated between the references around it; behind the last one the
-//! rate of the last second is kept, and so it is in front of the first. Where the clock jumps (a
-//! film starts again, was cut, or declares it), time goes on at that rate too, so the time of the
-//! stream never jumps. Where there is no rate, because no two references of one clock have come, a
-//! fallback is used.
+//! so the time of a byte is interpolated between the references around it. Behind the last
+//! reference the rate of the last second goes on, in front of the first the first rate counts. If
+//! the clock jumps (a film starts again, was cut, or declares the jump), time goes on at the same
+//! rate, so the time of the stream never jumps. While no two references of one clock have come
+//! there is no rate, and a fallback is used.
 
 use crate::TICKS_PER_SECOND;
 use crate::ts::PCR_WRAP;

@@ -1,5 +1,6 @@
 //! Program tables (ISO/IEC 13818-1, section 2.4.4): which program has which clock. Sections may
-//! span packets; those with a wrong checksum, or for later, are ignored.
+//! span packets. The parser ignores sections with a wrong checksum, and those that are not valid
+//! yet.
 
 use crate::ts::Packet;
 use alloc::vec::Vec;

@@ -1,11 +1,11 @@
-//! Other contracts for a running tenant or an export, as they are asked for.
+//! Other contracts for a running tenant or an export, as a client asks for them.
 
 use std::collections::BTreeMap;
 
-use moirai_config::Problem;
 use moirai_config::document::{ContractTable, NetTable, TenantTable, VolumeTable};
 use moirai_config::export::ExportTable;
 use moirai_config::units::Size;
+use moirai_config::{Holder, Problem};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -39,7 +39,7 @@ impl Change {
         if let Some(change) = self.cpu {
             table.cpu = Some(table.cpu.unwrap_or_default().changed(change));
         }
-        self.put_into(&old.name, &mut table.disk, &mut table.net)?;
+        self.put_into(&Holder::Tenant(old.name.clone()), &mut table.disk, &mut table.net)?;
         Ok(table)
     }
 
@@ -52,19 +52,19 @@ impl Change {
         if let Some((key, _)) = asked.into_iter().find(|(_, asked)| *asked) {
             return Err(Problem {
                 path: key.to_owned(),
-                message: format!("{} has no {key}", old.key()),
+                message: format!("{} has no {key}", old.holder()),
                 help: "an export is a disk or a net; the rest of its guest is its VMM's".to_owned(),
             });
         }
         let mut table = old.clone();
-        self.put_into(&old.key(), table.disk.as_mut_slice(), table.net.as_mut_slice())?;
+        self.put_into(&old.holder(), table.disk.as_mut_slice(), table.net.as_mut_slice())?;
         Ok(table)
     }
 
     /// Puts the contracts of devices into the tables of `owner`.
     fn put_into(
         &self,
-        owner: &str,
+        owner: &Holder,
         volumes: &mut [VolumeTable],
         nets: &mut [NetTable],
     ) -> Result<(), Problem> {
@@ -94,7 +94,7 @@ fn find<'a, T>(items: &'a mut [T], key: &str, name: impl Fn(&T) -> &String) -> O
     items.get_mut(place?)
 }
 
-fn unknown(owner: &str, kind: &str, key: &str) -> Problem {
+fn unknown(owner: &Holder, kind: &str, key: &str) -> Problem {
     Problem {
         path: format!("{kind}.{key}"),
         message: format!("{owner} has no {kind} {key:?}"),

@@ -1,4 +1,4 @@
-//! What a refused request is told, for people and for programs.
+//! What the host service answers to a request that it refuses, for people and for programs.
 
 use moirai_config::Problem;
 use moirai_config::admission::plan::TenantPlan;

@@ -1,5 +1,6 @@
-//! What is told when a contract is not kept any more, or is again.
+//! What the host service tells when it does not keep a contract any more, or keeps it again.
 
+use moirai_config::Holder;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -9,7 +10,8 @@ pub struct KeptEvent {
     /// When it was seen, in nanoseconds on CLOCK_MONOTONIC.
     pub at_ns: u64,
     /// The tenant, or `export/NAME`.
-    pub tenant: String,
+    #[schema(value_type = String)]
+    pub tenant: Holder,
     /// `cpu/1`, `disk/ssd`, `link/uplink`.
     pub resource: String,
     /// Whether the contract is kept from now on.

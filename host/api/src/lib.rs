@@ -29,6 +29,6 @@ pub use kept::KeptEvent;
 pub use phase::Phase;
 pub use stats::{
     CoreStats, DiskStats, DomainStats, FailedTenant, LinkStats, NoiseStats, PartStats,
-    SpoofedStats, Stats, TenantStats,
+    SpoofedStats, Stats, TenantStats, ThreadStats,
 };
 pub use view::{BalloonView, DeviceView, End, ExportView, HostView, TenantView};

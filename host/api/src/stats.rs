@@ -1,6 +1,7 @@
 //! Everything that is measured, in one piece: what `top`, the demo and `/metrics` show. Counters
 //! only grow as long as a tenant runs; a reader takes two looks and subtracts.
 
+use moirai_config::Holder;
 use moirai_config::admission::plan::{ContractReport, ResourceReport};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -29,6 +30,19 @@ pub struct Stats {
     pub stalls: Vec<(u64, u64)>,
     /// What the machine's timers can do at best.
     pub noise: NoiseStats,
+    /// The threads that must never wait.
+    #[serde(default)]
+    pub threads: Vec<ThreadStats>,
+}
+
+/// A dispatcher or an event loop.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ThreadStats {
+    /// Name of the thread: `cpu-CORE` or `io-GROUP`.
+    pub name: String,
+    /// Its longest turn since its start. A turn of more than 100 ms is told in the log while it
+    /// lasts; the machine may have stood still meanwhile (`stalls`).
+    pub longest_turn_ns: u64,
 }
 
 /// How late a timer of the highest priority was, since the host service started: the floor below
@@ -58,7 +72,8 @@ pub struct FailedTenant {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct TenantStats {
     /// Name.
-    pub name: String,
+    #[schema(value_type = String)]
+    pub name: Holder,
     /// One for every virtual CPU, volume and interface.
     pub parts: Vec<PartStats>,
 }

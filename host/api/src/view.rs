@@ -1,4 +1,4 @@
-//! What is said of tenants, exports and the host.
+//! What the host service says of tenants, of exports and of itself.
 
 use moirai_config::admission::plan::{ContractReport, ResourceReport};
 use moirai_config::document::TenantTable;

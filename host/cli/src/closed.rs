@@ -1,7 +1,8 @@
 //! Whether the command was started without a standard output (`moirai list >&-`).
 //!
-//! Before `main` the runtime of Rust opens /dev/null in the place of a descriptor that is closed,
-//! and then all that is written seems to be read by somebody. So it is looked at before that.
+//! Before `main` the runtime of Rust opens /dev/null in the place of a descriptor that is closed.
+//! From then on a command cannot tell that nobody gets what it writes. So this module looks before
+//! the runtime does.
 #![allow(unsafe_code, reason = "nothing safe runs before main")]
 
 use std::sync::atomic::{AtomicBool, Ordering};

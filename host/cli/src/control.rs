@@ -1,4 +1,4 @@
-//! `launch`, `list`, `show`, `set`, `stop`: one request each.
+//! `launch`, `list`, `show`, `stop`, and `set` of a tenant: one request each.
 
 use std::fmt::{self, Write};
 use std::path::Path;
@@ -6,13 +6,14 @@ use std::path::Path;
 use hyper::Method;
 use serde::Serialize;
 
-use super::args::{FileArgs, NameArgs, ReportArgs, SetArgs, StopArgs};
-use super::{Failure, Status, change, export, print, print_json, report};
+use super::args::{FileArgs, NameArgs, ReportArgs, StopArgs};
+use super::change::in_its_syntax;
+use super::{Failure, Status, print, print_json, report};
 use moirai_api::client::{Client, ClientError};
-use moirai_api::{ErrorKind, Launch};
+use moirai_api::{Change, ErrorKind, Launch};
 use moirai_api::{ExportView, Phase, TenantView};
+use moirai_config::Holder;
 use moirai_config::document::SpoofingName;
-use moirai_config::export::KEY_PREFIX;
 use moirai_config::units::Size;
 use moirai_config::{self, MAX_STOP_AFTER, Report};
 
@@ -50,16 +51,17 @@ pub(super) fn show(socket: &Path, args: &NameArgs) -> Result<Status, Failure> {
     show_one(&tenant, args.report.json)
 }
 
-pub(super) fn set(socket: &Path, args: &SetArgs) -> Result<Status, Failure> {
-    let change = change::parse(&args.changes)?;
-    if let Some(name) = args.name.strip_prefix(KEY_PREFIX) {
-        return export::set(socket, name, &change, args.report);
-    }
-    let (client, path) = (Client::new(socket)?, path("tenants", &args.name)?);
+pub(super) fn set(
+    socket: &Path,
+    name: &str,
+    change: &Change,
+    args: ReportArgs,
+) -> Result<Status, Failure> {
+    let (client, path) = (Client::new(socket)?, path("tenants", name)?);
     let tenant: TenantView = client
-        .send(Method::PATCH, &path, &change)
-        .map_err(|error| hint(&client, &args.name, change::in_its_syntax(error)))?;
-    show_one(&tenant, args.report.json)
+        .send(Method::PATCH, &path, change)
+        .map_err(|error| hint(&client, name, in_its_syntax(error)))?;
+    show_one(&tenant, args.json)
 }
 
 pub(super) fn stop(socket: &Path, args: &StopArgs) -> Result<Status, Failure> {
@@ -89,14 +91,15 @@ pub(super) fn hint(client: &Client, name: &str, error: ClientError) -> Failure {
 fn an_export(name: &str) -> String {
     format!(
         "{name} is an export: `moirai exports` shows it, `moirai unexport {name}` ends it, `moirai \
-         set {KEY_PREFIX}{name} KEY=VALUE` changes it"
+         set {} KEY=VALUE` changes it",
+        Holder::Export(name.to_owned())
     )
 }
 
 /// The path of a tenant or an export. A name that none can have is refused here.
 pub(super) fn path(kind: &str, name: &str) -> Result<String, Failure> {
-    if let Some(export) = name.strip_prefix(KEY_PREFIX).filter(|_| kind == "tenants") {
-        return Err(Failure::new(Status::Bad, an_export(export)));
+    if let ("tenants", Holder::Export(export)) = (kind, Holder::from(name)) {
+        return Err(Failure::new(Status::Bad, an_export(&export)));
     }
     if name.is_empty() || !name.bytes().all(|c| c.is_ascii_alphanumeric() || b"-_.".contains(&c)) {
         return Err(Failure::new(Status::Bad, format!("no {kind} can have the name {name:?}")));

@@ -7,9 +7,9 @@ use super::args::ExplainArgs;
 use super::control::path;
 use super::{Failure, Status, report};
 use moirai_api::client::Client;
+use moirai_config::Holder;
 use moirai_config::admission::plan::plan;
 use moirai_config::admission::promise::Promises;
-use moirai_config::export::KEY_PREFIX;
 use moirai_config::{self, Config};
 
 pub(super) fn run(socket: &Path, args: &ExplainArgs) -> Result<Status, Failure> {
@@ -30,22 +30,26 @@ pub(super) fn run(socket: &Path, args: &ExplainArgs) -> Result<Status, Failure> 
 
 /// What a host would promise that starts all of `config`.
 fn of_config(config: &Config, name: &str) -> Option<Promises> {
-    let promises = if name.starts_with(KEY_PREFIX) {
-        let export = config.exports.iter().find(|export| export.key() == name)?;
-        Promises::to_export(config, export)
-    } else {
-        let tenant = config.tenants.iter().find(|tenant| tenant.name == name)?;
-        Promises::to_tenant(config, tenant)
+    let holder = Holder::from(name);
+    let promises = match &holder {
+        Holder::Export(name) => {
+            let export = config.exports.iter().find(|export| export.name == *name)?;
+            Promises::to_export(config, export)
+        }
+        Holder::Tenant(name) => {
+            let tenant = config.tenants.iter().find(|tenant| tenant.name == *name)?;
+            Promises::to_tenant(config, tenant)
+        }
     };
     let plan = plan(config);
-    let answer = plan.tenants.iter().find(|answer| answer.name == name)?;
+    let answer = plan.tenants.iter().find(|answer| answer.name == holder)?;
     Some(promises.as_planned(answer))
 }
 
 fn of_host(socket: &Path, name: &str) -> Result<Promises, Failure> {
-    let path = match name.strip_prefix(KEY_PREFIX) {
-        Some(export) => path("exports", export)?,
-        None => path("tenants", name)?,
+    let path = match Holder::from(name) {
+        Holder::Export(export) => path("exports", &export)?,
+        Holder::Tenant(tenant) => path("tenants", &tenant)?,
     };
     Ok(Client::new(socket)?.get(&format!("{path}/explain"))?)
 }

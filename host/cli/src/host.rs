@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use rustix::fs::Mode;
 use rustix::process::{Resource, Rlimit};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use super::args::HostArgs;
-use super::log::Log;
+use super::log::{self, Log};
 use super::{Failure, Status};
 use moirai_service::http::{Bound, Scrape};
-use moirai_service::{LinkError, Service, ServiceError, StateError};
+use moirai_service::{HostService, LinkError, ServiceError, StateError};
 
 use moirai_config::model::Link;
 use moirai_config::{self, Problem, Report};
@@ -28,6 +28,7 @@ pub(super) fn run(args: &HostArgs) -> Result<Status, Failure> {
 
 fn serve(args: &HostArgs) -> Result<Status, Failure> {
     prepare();
+    stay_when_memory_is_short();
     let (text, document) = moirai_config::read(&args.config).map_err(|bad| Failure::bad(&bad))?;
     let file = args.config.display().to_string();
     let located = |problems| Report::locate(&file, &text, problems);
@@ -38,7 +39,7 @@ fn serve(args: &HostArgs) -> Result<Status, Failure> {
     }
     let socket = config.host.socket.clone();
     let (links, metrics) = (config.links.clone(), config.host.metrics);
-    let service = Service::start(config).map_err(|error| {
+    let service = HostService::start(config).map_err(|error| {
         link_failure(error, &links, &located).unwrap_or_else(|error| failure(error, &bad))
     })?;
     let service = Arc::new(service);
@@ -53,6 +54,7 @@ fn serve(args: &HostArgs) -> Result<Status, Failure> {
         let scrape = metrics.map(|address| scrape(address, &bad)).transpose()?;
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        tokio::spawn(outlive_terminals(signal(SignalKind::hangup())?));
         let launched = Arc::clone(&service);
         let launched = tokio::task::spawn_blocking(move || {
             launched.launch(&document.tenant)?;
@@ -95,7 +97,14 @@ fn scrape(address: SocketAddr, bad: &dyn Fn(Vec<Problem>) -> Failure) -> Result<
     Ok(taken)
 }
 
-async fn serve_metrics(scrape: Option<Scrape>, service: &Arc<Service>) -> Infallible {
+/// A terminal that is closed ends what was started from it, but not the tenants of others.
+async fn outlive_terminals(mut hangup: Signal) {
+    while hangup.recv().await.is_some() {
+        tracing::warn!("SIGHUP: the terminal has gone; the host service goes on until SIGTERM");
+    }
+}
+
+async fn serve_metrics(scrape: Option<Scrape>, service: &Arc<HostService>) -> Infallible {
     match scrape {
         Some(scrape) => scrape.serve(Arc::clone(service)).await,
         None => std::future::pending().await,
@@ -157,17 +166,28 @@ fn prepare() {
     }
 }
 
+/// A machine without memory left ends others first: everybody's contracts end with this process.
+fn stay_when_memory_is_short() {
+    const LAST_BUT_INIT: &str = "-900";
+    if let Err(error) = std::fs::write("/proc/self/oom_score_adj", LAST_BUT_INIT) {
+        tracing::warn!(%error, "when memory is short the kernel may end the host service first");
+    }
+}
+
 /// Logs to standard error; `MOIRAI_LOG` chooses what, as `RUST_LOG` does elsewhere.
 fn log_to_stderr() -> std::io::Result<Log> {
     let log = Log::to(std::io::stderr())?;
     let filter = EnvFilter::try_from_env("MOIRAI_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    // Fails only if a log is set up already, which then is used.
-    let _ = tracing_subscriber::fmt()
+    let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(log.clone())
         .with_ansi(rustix::termios::isatty(std::io::stderr()))
         // By itself it would say on standard error that it cannot write there, and panic over that.
-        .log_internal_errors(false)
-        .try_init();
+        .log_internal_errors(false);
+    // Both fail only if a log is set up already, which then is used.
+    let _ = if log::leads_to_journal() {
+        lines.with_writer(log.clone().with_levels()).without_time().try_init()
+    } else {
+        lines.with_writer(log.clone()).try_init()
+    };
     Ok(log)
 }

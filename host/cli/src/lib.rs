@@ -4,16 +4,16 @@
 //! | --- | --- |
 //! | `args.rs` | all, as clap reads them |
 //! | `host.rs`, `log.rs` | `host` |
-//! | `control.rs` | `launch`, `list`, `show`, `set`, `stop` |
+//! | `control.rs` | `launch`, `list`, `show`, `stop`, and `set` of a tenant |
 //! | `explain.rs` | `explain` |
-//! | `export.rs` | `export`, `exports`, `unexport`, `set` of an export |
-//! | `change.rs` | the `KEY=VALUE` of `set` |
+//! | `export.rs` | `export`, `exports`, `unexport`, and `set` of an export |
+//! | `set.rs`, `change.rs` | `set`, and its `KEY=VALUE` |
 //! | `console.rs` | `console` |
-//! | `top.rs`, `screen.rs` | `top` |
+//! | `top/` | `top` |
 //! | `terminal.rs`, `signals.rs` | how `top` and `console` end |
 //! | `closed.rs` | whether there was a standard output at all |
 //! | `plan.rs` | `plan` |
-//! | `probe.rs` | `probe` |
+//! | `probe.rs`, `disk_probe/` | `probe` |
 //! | `simulate.rs`, `scenario.rs` | `simulate` |
 //! | `experiment.rs` | `demo`, `receive` |
 //! | `image.rs` | `image` |
@@ -41,7 +41,7 @@ mod log;
 mod plan;
 mod probe;
 mod scenario;
-mod screen;
+mod set;
 mod signals;
 mod simulate;
 mod terminal;
@@ -165,7 +165,7 @@ pub fn run(cli: Cli) -> Status {
         Command::List(args) => control::list(socket, args),
         Command::Show(args) => control::show(socket, &args),
         Command::Explain(args) => explain::run(socket, &args),
-        Command::Set(args) => control::set(socket, &args),
+        Command::Set(args) => set::run(socket, &args),
         Command::Stop(args) => control::stop(socket, &args),
         Command::Console(args) => console::run(socket, &args),
         Command::Top(args) => top::run(socket, &args),

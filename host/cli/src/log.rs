@@ -1,8 +1,12 @@
 //! The log of the host service on standard error, which nobody may be reading.
 //!
 //! A pipe whose reader stands still takes 64 KiB and then blocks whoever writes: a supervisor, the
-//! API, at last everything. So a line is handed over without waiting, and one thread waits in the
-//! place of all. What it cannot hand on it loses, and says so when it can.
+//! API, at last everything. So whoever logs hands a line over without waiting, and one thread waits
+//! for the reader in the place of all. It loses the lines that it cannot hand on, and says so when
+//! it can.
+//!
+//! Where standard error leads to the journal each line begins with its level, as sd-daemon(3) has
+//! it, and without a time, which the journal notes itself.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -11,6 +15,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
 
+use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
 
 /// Lines that wait to be written; more are lost.
@@ -29,9 +34,16 @@ enum Message {
 pub(super) struct Log {
     lines: SyncSender<Message>,
     lost: Arc<AtomicU64>,
+    /// Lines begin with their level.
+    levels: bool,
 }
 
 impl Log {
+    /// The same log, whose lines begin with their level.
+    pub(super) fn with_levels(self) -> Self {
+        Self { levels: true, ..self }
+    }
+
     /// Starts the thread that writes to `output`.
     ///
     /// # Errors
@@ -42,7 +54,7 @@ impl Log {
         let seen = Arc::clone(&lost);
         let write = move || write_all(output, &received, &seen);
         thread::Builder::new().name("log".to_owned()).spawn(write)?;
-        Ok(Self { lines, lost })
+        Ok(Self { lines, lost, levels: false })
     }
 
     /// Waits until what was handed over is written, but not long.
@@ -70,12 +82,16 @@ fn write_all(mut output: impl Write, lines: &Receiver<Message>, lost: &AtomicU64
 }
 
 /// One line; whole in a single call, as `tracing` writes it.
-pub(super) struct Line<'a>(&'a Log);
+pub(super) struct Line<'a> {
+    log: &'a Log,
+    prefix: &'static str,
+}
 
 impl Write for Line<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.0.lines.try_send(Message::Line(bytes.to_vec())).is_err() {
-            self.0.lost.fetch_add(1, Ordering::Relaxed);
+        let line = [self.prefix.as_bytes(), bytes].concat();
+        if self.log.lines.try_send(Message::Line(line)).is_err() {
+            self.log.lost.fetch_add(1, Ordering::Relaxed);
         }
         Ok(bytes.len())
     }
@@ -89,8 +105,29 @@ impl<'a> MakeWriter<'a> for Log {
     type Writer = Line<'a>;
 
     fn make_writer(&'a self) -> Line<'a> {
-        Line(self)
+        Line { log: self, prefix: "" }
     }
+
+    fn make_writer_for(&'a self, meta: &Metadata<'_>) -> Line<'a> {
+        Line { log: self, prefix: if self.levels { level(*meta.level()) } else { "" } }
+    }
+}
+
+/// How syslog(3) counts levels, and the journal after it.
+fn level(level: Level) -> &'static str {
+    match level {
+        Level::ERROR => "<3>",
+        Level::WARN => "<4>",
+        Level::INFO => "<6>",
+        _ => "<7>",
+    }
+}
+
+/// Whether standard error leads to the journal: systemd names device and inode of that stream.
+pub(super) fn leads_to_journal() -> bool {
+    let Some(named) = std::env::var("JOURNAL_STREAM").ok() else { return false };
+    let Ok(stat) = rustix::fs::fstat(io::stderr()) else { return false };
+    named == format!("{}:{}", stat.st_dev, stat.st_ino)
 }
 
 #[cfg(test)]
@@ -98,6 +135,24 @@ mod tests {
     use std::io::Read;
 
     use super::*;
+
+    #[test]
+    fn lines_for_the_journal_begin_with_their_level() {
+        use tracing_subscriber::fmt;
+        let (mut reader, writer) = io::pipe().expect("a pipe");
+        let log = Log::to(writer).expect("a thread").with_levels();
+        let subscriber = fmt().with_writer(log.clone()).without_time().with_ansi(false).finish();
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::info!("one");
+            tracing::warn!("two");
+        });
+        log.flush();
+        drop(log);
+        let mut text = String::new();
+        reader.read_to_string(&mut text).expect("text");
+        let begins: Vec<_> = text.lines().map(|line| &line[..3]).collect();
+        assert_eq!(begins, ["<6>", "<4>"], "{text}");
+    }
 
     #[test]
     fn a_log_that_nobody_reads_holds_up_nobody_and_says_later_what_is_lost() {

@@ -1,9 +1,10 @@
-//! Gives the terminal back whatever signal ends the command, and while one has stopped it.
+//! Gives the terminal back when a signal ends the command, whichever that is, and while one has
+//! stopped it.
 //!
-//! All signals that end a process by default are caught but SIGKILL, which nobody can catch: not
-//! only those that a person sends, also those of a fault or an abort. So everything here is done
-//! within handlers, by calls that are safe there (signal-safety(7)), with what [`watch`] has laid
-//! ready. The command ends by the signal itself, so that whoever waits for it sees it.
+//! The handlers catch all signals that end a process by default, those of a fault or an abort, too;
+//! only SIGKILL nobody can catch. So they make only calls that are safe in a handler
+//! (signal-safety(7)), with what [`watch`] has laid ready. The command ends by the signal itself,
+//! so that whoever waits for it sees it.
 //!
 //! State: [`TERMINAL`], set once before the first handler is, and whether it is [`HELD`].
 #![allow(unsafe_code, reason = "signal handlers have no safe interface")]

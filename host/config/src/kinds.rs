@@ -1,9 +1,9 @@
 //! What each key takes, in words for people: said where a value is of the wrong kind.
 //!
 //! Serde's own messages name what the program is made of, and it takes a list for a table if the
-//! items fit. So before a text is read, its values are held against the schema that the same types
-//! give (`docs/config.schema.json`): every key that is there is known here without being listed
-//! twice. Unknown keys and missing ones are left to serde ([`in_words`]).
+//! items fit. So [`wrong_kinds`] holds the values of a text against the schema that the same types
+//! give (`docs/config.schema.json`), before serde reads them. The schema knows every key; nothing
+//! lists them a second time. Serde finds unknown keys and missing ones ([`in_words`]).
 
 mod examples;
 mod words;
@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use schemars::JsonSchema;
 use serde_json::{Map, Value};
 
-use super::problem::Problem;
+use crate::problem::Problem;
 use examples::example;
 use words::{choices, shown, takes};
 
@@ -158,6 +158,12 @@ impl<'a> Walk<'a> {
 fn key_of(path: &str) -> &str {
     let last = path.rsplit('.').next().unwrap_or(path);
     last.split('[').next().unwrap_or(last)
+}
+
+/// A path without the places in lists: `tenant.disk.queues`.
+fn keys_of(path: &str) -> String {
+    let keys = path.split('.').map(|part| part.split('[').next().unwrap_or(part));
+    keys.collect::<Vec<_>>().join(".")
 }
 
 /// How serde gives a date: a table that says what it is.

@@ -1,60 +1,53 @@
 //! The configuration: TOML text to a checked [`Config`], or a [`Report`] that points at lines.
 //!
-//! | file | what it holds |
-//! | --- | --- |
-//! | `document.rs` | the tables and keys as they are written, in TOML and in the API's JSON |
-//! | `export.rs` | `[[export]]`, for foreign VMMs |
-//! | `units.rs` | times, sizes, rates |
-//! | `load.rs` | `[tenant.load]`, for the simulator |
-//! | `check.rs` | what the values must fulfil together; the only maker of a `Config` |
-//! | `link_check.rs`, `tenant.rs`, `contract.rs` | the same, of links, tenants, contracts |
-//! | `identity.rs` | paths that lead to the same disk or volume |
-//! | `path_check.rs` | paths that no file can have |
-//! | `machine_memory.rs` | what the machine has for tenants |
-//! | `model.rs` | the checked configuration, every default filled in |
-//! | `kinds.rs` | what each key takes, in words |
-//! | `files.rs` | files that somebody names, read within bounds |
-//! | `problem.rs` | errors with their place in the text |
+//! Each layer knows those above it in this table only:
 //!
-//! Stateless and free of side effects: [`load`] reads one file, [`load_for_this_host`] another one,
-//! [`check()`] looks up what the paths of disks and volumes lead to. Whether an image or a device
-//! can be used is found out by whoever opens it.
+//! | where | what it holds |
+//! | --- | --- |
+//! | `units.rs`, `files.rs` | times, sizes, rates; files that somebody names, read within bounds |
+//! | `costs.rs` | what keeping contracts costs on a core |
+//! | `holder.rs` | who holds promises: a tenant or an export |
+//! | `problem.rs` | what is wrong, with its place in the text |
+//! | `document/` | the tables and keys as they are written, in TOML and in the API's JSON |
+//! | `kinds/` | what each key takes, in words |
+//! | `model/` | the checked configuration, every default filled in |
+//! | `check/` | what the values must fulfil together; the only maker of a `Config` |
+//! | `admission/` | what is promised to whom, and whether more fits |
+//!
+//! Stateless and free of side effects: [`load()`] reads one file, [`load_for_this_host`] reads also
+//! the costs of a core, [`check()`] looks up what the paths of disks and volumes lead to. Whoever
+//! opens an image or a device finds out whether it can be used.
 
 pub mod admission;
 mod check;
-mod contract;
+mod costs;
 pub mod document;
-pub mod export;
 pub mod files;
-mod identity;
+mod holder;
 pub mod kinds;
-mod link_check;
-pub mod load;
-mod machine;
-mod machine_check;
-mod machine_memory;
 pub mod model;
-mod net_check;
-mod path_check;
 mod problem;
-mod tenant;
 pub mod units;
-mod volume_check;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use crate::admission::CoreCosts;
+use costs::CoreCosts;
 
-pub use check::{check, check_tenants};
-pub use contract::{Scope, resolve};
+pub use check::{MAX_STOP_AFTER, Scope, check, check_exports, check_tenants};
+pub use check::{machine_memory, resolve};
+pub use document::load;
 pub use document::{Document, PolicyName, Profile};
-pub use export::check_exports;
 pub use files::{advice, read_text};
-pub use machine_check::MAX_STOP_AFTER;
-pub use machine_memory::machine_memory;
+pub use holder::Holder;
 pub use model::Config;
 pub use problem::{Problem, Report};
+
+/// `[[export]]`, for other crates: as it is written, and checked.
+pub mod export {
+    pub use crate::document::export::ExportTable;
+    pub use crate::model::{Export, ExportDevice};
+}
 
 /// Largest configuration: thousands of tenants.
 const CONFIGURATION_BYTES: u64 = 4 << 20;
@@ -73,7 +66,7 @@ pub fn load(path: &Path) -> Result<Config, Report> {
 /// core that are stored in its state directory. Returns its text too, for reports.
 ///
 /// # Errors
-/// As [`load`].
+/// As [`load()`].
 pub fn load_for_this_host(path: &Path) -> Result<(String, Config), Report> {
     let (text, mut config) = load_with_text(path)?;
     if let Some(costs) = CoreCosts::stored(&config.host.state_dir) {

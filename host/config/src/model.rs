@@ -1,5 +1,7 @@
 //! The configuration as the host uses it: every default filled in, every name resolved, every
-//! contract well-formed. Only [`super::check`] makes these values.
+//! contract well-formed. Only [`crate::check()`] makes these values.
+
+mod export;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -7,12 +9,14 @@ use std::time::Duration;
 
 use moirai_abi::wire;
 use moirai_launch::{OwnDevice, Transport};
-use moirai_scheduler::Contract;
+use moirai_scheduler::{Amount, Contract, PolicyKind};
 
-use super::document::{OffloadName, PolicyName, Profile, RealtimeLimit, TenantTable};
-use super::export::Export;
-use super::load::LoadsTable;
-use crate::admission::CoreCosts;
+pub use export::{Export, ExportDevice};
+
+use crate::costs::CoreCosts;
+use crate::document::load::LoadsTable;
+use crate::document::{OffloadName, Profile, RealtimeLimit, TenantTable};
+use crate::holder::Holder;
 
 /// A checked configuration.
 #[derive(Clone, Debug)]
@@ -45,7 +49,7 @@ pub struct Host {
     /// What switches and rounds cost, where the profile is the default one.
     pub costs: CoreCosts,
     /// Who decides about the cores.
-    pub cpu_policy: PolicyName,
+    pub cpu_policy: PolicyKind,
     /// Core of the I/O domain; `None` leaves it to the kernel.
     pub io_core: Option<usize>,
     /// API socket.
@@ -65,12 +69,12 @@ pub struct Disk {
     pub path: PathBuf,
     /// Requests in the device at a time.
     pub depth: u32,
-    /// Longest time of one request, in nanoseconds.
-    pub max_unit: u64,
+    /// What one request takes of it at most.
+    pub max_unit: Amount,
     /// Bytes per second, where declared.
     pub bandwidth: Option<u64>,
     /// Who decides.
-    pub policy: PolicyName,
+    pub policy: PolicyKind,
     /// Event loop that serves it.
     pub group: String,
 }
@@ -99,7 +103,7 @@ pub struct Link {
     /// What guests may leave to the link.
     pub offload: OffloadName,
     /// Who decides.
-    pub policy: PolicyName,
+    pub policy: PolicyKind,
     /// Event loop that serves it.
     pub group: String,
 }
@@ -218,20 +222,50 @@ impl Config {
     /// The same configuration without Moirai's scheduling: the control of an experiment.
     #[must_use]
     pub fn without_scheduling(mut self) -> Self {
-        self.host.cpu_policy = PolicyName::Fifo;
-        self.disks.iter_mut().for_each(|disk| disk.policy = PolicyName::Fifo);
-        self.links.iter_mut().for_each(|link| link.policy = PolicyName::Fifo);
+        self.host.cpu_policy = PolicyKind::Fifo;
+        self.disks.iter_mut().for_each(|disk| disk.policy = PolicyKind::Fifo);
+        self.links.iter_mut().for_each(|link| link.policy = PolicyKind::Fifo);
         self
     }
 }
 
-impl Link {
-    /// Longest time that one packet occupies the wire, in nanoseconds, rounded up.
+impl Host {
+    /// What a wake-up within a slice costs a core: nothing on an ideal machine.
     #[must_use]
-    pub fn largest_packet_time(&self) -> u64 {
+    pub fn wake_cost(&self) -> Amount {
+        match self.profile {
+            Profile::None => Amount::ZERO,
+            Profile::Default => self.costs.wake_up(),
+        }
+    }
+}
+
+impl Disk {
+    /// What admission counts as blocking: one largest unit, nothing on an ideal machine.
+    #[must_use]
+    pub fn blocking(&self, profile: Profile) -> Amount {
+        match profile {
+            Profile::None => Amount::ZERO,
+            Profile::Default => self.max_unit,
+        }
+    }
+}
+
+impl Link {
+    /// What one packet takes of the wire at most, rounded up.
+    #[must_use]
+    pub fn largest_packet_time(&self) -> Amount {
         let segmentation = self.offload == OffloadName::Segmentation;
         let bits = u128::from(wire::largest_packet(self.mtu, segmentation)) * 8;
         let nanos = (bits * 1_000_000_000).div_ceil(u128::from(self.rate_bps.max(1)));
-        u64::try_from(nanos).unwrap_or(u64::MAX)
+        Amount::from_wide(nanos)
+    }
+}
+
+impl Tenant {
+    /// It, as one that holds promises.
+    #[must_use]
+    pub fn holder(&self) -> Holder {
+        Holder::Tenant(self.name.clone())
     }
 }

@@ -1,11 +1,11 @@
 //! What is wrong with a configuration, and where: found by path, shown by line.
 //!
 //! [`Problem`] names a place by its path (`tenant[0].cpu.slice`), which means the same in a TOML
-//! file and in a JSON body. [`Report`] joins problems to the text they are in and renders each with
-//! file, line and the offending words.
+//! file and in a JSON body. Checks collect them in [`Problems`]. [`Report`] joins problems to the
+//! text they are in and renders each with file, line and the offending words.
 
 use std::borrow::Cow;
-use std::fmt;
+use std::fmt::{self, Display};
 use std::ops::Range;
 
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource};
@@ -24,6 +24,34 @@ pub struct Problem {
     pub message: String,
     /// What to do about it.
     pub help: String,
+}
+
+/// Collects what is wrong, so that all of it can be said at once.
+#[derive(Debug, Default)]
+pub(crate) struct Problems(Vec<Problem>);
+
+impl Problems {
+    /// Notes a problem at `path`.
+    pub(crate) fn add(&mut self, path: impl Display, message: impl Into<String>, help: &str) {
+        let problem =
+            Problem { path: path.to_string(), message: message.into(), help: help.to_owned() };
+        self.0.push(problem);
+    }
+
+    /// Notes the problem of a failed step and goes on without its result.
+    pub(crate) fn note<T>(&mut self, result: Result<T, Problem>) -> Option<T> {
+        result.map_err(|problem| self.0.push(problem)).ok()
+    }
+
+    /// Nothing was wrong so far.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// `value`, if nothing was wrong with it.
+    pub(crate) fn unless_any<T>(self, value: T) -> Result<T, Vec<Problem>> {
+        if self.is_empty() { Ok(value) } else { Err(self.0) }
+    }
 }
 
 /// Problems with the text they are in.

@@ -8,12 +8,12 @@ mod waiters;
 
 use std::collections::HashMap;
 
-use moirai_scheduler::{ClientId, Contract, Nanos, PolicyError, Rank, Ranked};
+use moirai_scheduler::{Amount, ClientId, Contract, Moment, PolicyError, Rank, Ranked, Span};
 
-use super::judge::{Backlog, judge_late, judge_served};
-use super::kernel::{Class, Threads, nice};
+use super::judge::Backlog;
+use super::kernel::Threads;
 use super::slack::LEAD;
-use super::vcpu::Vcpu;
+use super::vcpu::{Rest, Vcpu};
 use super::{StallLog, VcpuId, VcpuSnapshot};
 use observe::{Turn, promise};
 
@@ -25,26 +25,26 @@ const LAST_PRIORITY: i32 = 2;
 /// The shortest time after which the round is repeated because a budget may have run out: for the
 /// vCPU that runs now, and for those that can only run when all before them sleep. What they
 /// overrun in that time is carried as debt.
-const GRAIN_FIRST: Nanos = 20_000;
-const GRAIN_OTHERS: Nanos = 100_000;
+const GRAIN_FIRST: Span = Span::from_micros(20);
+const GRAIN_OTHERS: Span = Span::from_micros(100);
 /// The same for those that sleep, and for those that wait behind one that has not let go of the
 /// core since the last round, and so will hardly do it now: a rest of some microseconds must not
 /// cost a round every 100 us.
-const GRAIN_BEHIND: Nanos = 500_000;
+const GRAIN_BEHIND: Span = Span::from_micros(500);
 /// The same for those that sleep behind one that has not let go of the core: they overrun by no
 /// more if it does.
-const GRAIN_HIDDEN: Nanos = 2_000_000;
+const GRAIN_HIDDEN: Span = Span::from_millis(2);
 
 /// A vCPU that is owed time but asleep is looked at this often in every deadline.
-const LOOKS_PER_DEADLINE: Nanos = 4;
+const LOOKS_PER_DEADLINE: u64 = 4;
 
 /// When the next round is due: the earlier of the two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Due {
     /// At this time.
-    pub(super) at: Option<Nanos>,
+    pub(super) at: Option<Moment>,
     /// When the vCPUs have run for this long, counted from the end of the round.
-    pub(super) after: Option<Nanos>,
+    pub(super) after: Option<Span>,
 }
 
 /// All vCPUs of one core and the policy that rules them.
@@ -57,18 +57,18 @@ pub(super) struct Core<T> {
     turns: Vec<Turn>,
     order: Vec<Rank>,
     /// Deadlines of those that are awake; of use within a round only.
-    fixed: Vec<Nanos>,
+    fixed: Vec<Moment>,
     /// What a wake-up within a slice costs.
-    wake_cost: Nanos,
+    wake_cost: Amount,
     scheduling: bool,
     stalls: StallLog,
     backlog: Backlog,
     next_id: u32,
-    last: Nanos,
+    last: Moment,
     /// The next slice of those who were sent to their gates after they were ranked.
-    refill: Option<Nanos>,
+    refill: Option<Moment>,
     /// Somebody yields; look again after so much time.
-    lead: Option<Nanos>,
+    lead: Option<Span>,
     pub(super) rounds: u64,
 }
 
@@ -81,12 +81,12 @@ impl<T: Threads> Core<T> {
             turns: Vec::new(),
             order: Vec::new(),
             fixed: Vec::new(),
-            wake_cost: 0,
+            wake_cost: Amount::ZERO,
             scheduling,
             stalls,
             backlog: Backlog::default(),
             next_id: 0,
-            last: 0,
+            last: Moment::ZERO,
             refill: None,
             lead: None,
             rounds: 0,
@@ -94,7 +94,7 @@ impl<T: Threads> Core<T> {
     }
 
     /// What a wake-up within a slice costs from now on.
-    pub(super) fn set_wake_cost(&mut self, cost: Nanos) {
+    pub(super) fn set_wake_cost(&mut self, cost: Amount) {
         self.wake_cost = cost;
         self.policy.set_wake_cost(cost);
     }
@@ -107,18 +107,14 @@ impl<T: Threads> Core<T> {
         &mut self,
         tenant: String,
         contract: Contract,
-        mut thread: T,
-        now: Nanos,
+        thread: T,
+        now: Moment,
     ) -> Result<VcpuId, PolicyError> {
         let id = VcpuId(self.next_id);
         self.policy.add(ClientId(id.0), contract, now)?;
         self.next_id = self.next_id.wrapping_add(1);
-        let time = thread.cpu_time().unwrap_or_default();
         self.places.insert(id.0, self.vcpus.len());
-        let mut vcpu = Vcpu::new(id, tenant, contract, thread, time, now);
-        vcpu.ask_for_sleeps();
-        vcpu.unpaid_sleeps = 0;
-        self.vcpus.push(vcpu);
+        self.vcpus.push(Vcpu::new(id, tenant, contract, thread, now));
         Ok(id)
     }
 
@@ -126,76 +122,60 @@ impl<T: Threads> Core<T> {
         &mut self,
         id: VcpuId,
         contract: Contract,
-        now: Nanos,
+        now: Moment,
     ) -> Result<(), PolicyError> {
         self.policy.change(ClientId(id.0), contract, now)?;
         let place = self.place(ClientId(id.0));
         if let Some(vcpu) = place.and_then(|place| self.vcpus.get_mut(place)) {
-            vcpu.contract = contract;
-            // The period under way mixes two contracts; judge from the next one on.
-            vcpu.promise = None;
-            vcpu.tally.least_slice = None;
+            vcpu.change(contract);
         }
         Ok(())
     }
 
-    pub(super) fn detach(&mut self, id: VcpuId, now: Nanos) -> Result<VcpuSnapshot, PolicyError> {
+    pub(super) fn detach(&mut self, id: VcpuId, now: Moment) -> Result<VcpuSnapshot, PolicyError> {
         let account = self.policy.remove(ClientId(id.0), now)?;
         let place = self.places.remove(&id.0).ok_or(PolicyError::Unknown(ClientId(id.0)))?;
         let vcpu = self.vcpus.swap_remove(place);
         if let Some(moved) = self.vcpus.get(place) {
-            self.places.insert(moved.id.0, place);
+            self.places.insert(moved.client().0, place);
         }
         self.order.retain(|rank| rank.client.0 != id.0);
-        Ok(VcpuSnapshot::new(id, &vcpu.tenant, account, &vcpu.tally, vcpu.contract.slice(), now))
+        Ok(vcpu.snapshot(account, now))
     }
 
     pub(super) fn snapshot(&self) -> Vec<VcpuSnapshot> {
-        self.vcpus
-            .iter()
-            .map(|vcpu| {
-                let account = self.policy.account(ClientId(vcpu.id.0)).unwrap_or_default();
-                VcpuSnapshot::new(
-                    vcpu.id,
-                    &vcpu.tenant,
-                    account,
-                    &vcpu.tally,
-                    vcpu.contract.slice(),
-                    self.last,
-                )
-            })
-            .collect()
+        let account = |vcpu: &Vcpu<T>| self.policy.account(vcpu.client()).unwrap_or_default();
+        self.vcpus.iter().map(|vcpu| vcpu.snapshot(account(vcpu), self.last)).collect()
     }
 
     /// What is promised of the core, in millionths.
     pub(super) fn promised_ppm(&self) -> u64 {
         let share = |vcpu: &Vcpu<T>| {
-            vcpu.contract.slice().saturating_mul(1_000_000) / vcpu.contract.period()
+            vcpu.contract().slice().time().saturating_mul(1_000_000) / vcpu.contract().period()
         };
         self.vcpus.iter().map(share).sum()
     }
 
     /// One round at `now`; says when the next one is due.
-    pub(super) fn round(&mut self, now: Nanos) -> Due {
+    pub(super) fn round(&mut self, now: Moment) -> Due {
         self.rounds += 1;
         let owed = self.measure(now);
-        self.backlog.note(&self.stalls, now, now.saturating_sub(self.last), owed);
+        self.backlog.note(&self.stalls, now, now.since(self.last), owed);
         self.find_waiters(now);
         self.observe(now);
         self.report();
         self.charge(now);
-        for vcpu in self.vcpus.iter_mut().filter(|vcpu| !vcpu.gone) {
-            judge_late(vcpu, &self.stalls, now, false);
+        for vcpu in self.vcpus.iter_mut().filter(|vcpu| !vcpu.is_gone()) {
+            vcpu.judge_late(&self.stalls, now, false);
         }
         self.last = now;
         self.rank(now);
-        for vcpu in self.vcpus.iter_mut().filter(|vcpu| !vcpu.gone) {
-            let account = self.policy.account(ClientId(vcpu.id.0)).unwrap_or_default();
-            if account.refills == vcpu.refills || vcpu.asleep {
-                vcpu.refills = account.refills;
-                judge_served(vcpu);
+        for vcpu in self.vcpus.iter_mut().filter(|vcpu| !vcpu.is_gone()) {
+            let refills = self.policy.account(vcpu.client()).unwrap_or_default().refills;
+            if vcpu.slice().is_the_one(refills) || vcpu.is_asleep() {
+                vcpu.pass_over(refills);
             } else {
-                let time = vcpu.time;
+                let time = vcpu.accounts().time();
                 promise(vcpu, self.policy.as_ref(), now, time, self.backlog);
             }
         }
@@ -207,45 +187,41 @@ impl<T: Threads> Core<T> {
     /// Finds out who has had more than its share of the slack, and when to look again.
     fn share_slack(&mut self) {
         self.lead = None;
-        let sharers = |vcpu: &&mut Vcpu<T>| !vcpu.gone && vcpu.contract.extra().is_some();
+        let sharers = |vcpu: &&mut Vcpu<T>| !vcpu.is_gone() && vcpu.contract().extra().is_some();
         if !self.scheduling {
             return;
         }
         let mut floor = None;
         for vcpu in self.vcpus.iter_mut().filter(sharers) {
-            vcpu.wants_slack = vcpu.asks_for_slack(self.last);
-            if vcpu.wants_slack {
-                let own = vcpu.share.virtual_time();
-                floor = Some(floor.map_or(own, |least: Nanos| least.min(own)));
+            if let Some(own) = vcpu.ask_for_slack(self.last) {
+                floor = Some(floor.map_or(own, |least: Amount| least.min(own)));
             }
         }
         let Some(floor) = floor else { return };
         for vcpu in self.vcpus.iter_mut().filter(sharers) {
-            vcpu.share.settle(vcpu.wants_slack, floor);
-            if vcpu.share.yields() {
-                let lead = vcpu.share.lead(floor).max(LEAD);
+            if let Some(lead) = vcpu.settle_share(floor) {
+                let lead = lead.max(LEAD).time();
                 self.lead = Some(self.lead.map_or(lead, |least| least.min(lead)));
             }
         }
     }
 
-    fn rank(&mut self, now: Nanos) {
+    fn rank(&mut self, now: Moment) {
         self.order.clear();
         let order = &mut self.order;
         self.policy.ranks(now, &mut |rank| order.push(rank));
         self.place_waiters(now);
         for vcpu in &mut self.vcpus {
-            vcpu.floated = vcpu.rank.take().is_some_and(|rank| rank.floats);
+            vcpu.begin_ranking();
         }
         for rank in &self.order {
             let place = self.places.get(&rank.client.0);
-            if let Some(vcpu) = place.and_then(|&place| self.vcpus.get_mut(place)) {
-                vcpu.rank = Some(*rank);
-                if rank.floats && !vcpu.floated {
-                    // What it waited for before its refill was not its slice.
-                    let state = self.policy.state(rank.client);
-                    vcpu.slept_at = vcpu.slept_at.max(state.map_or(0, |state| state.refill));
-                }
+            if let Some(vcpu) = place.and_then(|&place| self.vcpus.get_mut(place))
+                && vcpu.rank_as(*rank)
+            {
+                // What it waited for before its refill was not its slice.
+                let state = self.policy.state(rank.client);
+                vcpu.slept_until(state.map_or(Moment::ZERO, |state| state.refill));
             }
         }
     }
@@ -254,78 +230,64 @@ impl<T: Threads> Core<T> {
     /// somebody who is owed time before.
     fn apply(&mut self) {
         self.refill = None;
-        for vcpu in self.vcpus.iter_mut().filter(|vcpu| !vcpu.gone && !vcpu.may_run()) {
-            let class = match vcpu.contract.extra() {
-                _ if !self.scheduling => Class::Fair(0),
-                Some(_) if vcpu.share.yields() => Class::Gated,
-                Some(weight) => Class::Fair(nice(weight)),
-                // To stop a sleeper at its gate is to wake it. It is stopped when it is seen to
-                // run.
-                None if vcpu.asleep && vcpu.class != Some(Class::Gated) => Class::Fair(0),
-                None => Class::Gated,
-            };
-            if class == Class::Gated && vcpu.class != Some(class) {
-                let client = ClientId(vcpu.id.0);
-                let state = self.policy.state(client);
-                if vcpu.ends_at_gate() {
-                    vcpu.stop_latency.close(state.map_or(0, |state| state.left));
+        for vcpu in self.vcpus.iter_mut().filter(|vcpu| !vcpu.is_gone() && !vcpu.may_run()) {
+            match vcpu.place_of_rest(self.scheduling) {
+                Rest::Fair(nice) => vcpu.go_to_slack(nice),
+                Rest::Gate if vcpu.is_gated() => {}
+                Rest::Gate => {
+                    let state = self.policy.state(vcpu.client());
+                    vcpu.stop(state.map_or(0, |state| state.left), self.last);
+                    self.policy.block(vcpu.client(), self.last);
+                    if let Some(state) = state.filter(|state| state.refill > self.last) {
+                        let refill = self.refill.unwrap_or(state.refill);
+                        self.refill = Some(refill.min(state.refill));
+                    }
                 }
-                self.policy.block(client, self.last);
-                if let Some(state) = state.filter(|state| state.refill > self.last) {
-                    let refill = self.refill.unwrap_or(state.refill);
-                    self.refill = Some(refill.min(state.refill));
-                }
-                (vcpu.asleep, vcpu.slept_at) = (true, self.last);
-                vcpu.note_sleep();
             }
-            vcpu.set_class(class);
         }
         for (nth, rank) in self.order.iter().enumerate() {
             let place = self.places.get(&rank.client.0);
             let vcpu = place.and_then(|&place| self.vcpus.get_mut(place));
-            if let Some(vcpu) = vcpu.filter(|vcpu| !vcpu.gone && vcpu.may_run()) {
-                vcpu.stop_latency.open();
-                vcpu.stands_until = 0;
-                vcpu.gate_runs = u64::from(vcpu.class == Some(Class::Gated));
-                vcpu.set_class(Class::Guaranteed(priority(nth)));
+            if let Some(vcpu) = vcpu.filter(|vcpu| !vcpu.is_gone() && vcpu.may_run()) {
+                vcpu.let_run(priority(nth));
             }
         }
     }
 
-    fn due(&self, now: Nanos) -> Due {
+    fn due(&self, now: Moment) -> Due {
         let mut at = self.policy.timeout(now).into_iter().chain(self.refill).min();
-        let mut sooner = |time: Nanos| at = Some(at.map_or(time, |earliest| earliest.min(time)));
+        let mut sooner = |time: Moment| at = Some(at.map_or(time, |earliest| earliest.min(time)));
         let mut after = self.lead;
         let mut others = None;
         let mut held = false;
-        let ran = self.vcpus.iter().filter(|vcpu| vcpu.used > 0).count();
+        let ran = self.vcpus.iter().filter(|vcpu| vcpu.used() > Amount::ZERO).count();
         for rank in &self.order {
             let Some(vcpu) = self.place(rank.client).and_then(|place| self.vcpus.get(place)) else {
                 continue;
             };
-            if vcpu.gone || !vcpu.may_run() {
+            if vcpu.is_gone() || !vcpu.may_run() {
                 continue;
             }
             let grain = match others {
-                _ if vcpu.asleep && held => GRAIN_HIDDEN,
-                _ if vcpu.asleep => GRAIN_BEHIND,
+                _ if vcpu.is_asleep() && held => GRAIN_HIDDEN,
+                _ if vcpu.is_asleep() => GRAIN_BEHIND,
                 Some(others) => others,
                 None => {
-                    held = vcpu.used > 0 && ran == 1;
+                    held = vcpu.used() > Amount::ZERO && ran == 1;
                     others = Some(if held { GRAIN_BEHIND } else { GRAIN_OTHERS });
                     GRAIN_FIRST
                 }
             };
-            let budget = rank.budget.saturating_sub(vcpu.lead()).max(grain);
-            after = Some(after.map_or(budget, |least: Nanos| least.min(budget)));
-            if let Some(promise) = vcpu.promise {
-                sooner(promise.deadline.max(now));
+            let budget = rank.budget.saturating_sub(vcpu.lead()).time().max(grain);
+            after = Some(after.map_or(budget, |least: Span| least.min(budget)));
+            if let Some(deadline) = vcpu.promised_by() {
+                sooner(deadline.max(now));
             }
-            if let Some((_, seen)) = vcpu.hidden {
-                sooner(seen.saturating_add(vcpu.contract.deadline()).max(now));
-            }
-            if vcpu.used == 0 && !rank.floats && vcpu.hidden.is_none() {
-                sooner(now + (vcpu.contract.deadline() / LOOKS_PER_DEADLINE).max(GRAIN_OTHERS));
+            let deadline = vcpu.contract().deadline();
+            if let Some(wait) = vcpu.wait() {
+                sooner(wait.seen().saturating_add(deadline).max(now));
+            } else if vcpu.used().is_zero() && !rank.floats {
+                sooner(now + (deadline / LOOKS_PER_DEADLINE).max(GRAIN_OTHERS));
             }
         }
         Due { at, after }

@@ -3,8 +3,10 @@
 use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
 
-use moirai_runtime::{Inbox, Lateness, Mailbox, mailbox, now, own_cpu_time, pin, set_scheduler};
-use moirai_scheduler::{Contract, Nanos, ranked};
+use moirai_runtime::{
+    Inbox, Lateness, Mailbox, Turns, mailbox, now, own_cpu_time, pin, set_scheduler,
+};
+use moirai_scheduler::{Amount, Contract, Moment, Span, ranked};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::core::{Core, FIRST_PRIORITY};
@@ -44,6 +46,7 @@ impl Dispatcher {
     pub fn start(spec: DispatcherSpec) -> Result<Self, DispatcherError> {
         let core = spec.core;
         let unsuited = DispatcherError::UnsuitedPolicy { core, policy: spec.policy };
+        let scheduling = !spec.policy.is_fifo();
         let policy = ranked(spec.policy, CAPACITY).ok_or(unsuited)?;
         let (mailbox, inbox) =
             mailbox().map_err(|source| DispatcherError::Setup { core, source })?;
@@ -51,7 +54,7 @@ impl Dispatcher {
         let thread = std::thread::Builder::new().name(format!("cpu-{core}")).spawn({
             move || {
                 let ready = pin(0, core).and_then(|()| {
-                    if spec.scheduling {
+                    if scheduling {
                         set_scheduler(0, libc::SCHED_FIFO, DISPATCHER_PRIORITY)
                     } else {
                         Ok(())
@@ -60,10 +63,11 @@ impl Dispatcher {
                 let failed = ready.is_err();
                 let _ = report.send(ready);
                 if !failed {
-                    let mut rounds = Core::new(policy, spec.scheduling, spec.stalls.clone());
+                    let mut rounds = Core::new(policy, scheduling, spec.stalls.clone());
                     rounds.set_wake_cost(spec.wake_cost);
-                    let load = OwnLoad::default();
-                    Loop { spec, rounds, inbox, late: Lateness::default(), load }.run();
+                    let (late, load) = (Lateness::default(), OwnLoad::default());
+                    let turns = Turns::of_this_thread(&format!("cpu-{core}"));
+                    Loop { spec, rounds, inbox, late, load, turns }.run();
                 }
             }
         });
@@ -127,26 +131,29 @@ struct Loop {
     inbox: Inbox<Command>,
     late: Lateness,
     load: OwnLoad,
+    /// How the watchdog knows that the dispatcher has not come back.
+    turns: Turns,
 }
 
 /// What the dispatcher itself takes of its core.
 #[derive(Debug, Default)]
 struct OwnLoad {
     /// Time and own CPU time when it was measured last.
-    last: (Nanos, Nanos),
+    last: (Moment, Amount),
     ppm: u64,
 }
 
 impl OwnLoad {
     /// Over how long it is measured.
-    const WINDOW: Nanos = 2_000_000_000;
+    const WINDOW: Span = Span::from_secs(2);
 
     /// The share in millionths, as of the latest window.
-    fn measure(&mut self, now: Nanos, used: Nanos) -> u64 {
-        let elapsed = now.saturating_sub(self.last.0);
+    fn measure(&mut self, now: Moment, used: Amount) -> u64 {
+        let elapsed = now.since(self.last.0);
         if elapsed >= Self::WINDOW {
-            if self.last.0 > 0 {
-                self.ppm = used.saturating_sub(self.last.1).saturating_mul(1_000_000) / elapsed;
+            if !self.last.0.is_zero() {
+                let used = used.saturating_sub(self.last.1);
+                self.ppm = used.saturating_mul(1_000_000).time() / elapsed;
             }
             self.last = (now, used);
         }
@@ -159,6 +166,7 @@ impl Loop {
         let mut planned = None;
         loop {
             let woke = now();
+            self.turns.begin(woke);
             if let Some(planned) = planned.filter(|&planned| planned <= woke) {
                 self.late.note(woke - planned);
                 self.spec.stalls.note_late(planned, woke);
@@ -170,15 +178,17 @@ impl Loop {
                 self.obey(command);
             }
             let due = self.rounds.round(now());
-            let after = due.after.map(|after| now() + after);
+            let end = now();
+            self.turns.rest(end);
+            let after = due.after.map(|after| end + after);
             planned = due.at.into_iter().chain(after).min();
             self.sleep(planned);
         }
     }
 
-    fn sleep(&self, until: Option<Nanos>) {
+    fn sleep(&self, until: Option<Moment>) {
         let rest = until.map(|until| {
-            let rest = until.saturating_sub(now());
+            let rest = until.since(now()).as_nanos();
             // Cannot overflow: a u64 of nanoseconds is 584 years.
             Timespec {
                 tv_sec: i64::try_from(rest / 1_000_000_000).unwrap_or(i64::MAX),
@@ -220,8 +230,8 @@ impl Loop {
     }
 
     fn snapshot(&mut self) -> CoreSnapshot {
-        let overhead_ns = own_cpu_time();
-        let own = self.load.measure(now(), overhead_ns);
+        let overhead = own_cpu_time();
+        let own = self.load.measure(now(), overhead);
         let mut vcpus = self.rounds.snapshot();
         if let Some(reason) = overload(self.spec.core, own, self.rounds.promised_ppm()) {
             for vcpu in vcpus.iter_mut().filter(|vcpu| vcpu.promised) {
@@ -232,7 +242,7 @@ impl Loop {
             core: self.spec.core,
             vcpus,
             decisions: self.rounds.rounds,
-            overhead_ns,
+            overhead_ns: overhead.as_nanos(),
             timer_late_ns: self.late.percentiles(),
         }
     }
@@ -265,8 +275,15 @@ mod tests {
     fn the_own_load_is_that_of_the_latest_window() {
         let mut load = OwnLoad::default();
         let second = 1_000_000_000;
-        assert_eq!(load.measure(10 * second, second), 0);
-        assert_eq!(load.measure(11 * second, 9 * second), 0, "too soon to tell");
-        assert_eq!(load.measure(12 * second, 2 * second), 500_000);
+        assert_eq!(load.measure(Moment::from_nanos(10 * second), Amount::from_nanos(second)), 0);
+        assert_eq!(
+            load.measure(Moment::from_nanos(11 * second), Amount::from_nanos(9 * second)),
+            0,
+            "too soon to tell"
+        );
+        assert_eq!(
+            load.measure(Moment::from_nanos(12 * second), Amount::from_nanos(2 * second)),
+            500_000
+        );
     }
 }

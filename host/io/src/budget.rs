@@ -3,15 +3,15 @@
 //! Work is paid for when it is done and measured; whoever has used up its share waits until the
 //! time has paid for it. Nothing is counted while nothing is done.
 
-use moirai_scheduler::Nanos;
+use moirai_scheduler::{Moment, Span};
 
 /// Parts of the whole: a thousandth each.
 pub(crate) const WHOLE: u64 = 1000;
 /// One piece of work costs no more than this, however long it took: the machine may have stood
 /// still meanwhile.
-const LONGEST: Nanos = 2_000_000;
+const LONGEST: Span = Span::from_millis(2);
 /// And no less.
-const SHORTEST: Nanos = 100;
+const SHORTEST: Span = Span::from_nanos(100);
 
 /// A share of the time, and what of it was used.
 #[derive(Clone, Copy, Debug)]
@@ -19,39 +19,39 @@ pub(crate) struct Budget {
     /// Of a thousand, at least 1.
     share: u64,
     /// So much may be used at once.
-    burst: Nanos,
+    burst: Span,
     /// When all that was used is paid by the share.
-    paid_at: Nanos,
+    paid_at: Moment,
 }
 
 impl Budget {
     /// `share` thousandths of the time, and `burst` of it at once.
-    pub(crate) fn new(share: u64, burst: Nanos) -> Self {
-        Self { share: share.clamp(1, WHOLE), burst, paid_at: 0 }
+    pub(crate) fn new(share: u64, burst: Span) -> Self {
+        Self { share: share.clamp(1, WHOLE), burst, paid_at: Moment::ZERO }
     }
 
     /// Whether there is something left.
-    pub(crate) fn has(&self, now: Nanos) -> bool {
-        self.paid_at.saturating_sub(now) < self.time_of(self.burst)
+    pub(crate) fn has(&self, now: Moment) -> bool {
+        self.paid_at.since(now) < self.time_of(self.burst)
     }
 
     /// When so much can be used at once again; no more than the burst.
-    pub(crate) fn refilled_at(&self, amount: Nanos) -> Nanos {
+    pub(crate) fn refilled_at(&self, amount: Span) -> Moment {
         let used = self.burst.saturating_sub(amount);
-        self.paid_at.saturating_sub(self.time_of(used)).saturating_add(1)
+        self.paid_at.saturating_sub(self.time_of(used)).saturating_add(Span::from_nanos(1))
     }
 
     /// So much was used; what of it is charged.
-    pub(crate) fn pay(&mut self, now: Nanos, cost: Nanos) -> Nanos {
+    pub(crate) fn pay(&mut self, now: Moment, cost: Span) -> Span {
         let cost = cost.clamp(SHORTEST, LONGEST);
         self.paid_at = self.paid_at.max(now).saturating_add(self.time_of(cost));
         cost
     }
 
     /// How long the share takes to bring so much.
-    fn time_of(&self, cost: Nanos) -> Nanos {
-        let time = (u128::from(cost) * u128::from(WHOLE)).div_ceil(u128::from(self.share));
-        Nanos::try_from(time).unwrap_or(Nanos::MAX)
+    fn time_of(&self, cost: Span) -> Span {
+        let time = (cost.wide() * u128::from(WHOLE)).div_ceil(u128::from(self.share));
+        Span::from_wide(time)
     }
 }
 
@@ -60,22 +60,24 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const SECOND: Nanos = 1_000_000_000;
+    const SECOND: u64 = 1_000_000_000;
 
     /// What somebody gets in a second who always wants more.
-    fn used(share: u64, burst: Nanos, cost: Nanos) -> Nanos {
-        let (mut budget, mut now, mut used) = (Budget::new(share, burst), 0, 0);
-        while now < SECOND {
+    fn used(share: u64, burst: u64, cost: u64) -> u64 {
+        let (burst, cost) = (Span::from_nanos(burst), Span::from_nanos(cost));
+        let end = Moment::ZERO.saturating_add(Span::from_nanos(SECOND));
+        let (mut budget, mut now, mut used) = (Budget::new(share, burst), Moment::ZERO, Span::ZERO);
+        while now < end {
             if budget.has(now) {
                 used += budget.pay(now, cost);
-                now += cost;
+                now = now.saturating_add(cost);
             } else {
-                assert!(budget.refilled_at(0) > now);
-                now = budget.refilled_at(0);
+                assert!(budget.refilled_at(Span::ZERO) > now);
+                now = budget.refilled_at(Span::ZERO);
                 assert!(budget.has(now), "there is something when it says so");
             }
         }
-        used
+        used.as_nanos()
     }
 
     proptest! {
@@ -94,18 +96,18 @@ mod tests {
 
     #[test]
     fn a_machine_that_stood_still_costs_nobody_his_budget() {
-        let mut budget = Budget::new(100, 2_000_000);
-        budget.pay(0, 10 * SECOND);
-        assert!(!budget.has(0) && budget.has(1), "it has lost a burst and not more");
+        let mut budget = Budget::new(100, Span::from_millis(2));
+        budget.pay(Moment::ZERO, Span::from_secs(10));
+        assert!(!budget.has(Moment::ZERO) && budget.has(Moment::from_nanos(1)), "it has lost a burst and not more");
     }
 
     #[test]
     fn who_has_waited_long_has_its_burst_and_not_more() {
-        let mut budget = Budget::new(10, 1_000_000);
-        let hour = 3_600 * SECOND;
+        let mut budget = Budget::new(10, Span::from_millis(1));
+        let hour = Moment::from_nanos(3_600 * SECOND);
         let times = (0..).take_while(|_| {
             let has = budget.has(hour);
-            budget.pay(hour, 100_000);
+            budget.pay(hour, Span::from_micros(100));
             has
         });
         assert_eq!(times.count(), 10);

@@ -7,7 +7,7 @@ use moirai_devices::backend::Storage as _;
 use moirai_devices::blk::{self, Frontend};
 use moirai_devices::net::{self, Card, MacAddr, Nic};
 use moirai_devices::vhost::{DeviceProfile, Session};
-use moirai_scheduler::{Account, Contract, Nanos};
+use moirai_scheduler::{Account, Contract, Moment};
 
 use crate::backlog::Backlog;
 use crate::blk::Blk;
@@ -23,7 +23,7 @@ use crate::{BlkSpec, DeviceId, IoDomainError, NetSpec, Sources};
 
 impl<S: Seams> Domain<S> {
     /// Takes all commands that wait.
-    pub(crate) fn obey(&mut self, now: Nanos) {
+    pub(crate) fn obey(&mut self, now: Moment) {
         while let Some(command) = self.inbox.next() {
             // Whoever asked may have stopped waiting; the answer is then nobody's.
             match command {
@@ -50,7 +50,7 @@ impl<S: Seams> Domain<S> {
         &mut self,
         id: DeviceId,
         spec: BlkSpec<S::Storage>,
-        now: Nanos,
+        now: Moment,
     ) -> Result<(), IoDomainError> {
         let unknown = || IoDomainError::UnknownResource { kind: "disk", name: spec.disk.clone() };
         let place = self.disks.iter().position(|disk| disk.name == spec.disk);
@@ -78,7 +78,7 @@ impl<S: Seams> Domain<S> {
         &mut self,
         id: DeviceId,
         spec: NetSpec,
-        now: Nanos,
+        now: Moment,
     ) -> Result<(), IoDomainError> {
         let unknown = || IoDomainError::UnknownResource { kind: "link", name: spec.link.clone() };
         let place = self.links.iter().position(|link| link.name == spec.link);
@@ -110,7 +110,7 @@ impl<S: Seams> Domain<S> {
         Ok(())
     }
 
-    fn enlist(&mut self, device: Device<S::Storage>, now: Nanos) {
+    fn enlist(&mut self, device: Device<S::Storage>, now: Moment) {
         let id = device.id;
         self.devices.insert(device);
         self.listen(Token::Session(id), now);
@@ -120,7 +120,7 @@ impl<S: Seams> Domain<S> {
         &mut self,
         id: DeviceId,
         contract: Contract,
-        now: Nanos,
+        now: Moment,
     ) -> Result<(), IoDomainError> {
         let device = self.devices.get_mut(id).ok_or(IoDomainError::UnknownDevice(id))?;
         let (place, client) = device.place();
@@ -131,7 +131,7 @@ impl<S: Seams> Domain<S> {
         Ok(())
     }
 
-    pub(crate) fn detach(&mut self, id: DeviceId, now: Nanos) -> Result<Account, IoDomainError> {
+    pub(crate) fn detach(&mut self, id: DeviceId, now: Moment) -> Result<Account, IoDomainError> {
         let device = self.devices.get(id).ok_or(IoDomainError::UnknownDevice(id))?;
         let (place, client) = device.place();
         let schedule = schedule_of(&mut self.disks, &mut self.links, place);
@@ -168,7 +168,7 @@ fn admit(
     schedule: &mut Schedule,
     id: DeviceId,
     contract: Contract,
-    now: Nanos,
+    now: Moment,
 ) -> Result<moirai_scheduler::ClientId, IoDomainError> {
     schedule.admit(Owner::Device(id), contract, now).map_err(IoDomainError::Policy)
 }

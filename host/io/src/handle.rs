@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 
 use moirai_devices::backend::tap::Tap;
 use moirai_devices::backend::uring::Uring;
-use moirai_scheduler::{Account, Contract, policy};
+use moirai_scheduler::{Account, Contract, Span, policy};
 
 use crate::command::{Command, Reply};
 use crate::disk::Disk;
@@ -16,7 +16,7 @@ use crate::link::Link;
 use crate::neighbours::{Neighbours, link_local};
 use crate::seams::{Linux, OnLinux, PRIORITY};
 use crate::{BlkSpec, DeviceId, DomainSnapshot, GroupSpec, IoDomainError, NetSpec, Peer};
-use moirai_runtime::{Mailbox, mailbox};
+use moirai_runtime::{Mailbox, Turns, mailbox};
 use moirai_runtime::{pin, set_scheduler_inherited};
 
 /// How many devices an event loop serves at most.
@@ -53,10 +53,12 @@ impl IoDomain {
                 match ready {
                     Ok(ring) => {
                         let _ = report.send(Ok(()));
-                        let machine = Linux { core };
-                        let (name, poll_ns, stalls) = (spec.name, spec.poll_ns, spec.stalls);
+                        let turns = Some(Turns::of_this_thread(&format!("io-{}", spec.name)));
+                        let machine = Linux { core, turns };
+                        let (name, stalls) = (spec.name, spec.stalls);
+                        let poll = Span::from_duration(spec.poll);
                         let parts =
-                            Parts { name, machine, ring, inbox, disks, links, poll_ns, stalls };
+                            Parts { name, machine, ring, inbox, disks, links, poll, stalls };
                         Domain::<OnLinux>::new(parts).run();
                     }
                     Err(error) => {

@@ -16,7 +16,7 @@
 //! And a turn reads no more than [`TURN`] of time; nor more than [`FEW`] packets while somebody
 //! could send. A wire that is picked late by that loses nothing: the pacer lets it catch up on more.
 
-use moirai_scheduler::Nanos;
+use moirai_scheduler::{Amount, Moment, Span};
 
 use crate::budget::{Budget, WHOLE};
 use crate::pacer::CATCH_UP;
@@ -26,16 +26,16 @@ pub(crate) const RECEIVE: u64 = 250;
 /// Thousandths for broadcasts, and for one guest, where nobody has said it.
 const BROADCAST: u32 = 20;
 /// Time that receiving on one link takes of one turn, at most; and one packet more.
-pub(crate) const TURN: Nanos = 200_000;
+pub(crate) const TURN: Span = Span::from_micros(200);
 /// Packets that are received although somebody could send.
 pub(crate) const FEW: usize = 4;
 /// How long packets gather in the TAP while more come in than may.
-const PAUSE: Nanos = 300_000;
+const PAUSE: Span = Span::from_micros(300);
 /// So much of a budget may be used at once.
-const BURST: Nanos = 2_000_000;
+const BURST: Span = Span::from_millis(2);
 /// A link is read again when it has so much of its budget.
-const QUANTUM: Nanos = 200_000;
-const _: () = assert!(TURN * 2 <= CATCH_UP, "a turn of receiving may cost no time of the wire");
+const QUANTUM: Span = Span::from_micros(200);
+const _: () = assert!(TURN.as_nanos() * 2 <= CATCH_UP.as_nanos(), "a turn of receiving may cost no time of the wire");
 
 /// The budgets of one link.
 #[derive(Debug)]
@@ -44,12 +44,12 @@ pub(crate) struct Intake {
     /// It has used up its part and is not listened to.
     closed: bool,
     /// It is not read before.
-    paused_until: Nanos,
+    paused_until: Moment,
     broadcast: Budget,
     /// Packets for all or for nobody that were over the budget.
     pub(crate) policed: u64,
     /// Time that those took which were received, and that it took to find out what is over.
-    pub(crate) cpu: Nanos,
+    pub(crate) cpu: Amount,
 }
 
 impl Default for Intake {
@@ -65,10 +65,10 @@ impl Intake {
         Self {
             all: Budget::new(RECEIVE / links, BURST),
             closed: false,
-            paused_until: 0,
+            paused_until: Moment::ZERO,
             broadcast: Budget::new(broadcast.into(), BURST),
             policed: 0,
-            cpu: 0,
+            cpu: Amount::ZERO,
         }
     }
 
@@ -78,7 +78,7 @@ impl Intake {
     }
 
     /// Whether the link may be read.
-    pub(crate) fn is_open(&mut self, now: Nanos) -> bool {
+    pub(crate) fn is_open(&mut self, now: Moment) -> bool {
         self.closed = now < self.opens_at(now);
         !self.closed
     }
@@ -89,32 +89,32 @@ impl Intake {
     }
 
     /// When it may be read.
-    pub(crate) fn opens_at(&self, now: Nanos) -> Nanos {
-        let wanted = if self.closed { QUANTUM } else { 0 };
+    pub(crate) fn opens_at(&self, now: Moment) -> Moment {
+        let wanted = if self.closed { QUANTUM } else { Span::ZERO };
         self.all.refilled_at(wanted).max(self.paused_until).max(now)
     }
 
     /// All was read, and some of it was too much: the next packets are looked at together.
-    pub(crate) fn pause(&mut self, now: Nanos) {
+    pub(crate) fn pause(&mut self, now: Moment) {
         self.paused_until = now.saturating_add(PAUSE);
         self.closed = true;
     }
 
     /// Whether a packet for all or for nobody may be received; it is counted if not.
-    pub(crate) fn takes_broadcast(&mut self, now: Nanos) -> bool {
+    pub(crate) fn takes_broadcast(&mut self, now: Moment) -> bool {
         let takes = self.broadcast.has(now);
         self.policed += u64::from(!takes);
         takes
     }
 
     /// A packet took so long, whoever it was for.
-    pub(crate) fn pay(&mut self, now: Nanos, cost: Nanos) {
+    pub(crate) fn pay(&mut self, now: Moment, cost: Span) {
         self.all.pay(now, cost);
     }
 
     /// It was for all or for nobody. One that was dropped is paid by the link alone.
-    pub(crate) fn pay_broadcast(&mut self, now: Nanos, cost: Nanos, received: bool) {
+    pub(crate) fn pay_broadcast(&mut self, now: Moment, cost: Span, received: bool) {
         let charged = if received { self.broadcast.pay(now, cost) } else { cost };
-        self.cpu = self.cpu.saturating_add(charged);
+        self.cpu = self.cpu.saturating_add(charged.service());
     }
 }

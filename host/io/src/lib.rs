@@ -82,10 +82,11 @@ mod work;
 use std::io;
 use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use moirai_devices::backend::Volume;
 use moirai_devices::backend::tap::Tap;
-use moirai_scheduler::{Contract, Nanos, PolicyError, PolicyKind};
+use moirai_scheduler::{Amount, Contract, PolicyError, PolicyKind};
 
 use moirai_runtime::StallLog;
 
@@ -111,7 +112,7 @@ pub struct GroupSpec {
     /// Its links.
     pub links: Vec<LinkSpec>,
     /// How long the loop looks for more work before it sleeps.
-    pub poll_ns: Nanos,
+    pub poll: Duration,
     /// Stalls of the machine: what is missed in one is counted apart.
     pub stalls: StallLog,
 }
@@ -125,9 +126,9 @@ pub struct DiskSpec {
     pub depth: usize,
     /// The longest time of one request, as declared, in nanoseconds. Longer ones are cut, where
     /// somebody is promised time.
-    pub max_unit: Nanos,
+    pub max_unit: Amount,
     /// What admission counts as blocking, in nanoseconds: `max_unit`, or zero on an ideal machine.
-    pub blocking: Nanos,
+    pub blocking: Amount,
     /// Who decides.
     pub policy: PolicyKind,
 }

@@ -4,7 +4,7 @@
 use moirai_devices::net::tx::{Next, PacketError};
 use moirai_devices::net::{Card, Role};
 use moirai_devices::vhost::Vring;
-use moirai_scheduler::{ClientId, Head, Nanos};
+use moirai_scheduler::{ClientId, Head, Moment, Span};
 
 use crate::DeviceId;
 use crate::backlog::Backlog;
@@ -31,26 +31,26 @@ pub(crate) struct Net {
 pub(crate) struct Guard {
     recent: Recent,
     /// When the log last said that it does not.
-    said_at: Option<Nanos>,
+    said_at: Option<Moment>,
 }
 
 /// The log says so seldom that a card sends from others' addresses.
-const QUIET: Nanos = 10_000_000_000;
+const QUIET: Span = Span::from_secs(10);
 
 /// Whose packets are taken, and when.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sender<'a> {
     pub(crate) id: DeviceId,
     pub(crate) queue: u16,
-    pub(crate) now: Nanos,
+    pub(crate) now: Moment,
     pub(crate) tenant: &'a str,
 }
 
 impl Guard {
     /// A packet was dropped; the log hears of it if it was not the guest's to send.
-    fn say(&mut self, why: PacketError, tenant: &str, now: Nanos) {
+    fn say(&mut self, why: PacketError, tenant: &str, now: Moment) {
         let Some(offence) = why.offence() else { return };
-        if self.said_at.is_none_or(|said| now.saturating_sub(said) >= QUIET) {
+        if self.said_at.is_none_or(|said| now.since(said) >= QUIET) {
             self.said_at = Some(now);
             tracing::warn!(%tenant, "packets are dropped: {offence}; counted as spoofed");
         }

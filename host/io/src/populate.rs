@@ -131,7 +131,8 @@ impl Report {
 }
 
 /// Populates `memory` in the background. `before` is about the memory that this one takes the place
-/// of: its thread ends at its next step, and what it held is unmapped there or here, not on the loop.
+/// of: its thread ends at its next step, and what it held is unmapped there or here, not on the
+/// loop.
 pub(crate) fn populate(
     machine: &impl Machine,
     memory: &Arc<GuestMemory>,
@@ -197,7 +198,7 @@ mod tests {
         let range = (GuestAddress(0), BYTES, Some(FileOffset::new(file.try_clone().unwrap(), 0)));
         let memory = Arc::new(GuestMemory::from_ranges_with_files([range]).unwrap());
         fallocate(&file, FallocateFlags::empty(), 0, BYTES as u64).unwrap();
-        let report = populate(&Linux { core: None }, &memory, Report::default());
+        let report = populate(&Linux { core: None, turns: None }, &memory, Report::default());
         let begun = moirai_runtime::instant();
         while report.get() == Presence::Coming
             && moirai_runtime::since(begun) < Duration::from_secs(20)

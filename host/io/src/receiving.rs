@@ -3,7 +3,7 @@
 
 use moirai_devices::backend::{Ring as _, Storage};
 use moirai_devices::net::{MacAddr, VNET_HEADER_LEN, VnetHeader, rx};
-use moirai_scheduler::Nanos;
+use moirai_scheduler::{Moment, Span};
 
 use crate::DeviceId;
 use crate::device::{Body, Device};
@@ -42,7 +42,7 @@ impl<S: Seams> Domain<S> {
         let (mut bytes, mut now, mut too_much) = (0, begin, false);
         for number in 0..RECEIVE_BURST {
             let enough = bytes >= RECEIVE_BURST_BYTES
-                || now.saturating_sub(begin) >= TURN
+                || now.since(begin) >= TURN
                 || (number >= FEW && link.is_due(now));
             // Asked first, and last of what it may read.
             if !link.intake.is_open(now) || enough {
@@ -59,7 +59,7 @@ impl<S: Seams> Domain<S> {
             let came = bring(&mut self.devices, link, length, now);
             let end = self.machine.now();
             too_much |= came.is_too_much();
-            charge(&mut self.devices, link, &came, now, end.saturating_sub(now));
+            charge(&mut self.devices, link, &came, now, end.since(now));
             now = end;
         }
         let is_closed = link.intake.is_closed();
@@ -71,7 +71,7 @@ impl<S: Seams> Domain<S> {
 
 impl<S: Seams> Domain<S> {
     /// Has the ring tell of packets that come in as long as their link may be read.
-    fn attend(&mut self, place: usize, was_closed: bool, is_closed: bool, now: Nanos) {
+    fn attend(&mut self, place: usize, was_closed: bool, is_closed: bool, now: Moment) {
         let Ok(number) = u16::try_from(place) else { return };
         match (was_closed, is_closed) {
             (false, true) => drop(self.ring.cancel(Token::Tap(number).encode())),
@@ -86,7 +86,7 @@ fn bring<St: Storage, L: moirai_devices::backend::Link>(
     devices: &mut Devices<St>,
     link: &mut Link<L>,
     length: usize,
-    now: Nanos,
+    now: Moment,
 ) -> Came {
     let nothing = Came::ForAll { received: false };
     let destination = link.buffer.get(VNET_HEADER_LEN..length).and_then(<[u8]>::first_chunk::<6>);
@@ -127,16 +127,16 @@ fn charge<St, L>(
     devices: &mut Devices<St>,
     link: &mut Link<L>,
     came: &Came,
-    now: Nanos,
-    cost: Nanos,
+    now: Moment,
+    cost: Span,
 ) {
     link.intake.pay(now, cost);
     match *came {
         Came::ForAll { received } => link.intake.pay_broadcast(now, cost, received),
         Came::ForOne(id, received) => {
             let Some(device) = devices.get_mut(id) else { return };
-            device.usage.io_cpu += cost;
-            device.usage.receive_cpu += cost;
+            device.usage.io_cpu += cost.service();
+            device.usage.receive_cpu += cost.service();
             if let Body::Net(net) = &mut device.body
                 && received
             {

@@ -5,10 +5,11 @@
 //! | --- | --- |
 //! | `clock.rs` | the clocks of this host; nothing else reads one |
 //! | `place.rs` | the core and the class of a thread |
-//! | `netns.rs` | work in a network namespace |
+//! | `netns.rs` | network namespaces with names, and work in one |
 //! | `mailbox.rs` | how a thread that owns its state alone is asked |
 //! | `stall.rs` | times in which the machine itself stood still |
 //! | `noise.rs` | the machine's noise floor |
+//! | `watchdog.rs` | who has not come back from a turn |
 //!
 //! Neighbours: dispatcher and I/O domain run on it. It knows neither.
 
@@ -18,9 +19,11 @@ pub mod netns;
 mod noise;
 mod place;
 mod stall;
+mod watchdog;
 
 pub use clock::{instant, now, own_cpu_time, since, sleep_until, wall_clock};
 pub use mailbox::{Inbox, Mailbox, Reply, mailbox};
 pub use noise::{Lateness, NoiseError, NoiseFloor, NoiseProbe, Percentiles};
 pub use place::{pin, set_scheduler, set_scheduler_inherited};
 pub use stall::{Stall, StallLog};
+pub use watchdog::{STUCK, Turns, Watchdog, Watched, watched};

@@ -3,16 +3,17 @@
 
 use moirai_api::{Change, ExportView, Phase, TenantView};
 
+use super::served::{Place, ServedDevice};
 use super::tenant::{Tenant, Vcpu};
 
-use super::{Service, ServiceError, lock};
+use super::{HostService, ServiceError, lock};
 use moirai_config::admission::plan::TenantPlan;
 use moirai_config::admission::{Claim, Part};
 use moirai_config::units::Size;
-use moirai_config::{Problem, check_exports, check_tenants};
-use moirai_io::{DeviceId, IoDomainError};
+use moirai_config::{Holder, Problem, check_exports, check_tenants};
+use moirai_io::IoDomainError;
 
-impl Service {
+impl HostService {
     /// Gives a running tenant other contracts.
     ///
     /// # Errors
@@ -54,10 +55,10 @@ impl Service {
         let specs = check_exports(&self.shared.config, std::slice::from_ref(&table));
         let spec = specs.map_err(ServiceError::Bad)?.pop().ok_or_else(unknown)?;
         let (old, new) = (Claim::of_export(&export.spec), Claim::of_export(&spec));
-        let claims = self.readmit(&spec.key(), &[old], vec![new])?;
+        let claims = self.readmit(&spec.holder(), &[old], vec![new])?;
         export.spec = spec;
         for claim in claims {
-            self.apply_to_device(&export.group, export.id, &claim)?;
+            self.apply_to_device(&export.device.place, &claim)?;
         }
         Ok(self.export_view(export))
     }
@@ -75,23 +76,23 @@ impl Service {
             let spec = specs.map_err(ServiceError::Bad)?.pop();
             let spec = spec.ok_or_else(|| ServiceError::Unknown(name.clone()))?;
             let (old, new) = (Claim::all_of(&live.spec), Claim::all_of(&spec));
-            let claims = self.readmit(&name, &old, new)?;
+            let claims = self.readmit(&spec.holder(), &old, new)?;
             live.spec = spec;
             Ok(claims)
         })
     }
 
-    /// Enters `new` in place of what `name` holds, or refuses and leaves that; returns what of it
+    /// Enters `new` in place of what `holder` has, or refuses and leaves that; returns what of it
     /// is not among `old`.
     fn readmit(
         &self,
-        name: &str,
+        holder: &Holder,
         old: &[Claim],
         new: Vec<Claim>,
     ) -> Result<Vec<Claim>, ServiceError> {
-        let admitted = lock(&self.shared.ledger).admit(name, &new, None);
+        let admitted = lock(&self.shared.ledger).admit(holder, &new, None);
         admitted.map_err(|refusals| {
-            ServiceError::Refused(vec![TenantPlan::of(name.to_owned(), &refusals)])
+            ServiceError::Refused(vec![TenantPlan::of(holder.clone(), &refusals)])
         })?;
         Ok(new.into_iter().filter(|claim| !old.contains(claim)).collect())
     }
@@ -106,20 +107,15 @@ impl Service {
             let dispatcher = self.shared.resources.dispatcher(core).ok_or_else(gone)?;
             return Ok(dispatcher.change(id, claim.contract)?);
         }
+        let place = |device: &ServedDevice| device.place.clone();
         let device = tenant
-            .with(|live| live.devices.iter().find(|device| device.part == claim.part).cloned());
-        let device = device.ok_or_else(gone)?;
-        self.apply_to_device(&device.group, device.id, claim)
+            .with(|live| live.devices.iter().find(|device| device.part == claim.part).map(place));
+        self.apply_to_device(&device.ok_or_else(gone)?, claim)
     }
 
     /// Tells the event loop that serves the device.
-    fn apply_to_device(
-        &self,
-        group: &str,
-        id: DeviceId,
-        claim: &Claim,
-    ) -> Result<(), ServiceError> {
-        let domain = self.shared.resources.domain(group).ok_or(IoDomainError::Gone)?;
-        Ok(domain.change(id, claim.contract)?)
+    fn apply_to_device(&self, place: &Place, claim: &Claim) -> Result<(), ServiceError> {
+        let domain = self.shared.resources.domain(&place.group).ok_or(IoDomainError::Gone)?;
+        Ok(domain.change(place.id, claim.contract)?)
     }
 }

@@ -2,42 +2,42 @@
 //!
 //! An export holds a reservation, a device in an I/O domain and a socket, whether or not anybody is
 //! connected; contract and account outlive every peer, so that coming again gains nothing. In the
-//! ledger and in the counters it is called `export/NAME`. `device.rs` has what is opened and
-//! attached for it, `view.rs` what is shown of it.
+//! counters it is called `export/NAME`. `view.rs` has what is shown of it.
 
-mod device;
 mod view;
 
 use moirai_api::{ExportView, Phase};
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
-use moirai_devices::backend::{FileId, Volume};
+use moirai_devices::backend::Volume;
 
-use super::launch::{FilesInUse, OWNED_HELP, files_in_use};
-use super::owner::{VolumeOwner, take_volume};
-use super::{Service, ServiceError, lock};
-use crate::sockets::Listener;
-use device::{Opened, attach, detach, open, shared_files};
-use moirai_config::admission::plan::TenantPlan;
-use moirai_config::admission::{Claim, MemoryClaim};
-use moirai_config::export::{Export as Spec, ExportTable};
+use super::launch::files_in_use;
+use super::open::open_volumes;
+use super::served::{self, Admitted, Candidate, FilesInUse, ServedDevice, Source};
+use super::{HostService, ServiceError, lock};
+use crate::sockets::{ExportSocket, Listener};
+use moirai_config::export::{Export as Spec, ExportDevice, ExportTable};
 use moirai_config::{Problem, check_exports};
-use moirai_io::{DeviceId, IoDomainError, Peer};
+use moirai_io::{IoDomainError, Peer};
 
-/// A running export.
+/// A running export. What it has goes in the order in which it is written here.
 #[derive(Debug)]
 pub(super) struct Export {
     pub(super) spec: Spec,
-    pub(super) group: String,
-    pub(super) id: DeviceId,
-    /// The files of its volume, and whether it writes them.
-    files: Vec<(FileId, bool)>,
-    /// They are owned on this machine.
-    _owned: Option<VolumeOwner>,
     listener: Listener,
+    pub(super) device: ServedDevice,
+    admitted: Admitted,
 }
 
-impl Service {
+/// What is had before admission, so that something missing costs nobody anything.
+struct Opened {
+    socket: ExportSocket,
+    /// Its volume, if that is its device.
+    volumes: Vec<Volume>,
+}
+
+impl HostService {
     /// Exports devices, all or none.
     ///
     /// # Errors
@@ -47,42 +47,44 @@ impl Service {
         let specs = check_exports(&self.shared.config, tables).map_err(ServiceError::Bad)?;
         let tenants = lock(&self.tenants);
         let mut exports = lock(&self.exports);
-        let mut problems = Vec::new();
-        for (index, spec) in specs.iter().enumerate() {
-            if exports.contains_key(&spec.name) {
-                problems.push(taken(index, &spec.name));
-            }
-        }
+        let named = specs.iter().enumerate();
+        let taken = named.filter(|(_, spec)| exports.contains_key(&spec.name));
+        let problems: Vec<_> = taken.map(|(index, spec)| taken_name(index, &spec.name)).collect();
         if !problems.is_empty() {
             return Err(ServiceError::Bad(problems));
         }
-        let opened = self.open_exports(&specs)?;
         let live = tenants.values().filter(|tenant| tenant.phase() != Phase::Ended);
         let mut used = files_in_use(live);
-        used.extend(exports.values().flat_map(Export::files_in_use));
-        let problems = shared_files(used, &specs, &opened);
-        if !problems.is_empty() {
+        used.extend(exports.values().flat_map(|export| export.admitted.files_in_use()));
+        let started = self.admit_exports(&specs, used).and_then(|admitted| {
+            // From here on the volumes count as used by what is in `exports`.
+            drop(tenants);
+            let all = specs.iter().zip(admitted);
+            all.map(|(spec, (opened, admitted))| self.start_export(spec, opened, admitted))
+                .collect::<Result<Vec<_>, _>>()
+        });
+        let started = started.inspect_err(|_| {
             specs.iter().for_each(|spec| self.shared.state.forget_export(&spec.name));
-            return Err(ServiceError::Bad(problems));
-        }
-        let owned = self.own_exported(&specs, &opened)?;
-        self.admit_exports(&specs)?;
-        // From here on the volumes count as used by what is in `exports`.
-        drop(tenants);
-        let mut started = Vec::new();
-        for ((spec, opened), owned) in specs.iter().zip(opened).zip(owned) {
-            match self.start_export(spec.clone(), opened, owned) {
-                Ok(export) => started.push(export),
-                Err(error) => {
-                    started.into_iter().for_each(|export| self.end_export(export));
-                    specs.iter().for_each(|spec| self.forget_export(spec));
-                    return Err(error);
-                }
-            }
-        }
+        })?;
         let views = started.iter().map(|export| self.export_view(export)).collect();
         exports.extend(started.into_iter().map(|export| (export.spec.name.clone(), export)));
         Ok(views)
+    }
+
+    /// Opens and admits exports that have names of their own.
+    fn admit_exports(
+        &self,
+        specs: &[Spec],
+        used: FilesInUse,
+    ) -> Result<Vec<(Opened, Admitted)>, ServiceError> {
+        let opened = self.open_exports(specs)?;
+        let asked = specs.iter().zip(&opened).enumerate().map(|(index, (spec, opened))| {
+            let at = format!("export[{index}]");
+            Candidate::export(&self.shared.config, spec, &at, &opened.volumes)
+        });
+        let asked: Vec<_> = asked.collect();
+        let admitted = served::admit(&self.shared, Vec::new(), used, &asked)?;
+        Ok(opened.into_iter().zip(admitted).collect())
     }
 
     /// All exports.
@@ -110,114 +112,66 @@ impl Service {
             self.shared.state.note_export(&spec.name, &spec.socket)?;
             match open(spec, index) {
                 Ok(opened) => all.push(opened),
-                Err(problem) => problems.push(problem),
+                Err(found) => problems.extend(found),
             }
         }
-        if problems.is_empty() {
-            return Ok(all);
-        }
-        specs.iter().for_each(|spec| self.shared.state.forget_export(&spec.name));
-        Err(ServiceError::Bad(problems))
-    }
-
-    fn admit_exports(&self, specs: &[Spec]) -> Result<(), ServiceError> {
-        let mut ledger = lock(&self.shared.ledger);
-        let mut refused = Vec::new();
-        for spec in specs {
-            let memory = MemoryClaim::of_export(&self.shared.config, spec);
-            let asked = ledger.admit(&spec.key(), &[Claim::of_export(spec)], Some(memory));
-            if let Err(refusals) = asked {
-                refused.push(TenantPlan::of(spec.key(), &refusals));
-            }
-        }
-        drop(ledger);
-        if refused.is_empty() {
-            return Ok(());
-        }
-        specs.iter().for_each(|spec| self.forget_export(spec));
-        Err(ServiceError::Refused(refused))
-    }
-
-    /// Takes the volumes of all exports on this machine.
-    fn own_exported(
-        &self,
-        specs: &[Spec],
-        opened: &[Opened],
-    ) -> Result<Vec<Option<VolumeOwner>>, ServiceError> {
-        let (mut problems, mut all) = (Vec::new(), Vec::new());
-        for (index, (spec, opened)) in specs.iter().zip(opened).enumerate() {
-            let volume = opened.volume.as_ref();
-            let owned = volume.map(|volume| take_volume(&self.shared.owners, volume, &spec.key()));
-            all.push(owned.transpose().unwrap_or_else(|why| {
-                let path = format!("export[{index}].disk.volume");
-                let message = format!("the volume {why}");
-                problems.push(Problem { path, message, help: OWNED_HELP.to_owned() });
-                None
-            }));
-        }
-        if problems.is_empty() {
-            return Ok(all);
-        }
-        specs.iter().for_each(|spec| self.shared.state.forget_export(&spec.name));
-        Err(ServiceError::Bad(problems))
+        if problems.is_empty() { Ok(all) } else { Err(ServiceError::Bad(problems)) }
     }
 
     fn start_export(
         &self,
-        spec: Spec,
+        spec: &Spec,
         opened: Opened,
-        owned: Option<VolumeOwner>,
+        admitted: Admitted,
     ) -> Result<Export, ServiceError> {
-        let files = opened.volume.iter().flat_map(Volume::files).collect();
-        let (group, id) = attach(&self.shared, &spec, opened.volume)?;
-        let served = (Arc::clone(&self.shared), group.clone());
+        let setup = |error| ServiceError::IoDomain(IoDomainError::Setup(error));
+        // Without a peer: one end of a pair whose other end is closed.
+        let (socket, _) = UnixStream::pair().map_err(setup)?;
+        let source = Source::of_export(&spec.device, opened.volumes).ok_or(IoDomainError::Gone)?;
+        let device = ServedDevice::attach(&self.shared, &spec.holder(), 0, source, socket)?;
+        let (shared, place) = (Arc::clone(&self.shared), device.place.clone());
         let unsealed_memory = spec.unsealed_memory;
-        let started = Listener::start(&spec.name, opened.socket, move |socket| {
-            let (shared, group) = &served;
+        let listener = Listener::start(&spec.name, opened.socket, move |socket| {
             let peer = Peer { socket, unsealed_memory };
-            let domain = shared.resources.domain(group);
-            domain.is_some_and(|domain| domain.connect(id, peer).is_ok())
+            let domain = shared.resources.domain(&place.group);
+            domain.is_some_and(|domain| domain.connect(place.id, peer).is_ok())
         });
-        match started {
-            Ok(listener) => {
-                tracing::info!(export = spec.name, socket = %spec.socket.display(), "exported");
-                Ok(Export { spec, group, id, files, _owned: owned, listener })
-            }
-            Err(error) => {
-                detach(&self.shared, &spec, &group, id);
-                Err(ServiceError::IoDomain(IoDomainError::Setup(error)))
-            }
-        }
+        let listener = listener.map_err(setup)?;
+        tracing::info!(export = spec.name, socket = %spec.socket.display(), "exported");
+        Ok(Export { spec: spec.clone(), listener, device, admitted })
     }
 
     /// Ends an export and gives back everything it held.
     pub(super) fn end_export(&self, export: Export) {
-        let Export { spec, group, id, listener, .. } = export;
-        drop(listener);
-        detach(&self.shared, &spec, &group, id);
-        self.forget_export(&spec);
-        tracing::info!(export = spec.name, "no longer exported");
-    }
-
-    fn forget_export(&self, spec: &Spec) {
-        self.shared.state.forget_export(&spec.name);
-        lock(&self.shared.ledger).release(&spec.key());
+        let name = export.spec.name.clone();
+        drop(export);
+        self.shared.state.forget_export(&name);
+        tracing::info!(export = name, "no longer exported");
     }
 
     /// The files of all exports.
     pub(super) fn exported_files(&self) -> FilesInUse {
-        lock(&self.exports).values().flat_map(Export::files_in_use).collect()
+        let exports = lock(&self.exports);
+        exports.values().flat_map(|export| export.admitted.files_in_use()).collect()
     }
 }
 
-impl Export {
-    fn files_in_use(&self) -> impl Iterator<Item = (FileId, (String, bool))> {
-        let name = self.spec.key();
-        self.files.iter().map(move |(file, written)| (*file, (name.clone(), *written)))
-    }
+fn open(spec: &Spec, index: usize) -> Result<Opened, Vec<Problem>> {
+    let volume = match &spec.device {
+        ExportDevice::Volume(volume) => Some((format!("export[{index}].disk"), volume)),
+        ExportDevice::Net(_) => None,
+    };
+    let volumes = open_volumes(&spec.holder(), volume.into_iter())?;
+    let socket = ExportSocket::bind(&spec.socket).map_err(|error| {
+        let help =
+            "name a path at which this user may make a socket and nobody else has one".to_owned();
+        let path = format!("export[{index}].socket");
+        vec![Problem { path, message: error.to_string(), help }]
+    })?;
+    Ok(Opened { socket, volumes })
 }
 
-fn taken(index: usize, name: &str) -> Problem {
+fn taken_name(index: usize, name: &str) -> Problem {
     Problem {
         path: format!("export[{index}].name"),
         message: format!("there is an export named {name:?} already"),

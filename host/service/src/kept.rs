@@ -10,7 +10,8 @@ use std::sync::{Arc, Mutex, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::{Service, lock};
+use super::{HostService, lock};
+use moirai_config::Holder;
 
 /// How often somebody looks.
 const LOOK: Duration = Duration::from_secs(5);
@@ -21,7 +22,7 @@ const EVENTS_MAX: usize = 256;
 #[derive(Debug, Default)]
 pub(super) struct Kept {
     /// By tenant and number of its part: the resource and the reason.
-    broken: BTreeMap<(String, usize), (String, String)>,
+    broken: BTreeMap<(Holder, usize), (String, String)>,
     events: VecDeque<KeptEvent>,
 }
 
@@ -69,7 +70,7 @@ pub struct KeptWatch {
     thread: Option<JoinHandle<()>>,
 }
 
-impl Service {
+impl HostService {
     /// The latest changes, oldest first: contracts that were not kept any more, or were again.
     #[must_use]
     pub fn events(&self) -> Vec<KeptEvent> {
@@ -94,14 +95,14 @@ impl Service {
         let changes = lock(&self.kept).look(&stats);
         for KeptEvent { tenant, resource, kept, because, .. } in changes {
             match kept {
-                true => tracing::info!(tenant, resource, "the contract is kept again"),
-                false => tracing::warn!(tenant, resource, because, "the contract is not kept"),
+                true => tracing::info!(%tenant, resource, "the contract is kept again"),
+                false => tracing::warn!(%tenant, resource, because, "the contract is not kept"),
             }
         }
     }
 }
 
-fn watch(service: &Weak<Service>, ended: &Receiver<()>) {
+fn watch(service: &Weak<HostService>, ended: &Receiver<()>) {
     while ended.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
         let Some(service) = service.upgrade() else { return };
         service.look_at_contracts();
@@ -132,7 +133,7 @@ mod tests {
             ..PartStats::default()
         };
         let parts = reasons.iter().map(part).collect();
-        let tenants = vec![TenantStats { name: "a".to_owned(), parts }];
+        let tenants = vec![TenantStats { name: "a".into(), parts }];
         Stats { now_ns, tenants, ..Stats::default() }
     }
 

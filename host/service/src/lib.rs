@@ -4,13 +4,16 @@
 //! | --- | --- |
 //! | `life.rs` | the life of a tenant as a state machine; pure |
 //! | `launch.rs`, `open.rs` | from tables to running tenants |
+//! | `process.rs` | from opened files to a tenant's process |
+//! | `groups.rs` | memory and processes of a tenant, in control groups |
 //! | `found.rs` | what is not there, for `moirai plan` |
 //! | `tenant.rs` | the entry of one tenant: what others may see and ask |
 //! | `supervisor.rs`, `release.rs` | a tenant's thread: carries out its life, gives all back |
+//! | `served.rs` | a device from admission until it is given back, of tenants and exports |
 //! | `export.rs` | devices for foreign VMMs |
 //! | `change.rs` | other contracts for a running tenant or an export |
 //! | `resources.rs`, `link.rs` | dispatchers, I/O domains, links |
-//! | `interface.rs`, `netns.rs` | TAPs, namespaces |
+//! | `interface.rs` | TAPs and bridges |
 //! | `owner/` | one owner for each core, volume, block device, interface of the machine |
 //! | `own.rs`, `vsock.rs` | the host's side of devices that a tenant process serves itself |
 //! | `console.rs` | output of a guest |
@@ -25,7 +28,7 @@
 //! none is held while a process is waited for; exports are locked while an event loop is asked,
 //! which takes microseconds.
 //!
-//! Neighbours: [`http`] and the demo call [`Service`]; it calls the ledger, the dispatchers,
+//! Neighbours: [`http`] and the demo call [`HostService`]; it calls the ledger, the dispatchers,
 //! the I/O domains and `moirai_launch`.
 
 mod change;
@@ -33,21 +36,23 @@ mod console;
 mod cores;
 mod export;
 mod found;
+mod groups;
 pub mod http;
 mod interface;
 mod kept;
 mod launch;
 mod life;
 mod link;
-mod netns;
 mod open;
 mod own;
 mod owner;
 mod privilege;
+mod process;
 mod promise;
 mod realtime;
 mod release;
 mod resources;
+mod served;
 mod sockets;
 mod state;
 mod stats;
@@ -63,6 +68,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use export::Export;
+use groups::Groups;
 use owner::{Machine, OwnError, Owners};
 use realtime::Lifted;
 use resources::Resources;
@@ -189,16 +195,28 @@ struct Shared {
     _lifted: Option<Lifted>,
     /// User ids that tenant processes run under, as numbers above the first.
     uids: Mutex<BTreeSet<u32>>,
+    /// Where tenants get their limits of memory and processes.
+    groups: Groups,
     binary: PathBuf,
 }
 
 /// A running host service. Dropping it ends all tenants and gives back everything.
 #[derive(Debug)]
-pub struct Service {
+pub struct HostService {
     shared: Arc<Shared>,
     tenants: Mutex<BTreeMap<String, Arc<Tenant>>>,
     exports: Mutex<BTreeMap<String, Export>>,
     kept: kept::SharedKept,
+}
+
+/// Where tenants get their limits; says which of them cannot be had.
+fn groups() -> Groups {
+    let groups = Groups::find();
+    for controller in groups.missing() {
+        let what = "no control groups here: tenant processes run without this limit";
+        tracing::warn!(controller, "{what}");
+    }
+    groups
 }
 
 /// A lock that a panic elsewhere does not close: what it guards is changed in single steps.
@@ -209,7 +227,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Measures the costs of a core.
 fn measured_costs(core: usize) -> std::io::Result<CoreCosts> {
     let Measured { switch, cache, vcpu, wake_p99 } = measure(core)?;
-    Ok(CoreCosts { switch, cache, vcpu, wake_p99, measured: true })
+    let [switch, cache, vcpu] = [switch, cache, vcpu].map(|cost| cost.as_nanos());
+    Ok(CoreCosts { switch, cache, vcpu, wake_p99: wake_p99.as_nanos(), measured: true })
 }
 
 /// Takes the costs of a core that were measured on this host, or measures them.
@@ -219,9 +238,9 @@ fn learn_costs(host: &mut Host) {
     }
 }
 
-impl Service {
+impl HostService {
     /// Checks privileges, cleans up after an earlier host service, starts what tenants share. The
-    /// tenants of `config` are not started: see [`Service::launch`].
+    /// tenants of `config` are not started: see [`HostService::launch`].
     ///
     /// # Errors
     /// What stands in the way, and what to do about it.
@@ -260,6 +279,7 @@ impl Service {
             _machine: machine,
             _lifted: lifted,
             uids: Mutex::default(),
+            groups: groups(),
             binary: open::tenant_binary(),
         };
         Ok(Self {
@@ -356,7 +376,7 @@ impl Service {
     }
 }
 
-impl Drop for Service {
+impl Drop for HostService {
     fn drop(&mut self) {
         let tenants: Vec<_> = lock(&self.tenants).values().cloned().collect();
         tenants.iter().for_each(|tenant| tenant.ask_to_stop(false));

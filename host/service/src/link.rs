@@ -12,10 +12,9 @@ use std::io;
 use moirai_devices::backend::Link as _;
 use moirai_devices::backend::tap::Tap;
 use moirai_devices::net::Offload;
-use moirai_runtime::netns::in_netns;
+use moirai_runtime::netns::{self, Found, in_netns};
 
 use super::interface::{Interface, Interfaces};
-use super::netns::{self, Found};
 use super::state::{StateDir, StateError};
 use moirai_config::document::OffloadName;
 use moirai_config::model::Link;

@@ -14,7 +14,7 @@ use moirai_launch::spec::MAX_CMDLINE_BYTES;
 
 use moirai_config::files::{self, pasted};
 use moirai_config::model::{self, Tenant, VolumeKind};
-use moirai_config::{Problem, advice};
+use moirai_config::{Holder, Problem, advice};
 
 /// First bytes of a qcow2 image.
 const QCOW2_MAGIC: [u8; 4] = *b"QFI\xfb";
@@ -40,22 +40,38 @@ pub(super) fn open(tenant: &Tenant, path: &str) -> Result<Opened, Vec<Problem>> 
     let initrd = tenant.initrd.as_ref().and_then(|initrd| {
         file(open_regular(initrd, &format!("{path}.initrd"), "initrd", INITRD_HELP))
     });
-    let mut volumes = Vec::new();
-    for (index, volume) in tenant.volumes.iter().enumerate() {
-        match open_volume(volume) {
-            Ok(opened) => {
-                remark(&opened, &tenant.name, volume);
-                volumes.push(opened);
-            }
-            Err(error) => {
-                problems.push(unusable(&error, volume, &format!("{path}.disk[{index}]")));
-            }
-        }
-    }
+    let volumes = tenant.volumes.iter().enumerate();
+    let volumes = volumes.map(|(index, volume)| (format!("{path}.disk[{index}]"), volume));
+    let volumes = open_volumes(&tenant.holder(), volumes);
+    let volumes = volumes.unwrap_or_else(|found| {
+        problems.extend(found);
+        Vec::new()
+    });
     match image {
         Some(image) if problems.is_empty() => Ok(Opened { image, initrd, volumes }),
         _ => Err(problems),
     }
+}
+
+/// Opens the volumes of `owner`, each with the place of its table.
+///
+/// # Errors
+/// Everything that cannot be opened, each at its key.
+pub(super) fn open_volumes<'a>(
+    owner: &Holder,
+    volumes: impl Iterator<Item = (String, &'a model::Volume)>,
+) -> Result<Vec<Volume>, Vec<Problem>> {
+    let (mut problems, mut all) = (Vec::new(), Vec::new());
+    for (at, volume) in volumes {
+        match open_volume(volume) {
+            Ok(opened) => {
+                remark(&opened, owner, volume);
+                all.push(opened);
+            }
+            Err(error) => problems.push(unusable(&error, volume, &at)),
+        }
+    }
+    if problems.is_empty() { Ok(all) } else { Err(problems) }
 }
 
 impl Opened {
@@ -163,32 +179,32 @@ pub(super) fn open_volume(volume: &model::Volume) -> Result<Volume, VolumeError>
 }
 
 /// Says in the log what the operator should know of a volume that was opened.
-pub(super) fn remark(opened: &Volume, owner: &str, model: &model::Volume) {
+fn remark(opened: &Volume, owner: &Holder, model: &model::Volume) {
     let volume = model.path.display();
     if !opened.is_direct() {
         tracing::warn!(
-            owner,
+            %owner,
             %volume,
             "the file system refuses O_DIRECT: the kernel copies this volume's data"
         );
     }
     if let Some(odd) = odd_end(opened, model.block_size) {
         if model.readonly {
-            tracing::info!(owner, %volume, "{odd}");
+            tracing::info!(%owner, %volume, "{odd}");
         } else {
-            tracing::warn!(owner, %volume, "{odd}; what is written to these is not kept");
+            tracing::warn!(%owner, %volume, "{odd}; what is written to these is not kept");
         }
     }
     if model.kind == VolumeKind::Raw && begins_like_qcow2(&model.path) {
         tracing::warn!(
-            owner,
+            %owner,
             %volume,
             "begins like a qcow2 image and is served raw, as its table says: if it is one, add \
              format = \"qcow2\""
         );
     }
     for warning in opened.warnings() {
-        tracing::warn!(owner, %volume, "{warning}");
+        tracing::warn!(%owner, %volume, "{warning}");
     }
 }
 

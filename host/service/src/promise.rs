@@ -1,11 +1,11 @@
 //! What is promised to one tenant, and what it got.
 
 use super::stats::Snapshots;
-use super::{Service, ServiceError, lock};
+use super::{HostService, ServiceError, lock};
 use moirai_api::PartStats;
 use moirai_config::admission::promise::{Got, Promises};
 
-impl Service {
+impl HostService {
     /// What is promised to a tenant, with what it got while it runs.
     ///
     /// # Errors

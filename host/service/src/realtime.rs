@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::owner::{OwnError, Owner, Owners, Usage};
 use moirai_config::Problem;
-use moirai_config::document::{PolicyName, RealtimeLimit};
+use moirai_config::document::RealtimeLimit;
 use moirai_config::model::Config;
 
 const WHOLE_PPM: u64 = 1_000_000;
@@ -95,7 +95,7 @@ fn prepare_at(
 
 fn problems(config: &Config, places: &Places) -> Vec<Problem> {
     // The kernel's fair class serves the tenants then: there are no real-time threads.
-    if config.host.cpu_policy == PolicyName::Fifo {
+    if config.host.cpu_policy.is_fifo() {
         return Vec::new();
     }
     let wanted = u64::from(config.host.cpu_capacity_ppm);

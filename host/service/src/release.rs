@@ -11,7 +11,7 @@ pub(super) fn give_back_devices(shared: &Shared, tenant: &Tenant) {
         live.pid = None;
         (vcpus, devices, live.uid.take(), live.vsock.take())
     });
-    // Waits for its thread, so not under the lock.
+    // These wait for threads, so not under the lock.
     drop(vsock);
     tenant.set_keyboard(None);
     for Vcpu { core, id } in vcpus {
@@ -20,12 +20,7 @@ pub(super) fn give_back_devices(shared: &Shared, tenant: &Tenant) {
             tracing::warn!(tenant = tenant.name, %error, "a vCPU was not given back");
         }
     }
-    for device in devices {
-        let detached = shared.resources.domain(&device.group).map(|it| it.detach(device.id));
-        if let Some(Err(error)) = detached {
-            tracing::warn!(tenant = tenant.name, %error, "a device was not given back");
-        }
-    }
+    drop(devices);
     if let Some(uid) = uid {
         lock(&shared.uids).remove(&uid);
     }
@@ -37,11 +32,10 @@ pub(super) fn give_back(shared: &Shared, tenant: &Tenant) {
     give_back_devices(shared, tenant);
     tenant.console.close();
     let (reason, ok) = tenant.with(|live| {
-        live.owned.clear();
         let turn = live.life.turn(Event::Gone);
         live.life.enter(turn);
         // Together with the phase, so that no change is admitted after the release.
-        lock(&shared.ledger).release(&tenant.name);
+        live.admitted = None;
         live.end.as_ref().map_or((String::new(), true), |end| (end.reason.clone(), end.ok))
     });
     if ok {

@@ -1,19 +1,19 @@
 //! What tenants share, running: the dispatchers of the cores and the I/O domains of the groups.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::link;
 use super::state::StateDir;
 use super::{ServiceError, link::LinkError};
 use moirai_config::model::Config;
-use moirai_config::{PolicyName, Profile};
 use moirai_cpu::{Dispatcher, DispatcherError, DispatcherSpec};
 use moirai_io::{DiskSpec, GroupSpec, IoDomain, LinkSpec};
-use moirai_runtime::{NoiseError, NoiseFloor, NoiseProbe, StallLog};
+use moirai_runtime::{NoiseError, NoiseFloor, NoiseProbe, StallLog, Watchdog};
 
 /// How long an event loop looks for more work before it sleeps: about the price of the wake-up that
 /// it saves.
-const POLL_NS: u64 = 50_000;
+const POLL: Duration = Duration::from_micros(50);
 
 /// Dispatchers and I/O domains; they end with the value.
 #[derive(Debug)]
@@ -23,6 +23,8 @@ pub(super) struct Resources {
     /// Stalls of the machine that the dispatchers and the probe saw.
     pub(super) stalls: StallLog,
     probe: NoiseProbe,
+    /// Names dispatchers and event loops that do not come back.
+    _watchdog: Watchdog,
 }
 
 impl Resources {
@@ -34,15 +36,10 @@ impl Resources {
         let stalls = StallLog::default();
         let mut dispatchers = BTreeMap::new();
         for core in &config.host.cores {
-            let policy = config.host.cpu_policy;
             let spec = DispatcherSpec {
                 core: *core,
-                policy: policy.kind(),
-                scheduling: policy != PolicyName::Fifo,
-                wake_cost: match config.host.profile {
-                    Profile::None => 0,
-                    Profile::Default => config.host.costs.wake_up(),
-                },
+                policy: config.host.cpu_policy,
+                wake_cost: config.host.wake_cost(),
                 stalls: stalls.clone(),
             };
             dispatchers.insert(*core, Dispatcher::start(spec)?);
@@ -53,7 +50,9 @@ impl Resources {
         }
         let core = config.host.io_core.unwrap_or(0);
         let probe = NoiseProbe::start(core, stalls.clone()).map_err(|error| noise(core, error))?;
-        Ok(Self { dispatchers, domains, stalls, probe })
+        let watchdog =
+            Watchdog::start().map_err(|source| DispatcherError::Setup { core, source })?;
+        Ok(Self { dispatchers, domains, stalls, probe, _watchdog: watchdog })
     }
 
     /// How late the timers of the I/O core are when nothing stands above them.
@@ -93,11 +92,8 @@ fn groups(
             name: disk.name.clone(),
             depth: usize::try_from(disk.depth).unwrap_or(1),
             max_unit: disk.max_unit,
-            blocking: match config.host.profile {
-                Profile::None => 0,
-                Profile::Default => disk.max_unit,
-            },
-            policy: disk.policy.kind(),
+            blocking: disk.blocking(config.host.profile),
+            policy: disk.policy,
         });
     }
     for link in &config.links {
@@ -105,7 +101,7 @@ fn groups(
             name: link.name.clone(),
             rate_bps: link.rate_bps,
             mtu: link.mtu,
-            policy: link.policy.kind(),
+            policy: link.policy,
             reserved: link.reserved.clone(),
             broadcast: link.broadcast,
             tap: link::open(link, state)?,
@@ -116,7 +112,7 @@ fn groups(
         core: config.host.io_core,
         disks,
         links,
-        poll_ns: POLL_NS,
+        poll: POLL,
         stalls: stalls.clone(),
     };
     Ok(groups.into_iter().map(make).collect())

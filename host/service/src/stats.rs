@@ -5,20 +5,21 @@
 
 use moirai_api::{
     CoreStats, DiskStats, DomainStats, LinkStats, NoiseStats, PartStats, Phase, SpoofedStats,
-    Stats, TenantStats,
+    Stats, TenantStats, ThreadStats,
 };
 use std::collections::HashMap;
 
+use super::served::Place;
 use super::tenant::Live;
-use super::{Service, lock};
+use super::{HostService, lock};
 use moirai_config::Config;
 use moirai_config::admission::plan::ContractReport;
 use moirai_config::admission::{Part, per_second};
 use moirai_cpu::{CoreSnapshot, VcpuSnapshot};
 use moirai_io::{DeviceSnapshot, DomainSnapshot};
-use moirai_runtime::{NoiseFloor, now};
+use moirai_runtime::{NoiseFloor, Stall, Watched, now};
 
-impl Service {
+impl HostService {
     /// Asks every dispatcher and every event loop once.
     pub(super) fn snapshots(&self) -> (Vec<CoreSnapshot>, Vec<DomainSnapshot>) {
         let resources = &self.shared.resources;
@@ -37,20 +38,21 @@ impl Service {
         let failed = tenants.iter().filter_map(|tenant| tenant.failed()).collect();
         let running = tenants.iter().filter(|tenant| tenant.phase() == Phase::Running);
         let tenants = running.map(|tenant| TenantStats {
-            name: tenant.name.clone(),
+            name: tenant.holder(),
             parts: tenant.with(|live| snapshots.parts(live, &self.shared.config)),
         });
         Stats {
-            now_ns: now(),
+            now_ns: now().as_nanos(),
             failed,
             tenants: tenants.chain(self.export_stats(&snapshots)).collect(),
             resources: self.resources(),
-            stalls: self.stalls().all().iter().map(|stall| (stall.begin, stall.end)).collect(),
+            stalls: self.stalls().all().iter().map(stall).collect(),
             disks: domains.iter().flat_map(|domain| &domain.disks).map(disk).collect(),
             links: domains.iter().flat_map(|domain| &domain.links).map(link).collect(),
             cores: cores.iter().map(core).collect(),
             domains: domains.iter().map(domain).collect(),
             noise: noise(&resources.noise()),
+            threads: moirai_runtime::watched().into_iter().map(thread).collect(),
         }
     }
 }
@@ -58,7 +60,7 @@ impl Service {
 /// Snapshots by what they are of.
 pub(super) struct Snapshots<'a> {
     vcpus: HashMap<(usize, u32), &'a VcpuSnapshot>,
-    pub(super) devices: HashMap<(&'a str, u32), &'a DeviceSnapshot>,
+    devices: HashMap<(&'a str, u32), &'a DeviceSnapshot>,
 }
 
 impl<'a> Snapshots<'a> {
@@ -72,6 +74,11 @@ impl<'a> Snapshots<'a> {
         Self { vcpus: vcpus.collect(), devices: devices.collect() }
     }
 
+    /// The device that is served at `place`.
+    pub(super) fn device(&self, place: &Place) -> Option<&'a DeviceSnapshot> {
+        self.devices.get(&(place.group.as_str(), place.id.0)).copied()
+    }
+
     /// Which contracts of a tenant are not kept, and why.
     pub(super) fn not_kept(&self, live: &Live, config: &Config) -> Option<String> {
         let vcpus = live.vcpus.iter().filter_map(|place| {
@@ -79,7 +86,7 @@ impl<'a> Snapshots<'a> {
             Some(format!("cpu/{}: {}", place.core, vcpu.not_kept.as_ref()?))
         });
         let devices = live.devices.iter().filter_map(|device| {
-            let found = self.devices.get(&(device.group.as_str(), device.id.0))?;
+            let found = self.device(&device.place)?;
             let (why, spec) = (found.not_kept.as_ref()?, &live.spec);
             let resource = match device.part {
                 Part::Volume(index) => {
@@ -131,7 +138,7 @@ impl<'a> Snapshots<'a> {
                 reserved: contract.as_ref().map_or(0, per_second),
                 ..PartStats::default()
             };
-            if let Some(snapshot) = self.devices.get(&(device.group.as_str(), device.id.0)) {
+            if let Some(snapshot) = self.device(&device.place) {
                 add_device(&mut stats, snapshot);
             }
             stats
@@ -198,6 +205,14 @@ fn core(core: &CoreSnapshot) -> CoreStats {
         late_p99_ns: core.timer_late_ns.p99,
         late_max_ns: core.timer_late_ns.max,
     }
+}
+
+fn stall(stall: &Stall) -> (u64, u64) {
+    (stall.begin.as_nanos(), stall.end.as_nanos())
+}
+
+fn thread(watched: Watched) -> ThreadStats {
+    ThreadStats { name: watched.name, longest_turn_ns: watched.longest.as_nanos() }
 }
 
 fn noise(floor: &NoiseFloor) -> NoiseStats {

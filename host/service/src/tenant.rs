@@ -1,5 +1,7 @@
 //! The entry of one tenant: what its supervisor knows and others may see, ask for, and wait for.
 
+mod balloon;
+
 use moirai_api::{End, FailedTenant, Phase};
 use std::io::Write;
 use std::os::fd::OwnedFd;
@@ -8,7 +10,6 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use moirai_devices::backend::FileId;
 use moirai_launch::BalloonReport;
 use rustix::event::{EventfdFlags, eventfd};
 
@@ -16,14 +17,12 @@ use super::console::Console;
 use super::life::Life;
 
 use super::lock;
-use super::own::Balloon;
-use super::owner::VolumeOwner;
+use super::served::{Admitted, ServedDevice};
 
 use super::vsock::Vsock;
-use moirai_config::admission::Part;
-use moirai_config::model;
+use balloon::Balloon;
+use moirai_config::{Holder, model};
 use moirai_cpu::VcpuId;
-use moirai_io::DeviceId;
 
 /// A tenant.
 #[derive(Debug)]
@@ -54,11 +53,9 @@ pub(super) struct Live {
     pub(super) pid: Option<u32>,
     pub(super) uid: Option<u32>,
     pub(super) vcpus: Vec<Vcpu>,
-    pub(super) devices: Vec<Device>,
-    /// The files of its volumes, and whether it writes them.
-    pub(super) files: Vec<(FileId, bool)>,
-    /// Its volumes, owned on this machine.
-    pub(super) owned: Vec<VolumeOwner>,
+    pub(super) devices: Vec<ServedDevice>,
+    /// What is promised to it, until it has ended.
+    pub(super) admitted: Option<Admitted>,
     /// Held for its end.
     pub(super) vsock: Option<Vsock>,
     pub(super) balloon: Balloon,
@@ -74,20 +71,12 @@ pub(super) struct Vcpu {
     pub(super) id: VcpuId,
 }
 
-/// A device of a tenant in an I/O domain.
-#[derive(Clone, Debug)]
-pub(super) struct Device {
-    pub(super) part: Part,
-    pub(super) group: String,
-    pub(super) id: DeviceId,
-}
-
 impl Tenant {
     /// The entry of a tenant that is about to start.
     ///
     /// # Errors
     /// No descriptor left.
-    pub(super) fn new(spec: model::Tenant) -> std::io::Result<Self> {
+    pub(super) fn new(spec: model::Tenant, admitted: Admitted) -> std::io::Result<Self> {
         let doorbell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let name = spec.name.clone();
         let live = Live {
@@ -100,8 +89,7 @@ impl Tenant {
             uid: None,
             vcpus: Vec::new(),
             devices: Vec::new(),
-            files: Vec::new(),
-            owned: Vec::new(),
+            admitted: Some(admitted),
             vsock: None,
             balloon: Balloon::default(),
             missing: Vec::new(),
@@ -117,6 +105,11 @@ impl Tenant {
             keyboard: Mutex::new(None),
             supervisor: Mutex::new(None),
         })
+    }
+
+    /// It, as one that holds promises.
+    pub(super) fn holder(&self) -> Holder {
+        Holder::Tenant(self.name.clone())
     }
 
     /// Looks at, or changes, what is known of the tenant.

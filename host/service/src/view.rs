@@ -3,7 +3,7 @@
 use moirai_api::{DeviceView, End, HostView, Phase, TenantView};
 use moirai_launch::{ExitReason, OwnDevice, Stage};
 
-use super::Service;
+use super::HostService;
 
 use super::stats::{Snapshots, name};
 use super::tenant::Tenant;
@@ -110,7 +110,7 @@ pub(super) fn told(mut view: TenantView, not_kept: Option<String>) -> TenantView
     view
 }
 
-impl Service {
+impl HostService {
     /// Describes a tenant, with what only dispatchers and event loops know: which contracts are not
     /// kept, which devices have failed, and why.
     pub(super) fn view_with_failures(&self, tenant: &Tenant) -> TenantView {
@@ -118,17 +118,19 @@ impl Service {
         let snapshots = Snapshots::new(&cores, &domains);
         let not_kept = tenant.with(|live| snapshots.not_kept(live, config));
         let mut view = told(tenant.view(config), not_kept);
-        for device in tenant.with(|live| live.devices.clone()) {
-            let found = snapshots.devices.get(&(device.group.as_str(), device.id.0));
-            let shown = match device.part {
-                Part::Volume(index) => view.disk.get_mut(index),
-                Part::Net(index) => view.net.get_mut(index),
-                Part::Vcpu(_) => None,
-            };
-            if let Some(shown) = shown {
-                shown.failed = found.and_then(|found| found.failed.clone());
+        tenant.with(|live| {
+            for device in &live.devices {
+                let shown = match device.part {
+                    Part::Volume(index) => view.disk.get_mut(index),
+                    Part::Net(index) => view.net.get_mut(index),
+                    Part::Vcpu(_) => None,
+                };
+                if let Some(shown) = shown {
+                    let found = snapshots.device(&device.place);
+                    shown.failed = found.and_then(|found| found.failed.clone());
+                }
             }
-        }
+        });
         view
     }
 

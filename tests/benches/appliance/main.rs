@@ -1,10 +1,10 @@
 //! `make bench`: whole runs of the appliance, each beside what the machine itself can do.
 //!
-//! Every comparison is a series of pairs: Moirai, peer, Moirai, peer, ... so that both see the same
-//! weather. What is reported is the median of the pairs' ratios with its lowest and highest, and
-//! how far runs of the same thing lie apart: a difference smaller than that is none. Nothing here
-//! passes or fails. `pair.rs` holds the arithmetic, `server.rs` the host service under test, the
-//! other modules one measurement each.
+//! Every comparison is a series of pairs: Moirai, peer, Moirai, peer, ... so that a change of the
+//! machine's load meets both. The report has the median of the pairs' ratios with its lowest and
+//! highest, and how far runs of the same thing lie apart: a difference smaller than that is none.
+//! Nothing here passes or fails. `pair.rs` holds the arithmetic, `server.rs` the host service under
+//! test, the other modules one measurement each.
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a benchmark stops where it expects")]
 
 mod children;

@@ -1,6 +1,6 @@
 //! The machine's noise floor: how late a timer of the highest real-time priority is while nothing
-//! of ours runs, and what the hypervisor below took away. The host service measures both all the
-//! time; here it does nothing else.
+//! of ours runs, and how much time the hypervisor below took (steal). The host service measures
+//! both all the time; here it does nothing else.
 
 use serde_json::json;
 

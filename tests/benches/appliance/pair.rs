@@ -1,5 +1,5 @@
-//! Paired runs and their arithmetic. Figures are floats: they are shown, nothing is decided by
-//! them.
+//! Paired runs and their arithmetic. Figures are floats, because they are only shown: nothing
+//! depends on them.
 
 /// Runs of Moirai and of a peer, taken in turn.
 #[derive(Clone, Debug, Default)]

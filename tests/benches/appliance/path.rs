@@ -1,8 +1,8 @@
 //! CPU time for a gigabyte from the disk through the guest to the link, beside loops of the host
-//! that do no more than read the file past the page cache and send it in packets of the same size.
+//! that only read the file past the page cache and send it in packets of the same size.
 //!
-//! The film is made of nothing but clock references and filler: its rate is what matters. It is
-//! sent on its own clock, so the cost of waiting for the next packet is in the figure.
+//! The film holds only clock references and filler, because only its rate matters. It is sent on
+//! its own clock, so the figure includes the cost of waiting for the next packet.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};

@@ -1,6 +1,6 @@
 //! What a packet and a read of 4 KiB cost the I/O domain beside devices that do nothing: its
-//! thread's CPU time for each, with 1, 10, 100 and 1000 idle devices attached. One without them is
-//! the peer of each.
+//! thread's CPU time for each, with 1, 10, 100 and 1000 idle devices attached. The peer of each is
+//! a host service without idle devices.
 #![allow(unsafe_code, reason = "a network namespace of its own, by system call")]
 
 use std::os::unix::net::UnixStream;
@@ -13,7 +13,7 @@ use moirai_devices::mock::{Guest, SLOTS, readable, writable};
 use moirai_devices::net::Offload;
 use moirai_io::{BlkSpec, DiskSpec, GroupSpec, IoDomain, LinkSpec, NetSpec};
 use moirai_runtime::StallLog;
-use moirai_scheduler::{Contract, Nanos, PolicyKind, Weight};
+use moirai_scheduler::{Amount, Contract, PolicyKind, Span, Weight};
 use rustix::thread::UnshareFlags;
 use vm_memory::{Bytes as _, GuestAddress};
 
@@ -21,7 +21,6 @@ use crate::options::Options;
 use crate::pair::Pairs;
 use crate::report::{Goal, Report};
 
-const MS: Nanos = 1_000_000;
 const IDLE: [usize; 4] = [1, 10, 100, 1000];
 /// Of what there is a sample of.
 const OPERATIONS: u64 = 20_000;
@@ -59,8 +58,8 @@ impl Bench {
             disks: vec![DiskSpec {
                 name: "disk".into(),
                 depth: 4,
-                max_unit: 4 * MS,
-                blocking: 4 * MS,
+                max_unit: Amount::from_millis(4),
+                blocking: Amount::from_millis(4),
                 policy: PolicyKind::Atropos,
             }],
             links: vec![LinkSpec {
@@ -72,7 +71,7 @@ impl Bench {
                 broadcast: 20,
                 tap: tap(),
             }],
-            poll_ns: 0,
+            poll: Duration::ZERO,
             stalls: StallLog::default(),
         });
         let domain = domain.expect("real-time priority and io_uring are needed: run as root");
@@ -176,7 +175,8 @@ fn wait(guest: &mut Guest, queue: usize, count: usize) {
 }
 
 fn contract() -> Contract {
-    Contract::new(100 * MS, 0, 100 * MS, Some(Weight::MIN)).unwrap()
+    let period = Span::from_millis(100);
+    Contract::new(period, Amount::ZERO, period, Some(Weight::MIN)).unwrap()
 }
 
 /// A TAP that is up, in a network namespace of its own.

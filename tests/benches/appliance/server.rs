@@ -1,26 +1,24 @@
-//! The host service under test: one core, one disk of depth 32, one link that is faster than
-//! anything that could fill it, so that neither contracts nor pacing limit what is measured.
+//! The host service under test: one core, one disk of depth 32, and one link that is faster than
+//! any sender, so that neither contracts nor pacing limit what is measured.
 
-use std::fs::File;
 use std::net::UdpSocket;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::Output;
 use std::time::{Duration, Instant};
 
+use moirai_bench::driver::{Driver, Start};
 use moirai_runtime::netns::in_netns;
-use moirai_tests::{core, last_json, moirai_binary, said, wait_for};
+use moirai_tests::{core, last_json, moirai_binary, said};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::children::Program;
-
-/// Ends within this time, or is killed.
+/// A tenant reports within this time.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// A host service with its folder, network namespace and TAP; takes them with it when it goes.
 #[derive(Debug)]
 pub(crate) struct Server {
-    program: Program,
+    driver: Driver,
     folder: TempDir,
     launched: usize,
 }
@@ -36,25 +34,16 @@ impl Server {
     /// Starts it.
     pub(crate) fn start() -> Self {
         let folder = tempfile::tempdir_in("/var/tmp").expect("a folder in /var/tmp");
-        let configuration = configuration(folder.path());
-        std::fs::write(folder.path().join("host.toml"), configuration).expect("the configuration");
-        let log = File::create(folder.path().join("host.log")).expect("the log");
-        let mut command = Command::new(moirai_binary());
-        command.args(["host", "--config"]).arg(folder.path().join("host.toml"));
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        let mut server = Self { program: Program::start(&mut command), folder, launched: 0 };
-        wait_for("the host service answers", || {
-            if let Ok(Some(status)) = server.program.0.try_wait() {
-                panic!("the host service ended with {status}:\n{}", server.log());
-            }
-            server.ask(&["list", "--json"]).status.success()
-        });
-        server
+        let config = folder.path().join("host.toml");
+        std::fs::write(&config, configuration(folder.path())).expect("the configuration");
+        let start = Start::new(&moirai_binary(), &config, &folder.path().join("host.sock"));
+        let driver = start.serve().unwrap_or_else(|error| panic!("{error}"));
+        Self { driver, folder, launched: 0 }
     }
 
     /// Its process.
     pub(crate) fn pid(&self) -> u32 {
-        self.program.0.id()
+        self.driver.pid()
     }
 
     /// Its folder, which is also its disk.
@@ -102,21 +91,11 @@ impl Server {
     }
 
     fn ask(&self, words: &[&str]) -> Output {
-        let socket = self.folder().join("host.sock");
-        let mut command = Command::new(moirai_binary());
-        command.arg("--socket").arg(socket).args(words).stdin(Stdio::null());
-        command.output().expect("moirai can be run")
+        self.driver.ask(words).expect("moirai can be run")
     }
 
     fn log(&self) -> String {
-        std::fs::read_to_string(self.folder().join("host.log")).unwrap_or_default()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = Command::new("kill").args(["-TERM", &self.pid().to_string()]).status();
-        let _ = self.program.wait(PATIENCE);
+        self.driver.log()
     }
 }
 

@@ -1,5 +1,5 @@
-//! Two machines whose clocks count instructions, with everything in their memory, do the same; what
-//! they measure has to be the same to the last digit. A third one does it without scheduling.
+//! Two machines whose clocks count instructions, with everything in their memory, do the same;
+//! their figures have to be the same to the last digit. A third one does it without scheduling.
 
 use std::collections::BTreeSet;
 use std::fs;

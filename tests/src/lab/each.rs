@@ -1,5 +1,5 @@
-//! Runs tests of a program one by one, each in a process of its own that has a time limit: one that
-//! hangs costs its own time only, and leaves behind what it hung at. Runs in the lab's machine.
+//! Runs tests of a program one by one, each in a process of its own that has a time limit. A test
+//! that hangs costs its own time only, and what it hung at is shown. Runs in the lab's machine.
 
 use std::fs;
 use std::io::{self, Write};

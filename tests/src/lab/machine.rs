@@ -1,7 +1,7 @@
 //! An emulated machine, from its start to its end.
 //!
-//! The machine writes a file every five seconds (`beat`). One in which nothing has run for three
-//! minutes stands still: it is ended, and its processors' registers and stacks are kept.
+//! The machine writes a file every five seconds (`beat`). If nothing has run in a machine for three
+//! minutes, it stands still: `lab` keeps the registers and stacks of its processors and ends it.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};

@@ -1,19 +1,19 @@
-//! `lab`: Linux tenants need a KVM that runs ring 0; this starts a machine that has one
-//! (docs/lab.md), runs tests in it and says what became of them.
+//! `lab`: Linux tenants need a KVM that runs ring 0. `lab` starts a machine that has one
+//! (docs/lab.md), runs tests in it and reports their results.
 //!
 //! | module | what is in it |
 //! | --- | --- |
 //! | `args` | the command line |
 //! | `place` | where things are; the folder of a run |
-//! | `machine` | an emulated machine: its start, its end, and how it is seen that it stands still |
+//! | `machine` | an emulated machine: its start, its end, and how `lab` sees that it stands still |
 //! | `programs` | what is built for a run: test programs, Debian's image |
 //! | `ordinary` | the tests of `tests/lab/main.rs`, in one machine, or in several |
-//! | `restart` | when another machine is begun |
+//! | `restart` | when `lab` starts another machine |
 //! | `each` | runs in the machine: test after test, each with a time limit |
-//! | `events` | how `each` tells `ordinary` what became of them |
+//! | `events` | how `each` tells `ordinary` the results |
 //! | `counted` | the machines whose clocks count instructions |
 //! | `bench` | the same guests under Moirai and QEMU: medians and ratios |
-//! | `terminal` | ours, for a shell in the machine |
+//! | `terminal` | our terminal, for a shell in the machine |
 #![allow(clippy::print_stdout, reason = "what it prints is its result")]
 
 mod args;

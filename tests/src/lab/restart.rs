@@ -1,8 +1,9 @@
 //! What happens if a machine ends before its tests do.
 //!
-//! A machine that stood still is begun again with the test that it was at: emulated machines did so
-//! once in a while (docs/lab.md), and that is not the test's fault. If the next one stands still
-//! with the same test, the test has failed, as it has if a machine ends in any other way.
+//! If a machine stood still, another one begins with the test that the first was at: emulated
+//! machines stood still once in a while (docs/lab.md), and that is not the test's fault. If the
+//! next one stands still at the same test, the test has failed. It has also failed if a machine
+//! ends in any other way.
 
 /// The tests that are still to run.
 #[derive(Debug)]

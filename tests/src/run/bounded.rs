@@ -1,12 +1,12 @@
 //! Commands that end with whoever started them, however that ends.
 //!
 //! A [`Group`] is a process group whose leader is a guard: a shell that reads from a pipe of ours.
-//! When we end, by whatever signal, the kernel closes the pipe and the guard kills its group.
-//! Because the guard is there first, there is no moment at which a command runs without it; because
-//! it is not waited for before the end, nobody else can get the group's number.
+//! When we end, by whatever signal, the kernel closes the pipe and the guard kills its group. The
+//! guard starts first, so no command runs without it. Nobody waits for the guard before the end, so
+//! nobody else can get the group's number.
 //!
-//! The group is not the terminal's, so nobody in it may read from that; what a command is to read
-//! from our standard input is copied to it.
+//! The group is not the terminal's, so nobody in it may read from the terminal; what a command is
+//! to read from our standard input is copied to it.
 
 use std::io::{self, PipeReader};
 use std::os::unix::process::CommandExt;

@@ -1,8 +1,8 @@
 //! Reads what Rust's test programs print, one or several after the other (`cargo test`).
 //!
 //! A test that cannot run here says `NOT TESTED HERE: reason` and returns, which its program takes
-//! for a pass. It is a skipped test. To see what passing tests say, programs are started with
-//! `--show-output`.
+//! for a pass. Here it counts as skipped. `--show-output` makes programs print what passing tests
+//! say.
 
 use super::{Outcome, Tally};
 

@@ -1,4 +1,4 @@
-//! How tests are started and what is made of their results, for `lab` and for `suite`.
+//! How `lab` and `suite` start tests and read their results.
 //!
 //! | module | what is in it |
 //! | --- | --- |

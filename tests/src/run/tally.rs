@@ -1,5 +1,5 @@
-//! Passed, failed, skipped. The summary is written for people and read back by `suite`, so what a
-//! program that it started has skipped or failed is in the last summary by name, too.
+//! Passed, failed, skipped. The summary is written for people, and `suite` reads it back from the
+//! programs that it started: so the last summary names what any of them has skipped or failed.
 
 use std::fmt::Write as _;
 use std::time::Duration;

@@ -1,10 +1,10 @@
-//! `suite`: every test there is, one suite after the other, and what became of all of them.
+//! `suite`: runs every test there is, one suite after the other, and reports all results.
 //!
-//! One after the other, because real tenants under real-time priorities share two cores badly. What
-//! a suite prints is kept in `target/test-logs`; shown are its failures and its progress. The last
-//! line is "N passed, M failed, K skipped", and before it is said who was skipped and why. What
-//! must run on a machine fails there instead, if the machine says so (`MOIRAI_REQUIRE_ROOT` and so
-//! on, docs/design/0009).
+//! One after the other, because tenants under real-time priorities would disturb each other on two
+//! cores. `target/test-logs` keeps what a suite prints; `suite` shows its failures and its
+//! progress. The last line is "N passed, M failed, K skipped", and before it stand the skipped
+//! tests with their reasons. `MOIRAI_REQUIRE_ROOT` and so on (docs/design/0009-checks.md) name what
+//! must run on a machine: there a test that cannot run fails.
 #![allow(clippy::print_stdout, reason = "what it prints is its result")]
 
 mod list;

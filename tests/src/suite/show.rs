@@ -1,5 +1,5 @@
-//! What is shown of a suite's output: neither that tests have passed nor what they said; the log
-//! has it.
+//! What `suite` shows of a suite's output: neither that tests have passed nor what they said; the
+//! log has it.
 
 /// Reads line by line.
 #[derive(Debug, Default)]

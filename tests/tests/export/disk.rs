@@ -1,4 +1,4 @@
-//! A volume under a guest of QEMU: nothing that was acknowledged is lost, whoever dies.
+//! A volume under a guest of QEMU: no acknowledged write is lost, whichever process dies.
 
 use moirai_tests::{Host, kill, wait_for};
 

@@ -1,5 +1,5 @@
-//! Peers that nobody wrote for good: each loses its own session, and the host service, which serves
-//! the others, neither ends nor waits.
+//! Hostile peers: each loses its own session, and the host service, which serves the others,
+//! neither ends nor waits.
 
 use std::fs::File;
 use std::io::{IoSlice, Read as _};

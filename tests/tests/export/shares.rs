@@ -1,5 +1,5 @@
-//! Two VMs of QEMU with contracts on one disk and one link: each gets its own, and without
-//! scheduling it would not.
+//! Two VMs of QEMU with contracts on one disk and one link: each gets its own. Without scheduling
+//! they do not.
 
 use std::time::{Duration, Instant};
 

@@ -4,7 +4,7 @@
 //! | module | what is checked |
 //! | --- | --- |
 //! | `marks` | tests that cannot run say so in a way that is counted; CI demands that they run |
-//! | `manifests` | no dependency is declared that nobody uses |
+//! | `manifests` | every declared dependency is used |
 //! | `width` | lines are as wide as rustfmt makes them, comments and texts too |
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 

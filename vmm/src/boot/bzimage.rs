@@ -1,8 +1,8 @@
 //! Loads a bzImage by the 64-bit Linux boot protocol (the kernel's
 //! Documentation/arch/x86/boot.rst).
 //!
-//! The setup header is the tenant's: it is read once, and only checked copies of its fields are
-//! used. The kernel gets all of it back in its zero page ([`super::zero_page`]), as the protocol
+//! The tenant writes the setup header: the loader reads it once and uses only checked copies of its
+//! fields. The kernel gets all of it back in its zero page ([`super::zero_page`]), as the protocol
 //! wants.
 
 use std::fs::File;

@@ -2,7 +2,8 @@
 //!
 //! Linux reads its own parameters up to the first word `--` and hands the rest to init as it is. It
 //! takes `"` as a quote anywhere in a word (`next_arg` in its `lib/cmdline.c`), and a quote that is
-//! not closed lasts to the end of the line. Words that the kernel has to read stand before both.
+//! not closed lasts to the end of the line. So this module puts words for the kernel in front of
+//! both.
 
 use moirai_abi::machine::{VIRTIO_MMIO_BASE, VIRTIO_MMIO_FIRST_GSI, VIRTIO_MMIO_SIZE};
 

@@ -1,8 +1,8 @@
 //! The only firmware of this machine: a reset vector.
 //!
-//! Linux finds hardware-reduced ACPI and thinks of a machine with UEFI, so that it does not try the
-//! reset register; without UEFI it jumps into the BIOS in real mode. There it finds a few
-//! instructions that reset the machine by the port of [`moirai_abi::machine::RESET_PORT`].
+//! Linux takes hardware-reduced ACPI for a sign of UEFI and does not try the reset register.
+//! Without UEFI it jumps into the BIOS in real mode. There it finds a few instructions that reset
+//! the machine by the port [`moirai_abi::machine::RESET_PORT`].
 
 use moirai_abi::machine::{RESET_COMMAND, RESET_PORT};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};

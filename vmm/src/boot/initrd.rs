@@ -1,5 +1,5 @@
-//! Puts the initrd into guest memory: as high below the hole for devices as it fits, so that it is
-//! in nobody's way while the kernel unpacks itself.
+//! Puts the initrd into guest memory: as high below the hole for devices as it fits, because the
+//! kernel unpacks itself in low memory.
 
 use std::fs::File;
 use std::ops::Range;

@@ -1,4 +1,4 @@
-//! Which guest physical addresses are memory, as both boot protocols tell it.
+//! Which guest physical addresses are memory. Both boot protocols tell the guest this map.
 
 use std::ops::Range;
 

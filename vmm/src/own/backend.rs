@@ -1,5 +1,5 @@
 //! The side of a device that its transport sees: configuration space, start, stop. All calls come
-//! from vCPU threads; what has to do with queues is a command for the thread that serves them.
+//! from vCPU threads. Calls about queues become commands for the thread that serves them.
 
 use std::io;
 use std::sync::Arc;

@@ -1,10 +1,10 @@
 //! The balloon: guest memory goes back to the host as holes in the memfd.
 //!
-//! The memfd is shared with the I/O domain, so that dropping pages from this process's mapping
-//! would free nothing: a hole takes them out of the file, and out of every page table. A request in
-//! flight keeps the pages it has pinned and then works on memory that nobody sees: the guest gave
-//! away what it had lent, and its own data is what suffers. What the guest uses again comes as
-//! zeros.
+//! This process shares the memfd with the I/O domain, so dropping pages from its own mapping would
+//! free nothing. A hole takes the pages out of the file and out of every page table. A request in
+//! flight keeps the pages that it has pinned, and then works on memory that nobody sees: only data
+//! of the guest suffers, which gave the memory away while it lent it. Pages that the guest uses
+//! again come as zeros.
 
 use std::fs::File;
 use std::sync::{Arc, Mutex, PoisonError};

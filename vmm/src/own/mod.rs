@@ -1,5 +1,5 @@
-//! The virtio devices that this process serves itself, because no tenants share what is behind
-//! them: entropy, a second console, the balloon, vsock (`docs/design/0007-linux-tenants.md`).
+//! The virtio devices that this process serves itself, because tenants share nothing behind them:
+//! entropy, a second console, the balloon, vsock (`docs/design/0007-linux-tenants.md`).
 //!
 //! ```text
 //! vCPU threads --registers--> backend --commands--> thread: epoll over kicks, sockets, commands
@@ -7,10 +7,9 @@
 //!                                                   |  model: what it does (moirai-devices)
 //! ```
 //!
-//! One thread of the fair class serves all of them. It waits for nobody: sockets are never waited
-//! for, commands are handed over, and the only locks that it takes are held for a copy. So no
-//! vCPU's guarantee depends on it; a vCPU waits for it only while its driver starts or resets a
-//! device.
+//! One thread of the fair class serves all of them. It waits for nobody: not for sockets, and the
+//! only locks that it takes are held for a copy. So no vCPU's guarantee depends on it; a vCPU waits
+//! for it only while its driver starts or resets a device.
 
 mod backend;
 mod balloon;

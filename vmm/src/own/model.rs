@@ -1,4 +1,4 @@
-//! What a device of this process has to be able to do for the thread that serves it.
+//! What the thread needs of each device that it serves.
 
 use std::fmt::Debug;
 use std::io;

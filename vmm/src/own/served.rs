@@ -1,8 +1,8 @@
 //! A device and its queues, from start to stop.
 //!
-//! Sleeping safely: a queue asks for kicks from where it stands *before* it is served. If the
-//! device then takes nothing, whatever comes later is past that place and kicks; if it takes
-//! something, it is served again.
+//! No kick is lost: a queue asks for kicks from its current position *before* it is served. If the
+//! device then takes nothing, a later chain is past that position and its driver kicks. If the
+//! device takes something, it is served again.
 
 use std::io;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! vsock: streams of the guest, whose ends on the host are handed over by the host service
+//! vsock: streams of the guest. The host service hands over their ends on the host
 //! (`docs/design/0007-linux-tenants.md`).
 
 use std::io;

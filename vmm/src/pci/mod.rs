@@ -1,8 +1,8 @@
-//! PCI bus 0: a host bridge and the functions behind it, found through memory (ECAM) or through
-//! the ports 0xcf8 and 0xcfc, which Linux asks before it has read its tables.
+//! PCI bus 0: a host bridge and the functions behind it. Guests reach it through memory (ECAM), or
+//! through the ports 0xcf8 and 0xcfc, which Linux asks before it has read its tables.
 //!
-//! [`config`] is the configuration space of a function, [`msix`] its interrupts. What a function
-//! does lies elsewhere: see [`crate::virtio::transport::Pci`]. There is no firmware: functions
+//! [`config`] is the configuration space of a function, [`msix`] its interrupts.
+//! [`crate::virtio::transport::Pci`] says what a function does. There is no firmware: functions
 //! come up with their BARs assigned ([`bar_base`]), and decode when the guest enables them. The
 //! guest may move a BAR within the window of the host bridge; elsewhere it decodes nothing.
 

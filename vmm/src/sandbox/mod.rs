@@ -4,7 +4,7 @@
 //! Layers, outermost first: name spaces with an empty file system (root only), a user of its own
 //! without capabilities (root only), no new privileges, resource limits, and a system call filter
 //! that is tightened twice: [`enter`] leaves what building a VM needs, [`confine_vcpu`] and
-//! [`confine_main`] what running it needs. What a host does not grant is reported, not hidden.
+//! [`confine_main`] what running it needs. The process reports what the host does not grant.
 #![allow(unsafe_code, reason = "unshare and close_range can break other users of descriptors")]
 
 pub mod filter;

@@ -1,24 +1,24 @@
 //! The seam between a virtio device and whatever serves its queues.
 //!
 //! [`Backend`] has two kinds of implementation: [`super::Vhost`] hands the queues to another
-//! process, the devices in `own/` are served by a thread of this one. Either is made
-//! from the [`DeviceEvents`] of its device and then given to [`super::Device`], boxed.
+//! process; a thread of this process serves those of the devices in `own/`. Either is made from the
+//! [`DeviceEvents`] of its device and then given to [`super::Device`], boxed.
 //!
-//! **Features and configuration space** are asked for at any time, also before a driver is there.
-//! Writes into the configuration space arrive in any width and at any offset.
+//! **Features and configuration space**: a transport asks for them at any time, also before a
+//! driver is there. Writes into the configuration space arrive in any width and at any offset.
 //!
 //! **Queues** are served from [`Backend::start`] to [`Backend::stop`]. A kick is a write to
-//! `kicks[queue]`, and the ones from before `start` are worth nothing: look at every queue once
-//! after it. A used buffer is announced by a write to `calls[queue]`, without this process's help
-//! when another one serves. Both calls come from a vCPU thread in the middle of a register access,
-//! and that thread can be stopped there at any instruction: a serving thread must not wait for a
-//! lock that is held across one of them.
+//! `kicks[queue]`. Kicks from before `start` mean nothing: look at every queue once after it. A
+//! write to `calls[queue]` announces a used buffer; if another process serves, this process has no
+//! part in that. Both calls come from a vCPU thread in the middle of a register access. The host
+//! can stop that thread there at any instruction, so a serving thread must not wait for a lock that
+//! is held across one of them.
 //!
-//! **A changed configuration space** is announced with [`ConfigChange::announce`], after the
-//! change, from any thread.
+//! **A changed configuration space**: call [`ConfigChange::announce`] after the change, from any
+//! thread.
 //!
-//! **A broken queue**: the backend serves the device no more, writes to `error`, and the driver is
-//! told to reset the device. `stop` is called as ever.
+//! **A broken queue**: the backend serves the device no more and writes to `error`; the device
+//! tells the driver to reset it. `stop` is called as ever.
 
 use std::fmt::Debug;
 use std::io;

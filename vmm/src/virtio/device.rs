@@ -1,5 +1,5 @@
-//! A virtio device of this VM: its registers over its backend, connected with KVM so that kicks and
-//! interrupts pass this process by.
+//! A virtio device of this VM: its registers over its backend. KVM connects kicks and interrupts,
+//! so they do not pass through this process.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -1,7 +1,7 @@
 //! The frontend side of vhost-user: asks a backend what it offers, starts and stops its queues.
 //!
-//! Rings and memory regions are named by guest physical addresses, also where the protocol has
-//! addresses of the frontend: a backend has no use for those, and so does not learn them.
+//! Messages name rings and memory regions by guest physical addresses, also where the protocol has
+//! addresses of the frontend: a backend does not need these, and so does not learn them.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -2,7 +2,7 @@
 //!
 //! The backend is another process, and a vCPU thread waits for it in the middle of a register
 //! access: whatever the backend does, that wait ends. (The `Frontend` of the vhost crate retries
-//! for ever where a receive timeout strikes, so its layouts are spoken here directly.)
+//! for ever after a receive timeout, so this module writes the protocol's layouts itself.)
 //! <https://qemu-project.gitlab.io/qemu/interop/vhost-user.html>
 
 use std::io::{self, IoSlice};

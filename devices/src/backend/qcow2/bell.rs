@@ -1,4 +1,4 @@
-//! What goes between an image's event loop and its worker: tasks there, answers back, and a bell
+//! What passes between an image's event loop and its worker: tasks there, answers back, and a bell
 //! that the loop's ring waits for like for any other operation.
 
 use std::fs::File;

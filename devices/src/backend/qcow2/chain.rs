@@ -1,8 +1,8 @@
 //! Opens an image and all that it is made of: its data file, its backing files, theirs.
 //!
-//! An image is data that somebody else wrote. What it names is opened by us, below the folder of
-//! its disk and nowhere else; imago gets open files and no name. Formats are taken from the header
-//! or not at all.
+//! An image is data that somebody else wrote. This module opens the files that the image names,
+//! below the folder of its disk and nowhere else; imago gets open files and no name. The format of
+//! a file is what the header says, and never guessed.
 
 use std::fs::File;
 use std::io;

@@ -1,8 +1,8 @@
 //! The header of a qcow2 image, as far as it decides what to open and whether to.
 //!
-//! Pure, for bytes that anybody may have written. What the format is built of is read by imago;
-//! this parser exists because the files an image names are opened by us, because a version 2 image
-//! has its backing format where imago does not look, and because a header may claim anything.
+//! Pure, for bytes that anybody may have written. imago reads the rest of the format. This parser
+//! exists for three reasons: we open the files that an image names, a version 2 image has its
+//! backing format where imago does not look, and a header may claim anything.
 
 /// `QFI\xfb`.
 const MAGIC: &[u8] = b"QFI\xfb";

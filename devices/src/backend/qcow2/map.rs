@@ -1,8 +1,9 @@
 //! Where the clusters of an image are, as far as the event loop knows.
 //!
-//! Only clusters whose data lies in one piece in one of the files are in it; what is not in it is
-//! the worker's affair. Entries come from the worker and are dropped when a request begins that may
-//! change them (see `turnstile`). Bounded: whole windows of clusters come and go.
+//! The map contains only clusters whose data lies in one piece in one of the files; the worker
+//! looks up all others. Entries come from the worker. The loop drops them when a request begins
+//! that may change them (see `turnstile`). The map is bounded: whole windows of clusters come and
+//! go.
 
 use std::collections::{HashMap, VecDeque};
 

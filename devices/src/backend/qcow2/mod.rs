@@ -9,18 +9,18 @@
 //! | `worker.rs`, `bell.rs` | the thread on which imago runs, and how it is asked |
 //! | here | the loop's side: where a request goes |
 //!
-//! A request whose clusters are all known, allocated and, for a write, ours alone, goes straight to
-//! the files like that of a raw volume. Every other request goes to the worker, which either says
-//! where the data is or does the request.
+//! If all clusters of a request are known, allocated and, for a write, ours alone, the request goes
+//! straight to the files like that of a raw volume. Every other request goes to the worker, which
+//! either says where the data is or does the request.
 //!
 //! *Why the two ways agree.* Only this process writes the image. A cluster's place changes only by
 //! a request that covers the cluster and changes the image: an allocating write, a discard,
-//! zeroing. Such a request has the image to itself ([`turnstile`]): it begins when nothing else is
-//! in flight, what the loop knows of its clusters is forgotten before, and nothing else begins
-//! until it is over. So no operation of the ring is under way to a cluster that is being freed,
-//! given to another place, or rewritten in part by imago. Lookups, reads of the worker and flushes
-//! change no place and go beside the others. Backing files are opened for reading and nobody of
-//! this host writes them.
+//! zeroing. Such a request has the image to itself ([`turnstile`]). It begins when nothing else is
+//! in flight. Before that, the loop forgets what it knows of the request's clusters. Nothing else
+//! begins until the request is over. So no operation of the ring is under way to a cluster that
+//! imago frees, moves, or rewrites in part. Lookups, reads of the worker and flushes change no
+//! place and run beside the others. Backing files are opened for reading, and nobody of this host
+//! writes them.
 
 mod bell;
 mod chain;

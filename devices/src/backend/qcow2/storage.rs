@@ -1,5 +1,5 @@
-//! A file as imago gets to see it: as it is, or without the marks that an image was not closed or
-//! is corrupt. imago refuses every image that has them; who only reads may know better.
+//! A file as imago sees it: as it is, or without the marks that an image was not closed or is
+//! corrupt. imago refuses every image with these marks, but such an image may be read.
 #![allow(unsafe_code, reason = "imago's trait for storage has unsafe methods")]
 
 use std::fmt::{Display, Formatter};

@@ -1,9 +1,9 @@
 //! Who may be in an image at the same time.
 //!
-//! Requests whose clusters are known go past the worker, and many of them do so at once. A request
-//! that changes what the clusters mean has the image to itself. So a cluster that was looked up
-//! stays what it was until the request that looked it up is over, and no cluster is given to
-//! somebody else while an operation on it is in flight.
+//! Requests whose clusters are known go past the worker, many at once. A request that changes where
+//! clusters are has the image to itself. So a cluster that was looked up stays where it is until
+//! the request that looked it up is over, and nobody else gets a cluster while an operation on it
+//! is in flight.
 
 /// A request's place at the turnstile.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

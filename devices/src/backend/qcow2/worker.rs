@@ -1,10 +1,11 @@
-//! The worker of an image: the one place where imago runs. Looks clusters up, reads what is
-//! compressed or not there, writes what has to be allocated.
+//! The worker of an image: the one place where imago runs. It looks clusters up, reads those that
+//! are compressed or not there, and writes those that have to be allocated.
 //!
-//! It blocks on the disk and inflates, so it is no work for an event loop. Its thread is its
-//! owner's; it ends when the volume is dropped, after bringing its tables to the disk. A panic in
-//! imago makes this image fail for good and nothing else. Guests' bytes pass through memory of
-//! ours, so that what is written is what was read, whatever the guest does to its memory meanwhile.
+//! The worker blocks on the disk and inflates, so an event loop cannot do its work. Its thread
+//! belongs to the volume and ends when the volume is dropped, after it has brought its tables to
+//! the disk. A panic in imago makes this image fail for good and nothing else. Guests' bytes pass
+//! through memory of ours: what is written is what was read, whatever the guest does to its memory
+//! meanwhile.
 
 use std::fs::File;
 use std::io;

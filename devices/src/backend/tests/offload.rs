@@ -1,6 +1,6 @@
 //! The kernel as the judge of our offloads: two network stacks, each behind a TAP, talk to each
-//! other through a guest's rings. What one of them leaves undone, the other has to accept: as it
-//! is, or after we have done it.
+//! other through a guest's rings. What one of them leaves undone, the other has to accept, as it is
+//! or after our code has done it.
 #![allow(unsafe_code, reason = "a socket option that no library knows")]
 
 use std::io::{Read, Write};

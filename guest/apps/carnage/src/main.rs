@@ -1,5 +1,5 @@
-//! `carnage` burns all the CPU it gets, and says how much of the time it ran: a gap between two
-//! looks at the clock is time in which somebody else had the core.
+//! `carnage` burns all the CPU it gets, and reports for how much of the time it ran: in a gap
+//! between two looks at the clock somebody else had the core.
 #![no_std]
 #![no_main]
 

@@ -1,11 +1,11 @@
 //! `flood` sends UDP datagrams as fast as the link's ring takes them.
 //!
 //! Words: `ip=`, `gw=`, `to=ADDRESS:PORT,...` (in turn), `size=1400` (bytes of UDP payload),
-//! `count=0` (datagrams; 0: for ever), `port=9` (ours).
+//! `count=0` (datagrams; 0: for ever), `port=9` (the source port).
 //!
-//! A receiver that cannot be reached is told as `streamer` does it, and left out as long as it has
-//! no route or no neighbour. If that is so of everybody for ten seconds, `count=` datagrams will
-//! never be sent, and `flood` ends as a failure; without `count=` it goes on trying.
+//! Like `streamer`, it reports a receiver that cannot be reached by an event, and leaves it out as
+//! long as it has no route or no neighbour. If no receiver has one for ten seconds, `count=`
+//! datagrams will never be sent, and `flood` ends as a failure; without `count=` it goes on trying.
 #![no_std]
 #![no_main]
 

@@ -1,5 +1,5 @@
 //! A device driven by hand: registers (virtio 1.2, section 4.2.2) and one split ring in memory that
-//! is ours. Nothing here checks anything; that is the point.
+//! is ours. On purpose, nothing here checks anything.
 #![allow(unsafe_code, reason = "writes registers and rings as no driver would")]
 
 use alloc::format;

@@ -1,5 +1,4 @@
-//! Attacks on whole devices: registers, kicks, resets, requests that are only good for being
-//! refused.
+//! Attacks on whole devices: registers, kicks, resets, requests that a device must refuse.
 
 use alloc::vec::Vec;
 use moirai_sdk::{App, AppError, MS, now};

@@ -1,4 +1,4 @@
-//! Attacks on the machine itself: exceptions, ports, the console, code that is none.
+//! Attacks on the machine itself: exceptions, ports, the console, jumps into data.
 #![allow(unsafe_code, reason = "breaks the processor's tables and jumps to garbage")]
 
 use core::arch::asm;

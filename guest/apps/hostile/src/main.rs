@@ -1,5 +1,5 @@
-//! `hostile` attacks the machine that it runs on, in one way per run (`attack=NAME`), says what
-//! came of it and then waits. It is for tests: none of it may harm anybody else.
+//! `hostile` attacks the machine that it runs on, in one way per run (`attack=NAME`), reports what
+//! came of it and then waits. It is for tests: no attack may harm anybody else.
 //!
 //! Words: `attack=`, `count=8000` (of random accesses), `seed=1`. The event `attacked` counts
 //! `rounds`, the verdicts of the devices (`failed`: they needed a reset; `answered`; `silent`) and

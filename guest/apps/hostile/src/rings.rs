@@ -1,4 +1,5 @@
-//! Attacks on rings: chains and indices that no driver would post, rings where none can be.
+//! Attacks on rings: chains and indices that no driver would post, rings at places where none can
+//! be.
 
 use alloc::vec::Vec;
 use moirai_sdk::{App, AppError};

@@ -1,12 +1,12 @@
-//! `pulse` is a periodic task that measures its own jobs: the oracle of the CPU's promises.
-//! Words: `period_us=20000 work_us=600 deadline_us=` (the period) `phase_us=0 seconds=0`.
+//! `pulse` is a periodic task that measures its own jobs: the oracle of the CPU's promises. Words:
+//! `period_us=20000 work_us=600 deadline_us=` (the period) `phase_us=0 seconds=0`.
 //!
 //! Its `k`-th job is released at `phase + k * period` of the host's time stamp counter, so several
 //! of them keep their phases to each other. It sleeps until then (one wake-up a period), burns
-//! `work_us` of CPU time and notes when it started and ended. Time in which somebody else has the
-//! core is no work: while it works it looks at the clock all the time, and what passes between two
-//! looks that are far apart is not counted. (Rounds counted out at the start would be more work
-//! than was asked for when the core is slower than it was then.)
+//! `work_us` of CPU time and notes when it started and ended. It looks at the clock all the time,
+//! and does not count what passes between two looks that are far apart: then somebody else had the
+//! core. (A number of rounds measured at the start would be too much work when the core has become
+//! slower.)
 #![no_std]
 #![no_main]
 

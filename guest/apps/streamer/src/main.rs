@@ -1,15 +1,15 @@
 //! `streamer` sends the MPEG transport stream on its volume as RTP (RFC 2250) to a list of
 //! receivers, paced by the stream's own clock, and counts what it sent late.
 //!
-//! Words: `ip=`, `gw=`, `to=ADDRESS:PORT,...`, `port=5004` (ours), `reads=4` in flight,
+//! Words: `ip=`, `gw=`, `to=ADDRESS:PORT,...`, `port=5004` (the source port), `reads=4` in flight,
 //! `chunk=65536` bytes each, `loop=1` (start again at the end; 0: stop), `program=0` (whose clock
 //! counts; 0: the first's), `bytes=0` (length of the film; 0: its volume's), `rate=8000000` (bits
 //! per second where the film has no clock), `start_ms=0` (not before then), `late_us=1000` (later
 //! than this counts as late), `ttl=64` (of what goes to multicast groups).
 //!
-//! A receiver that cannot be reached is told by an `error` event with `receiver` and `reason`, and
-//! tried again with every packet; the others do not wait for it.
-//! Places where the film is damaged are skipped, counted, and told by `error` events.
+//! An `error` event names a receiver that cannot be reached (`receiver`, `reason`). `streamer`
+//! tries it again with every packet; the others do not wait for it. It skips and counts places
+//! where the film is damaged, and reports them by `error` events.
 #![no_std]
 #![no_main]
 

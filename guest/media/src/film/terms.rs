@@ -1,4 +1,4 @@
-//! What is said between a film and who sends it: settings, what comes next, notes, errors.
+//! The types between a film and whoever sends it: settings, what comes next, notes, errors.
 
 use crate::pace::{FALLBACK_BPS, NoRate};
 use crate::ts::NoPacket;

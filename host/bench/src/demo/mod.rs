@@ -9,7 +9,8 @@
 //! | --- | --- |
 //! | `film.rs` | makes the film |
 //! | `scene.rs` | the configuration of the experiment |
-//! | `stage.rs` | one run: receivers, tenants, measurement; `servant.rs`: the host service of it |
+//! | `stage.rs` | one run: receivers, tenants, measurement |
+//! | `servant.rs` | what a run asks of the host service |
 //! | `player.rs`, `namespace.rs` | ffmpeg as a receiver |
 //! | `pulse.rs` | what the tenant that sleeps says of its jobs |
 //! | `report.rs`, `plot.rs` | table, JSON, picture, verdict |
@@ -34,6 +35,7 @@ use std::time::Duration;
 pub use pulse::PulseReport;
 pub use report::{DemoReport, NoiseReport, ReceiverReport, RunReport, ServiceReport, TenantReport};
 
+use crate::driver::DriverError;
 use crate::recorder::CaptureError;
 use scene::Scene;
 use stage::Recording;
@@ -73,14 +75,9 @@ pub enum DemoError {
     /// A receiver could not be started.
     #[error(transparent)]
     Receiver(#[from] CaptureError),
-    /// The host service did not start, or ended.
-    #[error("the host service {what}: {said}")]
-    Host {
-        /// What it did.
-        what: &'static str,
-        /// The end of what it said.
-        said: String,
-    },
+    /// The host service did not start, answer or end.
+    #[error(transparent)]
+    Driver(#[from] DriverError),
     /// The host service refused a request.
     #[error("the host service refused to {what}: {why}")]
     Refused {

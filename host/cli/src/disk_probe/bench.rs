@@ -11,6 +11,7 @@ use moirai_devices::backend::{Completion, Operations as _, Ring as _};
 use moirai_devices::memory::Buffers;
 
 use super::report::Measure;
+use super::runs::{Pattern, Run, SIZES};
 use super::target::Target;
 
 /// Longer than any unit takes that is worth waiting for.
@@ -18,23 +19,6 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Longest time that is told apart, in nanoseconds.
 const LONGEST: u64 = 60_000_000_000;
-
-/// Where units lie.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Pattern {
-    Random,
-    Sequential,
-}
-
-/// What is measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Run {
-    /// "read", "write", or "flush": one of each write before it.
-    pub(super) kind: &'static str,
-    pub(super) pattern: Pattern,
-    pub(super) bytes: u64,
-    pub(super) depth: u32,
-}
 
 /// Memory and a ring, for one run after the other.
 pub(super) struct Bench<'a> {
@@ -49,7 +33,7 @@ impl<'a> Bench<'a> {
     /// For at most `depth` units at a time.
     pub(super) fn new(target: &'a Target, depth: u32) -> io::Result<Self> {
         let depth = depth.max(1);
-        let longest = super::SIZES.into_iter().max().unwrap_or(0);
+        let longest = SIZES.into_iter().max().unwrap_or(0);
         let memory = (0..depth).map(|_| bounce::zeroed(longest)).collect::<io::Result<_>>()?;
         let ring = Uring::new(depth)?;
         Ok(Self { target, ring, memory, random: 0x9e37_79b9_7f4a_7c15, next: 0 })

@@ -4,6 +4,7 @@
 //! | file | what it holds |
 //! | --- | --- |
 //! | `target.rs` | a file of our own without a name, or a block device, which is only read |
+//! | `runs.rs` | what is measured: every kind, pattern and size |
 //! | `bench.rs` | one run: units of one kind and size, so many at a time |
 //! | `report.rs` | the measures, and what follows for the configuration |
 //!
@@ -11,6 +12,7 @@
 
 mod bench;
 mod report;
+mod runs;
 mod target;
 
 use std::io;
@@ -19,14 +21,12 @@ use std::time::Duration;
 
 pub use report::{Measure, ProbeReport};
 
-use bench::{Bench, Pattern, Run};
+use bench::Bench;
 use moirai_io::PRIORITY;
 use moirai_runtime::set_scheduler_inherited;
+use runs::runs;
 use target::Target;
 
-const KIB: u64 = 1 << 10;
-/// Sizes of units, in bytes.
-const SIZES: [u64; 4] = [4 * KIB, 64 * KIB, 256 * KIB, 1024 * KIB];
 /// Bytes that one run moves at most.
 const RUN_BYTES: u64 = 512 << 20;
 
@@ -100,27 +100,9 @@ fn measure(target: &Target, depth: u32, time: Duration) -> Result<Vec<Measure>, 
     Ok(measures)
 }
 
-/// What is measured: every kind, pattern and size, one at a time and as many as are configured.
-fn runs(depth: u32, writable: bool) -> Vec<Run> {
-    let mut runs = Vec::new();
-    let kinds: &[&'static str] = if writable { &["read", "write"] } else { &["read"] };
-    let depths: &[u32] = if depth > 1 { &[1, depth] } else { &[1] };
-    for &kind in kinds {
-        for pattern in [Pattern::Random, Pattern::Sequential] {
-            for bytes in SIZES {
-                runs.extend(depths.iter().map(|&depth| Run { kind, pattern, bytes, depth }));
-            }
-        }
-    }
-    if writable {
-        let (pattern, bytes, depth) = (Pattern::Random, 64 * KIB, 1);
-        runs.push(Run { kind: "flush", pattern, bytes, depth });
-    }
-    runs
-}
-
 #[cfg(test)]
 mod tests {
+    use super::runs::KIB;
     use super::*;
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use super::bench::{Pattern, Run};
+use super::runs::{Pattern, Run};
 use moirai_config::units::{Rate, Size, Time};
 
 /// The least that `max_unit` is proposed to be, in nanoseconds, and its step.

@@ -1,4 +1,6 @@
 //! A host service in this process, and a client that speaks raw bytes.
+//!
+//! Not `moirai_bench::driver`: that one drives a process, and asks as an honest client does.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -7,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use moirai_config::{self, Config};
-use moirai_service::Service;
+use moirai_service::HostService;
 use moirai_service::http::{Bound, Scrape};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -22,7 +24,7 @@ static TURN: Mutex<()> = Mutex::new(());
 pub(crate) struct Host {
     // In the order in which they end.
     runtime: Runtime,
-    service: Arc<Service>,
+    service: Arc<HostService>,
     folder: TempDir,
     _turn: MutexGuard<'static, ()>,
 }
@@ -40,7 +42,7 @@ impl Host {
     fn start_with(tables: &str) -> Self {
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let folder = tempfile::tempdir().unwrap();
-        let service = Service::start(configuration(&folder, tables))
+        let service = HostService::start(configuration(&folder, tables))
             .expect("KVM and real-time priority are needed: run as root");
         let service = Arc::new(service);
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -67,7 +69,7 @@ impl Host {
 
     /// What a second service with the same directory says.
     pub(crate) fn start_another(&self) -> String {
-        Service::start(configuration(&self.folder, "")).unwrap_err().to_string()
+        HostService::start(configuration(&self.folder, "")).unwrap_err().to_string()
     }
 
     pub(crate) fn folder(&self) -> &Path {

@@ -2,8 +2,11 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
+
+use moirai_bench::driver::Start;
 
 use super::link::Host;
 
@@ -50,7 +53,7 @@ fn counters_without_end_end_with_their_reader_also_while_they_have_nothing_to_sa
 }
 
 #[test]
-fn a_host_service_outlives_the_reader_of_its_log() {
+fn a_host_service_outlives_the_reader_of_its_log_and_its_terminal() {
     let _turn = super::turn();
     let folder = tempfile::tempdir().unwrap();
     let core = std::thread::available_parallelism().unwrap().get() - 1;
@@ -60,17 +63,15 @@ fn a_host_service_outlives_the_reader_of_its_log() {
     let config = super::file(&folder, &text);
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
-    let mut command = Command::new(env!("CARGO_BIN_EXE_moirai"));
-    let mut child = command.arg("host").arg("--config").arg(config).stderr(writer).spawn().unwrap();
-    let begin = moirai_runtime::instant();
-    while !folder.path().join("s").exists() {
-        assert_eq!(child.try_wait().unwrap(), None);
-        assert!(moirai_runtime::since(begin) < PATIENCE);
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    let pid = rustix::process::Pid::from_child(&child);
-    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-    assert_eq!(wait(&mut child).code(), Some(0));
+    let moirai = Path::new(env!("CARGO_BIN_EXE_moirai"));
+    let start = Start::new(moirai, &config, &folder.path().join("s")).stderr(writer);
+    let mut host = start.serve().unwrap();
+    let pid = rustix::process::Pid::from_raw(i32::try_from(host.pid()).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(!host.has_ended(), "SIGHUP has ended it");
+    host.ask_to_end();
+    assert_eq!(host.wait(PATIENCE).unwrap().code(), Some(0));
 }
 
 #[test]

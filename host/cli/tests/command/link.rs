@@ -2,9 +2,10 @@
 //! of it happens in network namespaces of these tests.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use moirai_bench::driver::{Driver, Start};
 use tempfile::TempDir;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -25,7 +26,7 @@ impl Namespace {
     }
 
     fn path(&self) -> PathBuf {
-        Path::new("/run/netns").join(&self.0)
+        moirai_runtime::netns::path(&self.0)
     }
 
     /// Runs `ip` in the namespace and returns what it prints.
@@ -43,10 +44,10 @@ impl Drop for Namespace {
     }
 }
 
-/// A host service with one link; killed with the value if it still runs.
+/// A host service with one link; ends with the value if it still runs.
 pub(super) struct Host {
-    child: Child,
-    folder: TempDir,
+    driver: Driver,
+    _folder: TempDir,
 }
 
 impl Host {
@@ -67,55 +68,31 @@ impl Host {
              = \"{path}/state\"\n{tables}"
         );
         let config = super::file(&folder, &text);
-        let log = std::fs::File::create(folder.path().join("log")).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_moirai"))
-            .arg("host")
-            .arg("--config")
-            .arg(config)
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        Self { child, folder }
+        let socket = folder.path().join("host.sock");
+        let start = Start::new(Path::new(env!("CARGO_BIN_EXE_moirai")), &config, &socket);
+        Self { driver: start.spawn().unwrap(), _folder: folder }
     }
 
-    pub(super) fn socket(&self) -> PathBuf {
-        self.folder.path().join("host.sock")
+    pub(super) fn socket(&self) -> &Path {
+        self.driver.socket()
     }
 
     pub(super) fn said(&self) -> String {
-        std::fs::read_to_string(self.folder.path().join("log")).unwrap()
+        self.driver.log()
     }
 
     pub(super) fn serves(&mut self) {
-        let begin = moirai_runtime::instant();
-        while !self.said().contains("serves") {
-            assert_eq!(self.child.try_wait().unwrap(), None, "{}", self.said());
-            assert!(moirai_runtime::since(begin) < PATIENCE, "{}", self.said());
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        self.driver.wait_until_it_answers().unwrap_or_else(|error| panic!("{error}"));
+        assert!(self.said().contains("serves"), "{}", self.said());
     }
 
     /// The exit status, after a request to end if it is `asked`.
     pub(super) fn ends(&mut self, asked: bool) -> i32 {
         if asked {
-            let pid = rustix::process::Pid::from_child(&self.child);
-            rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+            self.driver.ask_to_end();
         }
-        let begin = moirai_runtime::instant();
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status.code().unwrap();
-            }
-            assert!(moirai_runtime::since(begin) < PATIENCE, "{}", self.said());
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-}
-
-impl Drop for Host {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let ended = self.driver.wait(PATIENCE).unwrap_or_else(|error| panic!("{error}"));
+        ended.code().unwrap()
     }
 }
 
@@ -140,7 +117,7 @@ fn a_tap_that_is_taken_is_said_and_its_owner_is_left_alone() {
     owner.serves();
     let mut other = Host::start(&link);
     assert_eq!(other.ends(false), 2);
-    let line = format!("the TAP tap0 is served by process {} (moirai host, ", owner.child.id());
+    let line = format!("the TAP tap0 is served by process {} (moirai host, ", owner.driver.pid());
     assert!(other.said().contains(&line), "{}", other.said());
     assert!(netns.ip(&["link", "show", "dev", "tap0"]).contains("LOWER_UP"));
     assert_eq!(owner.ends(true), 0);
@@ -346,8 +323,8 @@ fn an_interface_of_another_kind_is_refused_at_the_key_that_named_it() {
 #[test]
 fn what_lies_at_the_place_of_a_namespace_is_named_with_a_command_that_removes_it() {
     let _turn = super::turn();
-    std::fs::create_dir_all("/run/netns").unwrap();
     let netns = Namespace::named("stale");
+    std::fs::create_dir_all(netns.path().parent().unwrap()).unwrap();
     let words = ["on which no namespace is mounted"];
     std::fs::write(netns.path(), "").unwrap();
     refused_then_mended(&netns, "", "moirai.toml:9:9", &words);

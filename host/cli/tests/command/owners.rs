@@ -1,42 +1,17 @@
 //! Two host services on one machine, each with folders of its own: nothing is promised twice.
 
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
-use std::time::Duration;
+use std::process::Output;
+
+use moirai_bench::driver::{Driver, Start};
 
 use crate::{moirai, turn};
 
 /// A host service in the background; ends with the value.
-struct Service(Child);
-
-impl Service {
-    fn start(config: &Path) -> Self {
-        let child = Command::new(env!("CARGO_BIN_EXE_moirai"))
-            .arg("host")
-            .arg("--config")
-            .arg(config)
-            .stdin(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut service = Self(child);
-        let socket = config.with_file_name("host.sock");
-        let begin = moirai_runtime::instant();
-        while !socket.exists() {
-            assert_eq!(service.0.try_wait().unwrap(), None, "KVM and root are needed");
-            assert!(moirai_runtime::since(begin) < Duration::from_secs(30), "it does not serve");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        service
-    }
-}
-
-impl Drop for Service {
-    fn drop(&mut self) {
-        let pid = rustix::process::Pid::from_child(&self.0);
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        let _ = self.0.wait();
-    }
+fn serve(config: &Path) -> Driver {
+    let moirai = Path::new(env!("CARGO_BIN_EXE_moirai"));
+    let start = Start::new(moirai, config, &config.with_file_name("host.sock"));
+    start.serve().unwrap_or_else(|error| panic!("KVM and root are needed: {error}"))
 }
 
 /// A configuration with folders of its own, on `core`; `rest` is about the disk `d`, which is
@@ -81,8 +56,8 @@ fn a_second_host_service_gets_no_core_and_no_volume_that_the_first_one_has() {
     std::fs::write(top.join("other"), vec![0u8; 1 << 20]).unwrap();
     std::os::unix::fs::symlink(top.join("raw"), top.join("link")).unwrap();
     let first = config(top, "a", core, &export(&top.join("a"), "raw"));
-    let service = Service::start(&first);
-    let pid = service.0.id();
+    let service = serve(&first);
+    let pid = service.pid();
 
     let said = refused(&config(top, "b", core, ""));
     let line = format!("core {core} is served by process {pid} (moirai host, started ");
@@ -100,9 +75,9 @@ fn a_second_host_service_gets_no_core_and_no_volume_that_the_first_one_has() {
     assert!(said.contains("host.toml:13:") && said.contains("\"link\""), "{said}");
 
     // What nobody has it may have.
-    drop(Service::start(&config(top, "d", 0, &export(&top.join("d"), "other"))));
+    drop(serve(&config(top, "d", 0, &export(&top.join("d"), "other"))));
     drop(service);
-    drop(Service::start(&config(top, "e", core, &export(&top.join("e"), "link"))));
+    drop(serve(&config(top, "e", core, &export(&top.join("e"), "link"))));
 }
 
 #[test]
@@ -112,8 +87,6 @@ fn a_host_service_that_was_killed_blocks_nobody() {
     let top = folder.path();
     std::fs::write(top.join("raw"), vec![0u8; 1 << 20]).unwrap();
     let first = config(top, "a", 0, &export(&top.join("a"), "raw"));
-    let mut service = Service::start(&first);
-    service.0.kill().unwrap();
-    service.0.wait().unwrap();
-    drop(Service::start(&config(top, "b", 0, &export(&top.join("b"), "raw"))));
+    serve(&first).kill();
+    drop(serve(&config(top, "b", 0, &export(&top.join("b"), "raw"))));
 }

@@ -14,6 +14,9 @@ use std::time::Duration;
 use super::ends::{PATIENCE, wait};
 
 /// A host service in a folder of its own, started by this line of a shell.
+///
+/// Not `moirai_bench::driver`: its process may be another program than `moirai`, with the host
+/// service inside, and what is told to end, or never answers, is what these tests are about.
 struct Shell {
     child: Child,
     folder: tempfile::TempDir,

@@ -1,97 +1,43 @@
 //! Why a contract does not fit, in numbers and as a picture: what is due by when, and what can be
 //! supplied. Owns nothing; `moirai plan --explain` and `--svg` show it.
 
-use std::fmt;
-
-use moirai_scheduler::Contract;
 use moirai_scheduler::admission::Violation;
 use moirai_scheduler::admission::demand::{Point, Set};
-use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use moirai_scheduler::{Amount, Contract, Span};
 
 use super::ledger::{ContractRefusal, Holding, Ledger};
-use crate::units::Time;
+use super::report::{Due, Explanation};
+use crate::holder::Holder;
 
 /// Most deadlines of a chart.
 const POINTS_MAX: usize = 2_000;
-/// A time by which more is due than can be supplied, if all slices are released at once. All in
-/// nanoseconds.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Explanation {
-    /// Time since the slices were released.
-    pub time_ns: u64,
-    /// Service due by then, with all overheads.
-    pub demand_ns: u64,
-    /// Service that the resource promises by then at most.
-    pub supply_ns: u64,
-    /// The slices in the demand.
-    pub due: Vec<Due>,
-    /// The rest of the demand: switches, blocking, overdrawn units.
-    pub overhead_ns: u64,
-}
 
-/// What one contract adds to the demand.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Due {
-    /// Whose contract.
-    pub tenant: String,
-    /// How many of its slices are due.
-    pub slices: u64,
-    /// Length of each, in nanoseconds.
-    pub slice_ns: u64,
-    /// All of them together, in nanoseconds.
-    pub total_ns: u64,
-}
-
-impl Explanation {
-    /// Takes the demand of the refused claim of `tenant` apart.
-    pub(super) fn of(tenant: &str, refusal: &ContractRefusal) -> Self {
-        let Violation { time, demand, supply, .. } = refusal.refusal.violation;
-        let own = (tenant.to_owned(), refusal.refusal.requested);
-        let all = refusal.beside.iter().chain(std::iter::once(&own));
-        let due: Vec<_> =
-            all.filter_map(|(tenant, contract)| due(tenant, contract, time)).collect();
-        let slices = due.iter().fold(0u64, |sum, due| sum.saturating_add(due.total_ns));
-        Self {
-            time_ns: time,
-            demand_ns: demand,
-            supply_ns: supply,
-            due,
-            overhead_ns: demand.saturating_sub(slices),
-        }
+/// Takes the demand of the refused claim of `tenant` apart.
+pub(super) fn demand_of(tenant: &Holder, refusal: &ContractRefusal) -> Explanation {
+    let Violation { time, demand, supply, .. } = refusal.refusal.violation;
+    let own = (tenant.clone(), refusal.refusal.requested);
+    let all = refusal.beside.iter().chain(std::iter::once(&own));
+    let due: Vec<_> = all.filter_map(|(tenant, contract)| due(tenant, contract, time)).collect();
+    let slices = due.iter().fold(0u64, |sum, due| sum.saturating_add(due.total_ns));
+    Explanation {
+        time_ns: time.as_nanos(),
+        demand_ns: demand.as_nanos(),
+        supply_ns: supply.as_nanos(),
+        due,
+        overhead_ns: demand.as_nanos().saturating_sub(slices),
     }
 }
 
 /// What a contract has due `time` after all slices are released at once.
-fn due(tenant: &str, contract: &Contract, time: u64) -> Option<Due> {
-    let rest = time.checked_sub(contract.deadline()).filter(|_| contract.slice() > 0)?;
+fn due(tenant: &Holder, contract: &Contract, time: Span) -> Option<Due> {
+    let rest = time.checked_sub(contract.deadline()).filter(|_| contract.slice() > Amount::ZERO)?;
     let slices = rest.checked_div(contract.period())?.saturating_add(1);
     Some(Due {
-        tenant: tenant.to_owned(),
+        tenant: tenant.clone(),
         slices,
-        slice_ns: contract.slice(),
-        total_ns: slices.saturating_mul(contract.slice()),
+        slice_ns: contract.slice().as_nanos(),
+        total_ns: contract.slice().saturating_mul(slices).as_nanos(),
     })
-}
-
-impl fmt::Display for Explanation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (time, supply) = (Time(self.time_ns), Time(self.supply_ns));
-        writeln!(f, "        {time} after all slices are released at once")?;
-        for due in &self.due {
-            let (slice, total) = (Time(due.slice_ns), Time(due.total_ns).to_string());
-            let times = format!("{} x {slice}", due.slices);
-            writeln!(f, "        {:<24} {times:>24} {total:>16}", due.tenant)?;
-        }
-        let line = |f: &mut fmt::Formatter<'_>, what: &str, nanos: u64| {
-            writeln!(f, "        {what:<49} {:>16}", Time(nanos).to_string())
-        };
-        if self.overhead_ns > 0 {
-            line(f, "switches, blocking, overdrawn units", self.overhead_ns)?;
-        }
-        line(f, "demand", self.demand_ns)?;
-        writeln!(f, "        {:<49} {:>16}", "supply", supply.to_string())
-    }
 }
 
 /// What is due of one resource by when, and what can be supplied: to be drawn.
@@ -104,12 +50,12 @@ pub struct Chart {
 }
 
 /// The charts of all resources on which something is promised or refused.
-pub(super) fn charts(ledger: &Ledger, refused: &[(&str, &ContractRefusal)]) -> Vec<Chart> {
+pub(super) fn charts(ledger: &Ledger, refused: &[(&Holder, &ContractRefusal)]) -> Vec<Chart> {
     ledger.holdings().filter_map(|holding| chart(&holding, refused)).collect()
 }
 
 /// The chart of one resource; `None` if nothing is promised or refused there.
-fn chart(holding: &Holding<'_>, refused: &[(&str, &ContractRefusal)]) -> Option<Chart> {
+fn chart(holding: &Holding<'_>, refused: &[(&Holder, &ContractRefusal)]) -> Option<Chart> {
     let name = holding.name;
     let first = refused.iter().find(|(_, refusal)| refusal.resource == name);
     let (title, contracts, violation) = match first {
@@ -124,11 +70,11 @@ fn chart(holding: &Holding<'_>, refused: &[(&str, &ContractRefusal)]) -> Option<
             (format!("{name}: all that is admitted"), held, None)
         }
     };
-    if contracts.iter().all(|contract| contract.slice() == 0) {
+    if contracts.iter().all(|contract| contract.slice().is_zero()) {
         return None;
     }
-    let longest = contracts.iter().map(Contract::period).max().unwrap_or(0);
-    let until = longest.saturating_mul(2).max(violation.map_or(0, |violation| violation.time));
+    let longest = contracts.iter().map(Contract::period).max().unwrap_or(Span::ZERO);
+    let until = longest.saturating_mul(2).max(violation.map_or(Span::ZERO, |it| it.time));
     let mut curve = Set::new(&holding.resource, contracts).curve(until, POINTS_MAX);
     if let Some(Violation { time, demand, supply, .. }) = violation
         && curve.last().is_none_or(|last| last.time < time)

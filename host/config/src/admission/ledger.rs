@@ -4,11 +4,11 @@ use moirai_scheduler::Contract;
 use moirai_scheduler::admission::{self, Resource, reserved_ppm};
 
 use super::memory::{MemoryAccount, MemoryClaim, MemoryRefusal};
-use super::plan::{ContractReport, RefusalReport, ResourceReport};
+use super::report::{ContractReport, RefusalReport, ResourceReport};
 use super::resource::{ResourceId, all, core_resource};
 use super::several;
-use crate::export::{Export, ExportDevice};
-use crate::model::{Config, Host, Tenant};
+use crate::holder::Holder;
+use crate::model::{Config, Export, ExportDevice, Host, Tenant};
 
 /// Which of a tenant's parts a contract is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -51,7 +51,7 @@ pub struct ContractRefusal {
     /// The answer of the admission test.
     pub refusal: admission::Refusal,
     /// Who holds what of the resource, the tenant's own claims that fit among them.
-    pub beside: Vec<(String, Contract)>,
+    pub beside: Vec<(Holder, Contract)>,
     /// Where several virtual CPUs share the contract: all of them together.
     pub several: Option<Several>,
 }
@@ -71,7 +71,7 @@ pub struct Several {
 
 #[derive(Debug)]
 struct Held {
-    tenant: String,
+    holder: Holder,
     part: Part,
     contract: Contract,
 }
@@ -89,7 +89,7 @@ pub(super) struct Holding<'a> {
     pub(super) name: &'a str,
     /// With the clients it has now.
     pub(super) resource: Resource,
-    pub(super) held: Vec<(String, Contract)>,
+    pub(super) held: Vec<(Holder, Contract)>,
 }
 
 /// The promises on all resources of a host.
@@ -144,25 +144,25 @@ impl Ledger {
         Self { accounts, memory: MemoryAccount::new(config), host: config.host.clone() }
     }
 
-    /// Admits all claims of `tenant` or none. A claim replaces the one that the tenant holds for
+    /// Admits all claims of `holder` or none. A claim replaces the one that the tenant holds for
     /// the same part; without one for `memory` it keeps what it has.
     ///
     /// # Errors
     /// The claims that do not fit; the ledger is as it was.
     pub fn admit(
         &mut self,
-        tenant: &str,
+        holder: &Holder,
         claims: &[Claim],
         memory: Option<MemoryClaim>,
     ) -> Result<(), Vec<Refusal>> {
         let mut refusals = Vec::new();
         for account in &self.accounts {
-            account.refused(&self.host, tenant, claims, &mut refusals);
+            account.refused(&self.host, holder, claims, &mut refusals);
         }
-        self.look_at_all_vcpus(tenant, claims, &mut refusals);
+        self.look_at_all_vcpus(holder, claims, &mut refusals);
         let mut refusals: Vec<_> =
             refusals.into_iter().map(|it| Refusal::Contract(Box::new(it))).collect();
-        let memory_refused = memory.and_then(|claim| self.memory.check(tenant, claim).err());
+        let memory_refused = memory.and_then(|claim| self.memory.check(holder, claim).err());
         refusals.extend(memory_refused.map(Refusal::Memory));
         if !refusals.is_empty() {
             return Err(refusals);
@@ -170,13 +170,13 @@ impl Ledger {
         for account in &mut self.accounts {
             let mine = |claim: &&Claim| claim.resource == account.id;
             for claim in claims.iter().filter(mine) {
-                account.held.retain(|held| held.tenant != tenant || held.part != claim.part);
+                account.held.retain(|held| held.holder != *holder || held.part != claim.part);
                 let Claim { part, contract, .. } = *claim;
-                account.held.push(Held { tenant: tenant.to_owned(), part, contract });
+                account.held.push(Held { holder: holder.clone(), part, contract });
             }
         }
         if let Some(claim) = memory {
-            self.memory.enter(tenant, claim);
+            self.memory.enter(holder, claim);
         }
         Ok(())
     }
@@ -185,7 +185,7 @@ impl Ledger {
     /// refusal for each core is left, and says what to write there.
     fn look_at_all_vcpus(
         &self,
-        tenant: &str,
+        holder: &Holder,
         claims: &[Claim],
         refusals: &mut Vec<ContractRefusal>,
     ) {
@@ -200,7 +200,7 @@ impl Ledger {
         let cores: Vec<_> = self.accounts.iter().filter(|account| on(account) > 0).collect();
         let fits = |contract: &Contract| {
             cores.iter().all(|core| {
-                let mut set = contracts(&core.beside(tenant, claims));
+                let mut set = contracts(&core.beside(holder, claims));
                 set.extend(std::iter::repeat_n(*contract, on(core)));
                 let resource = core.resource_for(&self.host, set.len());
                 admission::check(&resource, &set).is_ok()
@@ -216,7 +216,7 @@ impl Ledger {
                 return true;
             };
             let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
-            let others = reserved_ppm(&contracts(&core.beside(tenant, claims)));
+            let others = reserved_ppm(&contracts(&core.beside(holder, claims)));
             refusal.several = Some(Several {
                 vcpus: count(vcpus.len()),
                 requested: per_second(&asked).saturating_mul(count(on(core))),
@@ -234,16 +234,16 @@ impl Ledger {
         self.accounts.iter().map(|account| Holding {
             name: &account.name,
             resource: account.resource_for(&self.host, account.held.len()),
-            held: account.held.iter().map(|held| (held.tenant.clone(), held.contract)).collect(),
+            held: account.held.iter().map(|held| (held.holder.clone(), held.contract)).collect(),
         })
     }
 
-    /// Gives back all that `tenant` holds.
-    pub fn release(&mut self, tenant: &str) {
+    /// Gives back all that `holder` holds.
+    pub fn release(&mut self, holder: &Holder) {
         for account in &mut self.accounts {
-            account.held.retain(|held| held.tenant != tenant);
+            account.held.retain(|held| held.holder != *holder);
         }
-        self.memory.release(tenant);
+        self.memory.release(holder);
     }
 
     /// Name, capacity and reserved share of every resource.
@@ -265,14 +265,14 @@ impl Ledger {
 }
 
 impl Account {
-    /// What is held here and not replaced by `claims` of `tenant`.
-    fn beside(&self, tenant: &str, claims: &[Claim]) -> Vec<(String, Contract)> {
+    /// What is held here and not replaced by `claims` of `holder`.
+    fn beside(&self, holder: &Holder, claims: &[Claim]) -> Vec<(Holder, Contract)> {
         let replaced = |held: &&Held| {
             let same = |claim: &Claim| claim.resource == self.id && claim.part == held.part;
-            held.tenant == tenant && claims.iter().any(same)
+            held.holder == *holder && claims.iter().any(same)
         };
         let kept = self.held.iter().filter(|held| !replaced(held));
-        kept.map(|held| (held.tenant.clone(), held.contract)).collect()
+        kept.map(|held| (held.holder.clone(), held.contract)).collect()
     }
 
     /// The resource with so many clients: what a dispatcher takes of its core grows with them.
@@ -288,16 +288,16 @@ impl Account {
     fn refused(
         &self,
         host: &Host,
-        tenant: &str,
+        holder: &Holder,
         claims: &[Claim],
         refusals: &mut Vec<ContractRefusal>,
     ) {
-        let mut beside = self.beside(tenant, claims);
+        let mut beside = self.beside(holder, claims);
         for claim in claims.iter().filter(|claim| claim.resource == self.id) {
             let admitted = contracts(&beside);
             let resource = self.resource_for(host, admitted.len() + 1);
             match admission::admit(&resource, &admitted, &claim.contract) {
-                Ok(()) => beside.push((tenant.to_owned(), claim.contract)),
+                Ok(()) => beside.push((holder.clone(), claim.contract)),
                 Err(refusal) => {
                     let (resource, beside) = (self.name.clone(), beside.clone());
                     let (part, several) = (claim.part, None);
@@ -360,7 +360,7 @@ impl ContractRefusal {
     }
 }
 
-fn contracts(named: &[(String, Contract)]) -> Vec<Contract> {
+fn contracts(named: &[(Holder, Contract)]) -> Vec<Contract> {
     named.iter().map(|(_, contract)| *contract).collect()
 }
 
@@ -370,6 +370,6 @@ fn ns_per_s(ppm: u32) -> u64 {
 
 /// The service a contract guarantees, in nanoseconds per second, rounded up.
 pub fn per_second(contract: &Contract) -> u64 {
-    let exact = u128::from(contract.slice()) * 1_000_000_000;
-    u64::try_from(exact.div_ceil(u128::from(contract.period()))).unwrap_or(u64::MAX)
+    let exact = contract.slice().wide() * 1_000_000_000;
+    u64::try_from(exact.div_ceil(contract.period().wide())).unwrap_or(u64::MAX)
 }

@@ -1,16 +1,13 @@
-//! Memory is promised, too: what tenants have and what having them costs, against what the machine
-//! has for tenants. Pure but for the account.
+//! Memory is promised, too. A claim is what a guest has and what the host spends on having it; the
+//! account says whether the machine has that much left for tenants.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
-use super::plan::{RefusalReport, ResourceReport};
+use super::quantities::{MEMORY, MIB, Mebibytes};
+use super::report::{RefusalReport, ResourceReport};
 use crate::Profile;
-use crate::export::Export;
-use crate::model::{Config, Tenant};
-
-/// Name of the resource.
-pub(super) const NAME: &str = "memory";
+use crate::holder::Holder;
+use crate::model::{Config, Export, Tenant};
 
 /// A tenant process beside its guest's memory, and what the kernel and the host service keep for
 /// it: 0.2 MiB of its own and 1.5 MiB of the binary were measured (ten tenants, 2026-11-30); the
@@ -23,8 +20,6 @@ const DEVICE_BYTES: u64 = 2 << 20;
 /// Page tables of the process, of the host service and of KVM: in each an entry of 8 bytes for a
 /// page of 4 KiB. Measured were 0.8 MiB for 256 MiB without those of KVM.
 const PAGE_TABLES_DIVISOR: u64 = 170;
-/// What is asked for is counted in whole pages of this size.
-const MIB: u64 = 1 << 20;
 
 /// Memory that a tenant or an export asks for, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +43,7 @@ pub struct MemoryRefusal {
 #[derive(Debug)]
 pub(super) struct MemoryAccount {
     capacity: u64,
-    held: BTreeMap<String, u64>,
+    held: BTreeMap<Holder, u64>,
 }
 
 impl MemoryClaim {
@@ -88,25 +83,25 @@ impl MemoryAccount {
         Self { capacity: config.host.memory, held: BTreeMap::new() }
     }
 
-    /// Whether `claim` fits beside what all but `name` hold.
-    pub(super) fn check(&self, name: &str, claim: MemoryClaim) -> Result<(), MemoryRefusal> {
-        let others = self.held.iter().filter(|(holder, _)| *holder != name);
+    /// Whether `claim` fits beside what all but `holder` hold.
+    pub(super) fn check(&self, holder: &Holder, claim: MemoryClaim) -> Result<(), MemoryRefusal> {
+        let others = self.held.iter().filter(|(other, _)| *other != holder);
         let others = others.fold(0u64, |sum, (_, bytes)| sum.saturating_add(*bytes));
         let available = self.capacity.saturating_sub(others);
         if claim.total() <= available { Ok(()) } else { Err(MemoryRefusal { claim, available }) }
     }
 
-    pub(super) fn enter(&mut self, name: &str, claim: MemoryClaim) {
-        self.held.insert(name.to_owned(), claim.total());
+    pub(super) fn enter(&mut self, holder: &Holder, claim: MemoryClaim) {
+        self.held.insert(holder.clone(), claim.total());
     }
 
-    pub(super) fn release(&mut self, name: &str) {
-        self.held.remove(name);
+    pub(super) fn release(&mut self, holder: &Holder) {
+        self.held.remove(holder);
     }
 
     pub(super) fn report(&self) -> ResourceReport {
         ResourceReport {
-            name: NAME.to_owned(),
+            name: MEMORY.to_owned(),
             capacity: self.capacity,
             reserved: self.held.values().fold(0u64, |sum, bytes| sum.saturating_add(*bytes)),
         }
@@ -132,7 +127,7 @@ impl MemoryRefusal {
         let MemoryClaim { guest, overhead } = self.claim;
         let (guest, overhead) = (Mebibytes(guest), Mebibytes(overhead));
         RefusalReport {
-            resource: NAME.to_owned(),
+            resource: MEMORY.to_owned(),
             requested: self.claim.total(),
             available: self.available,
             later: None,
@@ -141,14 +136,5 @@ impl MemoryRefusal {
             write: self.fits().map(|bytes| format!("memory = \"{}M\"", bytes / MIB)),
             explain: None,
         }
-    }
-}
-
-/// Bytes as whole MiB, rounded up.
-pub(super) struct Mebibytes(pub(super) u64);
-
-impl fmt::Display for Mebibytes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&format!("{}M", self.0.div_ceil(MIB)))
     }
 }

@@ -2,10 +2,9 @@
 
 use std::fmt;
 
-use super::costs::CoreCosts;
-use super::memory::Mebibytes;
-use super::plan::{ContractReport, Percent};
 use super::promise::{AdmittedOverhead, Got, Promise, Promises};
+use super::quantities::{Mebibytes, Percent, WakeUp, rounded};
+use super::report::ContractReport;
 use crate::units::Time;
 
 /// What a miss and an excuse are, for all resources.
@@ -37,26 +36,6 @@ impl fmt::Display for Promises {
         }
         write!(f, "{WORDS}")
     }
-}
-
-/// How long a wake-up takes on a host with these costs.
-pub(super) struct WakeUp(pub(super) CoreCosts);
-
-impl fmt::Display for WakeUp {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let CoreCosts { wake_p99, measured, .. } = self.0;
-        write!(f, "a wake-up takes up to {} ({})", Time(rounded(wake_p99)), source(measured))
-    }
-}
-
-/// Up to whole microseconds, where it is that long.
-fn rounded(nanos: u64) -> u64 {
-    if nanos < 1_000 { nanos } else { nanos.div_ceil(1_000).saturating_mul(1_000) }
-}
-
-/// Where costs come from.
-pub(super) fn source(measured: bool) -> &'static str {
-    if measured { "measured on this host" } else { "not measured here yet" }
 }
 
 impl Promise {

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::words::{choices, is_quantity, quantity_example};
-use super::{Walk, Wanted, type_of};
+use super::{Walk, Wanted, keys_of, type_of};
 
 /// Values that show what a key is for, where those of its kind say little. As they stand in a
 /// configuration file, by the end of the key's path: the longest one that fits counts.
@@ -105,12 +105,6 @@ fn plain(kind: &Value) -> Option<String> {
         "string" => Some("\"text\"".to_owned()),
         _ => None,
     }
-}
-
-/// A path without the places in lists: `tenant.disk.queues`.
-pub(super) fn keys_of(path: &str) -> String {
-    let keys = path.split('.').map(|part| part.split('[').next().unwrap_or(part));
-    keys.collect::<Vec<_>>().join(".")
 }
 
 fn ends_with(header: &str, end: &str) -> bool {

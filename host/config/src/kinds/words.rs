@@ -2,9 +2,8 @@
 
 use serde_json::Value;
 
-use super::examples::keys_of;
 use super::written::written;
-use super::{is_date, type_of};
+use super::{is_date, keys_of, type_of};
 use crate::units::{Rate, Size, Time};
 
 /// Whether a schema is that of a time, a size or a rate.

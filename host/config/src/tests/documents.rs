@@ -7,6 +7,8 @@ use std::str::FromStr;
 use serde_json::Value;
 
 use crate::units::{Rate, Size, Time, UnitError};
+use moirai_scheduler::{Amount, Moment, PolicyKind, Span};
+
 use crate::{PolicyName, check, json_schema, parse};
 
 fn document(name: &str) -> String {
@@ -148,26 +150,30 @@ fn ranges_of_whole_numbers_are_written_as_they_are() {
 
 #[test]
 fn policies_have_the_names_that_the_scheduler_knows() {
-    let names = PolicyName::ALL.map(PolicyName::as_str);
-    assert_eq!(names.as_slice(), moirai_scheduler::POLICIES);
-    for policy in PolicyName::ALL {
-        let read: PolicyName =
-            serde_json::from_value(policy.as_str().into()).expect("a policy's name");
-        assert_eq!(read, policy);
+    for policy in PolicyKind::ALL {
+        let name = serde_json::Value::from(policy.as_str());
+        let read: PolicyName = serde_json::from_value(name.clone()).expect("a policy's name");
+        assert_eq!(read, PolicyName(policy));
+        assert_eq!(serde_json::to_value(read).expect("a policy's name"), name);
+    }
+    let refused = serde_json::from_value::<PolicyName>("edf".into()).expect_err("no policy");
+    for name in moirai_scheduler::POLICIES {
+        assert!(refused.to_string().contains(&format!("`{name}`")), "{refused}");
     }
 }
 
 #[test]
 fn policies_that_suit_a_core_say_who_is_owed() {
     use moirai_scheduler::{ClientId, Contract, Head, policy_by_name};
-    let contract = Contract::new(10_000_000, 1_000_000, 10_000_000, None).expect("a contract");
-    for name in PolicyName::ALL.into_iter().filter(|name| *name != PolicyName::Fifo) {
+    let ten = Span::from_millis(10);
+    let contract = Contract::new(ten, Amount::from_millis(1), ten, None).expect("a contract");
+    for name in PolicyKind::ALL.into_iter().filter(|name| !name.is_fifo()) {
         let mut policy = policy_by_name(name.as_str(), 1).expect("a policy");
-        policy.add(ClientId(0), contract, 0).expect("a place");
-        policy.wake(ClientId(0), Head::default(), 0);
+        policy.add(ClientId(0), contract, Moment::ZERO).expect("a place");
+        policy.wake(ClientId(0), Head::default(), Moment::ZERO);
         let mut ranked = 0;
         if let Some(policy) = policy.ranked() {
-            policy.ranks(0, &mut |_| ranked += 1);
+            policy.ranks(Moment::ZERO, &mut |_| ranked += 1);
         }
         assert_eq!(ranked > 0, name.suits_a_core(), "{}", name.as_str());
     }

@@ -19,32 +19,28 @@
 //!
 //! vCPUs that wait and have not run since they woke are in `waiters.rs`.
 
-use moirai_scheduler::{ClientId, Head, Nanos, Policy, Service};
+use moirai_scheduler::{Amount, Head, Moment, Policy, Span};
 
 use super::Core;
-use crate::judge::{Backlog, Promise, judge_late};
-use crate::kernel::{Class, CpuTime, Threads};
-use crate::vcpu::Vcpu;
+use crate::judge::{Backlog, Promise};
+use crate::kernel::{CpuTime, Threads};
+use crate::vcpu::{Accounts, DOZE, Seen, Vcpu, Wait};
 
-/// A vCPU that slept for less than this counts as awake. The kernel adds a wait to the account only
-/// when the wait is over, so a vCPU that the round itself has interrupted looks asleep for as long
-/// as the round takes.
-const DOZE: Nanos = 50_000;
 /// What a vCPU runs at most between its gate and its next sleep.
-const MOMENT: Nanos = 200_000;
+const BRIEF: Amount = Amount::from_micros(200);
 /// Switches to a vCPU in the time of one look that are no naps: after the round or a wake-up, and
 /// after a thread of the kernel.
 const EXPLAINED: u64 = 2;
 /// No nap is shorter: the way out of the guest and back.
-const NAP_LEAST: Nanos = 4_000;
+const NAP_LEAST: Span = Span::from_micros(4);
 
 /// What a vCPU did since the last round.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum What {
     /// It woke no earlier than `since`, which may be before the last round, and probably at `at`.
     Woke {
-        since: Nanos,
-        at: Nanos,
+        since: Moment,
+        at: Moment,
     },
     /// It fell asleep.
     Slept,
@@ -57,7 +53,7 @@ pub(super) enum What {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Turn {
     /// No earlier than the last round.
-    pub(super) at: Nanos,
+    pub(super) at: Moment,
     pub(super) place: usize,
     pub(super) what: What,
 }
@@ -66,85 +62,69 @@ impl<T: Threads> Core<T> {
     /// Reads the CPU times. A thread that has none any more is gone. Whoever stands at its gate is
     /// left there until its next slice: one that has slipped through pays then. Returns what was
     /// used by those who are owed time.
-    pub(super) fn measure(&mut self, now: Nanos) -> Nanos {
-        let mut owed: Nanos = 0;
-        for vcpu in self.vcpus.iter_mut().filter(|vcpu| !vcpu.gone) {
-            (vcpu.used, vcpu.waited, vcpu.runs, vcpu.unbooked) = (0, 0, 0, 0);
-            if now < vcpu.stands_until {
-                continue;
-            }
-            let Ok(time) = vcpu.thread.cpu_time() else {
-                vcpu.gone = true;
-                vcpu.promise = None;
-                self.policy.block(ClientId(vcpu.id.0), now);
-                continue;
-            };
-            vcpu.used = time.run.saturating_sub(vcpu.time.run);
-            // A wait is seen together with the run that ended it.
-            vcpu.waited = if vcpu.used > 0 { time.wait.saturating_sub(vcpu.time.wait) } else { 0 };
-            let gate = std::mem::take(&mut vcpu.gate_runs);
-            vcpu.runs = time.runs.saturating_sub(vcpu.time.runs).saturating_sub(gate);
-            vcpu.unbooked = vcpu.used;
-            let wait = if vcpu.used > 0 { time.wait } else { vcpu.time.wait };
-            vcpu.time = CpuTime { wait, ..time };
-            vcpu.stop_latency.ran(vcpu.used);
-            if vcpu.rank.is_some() {
-                owed = owed.saturating_add(vcpu.used);
-            }
-            if vcpu.used > 0 {
-                (vcpu.ran_until, vcpu.waits) = (self.last.saturating_add(vcpu.used), false);
-            } else if vcpu.ends_at_gate() && vcpu.class == Some(Class::Gated) {
-                let state = self.policy.state(ClientId(vcpu.id.0));
-                vcpu.stands_until = state.map_or(0, |state| state.refill);
+    pub(super) fn measure(&mut self, now: Moment) -> Amount {
+        let mut owed = Amount::ZERO;
+        for vcpu in self.vcpus.iter_mut().filter(|vcpu| !vcpu.is_gone()) {
+            match vcpu.measure(now, self.last) {
+                Seen::Used(used) if vcpu.rank().is_some() => owed = owed.saturating_add(used),
+                Seen::Used(_) | Seen::Stands => {}
+                Seen::ReachedGate => {
+                    let state = self.policy.state(vcpu.client());
+                    vcpu.stand_until(state.map_or(Moment::ZERO, |state| state.refill));
+                }
+                Seen::Ended => self.policy.block(vcpu.client(), now),
             }
         }
         owed
     }
 
     /// Finds out who woke and who fell asleep since the last round.
-    pub(super) fn observe(&mut self, now: Nanos) {
+    pub(super) fn observe(&mut self, now: Moment) {
         for (place, vcpu) in self.vcpus.iter_mut().enumerate() {
-            if vcpu.gone || vcpu.class == Some(Class::Gated) {
+            if vcpu.is_gone() || vcpu.is_gated() {
                 continue;
             }
-            let busy = vcpu.used + vcpu.waited;
-            let elapsed = now.saturating_sub(self.last);
+            let busy = vcpu.accounts().busy();
+            let elapsed = now.since(self.last);
             // A wait that is over may have begun before the last round, and looked like sleep then.
-            let before = if vcpu.asleep { 0 } else { vcpu.unseen };
+            let before = if vcpu.is_asleep() { Span::ZERO } else { vcpu.slice().unseen() };
             let slept = (before + elapsed).saturating_sub(busy).min(elapsed);
             // Its slice is not released to one that sleeps.
-            let refill = if vcpu.asleep || vcpu.rank.is_some() {
+            let refill = if vcpu.is_asleep() || vcpu.rank().is_some() {
                 None
             } else {
-                let state = self.policy.state(ClientId(vcpu.id.0));
+                let state = self.policy.state(vcpu.client());
                 state.map(|state| state.refill).filter(|&refill| refill <= now)
             };
             let sleeps = falls_asleep(vcpu, slept, refill.is_some(), now);
-            if vcpu.asleep && vcpu.used > 0 {
-                vcpu.hidden = None;
-                let opened = vcpu.opened.take();
-                if opened.is_some() && sleeps && vcpu.used <= MOMENT {
-                    vcpu.slept_at = now - slept;
+            if let Some(slept_at) = vcpu.slept_at().filter(|_| vcpu.used() > Amount::ZERO) {
+                let opened = match vcpu.end_wait() {
+                    Some(Wait::Gate { due, .. }) => Some(due),
+                    Some(Wait::Seen { .. }) | None => None,
+                };
+                if opened.is_some() && sleeps && vcpu.used() <= BRIEF {
+                    vcpu.sleeps_on(now - slept);
                     continue;
                 }
                 if sleeps {
-                    vcpu.blur = vcpu.blur.saturating_add(slept);
+                    vcpu.blur(slept);
                 }
                 // It woke, waited, ran and maybe sleeps again: that took it `busy`.
                 let ended = if sleeps { now - slept } else { now };
-                let woke = opened.unwrap_or(ended.saturating_sub(busy).max(vcpu.slept_at));
+                let woke = opened.unwrap_or(ended.saturating_sub(busy).max(slept_at));
                 // To the policy the earliest time is told that it can have been. A slice that seems
                 // to begin later than it did ends its period later, and a task whose period is the
                 // contract's would wake before that for ever after.
-                let earliest = self.last.saturating_sub(vcpu.waited).max(vcpu.slept_at);
+                let earliest = self.last.saturating_sub(vcpu.accounts().waited()).max(slept_at);
                 let since = opened.unwrap_or(earliest.min(woke));
                 let what = What::Woke { since, at: woke };
                 self.turns.push(Turn { at: since.max(self.last), place, what });
             }
-            let nap = unseen_sleep(vcpu, elapsed, if sleeps { slept } else { 0 });
+            let nap = vcpu.unseen_sleep(elapsed, if sleeps { slept } else { Span::ZERO });
             let nap = nap.filter(|_| vcpu.ask_for_sleeps() > 0);
             if sleeps {
-                let at = (now - slept).min(refill.map_or(now, |refill| refill.saturating_sub(1)));
+                let at = (now - slept)
+                    .min(refill.map_or(now, |refill| refill.saturating_sub(Span::ONE)));
                 self.turns.push(Turn { at, place, what: What::Slept });
             } else if let Some(nap) = nap {
                 self.turns.push(Turn { at: now - nap, place, what: What::NapBegan });
@@ -168,51 +148,42 @@ impl<T: Threads> Core<T> {
         self.turns = turns;
     }
 
-    fn woke(&mut self, place: usize, since: Nanos, woke: Nanos, at: Nanos) {
+    fn woke(&mut self, place: usize, since: Moment, woke: Moment, at: Moment) {
         let Some(vcpu) = self.vcpus.get_mut(place) else { return };
-        let client = ClientId(vcpu.id.0);
-        (vcpu.asleep, vcpu.hidden, vcpu.opened) = (false, None, None);
-        self.policy.wake(client, Head { arrival: since, ..Head::default() }, at);
-        let CpuTime { run, wait, runs } = vcpu.time;
-        let before = CpuTime {
-            run: run.saturating_sub(vcpu.used),
-            wait: wait.saturating_sub(vcpu.waited),
-            runs,
-        };
+        vcpu.wake();
+        self.policy.wake(vcpu.client(), Head { arrival: since, ..Head::default() }, at);
+        let before = vcpu.accounts().before();
         promise(vcpu, self.policy.as_ref(), woke, before, self.backlog);
     }
 
-    fn fell_asleep(&mut self, place: usize, at: Nanos) {
+    fn fell_asleep(&mut self, place: usize, at: Moment) {
         let Some(vcpu) = self.vcpus.get_mut(place) else { return };
-        judge_late(vcpu, &self.stalls, at, true);
+        vcpu.judge_late(&self.stalls, at, true);
         book(vcpu, self.policy.as_mut(), self.scheduling, at);
-        self.policy.block(ClientId(vcpu.id.0), at);
-        (vcpu.asleep, vcpu.slept_at) = (true, at);
-        vcpu.note_sleep();
-        // What it does not get of its slice from now on is its own doing.
-        vcpu.promise = None;
+        self.policy.block(vcpu.client(), at);
+        vcpu.fall_asleep(at);
     }
 
-    fn nap_began(&mut self, place: usize, at: Nanos) {
+    fn nap_began(&mut self, place: usize, at: Moment) {
         let Some(vcpu) = self.vcpus.get_mut(place) else { return };
-        judge_late(vcpu, &self.stalls, at, false);
+        vcpu.judge_late(&self.stalls, at, false);
         book(vcpu, self.policy.as_mut(), self.scheduling, at);
-        self.policy.block(ClientId(vcpu.id.0), at);
+        self.policy.block(vcpu.client(), at);
     }
 
     /// What the nap costs in switches is paid where naps are counted.
-    fn nap_ended(&mut self, place: usize, at: Nanos) {
+    fn nap_ended(&mut self, place: usize, at: Moment) {
         let Some(vcpu) = self.vcpus.get_mut(place) else { return };
-        self.policy.set_wake_cost(0);
-        self.policy.wake(ClientId(vcpu.id.0), Head::default(), at);
+        self.policy.set_wake_cost(Amount::ZERO);
+        self.policy.wake(vcpu.client(), Head::default(), at);
         self.policy.set_wake_cost(self.wake_cost);
-        let time = vcpu.time;
+        let time = vcpu.accounts().time();
         promise(vcpu, self.policy.as_ref(), at, time, self.backlog);
     }
 
     /// Books what was used since the last round, and lets those pay who slept too shortly to be
     /// seen.
-    pub(super) fn charge(&mut self, now: Nanos) {
+    pub(super) fn charge(&mut self, now: Moment) {
         for vcpu in &mut self.vcpus {
             book(vcpu, self.policy.as_mut(), self.scheduling, now);
         }
@@ -220,107 +191,68 @@ impl<T: Threads> Core<T> {
         for rank in &self.order {
             let Some(&place) = self.places.get(&rank.client.0) else { continue };
             let Some(vcpu) = self.vcpus.get_mut(place) else { continue };
-            let suspected = naps(vcpu, above, now.saturating_sub(self.last));
-            let naps = if suspected > 0 { suspected.min(vcpu.ask_for_sleeps()) } else { 0 };
-            vcpu.unpaid_sleeps = 0;
-            above = above.saturating_add(vcpu.runs);
-            vcpu.naps = vcpu.naps.saturating_add(naps);
-            for _ in (0..naps).filter(|_| self.wake_cost > 0) {
+            let suspected = naps(vcpu.accounts(), above, now.since(self.last));
+            let naps = vcpu.take_naps(suspected);
+            above = above.saturating_add(vcpu.accounts().runs());
+            for _ in (0..naps).filter(|_| self.wake_cost > Amount::ZERO) {
                 let state = self.policy.state(rank.client);
-                if vcpu.asleep || state.is_none_or(|state| state.left <= 0) {
+                if vcpu.is_asleep() || state.is_none_or(|state| state.left <= 0) {
                     break;
                 }
                 self.policy.block(rank.client, now);
                 self.policy.wake(rank.client, Head::default(), now);
-                if let Some(promise) = &mut vcpu.promise {
-                    promise.amount = promise.amount.saturating_sub(self.wake_cost);
-                }
+                vcpu.pay(self.wake_cost);
             }
         }
     }
 }
 
-/// How long a vCPU has slept although it counts as awake, if it is more than what rounds look like.
-///
-/// What it neither ran nor waited was sleep, or a wait that is not over: that is in the accounts
-/// when it runs the next time, and only what is left then is certain.
-fn unseen_sleep<T>(vcpu: &mut Vcpu<T>, elapsed: Nanos, sleeps: Nanos) -> Option<Nanos> {
-    if vcpu.asleep || vcpu.rank.is_none() {
-        return None;
-    }
-    let busy = vcpu.used + vcpu.waited;
-    if sleeps > 0 || vcpu.used == 0 {
-        // A sleep that goes on is seen.
-        vcpu.unseen = (vcpu.unseen + elapsed).saturating_sub(busy.saturating_add(sleeps));
-        return None;
-    }
-    // It may wait again since it ran: at most for what it did not run since the last round.
-    let certain = vcpu.unseen.saturating_sub(vcpu.waited);
-    let nap = if certain > DOZE { certain.min(elapsed) } else { 0 };
-    vcpu.unseen = (vcpu.unseen + elapsed).saturating_sub(busy.saturating_add(nap));
-    (nap > 0).then_some(nap)
-}
-
 /// How often a vCPU may have slept and woken since the last round although it counts as awake: it
 /// was switched to more often than the last round and those above it explain. Whether it has, the
 /// kernel is asked.
-fn naps<T>(vcpu: &Vcpu<T>, above: u64, elapsed: Nanos) -> u64 {
-    let slept = elapsed.saturating_sub(vcpu.used.saturating_add(vcpu.waited));
-    vcpu.runs.saturating_sub(above.saturating_add(EXPLAINED)).min(slept / NAP_LEAST)
+fn naps(seen: &Accounts, above: u64, elapsed: Span) -> u64 {
+    let slept = elapsed.saturating_sub(seen.busy());
+    seen.runs().saturating_sub(above.saturating_add(EXPLAINED)).min(slept / NAP_LEAST)
 }
 
 /// Notes what a vCPU is promised from `begin` on.
 pub(super) fn promise<T>(
     vcpu: &mut Vcpu<T>,
     policy: &dyn Policy,
-    begin: Nanos,
+    begin: Moment,
     time: CpuTime,
     backlog: Backlog,
 ) {
-    let client = ClientId(vcpu.id.0);
-    let refills = policy.account(client).unwrap_or_default().refills;
-    let whole = refills != vcpu.refills;
-    vcpu.refills = refills;
-    if whole {
-        (vcpu.unseen, vcpu.blur, vcpu.naps) = (0, 0, 0);
-        vcpu.share.begin_period();
-    }
-    vcpu.promise = policy.state(client).and_then(|state| {
+    let client = vcpu.client();
+    let whole = vcpu.begin_slice(policy.account(client).unwrap_or_default().refills);
+    let promise = policy.state(client).and_then(|state| {
         // A whole slice is due so long after it woke, whatever earlier time the policy was told.
-        let due = begin.saturating_add(vcpu.contract.deadline()).min(state.refill);
+        let due = begin.saturating_add(vcpu.contract().deadline()).min(state.refill);
         let deadline = if whole { state.deadline.max(due) } else { state.deadline };
 
-        let left = Nanos::try_from(state.left).ok()?;
+        let left = u64::try_from(state.left).map(Amount::from_nanos).ok()?;
         // Of a slice in which it slept more than was seen, less is left than the policy knows.
-        let amount = left.min(deadline.saturating_sub(begin));
-        let amount = amount.checked_sub(vcpu.unseen.saturating_add(vcpu.blur));
-        let amount = amount.filter(|&amount| amount > 0)?;
+        let amount = left.min(deadline.since(begin).service());
+        let amount = amount.checked_sub(vcpu.slice().unsure().service());
+        let amount = amount.filter(|&amount| amount > Amount::ZERO)?;
         let (noted, backlog) = (backlog.noted, backlog.left);
         Some(Promise { begin, deadline, amount, time, whole, noted, backlog })
     });
+    vcpu.promise(promise);
 }
 
 /// Whether one that was awake in the meantime is asleep now.
-fn falls_asleep<T: Threads>(vcpu: &mut Vcpu<T>, slept: Nanos, refill: bool, now: Nanos) -> bool {
-    let was_awake = !vcpu.asleep || vcpu.used > 0;
-    let may_sleep = vcpu.used == 0 || slept > DOZE;
+fn falls_asleep<T: Threads>(vcpu: &mut Vcpu<T>, slept: Span, refill: bool, now: Moment) -> bool {
+    let was_awake = !vcpu.is_asleep() || vcpu.used() > Amount::ZERO;
+    let may_sleep = vcpu.used().is_zero() || slept > DOZE;
     // One that worked a little without a budget is not to be woken at its gate.
-    let matters = vcpu.may_run() || refill || vcpu.asleep;
+    let matters = vcpu.may_run() || refill || vcpu.is_asleep();
     was_awake && may_sleep && matters && vcpu.is_runnable(now).is_ok_and(|runnable| !runnable)
 }
 
 /// Books what one has used until `at`.
-fn book<T>(vcpu: &mut Vcpu<T>, policy: &mut dyn Policy, scheduling: bool, at: Nanos) {
-    let used = std::mem::take(&mut vcpu.unbooked);
-    if used == 0 {
-        return;
-    }
-    // Who has no part in the slack pays for what it took on its way to the gate.
-    let stopped = vcpu.ends_at_gate() && vcpu.class == Some(Class::Gated);
-    let owed = vcpu.rank.is_some() || stopped && scheduling;
-    let service = if owed { Service::Guaranteed } else { Service::Extra };
-    policy.charge(ClientId(vcpu.id.0), service, used, at);
-    if let (Service::Extra, Some(weight)) = (service, vcpu.contract.extra()) {
-        vcpu.share.book(used, weight);
+fn book<T>(vcpu: &mut Vcpu<T>, policy: &mut dyn Policy, scheduling: bool, at: Moment) {
+    if let Some((service, used)) = vcpu.book(scheduling) {
+        policy.charge(vcpu.client(), service, used, at);
     }
 }

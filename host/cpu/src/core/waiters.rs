@@ -13,36 +13,39 @@
 //! One that is found waiting keeps the earliest deadline it can have, until it has run and the
 //! accounts tell.
 
-use moirai_scheduler::{ClientId, Nanos, Rank};
+use moirai_scheduler::{Amount, Moment, Rank};
 
 use super::Core;
 use super::observe::{Turn, What};
-use crate::kernel::{Class, Threads};
+use crate::kernel::Threads;
+use crate::vcpu::Wait;
 
 impl<T: Threads> Core<T> {
     /// Looks for those that wait. The order is still that of the last round.
-    pub(super) fn find_waiters(&mut self, now: Nanos) {
+    pub(super) fn find_waiters(&mut self, now: Moment) {
         self.note_fixed(now);
         let ran = |core: &Self, rank: &Rank| {
-            core.place(rank.client).is_some_and(|place| core.vcpus[place].used > 0)
+            core.place(rank.client).is_some_and(|place| core.vcpus[place].used() > Amount::ZERO)
         };
         let mut above = self.order.iter().filter(|rank| ran(self, rank)).count();
-        let mut below = self.vcpus.iter().any(|vcpu| vcpu.used > 0 && vcpu.rank.is_none());
+        let mut below =
+            self.vcpus.iter().any(|vcpu| vcpu.used() > Amount::ZERO && vcpu.rank().is_none());
         for index in (0..self.order.len()).rev() {
             let Rank { client, floats, .. } = self.order[index];
             let Some(place) = self.place(client) else { continue };
             let (last, vcpu) = (self.last, &mut self.vcpus[place]);
-            if vcpu.used > 0 {
+            if vcpu.used() > Amount::ZERO {
                 (above, below) = (above - 1, true);
                 continue;
             }
-            if !vcpu.asleep || vcpu.gone || vcpu.class == Some(Class::Gated) {
+            let Some(since) = vcpu.slept_at().filter(|_| !vcpu.is_gone() && !vcpu.is_gated())
+            else {
                 continue;
-            }
-            let deadline = vcpu.contract.deadline();
-            if let Some((_, seen)) = vcpu.hidden {
-                if now >= seen.saturating_add(deadline) {
-                    let since = vcpu.opened.unwrap_or(seen);
+            };
+            let deadline = vcpu.contract().deadline();
+            if let Some(wait) = vcpu.wait() {
+                if now >= wait.seen().saturating_add(deadline) {
+                    let since = wait.slice_since();
                     self.turns.push(Turn {
                         at: last,
                         place,
@@ -52,19 +55,18 @@ impl<T: Threads> Core<T> {
                 continue;
             }
             if below || above == 0 {
-                vcpu.slept_at = vcpu.slept_at.max(last);
+                vcpu.slept_until(last);
                 continue;
             }
-            let since = vcpu.slept_at;
             let next = self.fixed.partition_point(|&fixed| fixed <= since + deadline);
             let matters = self.fixed.get(next).is_some_and(|&fixed| fixed <= now + deadline);
             if floats && !matters {
                 continue;
             }
             if !vcpu.is_runnable(now).unwrap_or(false) {
-                vcpu.slept_at = now;
+                vcpu.sleeps_on(now);
             } else if floats {
-                vcpu.hidden = Some((since, now));
+                vcpu.note_wait(Wait::Seen { since, seen: now });
             } else {
                 self.turns.push(Turn {
                     at: since.max(last),
@@ -76,15 +78,15 @@ impl<T: Threads> Core<T> {
     }
 
     /// Collects the deadlines of those that are awake, in order.
-    fn note_fixed(&mut self, now: Nanos) {
+    fn note_fixed(&mut self, now: Moment) {
         self.fixed.clear();
-        for vcpu in self.vcpus.iter().filter(|vcpu| !vcpu.gone) {
-            let deadline = vcpu.contract.deadline();
-            if vcpu.asleep {
-                self.fixed.extend(vcpu.hidden.map(|(since, _)| since + deadline));
+        for vcpu in self.vcpus.iter().filter(|vcpu| !vcpu.is_gone()) {
+            let deadline = vcpu.contract().deadline();
+            if vcpu.is_asleep() {
+                self.fixed.extend(vcpu.wait().map(|wait| wait.since() + deadline));
                 continue;
             }
-            let Some(state) = self.policy.state(ClientId(vcpu.id.0)) else { continue };
+            let Some(state) = self.policy.state(vcpu.client()) else { continue };
             if state.left > 0 {
                 self.fixed.push(state.deadline);
             }
@@ -96,21 +98,20 @@ impl<T: Threads> Core<T> {
     }
 
     /// Gives those that wait the deadlines they have, and those whose gates are about to be opened.
-    pub(super) fn place_waiters(&mut self, now: Nanos) {
+    pub(super) fn place_waiters(&mut self, now: Moment) {
         let mut moved = false;
         for rank in self.order.iter_mut().filter(|rank| rank.floats) {
             let Some(&place) = self.places.get(&rank.client.0) else { continue };
             let Some(vcpu) = self.vcpus.get_mut(place) else { continue };
-            if vcpu.class == Some(Class::Gated) {
+            if vcpu.is_gated() {
                 let state = self.policy.state(rank.client);
-                let refill = state.map_or(now, |state| state.refill);
-                let periods = now.saturating_sub(refill) / vcpu.contract.period();
-                vcpu.opened = Some(refill);
-                let boundary = refill + periods * vcpu.contract.period();
-                vcpu.hidden = Some((boundary, boundary));
+                let due = state.map_or(now, |state| state.refill);
+                let length = vcpu.contract().period();
+                let period = due + now.since(due) / length * length;
+                vcpu.note_wait(Wait::Gate { due, period });
             }
-            if let Some((since, _)) = vcpu.hidden {
-                rank.deadline = rank.deadline.saturating_sub(now.saturating_sub(since));
+            if let Some(wait) = vcpu.wait() {
+                rank.deadline = rank.deadline.saturating_sub(now.since(wait.since()));
                 (rank.floats, moved) = (false, true);
             }
         }

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use moirai_devices::mock::writable;
 use moirai_runtime::{StallLog, mailbox};
-use moirai_scheduler::{Contract, Nanos, PolicyKind, policy};
+use moirai_scheduler::{Contract, Moment, PolicyKind, Span, policy};
 
 use super::chance::Chance;
 use super::clock::Virtual;
@@ -22,11 +22,11 @@ use crate::{DeviceId, DomainSnapshot, NetSpec, Sources};
 const STREAM: [u8; 6] = [0x52, 0, 0, 1, 0, 1];
 const OTHER: [u8; 6] = [0x52, 0, 0, 1, 0, 2];
 /// What bringing a packet to guests takes: much, on a slow machine.
-const TAKES: Nanos = 10_000;
+const TAKES: Span = Span::from_micros(10);
 /// Packets that wait in the TAP all the time.
 const WAITING: usize = 500;
 /// A packet leaves within a turn, and what its own way through the loop takes.
-const LATEST: Nanos = TURN + 2 * TAKES + 60_000;
+const LATEST: Span = Span::from_nanos(TURN.as_nanos() + 2 * TAKES.as_nanos() + 60_000);
 
 struct Flood {
     clock: Virtual,
@@ -66,7 +66,7 @@ impl Flood {
                 pairs: 1,
                 sources: Sources::Own(Vec::new()),
                 receive: 100,
-                contract: Contract::new(5 * MS, MS, 5 * MS, None).unwrap(),
+                contract: Contract::new(MS * 5, MS.service(), MS * 5, None).unwrap(),
                 socket,
             };
             domain.attach_net(DeviceId(number), spec, clock.time()).unwrap();
@@ -77,7 +77,7 @@ impl Flood {
     }
 
     /// One turn; before it the TAP is filled up with packets for `to`.
-    fn turn(&mut self, to: &[[u8; 6]], until: Nanos) {
+    fn turn(&mut self, to: &[[u8; 6]], until: Moment) {
         while !to.is_empty() && self.cable.borrow().incoming.len() < WAITING {
             let to = self.chance.of(to);
             let packet = [&[0; 12][..], &frame(to, [2; 6], &mut self.chance)].concat();
@@ -96,12 +96,12 @@ impl Flood {
     }
 
     /// A packet every millisecond for two seconds; how late the latest was, and what was counted.
-    fn stream(mut self, to: &[[u8; 6]]) -> (Nanos, DomainSnapshot) {
-        (0..200).for_each(|_| self.turn(&[], self.clock.time() + 10_000));
+    fn stream(mut self, to: &[[u8; 6]]) -> (Span, DomainSnapshot) {
+        (0..200).for_each(|_| self.turn(&[], self.clock.time().saturating_add(Span::from_micros(10))));
         let begin = self.clock.time();
-        let mut latest = 0;
+        let mut latest = Span::ZERO;
         for number in 1..=2_000 {
-            let due = begin + number * MS;
+            let due = begin.saturating_add(MS * number);
             while self.clock.time() < due {
                 self.turn(to, due);
             }
@@ -110,16 +110,16 @@ impl Flood {
             let packet = frame([0x52, 9, 9, 9, 9, 9], STREAM, &mut self.chance);
             assert!(self.guests[0].send(&packet), "its ring is full");
             while self.cable.borrow().sent_at.is_empty() {
-                self.turn(to, self.clock.time() + MS);
+                self.turn(to, self.clock.time().saturating_add(MS));
             }
-            latest = latest.max(self.cable.borrow().sent_at[0] - posted);
+            latest = latest.max(self.cable.borrow().sent_at[0].since(posted));
         }
         let now = self.clock.time();
         let snapshot = self.domain.snapshot(now);
         let link = &snapshot.links[0];
         let paid = snapshot.devices.iter().map(|device| device.receive_cpu_ns);
-        let received = paid.sum::<Nanos>() + link.receive_cpu_ns;
-        let share = received * 1_000 / (now - begin);
+        let received = paid.sum::<u64>() + link.receive_cpu_ns;
+        let share = received * 1_000 / now.since(begin).as_nanos();
         assert!(share <= RECEIVE + 5, "receiving took {share} thousandths of the time");
         (latest, snapshot)
     }
@@ -128,10 +128,10 @@ impl Flood {
 #[test]
 fn no_flood_of_packets_that_come_in_makes_a_stream_late() {
     let (quiet, _) = Flood::new().stream(&[]);
-    assert!(quiet < 60_000, "{quiet} ns without a flood");
+    assert!(quiet < Span::from_micros(60), "{quiet:?} without a flood");
     for to in [&[[0xff; 6]][..], &[[0x33, 0x33, 0, 0, 0, 1]], &[OTHER], &[[0x52, 7, 7, 7, 7, 7]]] {
         let (latest, snapshot) = Flood::new().stream(to);
-        assert!(latest <= LATEST, "{latest} ns, with a flood for {to:x?}");
+        assert!(latest <= LATEST, "{latest:?}, with a flood for {to:x?}");
         let missed: Vec<_> = snapshot.devices.iter().map(|device| device.misses).collect();
         assert_eq!(missed, [0, 0], "with a flood for {to:x?}");
         let (over, policed) = (snapshot.devices[1].over_budget, snapshot.links[0].policed);
@@ -149,5 +149,5 @@ fn who_is_flooded_alone_leaves_others_what_is_theirs() {
     assert_eq!(stream.over_budget, 0);
     assert!(stream.received > 0 && other.over_budget > 0, "{snapshot:?}");
     // Half of a hundredth more for the burst.
-    assert!(other.received * TAKES <= 2 * SECOND / 10 + 15 * MS, "{}", other.received);
+    assert!(TAKES * other.received <= Span::from_millis(215), "{}", other.received);
 }

@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 
 use moirai_devices::backend::Volume;
 use moirai_devices::mock::Guest;
-use moirai_scheduler::{Account, Nanos};
+use moirai_scheduler::{Account, Moment};
 use rustix::fs::{MemfdFlags, memfd_create};
 
 use super::chance::Chance;
@@ -80,7 +80,7 @@ impl World {
         Kind::Net(NetGuest::boot(theirs, mac, &mut self.chance))
     }
 
-    pub(super) fn detach(&mut self, now: Nanos) {
+    pub(super) fn detach(&mut self, now: Moment) {
         if self.tenants.len() < 2 {
             return;
         }
@@ -109,7 +109,7 @@ impl World {
         match kind {
             Kind::Disk(disk) => {
                 self.tally.requests += disk.answered;
-                let slowest = disk.slowest / 1_000_000;
+                let slowest = disk.slowest.as_millis();
                 self.tally.slowest_ms = self.tally.slowest_ms.max(slowest);
             }
             Kind::Net(net) => {
@@ -132,7 +132,7 @@ impl World {
 
     /// Another VMM connects to the same device, as they do to exports; the last one's requests may
     /// be under way.
-    pub(super) fn replace_peer(&mut self, now: Nanos) {
+    pub(super) fn replace_peer(&mut self, now: Moment) {
         let mut chance = self.chance.split();
         let errors = self.faults.error > 0;
         let (socket, theirs) = UnixStream::pair().unwrap();

@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use moirai_devices::backend::Link;
 use moirai_devices::net::tx::TxPacket;
-use moirai_scheduler::Nanos;
+use moirai_scheduler::{Moment, Span};
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::chance::Chance;
@@ -23,11 +23,11 @@ pub(super) struct Inner {
     /// It is down, and refuses everything.
     pub(super) down: bool,
     /// What receiving one takes.
-    pub(super) takes: Nanos,
+    pub(super) takes: Span,
     /// The last bytes of the hardware addresses of those who have declared 10.0 and these.
     pub(super) declared: BTreeSet<[u8; 2]>,
     /// When packets were given to it.
-    pub(super) sent_at: Vec<Nanos>,
+    pub(super) sent_at: Vec<Moment>,
     bell: OwnedFd,
 }
 
@@ -73,7 +73,7 @@ impl Cable {
             carried: 0,
             refused: 0,
             down: false,
-            takes: 1_000,
+            takes: Span::from_micros(1),
             declared: BTreeSet::new(),
             sent_at: Vec::new(),
             bell: again,
@@ -88,7 +88,8 @@ impl Link for Cable {
         let mut inner = self.inner.borrow_mut();
         inner.sent_at.push(self.clock.time());
         // Most sends are quick; now and then the kernel has something else to do.
-        self.clock.pass(if self.chance.permille(5) { 400_000 } else { 900 });
+        let nanos = if self.chance.permille(5) { 400_000 } else { 900 };
+        self.clock.pass(Span::from_nanos(nanos));
         let mut bytes = vec![0; usize::try_from(packet.payload.len_bytes()).unwrap()];
         packet.payload.copy_to(&mut bytes);
         let frame = [packet.head.get(12..).unwrap(), &bytes].concat();

@@ -5,18 +5,19 @@ use moirai_api::{DeviceView, ExportView, PartStats, TenantStats};
 use super::Export;
 use crate::stats::name;
 use crate::stats::{Snapshots, add_device};
-use crate::{Service, lock};
+use crate::{HostService, lock};
 use moirai_config::Config;
 use moirai_config::admission::per_second;
 use moirai_config::admission::plan::ContractReport;
 use moirai_config::export::{Export as Spec, ExportDevice};
 
-impl Service {
+impl HostService {
     pub(crate) fn export_view(&self, export: &Export) -> ExportView {
-        let Export { spec, group, id, listener, .. } = export;
-        let snapshot = self.shared.resources.domain(group).and_then(|it| it.snapshot().ok());
+        let Export { spec, device, listener, .. } = export;
+        let place = &device.place;
+        let snapshot = self.shared.resources.domain(&place.group).and_then(|it| it.snapshot().ok());
         let devices = snapshot.map(|snapshot| snapshot.devices).unwrap_or_default();
-        let found = devices.into_iter().find(|device| device.id == id.0);
+        let found = devices.into_iter().find(|device| device.id == place.id.0);
         let not_kept = found.as_ref().and_then(|device| device.not_kept.clone());
         let (resource, what) = described(spec, &self.shared.config);
         ExportView {
@@ -45,10 +46,10 @@ impl Service {
                 reserved: per_second(&contract),
                 ..PartStats::default()
             };
-            if let Some(snapshot) = snapshots.devices.get(&(export.group.as_str(), export.id.0)) {
+            if let Some(snapshot) = snapshots.device(&export.device.place) {
                 add_device(&mut part, snapshot);
             }
-            TenantStats { name: export.spec.key(), parts: vec![part] }
+            TenantStats { name: export.spec.holder(), parts: vec![part] }
         };
         lock(&self.exports).values().map(stats).collect()
     }

@@ -11,7 +11,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use moirai_config::export::KEY_PREFIX;
+use moirai_config::Holder;
 
 /// Content type of [`render`].
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -105,9 +105,10 @@ pub(super) fn render(stats: &Stats) -> String {
 /// Whether tenants have failed: one that has is not among the parts any more.
 fn tenants(stats: &Stats, registry: &mut Registry) {
     let family = Family::<NameLabels, Gauge>::default();
-    let run = stats.tenants.iter().map(|it| &it.name).filter(|name| !name.starts_with(KEY_PREFIX));
-    for name in run {
-        family.get_or_create(&NameLabels { name: name.clone() }).set(0);
+    for holder in stats.tenants.iter().map(|it| &it.name) {
+        if let Holder::Tenant(name) = holder {
+            family.get_or_create(&NameLabels { name: name.clone() }).set(0);
+        }
     }
     for failed in &stats.failed {
         family.get_or_create(&NameLabels { name: failed.name.clone() }).set(1);
@@ -119,7 +120,7 @@ fn for_parts(stats: &Stats, mut visit: impl FnMut(&PartLabels, &PartStats)) {
     for tenant in &stats.tenants {
         for (number, part) in tenant.parts.iter().enumerate() {
             let labels = PartLabels {
-                tenant: tenant.name.clone(),
+                tenant: tenant.name.to_string(),
                 resource: part.resource.clone(),
                 part: number as u64,
             };
@@ -180,6 +181,9 @@ fn shared_resources(stats: &Stats, registry: &mut Registry) {
     registry.register("dispatcher_late_max_nanoseconds", "largest lateness of its timer", late);
     let loops = counters(&mut stats.domains.iter().map(|it| (it.group.clone(), it.cpu_ns)));
     registry.register("io_domain_cpu_nanoseconds", "CPU time of the event loop", loops);
+    let threads = stats.threads.iter().map(|it| (it.name.clone(), it.longest_turn_ns));
+    let threads = gauges(&mut threads.into_iter());
+    registry.register("thread_longest_turn_nanoseconds", "of a thread that never waits", threads);
     let stalls: Counter = Counter::default();
     stalls.inc_by(stats.stalls.iter().map(|(begin, end)| end.saturating_sub(*begin)).sum());
     registry.register("stall_nanoseconds", "remembered time in which the machine stood", stalls);
@@ -192,7 +196,7 @@ mod tests {
 
     #[test]
     fn a_tenant_that_has_failed_is_told_from_one_that_runs() {
-        let named = |name: &str| TenantStats { name: name.to_owned(), parts: Vec::new() };
+        let named = |name: &str| TenantStats { name: name.into(), parts: Vec::new() };
         let failed = FailedTenant { name: "b".to_owned(), ..FailedTenant::default() };
         let tenants = vec![named("a"), named("export/e")];
         let text = render(&Stats { tenants, failed: vec![failed], ..Stats::default() });
@@ -209,14 +213,14 @@ mod tests {
             ..PartStats::default()
         };
         let parts = vec![part("cpu/1", 5), part("disk/ssd", 6), part("disk/ssd", 7)];
-        let tenants = vec![TenantStats { name: "a".to_owned(), parts }];
+        let tenants = vec![TenantStats { name: "a".into(), parts }];
         let text = render(&Stats { tenants, ..Stats::default() });
         let series =
             "moirai_extra_nanoseconds_total{tenant=\"a\",resource=\"disk/ssd\",part=\"2\"} 7";
         assert!(text.contains(series), "{text}");
         let broken = PartStats { not_kept: Some("why".to_owned()), ..part("cpu/1", 0) };
         let parts = vec![part("cpu/1", 0), broken];
-        let tenants = vec![TenantStats { name: "a".to_owned(), parts }];
+        let tenants = vec![TenantStats { name: "a".into(), parts }];
         let text = render(&Stats { tenants, ..Stats::default() });
         for (part, kept) in [(0, 1), (1, 0)] {
             let labels = format!("tenant=\"a\",resource=\"cpu/1\",part=\"{part}\"");

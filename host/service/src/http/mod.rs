@@ -15,9 +15,10 @@
 //! | `error.rs` | what a refused request is told |
 //! | `metrics.rs` | Prometheus text |
 //!
-//! Neighbours: handlers call [`crate::Service`]; `moirai_api` has what goes over the wire.
+//! Neighbours: handlers call [`crate::HostService`]; `moirai_api` has what goes over the wire.
 
 mod call;
+mod clients;
 mod console;
 mod error;
 mod exports;

@@ -19,7 +19,7 @@ use serde_json::error::Category;
 
 use super::Refusal;
 use super::once::Once;
-use crate::Service;
+use crate::HostService;
 use moirai_config::{Problem, kinds};
 
 /// Largest body of a request.
@@ -71,10 +71,10 @@ impl<T: Asks, S: Send + Sync> FromRequestParts<S> for Asked<T> {
 /// A JSON body that arrived in time.
 pub(super) struct Body<T>(pub(super) T);
 
-impl<T: DeserializeOwned + JsonSchema + 'static> FromRequest<Arc<Service>> for Body<T> {
+impl<T: DeserializeOwned + JsonSchema + 'static> FromRequest<Arc<HostService>> for Body<T> {
     type Rejection = Refusal;
 
-    async fn from_request(request: Request, _: &Arc<Service>) -> Result<Self, Refusal> {
+    async fn from_request(request: Request, _: &Arc<HostService>) -> Result<Self, Refusal> {
         let kind = media_type(request.headers());
         let bytes = plain_bytes(request).await?;
         kind?;

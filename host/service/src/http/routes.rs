@@ -14,7 +14,7 @@ use utoipa_axum::routes;
 use super::call::{Shared, call};
 use super::request::{Asked, Asks, Body, Name, body_bytes};
 use super::{Refusal, console, exports, head, metrics};
-use crate::{Service, ServiceError};
+use crate::{HostService, ServiceError};
 use moirai_config::admission::plan::{Plan, plan};
 use moirai_config::admission::promise::Promises;
 use moirai_config::{Document, check};
@@ -27,7 +27,7 @@ use moirai_config::{Document, check};
 struct Description;
 
 /// All routes with their description.
-pub(super) fn router() -> OpenApiRouter<Arc<Service>> {
+pub(super) fn router() -> OpenApiRouter<Arc<HostService>> {
     OpenApiRouter::with_openapi(Description::openapi())
         .routes(routes!(list, launch))
         .routes(routes!(show, change, stop))
@@ -45,13 +45,13 @@ pub(super) fn router() -> OpenApiRouter<Arc<Service>> {
 }
 
 /// The whole API, as a socket serves it.
-pub(super) fn served(service: Arc<Service>) -> axum::Router {
+pub(super) fn served(service: Arc<HostService>) -> axum::Router {
     let (router, document) = router().split_for_parts();
     refusing(router, &document).with_state(service)
 }
 
 /// The counters and nothing else.
-pub(super) fn metrics_only(service: Arc<Service>) -> axum::Router {
+pub(super) fn metrics_only(service: Arc<HostService>) -> axum::Router {
     let router = axum::Router::new().route("/metrics", axum::routing::get(metrics_text));
     refusing(router, &super::openapi()).with_state(service)
 }
@@ -59,9 +59,9 @@ pub(super) fn metrics_only(service: Arc<Service>) -> axum::Router {
 /// Says what is not there and what is not right with the head of a request, with the documented
 /// body. What was sent along is read: a client that is still sending would not hear the answer.
 fn refusing(
-    router: axum::Router<Arc<Service>>,
+    router: axum::Router<Arc<HostService>>,
     document: &utoipa::openapi::OpenApi,
-) -> axum::Router<Arc<Service>> {
+) -> axum::Router<Arc<HostService>> {
     let queries = Arc::new(head::Queries::of(document));
     let checked = axum::middleware::from_fn_with_state(queries, head::check);
     router
@@ -190,7 +190,7 @@ async fn ask_plan(
     State(service): Shared,
     Body(document): Body<Document>,
 ) -> Result<Json<Plan>, Refusal> {
-    let asked = move |service: &Service| {
+    let asked = move |service: &HostService| {
         let mut config = check(&document).map_err(ServiceError::Bad)?;
         // It is about this host, whatever it says about state directories.
         config.host.costs = service.config().host.costs;

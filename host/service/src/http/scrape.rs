@@ -10,13 +10,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 
+use super::clients::Clients;
 use super::routes;
 use super::server::{PAUSE, Refusals, converse};
-use crate::Service;
+use crate::HostService;
 
-/// How many clients are served at a time; more wait.
+/// How many clients are served at a time; when more come, others have to go.
 const CONNECTIONS: usize = 16;
 /// How long a client may take for everything.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -45,20 +45,16 @@ impl Scrape {
     }
 
     /// Serves the counters for as long as the future is polled.
-    pub async fn serve(self, service: Arc<Service>) -> Infallible {
+    pub async fn serve(self, service: Arc<HostService>) -> Infallible {
         let router = routes::metrics_only(service);
-        let places = Arc::new(Semaphore::new(CONNECTIONS));
+        let clients = Clients::new(CONNECTIONS);
         let mut refusals = Refusals::default();
         loop {
-            let place = Arc::clone(&places).acquire_owned().await;
             match self.0.accept().await {
                 Ok((stream, _)) => {
-                    let router = router.clone();
-                    tokio::spawn(async move {
-                        // Whoever is slower is dropped.
-                        let _ = tokio::time::timeout(PATIENCE, converse(stream, router)).await;
-                        drop(place);
-                    });
+                    let conversation = converse(stream, router.clone(), clients.seat());
+                    // Whoever is slower is dropped.
+                    tokio::spawn(tokio::time::timeout(PATIENCE, conversation));
                 }
                 Err(error) => {
                     if let Some(count) = refusals.count(moirai_runtime::instant()) {

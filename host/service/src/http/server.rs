@@ -2,7 +2,8 @@
 //!
 //! A client may cost a bounded amount of memory, time and descriptors: headers and bodies must
 //! arrive in time ([`HEAD_PATIENCE`], bodies in `routes`), and only [`CONNECTIONS`] are served at a
-//! time. The socket is for the user of the host service alone (mode 0600).
+//! time, whoever moves least making room for whoever comes (`clients`). The socket is for the user
+//! of the host service alone (mode 0600).
 
 use std::convert::Infallible;
 use std::fs;
@@ -19,15 +20,15 @@ use hyper_util::service::TowerToHyperService;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixListener;
-use tokio::sync::Semaphore;
 
+use super::clients::{Clients, Seat};
 use super::own_answer::Answering;
 use super::routes;
-use crate::Service;
+use crate::HostService;
 use crate::sockets::{name_beside, remove_stale};
 
-/// How many connections are served at a time; more wait.
-const CONNECTIONS: usize = 64;
+/// How many connections are served at a time; when more come, others have to go.
+const CONNECTIONS: usize = 256;
 /// How long a client may take to send the head of a request, and to send nothing.
 const HEAD_PATIENCE: Duration = Duration::from_secs(5);
 /// How long to wait after the kernel had no descriptor for a connection.
@@ -85,19 +86,14 @@ impl Bound {
     }
 
     /// Serves the API for as long as the future is polled.
-    pub async fn serve(self, service: Arc<Service>) -> Infallible {
+    pub async fn serve(self, service: Arc<HostService>) -> Infallible {
         let router = routes::served(service);
-        let places = Arc::new(Semaphore::new(CONNECTIONS));
+        let clients = Clients::new(CONNECTIONS);
         let mut refusals = Refusals::default();
         loop {
-            let place = Arc::clone(&places).acquire_owned().await;
             match self.listener.accept().await {
                 Ok((stream, _)) => {
-                    let router = router.clone();
-                    tokio::spawn(async move {
-                        converse(stream, router).await;
-                        drop(place);
-                    });
+                    tokio::spawn(converse(stream, router.clone(), clients.seat()));
                 }
                 Err(error) => {
                     if let Some(count) = refusals.count(moirai_runtime::instant()) {
@@ -151,7 +147,8 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
 
 /// Serves one client until it or we have enough. A client that has said all it wants to say and has
 /// closed its half of the connection is answered; one that is gone is not waited for.
-pub(super) async fn converse<S>(stream: S, router: axum::Router)
+/// Whoever has to make room for another client is not waited for either.
+pub(super) async fn converse<S>(stream: S, router: axum::Router, seat: Seat)
 where
     S: AsyncRead + AsyncWrite + AsFd + Unpin,
 {
@@ -161,12 +158,16 @@ where
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_PATIENCE)
         .half_close(true)
-        .serve_connection(Answering::new(TokioIo::new(stream)), TowerToHyperService::new(router));
+        .serve_connection(
+            Answering::new(seat.watch(TokioIo::new(stream))),
+            TowerToHyperService::new(router),
+        );
     tokio::select! {
         ended = connection => if let Err(error) = ended {
             tracing::debug!(%error, "an API connection ended early");
         },
         () = gone(watched.as_fd()) => {}
+        () = seat.is_wanted() => tracing::debug!("a client makes room for another"),
     }
 }
 

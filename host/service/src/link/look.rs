@@ -6,11 +6,10 @@ use std::io;
 use std::net::Ipv4Addr;
 
 use moirai_devices::backend::tap::TapError;
-use moirai_runtime::netns::in_netns;
+use moirai_runtime::netns::{self, Found, in_netns};
 
 use super::LinkError;
 use crate::interface::{Interface, Interfaces};
-use crate::netns::{self, Found};
 use moirai_config::Problem;
 use moirai_config::model::{Config, Link};
 

@@ -8,9 +8,9 @@ use std::path::PathBuf;
 
 use super::usage::Usage;
 use super::{OwnError, Owner, Owners, thing};
-use crate::netns;
 use moirai_config::Problem;
 use moirai_config::model::{Config, Disk, Link};
+use moirai_runtime::netns;
 
 /// Everything that was taken; given back with the value.
 #[derive(Debug, Default)]

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use moirai_config::{check, parse};
-use moirai_service::Service;
+use moirai_service::HostService;
 
 use super::bench::{self, Tenant};
 
@@ -51,7 +51,7 @@ fn writes_of_sectors_on_a_device_with_larger_blocks_are_counted_and_all_arrive()
     let config = check(&parse("test", &text).unwrap()).unwrap();
     let tables: Vec<_> = config.exports.iter().map(|export| export.table.clone()).collect();
     let service =
-        Service::start(config).expect("KVM and real-time priority are needed: run as root");
+        HostService::start(config).expect("KVM and real-time priority are needed: run as root");
     service.export(&tables).unwrap();
     let socket = UnixStream::connect(folder.path().join("db.sock")).unwrap();
     // One sector after the other, eight at a time: those in the disk share a block.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use moirai_api::{Change, PartStats, Stats};
 use moirai_config::{Config, check, parse};
-use moirai_service::{Service, ServiceError};
+use moirai_service::{HostService, ServiceError};
 use tempfile::TempDir;
 
 use super::bench::{self, Tenant};
@@ -29,7 +29,7 @@ fn part(stats: &Stats) -> &PartStats {
 }
 
 /// Per mille of the disk that the export gets.
-fn share(service: &Service) -> u64 {
+fn share(service: &HostService) -> u64 {
     let before = service.stats();
     std::thread::sleep(Duration::from_millis(1500));
     let after = service.stats();
@@ -50,7 +50,7 @@ fn a_change_of_an_export_is_in_force_at_once_and_its_peer_stays() {
     let config = configuration(&folder);
     let tables: Vec<_> = config.exports.iter().map(|export| export.table.clone()).collect();
     let service =
-        Service::start(config).expect("KVM and real-time priority are needed: run as root");
+        HostService::start(config).expect("KVM and real-time priority are needed: run as root");
     service.export(&tables).unwrap();
     let socket = UnixStream::connect(folder.path().join("db.sock")).unwrap();
     let mut guest = Tenant::start("thrash", "mode=read depth=8 size=262144", vec![(2, 1, socket)]);

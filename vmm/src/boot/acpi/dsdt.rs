@@ -1,4 +1,4 @@
-//! The DSDT: the devices of the machine that no bus can be asked for, in AML.
+//! The DSDT: the devices of the machine that no bus announces, in AML.
 
 use acpi_tables::Aml;
 use acpi_tables::aml::{

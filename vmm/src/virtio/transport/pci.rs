@@ -1,10 +1,10 @@
 //! A virtio device as a PCI function (virtio 1.2, section 4.1): its configuration space, and the
 //! registers behind its BAR.
 //!
-//! Owns which vector each source of interrupts has. [`Wires`] does what KVM has to: a doorbell is
-//! an ioeventfd at the address of its queue, which follows the BAR; a message is an irqfd, which is
-//! taken away while its vector is masked, so that the eventfd itself is the pending bit and nothing
-//! is lost.
+//! Owns which vector each source of interrupts has. [`Wires`] has KVM do the rest. A doorbell is an
+//! ioeventfd at the address of its queue, which follows the BAR. A message is an irqfd, which is
+//! taken away while its vector is masked: the eventfd itself is then the pending bit, and no
+//! interrupt is lost.
 
 use super::common::{CommonConfig, NO_VECTOR};
 use super::function::{self, ACCESS_DATA, ACCESS_HEAD, AccessWindow, Layout, Region};

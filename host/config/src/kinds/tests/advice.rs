@@ -246,7 +246,7 @@ fn every_key_has_a_right_value_to_offer() {
         let [problem] = report.problems().collect::<Vec<_>>()[..] else {
             panic!("{path:?}: {report}")
         };
-        assert_eq!(super::super::examples::keys_of(&problem.path), path.join("."));
+        assert_eq!(super::super::keys_of(&problem.path), path.join("."));
         let mended = pasted(&document, &text, "nan", problem).expect("advice");
         // Not even elsewhere: nothing but the value was wrong.
         assert!(
