@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub use contract::{ContractTable, Extra};
-pub use device::{FormatName, NetTable, StripeTable, VolumeTable};
+pub use device::{FormatName, NetTable, SpoofingName, StripeTable, VolumeTable};
 pub use export::ExportTable;
 pub use policy::PolicyName;
 pub use tenant::{Args, TenantTable, TransportName, VsockTable};
@@ -86,20 +86,6 @@ pub enum RealtimeLimit {
     Refuse,
     /// Lift the kernel's limit as long as the host service runs.
     Set,
-}
-
-/// What becomes of packets that a guest sends and that are not its own to send.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema,
-)]
-#[serde(rename_all = "lowercase")]
-pub enum SpoofingName {
-    /// They are dropped, and counted by what is wrong with them.
-    #[default]
-    Refuse,
-    /// They are sent, if their hardware address is the guest's: for routers, servers of DHCP, and
-    /// guests with addresses of others behind them.
-    Allow,
 }
 
 /// `[host]`: the machine.

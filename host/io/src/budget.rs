@@ -98,7 +98,10 @@ mod tests {
     fn a_machine_that_stood_still_costs_nobody_his_budget() {
         let mut budget = Budget::new(100, Span::from_millis(2));
         budget.pay(Moment::ZERO, Span::from_secs(10));
-        assert!(!budget.has(Moment::ZERO) && budget.has(Moment::from_nanos(1)), "it has lost a burst and not more");
+        assert!(
+            !budget.has(Moment::ZERO) && budget.has(Moment::from_nanos(1)),
+            "it has lost a burst and not more"
+        );
     }
 
     #[test]

@@ -35,7 +35,10 @@ const PAUSE: Span = Span::from_micros(300);
 const BURST: Span = Span::from_millis(2);
 /// A link is read again when it has so much of its budget.
 const QUANTUM: Span = Span::from_micros(200);
-const _: () = assert!(TURN.as_nanos() * 2 <= CATCH_UP.as_nanos(), "a turn of receiving may cost no time of the wire");
+const _: () = assert!(
+    TURN.as_nanos() * 2 <= CATCH_UP.as_nanos(),
+    "a turn of receiving may cost no time of the wire"
+);
 
 /// The budgets of one link.
 #[derive(Debug)]

@@ -86,6 +86,20 @@ pub struct StripeTable {
     pub unit: Option<Size>,
 }
 
+/// What becomes of packets that a guest sends and that are not its own to send.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum SpoofingName {
+    /// They are dropped, and counted by what is wrong with them.
+    #[default]
+    Refuse,
+    /// They are sent, if their hardware address is the guest's: for routers, servers of DHCP, and
+    /// guests with addresses of others behind them.
+    Allow,
+}
+
 /// `[[tenant.net]]`: a network interface and its contract on the link.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -13,7 +13,7 @@ use super::clock::Virtual;
 use super::net_guest::{NetGuest, frame};
 use super::ring::{Faults, Fickle};
 use super::wire::{Cable, Inner};
-use super::world::{MS, SECOND, Unreal};
+use super::world::Unreal;
 use crate::domain::{Domain, Parts};
 use crate::intake::{RECEIVE, TURN};
 use crate::link::Link;
@@ -21,6 +21,8 @@ use crate::{DeviceId, DomainSnapshot, NetSpec, Sources};
 
 const STREAM: [u8; 6] = [0x52, 0, 0, 1, 0, 1];
 const OTHER: [u8; 6] = [0x52, 0, 0, 1, 0, 2];
+const MS: Span = Span::from_millis(1);
+const SECOND: Span = Span::from_secs(1);
 /// What bringing a packet to guests takes: much, on a slow machine.
 const TAKES: Span = Span::from_micros(10);
 /// Packets that wait in the TAP all the time.
@@ -54,7 +56,7 @@ impl Flood {
             inbox,
             disks: Vec::new(),
             links: vec![link],
-            poll_ns: 0,
+            poll: Span::ZERO,
             stalls: StallLog::default(),
         });
         let mut boot = |number, mac| {
@@ -97,7 +99,8 @@ impl Flood {
 
     /// A packet every millisecond for two seconds; how late the latest was, and what was counted.
     fn stream(mut self, to: &[[u8; 6]]) -> (Span, DomainSnapshot) {
-        (0..200).for_each(|_| self.turn(&[], self.clock.time().saturating_add(Span::from_micros(10))));
+        (0..200)
+            .for_each(|_| self.turn(&[], self.clock.time().saturating_add(Span::from_micros(10))));
         let begin = self.clock.time();
         let mut latest = Span::ZERO;
         for number in 1..=2_000 {
