@@ -180,6 +180,11 @@ impl Image {
         })
     }
 
+    /// A request turned out to write what is there already: it changes no place.
+    pub(super) fn share(&mut self, pass: &mut Pass) {
+        self.turnstile.share(pass);
+    }
+
     /// A request is over.
     pub(super) fn leave(&mut self, pass: &mut Pass) {
         self.turnstile.leave(pass);
