@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use imago::FormatAccess;
 use imago::qcow2::Qcow2;
 use imago::raw::Raw;
-use imago::{FormatAccess, StorageOpenOptions};
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::fs::{FlockOperation, Mode, OFlags, ResolveFlags, flock, open, openat2};
 
@@ -331,9 +331,8 @@ fn storage(
     writable: bool,
     unmarked: bool,
 ) -> io::Result<Storage> {
-    let direct = disk_file.is_direct();
-    let options = StorageOpenOptions::new().write(writable).direct(direct);
-    ImageFile::new(reopen(file, !writable, direct)?, options, unmarked && !writable)
+    let file = reopen(file, !writable, disk_file.is_direct())?;
+    ImageFile::new(file, writable, disk_file.alignment(), unmarked && !writable)
 }
 
 /// Runs imago on bytes that somebody else wrote; a panic of it is an error of the image.

@@ -1,5 +1,8 @@
 //! A file as imago sees it: as it is, or without the marks that an image was not closed or is
 //! corrupt. imago refuses every image with these marks, but such an image may be read.
+//!
+//! What direct I/O wants of a request is what the file system says (`probe`). imago would find it
+//! out by reading and writing the start of the file, and a hole there can be read in any way.
 #![allow(unsafe_code, reason = "imago's trait for storage has unsafe methods")]
 
 use std::fmt::{Display, Formatter};
@@ -9,22 +12,33 @@ use std::io;
 use imago::io_buffers::{IoBuffer, IoVector, IoVectorMut};
 use imago::storage::PreallocateMode;
 use imago::storage::drivers::CommonStorageHelper;
-use imago::{Storage, StorageExt as _, StorageOpenOptions};
+use imago::{Storage, StorageOpenOptions};
 
 use super::header::{FEATURES_LAST_BYTE, MARKS};
+use crate::backend::probe::Alignment;
 
 /// A file of an image.
 #[derive(Debug)]
 pub(super) struct ImageFile {
     inner: imago::file::File,
+    alignment: Alignment,
     /// Whether its marks are hidden.
     unmarked: bool,
 }
 
 impl ImageFile {
-    /// Takes over an open file. Hide marks only if it is opened for reading.
-    pub(super) fn new(file: File, options: StorageOpenOptions, unmarked: bool) -> io::Result<Self> {
-        Ok(Self { inner: imago::file::File::from_open_file(file, options)?, unmarked })
+    /// Takes over an open file, and what its requests have to be multiples of. Hide marks only if
+    /// it is opened for reading.
+    pub(super) fn new(
+        file: File,
+        writable: bool,
+        alignment: Alignment,
+        unmarked: bool,
+    ) -> io::Result<Self> {
+        // Not told of O_DIRECT, imago probes nothing.
+        let options = StorageOpenOptions::new().write(writable).direct(false);
+        let inner = imago::file::File::from_open_file(file, options)?;
+        Ok(Self { inner, alignment, unmarked })
     }
 }
 
@@ -38,19 +52,19 @@ impl Display for ImageFile {
 // the file below it, with the same arguments.
 impl Storage for ImageFile {
     fn mem_align(&self) -> usize {
-        self.inner.mem_align()
+        self.alignment.memory as usize
     }
 
     fn req_align(&self) -> usize {
-        self.inner.req_align()
+        self.alignment.offset as usize
     }
 
     fn zero_align(&self) -> usize {
-        self.inner.zero_align()
+        self.inner.zero_align().max(self.req_align())
     }
 
     fn discard_align(&self) -> usize {
-        self.inner.discard_align()
+        self.inner.discard_align().max(self.req_align())
     }
 
     fn size(&self) -> io::Result<u64> {
@@ -65,7 +79,8 @@ impl Storage for ImageFile {
         }
         let len = usize::try_from(bufv.len()).map_err(io::Error::other)?;
         let mut copy = IoBuffer::new(len, self.mem_align())?;
-        self.inner.read(&mut copy, offset)?;
+        // SAFETY: as imago promised to us; the copy is aligned and as long as what it asked for.
+        unsafe { self.inner.pure_readv((&mut copy).into(), offset)? };
         let bytes = copy.as_mut().into_slice();
         let place = usize::try_from(FEATURES_LAST_BYTE - offset).map_err(io::Error::other)?;
         if let Some(features) = bytes.get_mut(place) {
