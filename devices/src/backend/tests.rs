@@ -1,5 +1,6 @@
 //! Volumes and rings on the real kernel: from a chain in a guest's ring to its status byte.
 
+mod broken_images;
 mod images;
 mod links;
 mod many;

@@ -1,5 +1,6 @@
 //! A file as imago sees it: as it is, or without the marks that an image was not closed or is
-//! corrupt. imago refuses every image with these marks, but such an image may be read.
+//! corrupt. imago refuses every image with these marks, but such an image may be read. And nothing
+//! but a header is written where the header is.
 //!
 //! What direct I/O wants of a request is what the file system says (`probe`). imago would find it
 //! out by reading and writing the start of the file, and a hole there can be read in any way.
@@ -14,7 +15,7 @@ use imago::storage::PreallocateMode;
 use imago::storage::drivers::CommonStorageHelper;
 use imago::{Storage, StorageOpenOptions};
 
-use super::header::{FEATURES_LAST_BYTE, MARKS};
+use super::header::{FEATURES_LAST_BYTE, MAGIC, MARKS};
 use crate::backend::probe::Alignment;
 
 /// A file of an image.
@@ -22,24 +23,60 @@ use crate::backend::probe::Alignment;
 pub(super) struct ImageFile {
     inner: imago::file::File,
     alignment: Alignment,
-    /// Whether its marks are hidden.
-    unmarked: bool,
+    beginning: Beginning,
+}
+
+/// What a file of an image begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Beginning {
+    /// Data: a raw backing file, a data file.
+    Data,
+    /// The header of an image.
+    Header,
+    /// The same, with marks that are hidden from imago: only if it is opened for reading.
+    MarkedHeader,
 }
 
 impl ImageFile {
-    /// Takes over an open file, and what its requests have to be multiples of. Hide marks only if
-    /// it is opened for reading.
+    /// Takes over an open file, and what its requests have to be multiples of.
     pub(super) fn new(
         file: File,
         writable: bool,
         alignment: Alignment,
-        unmarked: bool,
+        beginning: Beginning,
     ) -> io::Result<Self> {
         // Not told of O_DIRECT, imago probes nothing.
         let options = StorageOpenOptions::new().write(writable).direct(false);
         let inner = imago::file::File::from_open_file(file, options)?;
-        Ok(Self { inner, alignment, unmarked })
+        Ok(Self { inner, alignment, beginning })
     }
+
+    /// What may be written. Damaged tables may say that the first cluster is free, and imago would
+    /// make data or a table of it; with a refcount block there it calls itself for ever.
+    fn checked<'a>(&self, bufv: IoVector<'a>, offset: u64) -> io::Result<IoVector<'a>> {
+        if offset >= MAGIC.len() as u64 || self.beginning == Beginning::Data {
+            return Ok(bufv);
+        }
+        let slices = bufv.into_inner();
+        let begin = slices.iter().flat_map(|slice| slice.iter()).take(MAGIC.len());
+        if offset > 0 || !begin.eq(MAGIC) {
+            return Err(over_the_header());
+        }
+        Ok(slices.into())
+    }
+
+    /// The same for what is discarded or becomes zero.
+    fn check_cleared(&self, offset: u64) -> io::Result<()> {
+        if offset < MAGIC.len() as u64 && self.beginning != Beginning::Data {
+            return Err(over_the_header());
+        }
+        Ok(())
+    }
+}
+
+fn over_the_header() -> io::Error {
+    let what = "the tables of the image say that its header is free";
+    io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
 impl Display for ImageFile {
@@ -73,7 +110,8 @@ impl Storage for ImageFile {
 
     unsafe fn pure_readv(&self, mut bufv: IoVectorMut<'_>, offset: u64) -> io::Result<()> {
         let end = offset.saturating_add(bufv.len());
-        if !self.unmarked || !(offset..end).contains(&FEATURES_LAST_BYTE) {
+        let marked = self.beginning == Beginning::MarkedHeader;
+        if !marked || !(offset..end).contains(&FEATURES_LAST_BYTE) {
             // SAFETY: as imago promised to us.
             return unsafe { self.inner.pure_readv(bufv, offset) };
         }
@@ -91,21 +129,25 @@ impl Storage for ImageFile {
     }
 
     unsafe fn pure_writev(&self, bufv: IoVector<'_>, offset: u64) -> io::Result<()> {
+        let bufv = self.checked(bufv, offset)?;
         // SAFETY: as imago promised to us.
         unsafe { self.inner.pure_writev(bufv, offset) }
     }
 
     unsafe fn pure_write_zeroes(&self, offset: u64, length: u64) -> io::Result<()> {
+        self.check_cleared(offset)?;
         // SAFETY: as imago promised to us.
         unsafe { self.inner.pure_write_zeroes(offset, length) }
     }
 
     unsafe fn pure_write_allocated_zeroes(&self, offset: u64, length: u64) -> io::Result<()> {
+        self.check_cleared(offset)?;
         // SAFETY: as imago promised to us.
         unsafe { self.inner.pure_write_allocated_zeroes(offset, length) }
     }
 
     unsafe fn pure_discard(&self, offset: u64, length: u64) -> io::Result<()> {
+        self.check_cleared(offset)?;
         // SAFETY: as imago promised to us.
         unsafe { self.inner.pure_discard(offset, length) }
     }
