@@ -123,6 +123,12 @@ impl DiskFile {
         self.direct.as_ref().map_or(1, |(alignment, _)| alignment.offset)
     }
 
+    /// What requests past the page cache must be multiples of; one byte if there are none.
+    pub(super) fn alignment(&self) -> Alignment {
+        let any = Alignment { memory: 1, offset: 1 };
+        self.direct.as_ref().map_or(any, |(alignment, _)| *alignment)
+    }
+
     /// From now on the file is read and written in blocks of so many bytes, as on a disk that has
     /// them.
     #[cfg(test)]

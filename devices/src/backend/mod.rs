@@ -100,8 +100,9 @@ pub trait Storage {
     /// What a guest sees of it, with `queues` request queues of `queue_size`.
     fn disk(&self, queues: u16, queue_size: u16) -> Disk;
 
-    /// Whether something beside the ring is at work for it: a further request might have to wait
-    /// for that.
+    /// Whether something beside the ring is at work for it, or a request has it to itself: a
+    /// further request might have to wait for that. One that was begun goes on; what keeps the
+    /// storage busy may wait for its parts.
     fn is_busy(&self) -> bool {
         false
     }

@@ -45,7 +45,7 @@ pub(super) fn make_direct(file: &File) -> Option<Alignment> {
     let flags = fcntl_getfl(file).ok()?;
     fcntl_setfl(file, flags | OFlags::DIRECT).ok()?;
     let known = reported(file)
-        .filter(|it| it.offset.max(it.memory) <= MAX_BLOCK_BYTES && reads(file, it.offset));
+        .filter(|it| it.offset.max(it.memory) <= MAX_BLOCK_BYTES && reads(file, it.offset, 0));
     let alignment = known.or_else(|| probed(file));
     if alignment.is_none() {
         // Nobody gets to see the file before this; a failure shows in its first request.
@@ -63,19 +63,21 @@ fn reported(file: &File) -> Option<Alignment> {
     usable.then_some(Alignment { memory, offset: offset.max(512) })
 }
 
-/// The smallest block that can be read.
+/// The smallest block that can be read, where there is data: a hole can be read in any way.
 fn probed(file: &File) -> Option<Alignment> {
-    let works = [512, 4096].into_iter().find(|block| reads(file, *block));
+    let data = rustix::fs::seek(file, rustix::fs::SeekFrom::Data(0)).unwrap_or(0);
+    let place = data - data % 4096;
+    let works = [512, 4096].into_iter().find(|block| reads(file, *block, place));
     works.map(|block| Alignment { memory: block, offset: block })
 }
 
-/// Whether a block of that size can be read at the start of the file.
-fn reads(file: &File, block: u32) -> bool {
+/// Whether a block of that size can be read at that place.
+fn reads(file: &File, block: u32, place: u64) -> bool {
     let len = block as usize;
     let mut bytes = vec![0_u8; len.saturating_mul(2)];
     let start = bytes.as_ptr().align_offset(len);
     let Some(aligned) = bytes.get_mut(start..start.saturating_add(len)) else { return false };
-    preadv(file, &mut [IoSliceMut::new(aligned)], 0).is_ok()
+    preadv(file, &mut [IoSliceMut::new(aligned)], place).is_ok()
 }
 
 /// The same file once more with its own status flags: through the page cache.

@@ -317,6 +317,7 @@ impl Storage for Volume {
             (Place::Worker(_), Shape::Image(image)) => {
                 if let Some(parts) = image.answered(request, part, &mut self.counters) {
                     // The worker has said where the data is; the rest is done here.
+                    image.share(&mut job.pass);
                     job.plan(self.split(parts));
                     return self.submit(ring, token, job);
                 }

@@ -57,16 +57,17 @@ impl<St: Storage> Blk<St> {
         Ok(true)
     }
 
-    /// What the scheduler may know of the first waiting request.
+    /// What the scheduler may know of the first unfinished or waiting request.
     ///
-    /// None while its image's worker is busy: what would wait for it must not take up the disk's
-    /// depth, which is others', too.
+    /// Of those that wait, none while its image is busy: what would wait for the image must not
+    /// take up the disk's depth, which is others', too. An unfinished request goes on all the same:
+    /// it is in the image, and whoever wants that to itself waits for it.
     pub(crate) fn head(&self) -> Option<Head> {
-        if self.volume.is_busy() {
-            return None;
-        }
         if let Some(first) = self.unfinished.front() {
             return Some(Head { cost: Amount::ZERO, arrival: first.arrival, position: 0 });
+        }
+        if self.volume.is_busy() {
+            return None;
         }
         self.waiting.front().map(|first| {
             let position = match &first.unit.op {

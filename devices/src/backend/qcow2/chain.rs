@@ -11,15 +11,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use imago::FormatAccess;
 use imago::qcow2::Qcow2;
 use imago::raw::Raw;
-use imago::{FormatAccess, StorageOpenOptions};
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::fs::{FlockOperation, Mode, OFlags, ResolveFlags, flock, open, openat2};
 
 use super::header::{Header, HeaderError, IMAGE, MAX_CLUSTER_BYTES};
 use super::name::file_name;
-use super::storage::ImageFile;
+use super::storage::{Beginning, ImageFile};
 use crate::backend::error::{ImageError, VolumeError};
 use crate::backend::file::{DiskFile, FileId, open_error};
 
@@ -246,7 +246,7 @@ fn lock(file: &File, name: &str, read_only: bool) -> Result<(), VolumeError> {
     Err(ImageError::InUse(name.to_owned()).into())
 }
 
-/// Reads and checks the header and the level-1 table.
+/// Reads and checks the header and the tables that it names.
 fn read_header(
     file: &File,
     file_bytes: u64,
@@ -272,8 +272,13 @@ fn read_header(
         let what = mark.words(name) + ", or only read it: readonly = true";
         return Err(judge(HeaderError::Unsupported(what)).into());
     }
-    let table = read(header.l1_offset, header.l1_entries * 8).map_err(failed(name))?;
+    let table = read(header.l1.offset, header.l1.len).map_err(failed(name))?;
     header.check_l1(&table, file_bytes).map_err(judge)?;
+    if !read_only {
+        // Who only reads needs no refcounts, and may read an image in which they are wrong.
+        let table = read(header.reftable.offset, header.reftable.len).map_err(failed(name))?;
+        header.check_reftable(&table, file_bytes).map_err(judge)?;
+    }
     Ok(header)
 }
 
@@ -296,7 +301,12 @@ fn assemble(layers: Vec<Layer>, read_only: bool) -> Result<Chain, VolumeError> {
         let library = |source| ImageError::Library { image: name.clone(), source };
         let mark = header.as_ref().and_then(|header| header.mark);
         warnings.extend(mark.map(|mark| format!("image {name} {}", mark.words(&name))));
-        let main = storage(&file, &disk_file, writable, mark.is_some()).map_err(library)?;
+        let beginning = match (&header, mark) {
+            (None, _) => Beginning::Data,
+            (Some(_), Some(_)) if !writable => Beginning::MarkedHeader,
+            (Some(_), _) => Beginning::Header,
+        };
+        let main = storage(&file, &disk_file, writable, beginning).map_err(library)?;
         files.push(disk_file);
         locks.push(file);
         let Some(header) = header else {
@@ -309,7 +319,7 @@ fn assemble(layers: Vec<Layer>, read_only: bool) -> Result<Chain, VolumeError> {
         image.set_backing(below.take());
         let top_files = 1 + usize::from(data.is_some());
         let data = data.map(|(file, disk_file)| {
-            let opened = storage(&file, &disk_file, writable, false);
+            let opened = storage(&file, &disk_file, writable, Beginning::Data);
             files.push(disk_file);
             locks.push(file);
             opened
@@ -329,11 +339,10 @@ fn storage(
     file: &File,
     disk_file: &DiskFile,
     writable: bool,
-    unmarked: bool,
+    beginning: Beginning,
 ) -> io::Result<Storage> {
-    let direct = disk_file.is_direct();
-    let options = StorageOpenOptions::new().write(writable).direct(direct);
-    ImageFile::new(reopen(file, !writable, direct)?, options, unmarked && !writable)
+    let file = reopen(file, !writable, disk_file.is_direct())?;
+    ImageFile::new(file, writable, disk_file.alignment(), beginning)
 }
 
 /// Runs imago on bytes that somebody else wrote; a panic of it is an error of the image.

@@ -4,8 +4,10 @@
 //! exists for three reasons: we open the files that an image names, a version 2 image has its
 //! backing format where imago does not look, and a header may claim anything.
 
+use super::tables::Table;
+
 /// `QFI\xfb`.
-const MAGIC: &[u8] = b"QFI\xfb";
+pub(super) const MAGIC: &[u8] = b"QFI\xfb";
 const V2_BYTES: usize = 72;
 const V3_BYTES: usize = 104;
 /// Longest name in the header.
@@ -23,13 +25,13 @@ const EXTENDED_L2: u64 = 1 << 4;
 /// format, and that the image ought to be repaired.
 pub(super) const FEATURES_LAST_BYTE: u64 = 79;
 pub(super) const MARKS: u8 = 0b11;
+/// Counts of clusters in use have at most 64 bits.
+const MAX_REFCOUNT_ORDER: u32 = 6;
 /// Where a version 3 header says how clusters are compressed, if it is not the usual way.
 const COMPRESSION_AT: usize = 104;
 
 /// Largest cluster; names and extensions lie in the first one.
 pub(in crate::backend) const MAX_CLUSTER_BYTES: u64 = 2 << 20;
-/// Most entries of the level-1 table, as in QEMU and imago.
-const MAX_L1_ENTRIES: u64 = 4 << 20;
 /// How many level-2 tables and refcount blocks imago keeps of each layer.
 const CACHED_L2: u64 = 128;
 const CACHED_REFBLOCKS: u64 = 32;
@@ -40,8 +42,10 @@ pub(in crate::backend) struct Header {
     pub(in crate::backend) version: u32,
     pub(in crate::backend) cluster_bytes: u64,
     pub(in crate::backend) size_bytes: u64,
-    pub(in crate::backend) l1_offset: u64,
-    pub(in crate::backend) l1_entries: u64,
+    pub(in crate::backend) l1: Table,
+    pub(in crate::backend) reftable: Table,
+    /// Of the internal snapshots; only the least that it may be long.
+    pub(in crate::backend) snapshots: Table,
     pub(in crate::backend) backing: Option<String>,
     pub(in crate::backend) backing_format: Option<String>,
     /// `Some(None)`: it has a data file and does not say which.
@@ -106,8 +110,12 @@ impl Header {
             version,
             cluster_bytes,
             size_bytes: u64_at(bytes, 24)?,
-            l1_offset: u64_at(bytes, 40)?,
-            l1_entries: u64::from(u32_at(bytes, 36)?),
+            l1: Table { offset: u64_at(bytes, 40)?, len: u64::from(u32_at(bytes, 36)?) * 8 },
+            reftable: Table {
+                offset: u64_at(bytes, 48)?,
+                len: u64::from(u32_at(bytes, 56)?) * cluster_bytes,
+            },
+            snapshots: Self::snapshot_table(u64_at(bytes, 64)?, u32_at(bytes, 60)?),
             backing: None,
             backing_format: None,
             data_file: None,
@@ -118,7 +126,7 @@ impl Header {
         let first = bytes.get(..first).unwrap_or_default();
         header.extensions(first)?;
         header.backing = backing_name(first)?;
-        header.check_tables(file_bytes, u64_at(bytes, 48)?, u32_at(bytes, 56)?)?;
+        header.check_tables(file_bytes)?;
         Ok(header)
     }
 
@@ -129,8 +137,17 @@ impl Header {
         if self.version == 3 {
             features = u64_at(bytes, 72)?;
             at = u32_at(bytes, 100)? as usize;
-            if at < V3_BYTES || at > bytes.len() {
+            if at < V3_BYTES || at > bytes.len() || !at.is_multiple_of(8) {
                 return Err(Damaged(format!("a header of {at} bytes")));
+            }
+            let order = u32_at(bytes, 96)?;
+            if order > MAX_REFCOUNT_ORDER {
+                return Err(Damaged(format!("counts of clusters in use of 2^{order} bits")));
+            }
+            let compression = bytes.get(COMPRESSION_AT).copied().unwrap_or(0);
+            if at > COMPRESSION_AT && features & COMPRESSION == 0 && compression != 0 {
+                let what = format!("compression of type {compression}, and no feature says so");
+                return Err(Damaged(what));
             }
         }
         // A header may end where its file or the name of the backing file begins.
@@ -163,69 +180,11 @@ impl Header {
         unsupported(features, bytes.get(COMPRESSION_AT).copied().unwrap_or(0))
     }
 
-    /// The tables have to lie in the file and to be large enough for the disk.
-    fn check_tables(
-        &self,
-        file_bytes: u64,
-        reftable_offset: u64,
-        reftable_clusters: u32,
-    ) -> Result<(), HeaderError> {
-        let needed = self.size_bytes.div_ceil(self.bytes_per_l2());
-        if self.l1_entries > MAX_L1_ENTRIES || needed > MAX_L1_ENTRIES {
-            let size = self.size_bytes;
-            return Err(Unsupported(format!("claims {size} bytes, too many for its clusters")));
-        }
-        if self.l1_entries < needed {
-            return Err(Damaged("the level-1 table is too small for the disk".to_owned()));
-        }
-        let reftable_bytes = u64::from(reftable_clusters).saturating_mul(self.cluster_bytes);
-        let l1_bytes = self.l1_entries.saturating_mul(8);
-        for (name, offset, len) in
-            [("level-1", self.l1_offset, l1_bytes), ("refcount", reftable_offset, reftable_bytes)]
-        {
-            let end = offset.checked_add(len);
-            let inside = end.is_some_and(|end| end <= file_bytes);
-            // An empty disk has no level-1 table and says nothing of where it would be.
-            if len == 0 && name == "level-1" && offset <= file_bytes {
-                continue;
-            }
-            if !inside || !offset.is_multiple_of(self.cluster_bytes) || offset == 0 {
-                let what = format!("the {name} table is not in the file");
-                return Err(Damaged(what));
-            }
-        }
-        Ok(())
-    }
-
-    /// What part of the disk one level-2 table describes.
-    fn bytes_per_l2(&self) -> u64 {
-        self.cluster_bytes.saturating_mul(self.cluster_bytes / 8)
-    }
-
     /// The most memory that imago takes for this layer's tables.
     pub(in crate::backend) fn memory_bytes(&self) -> u64 {
-        let tables = self.l1_entries.min(CACHED_L2).saturating_add(CACHED_REFBLOCKS);
-        tables.saturating_mul(self.cluster_bytes).saturating_add(self.l1_entries.saturating_mul(16))
-    }
-
-    /// Checks entries of the level-1 table: each is empty or names a cluster in the file.
-    pub(in crate::backend) fn check_l1(
-        &self,
-        table: &[u8],
-        file_bytes: u64,
-    ) -> Result<(), HeaderError> {
-        for (number, entry) in table.chunks_exact(8).enumerate() {
-            let entry = u64_at(entry, 0)?;
-            let offset = entry & 0x00ff_ffff_ffff_fe00;
-            let reserved = entry & 0x7f00_0000_0000_01ff;
-            let inside =
-                offset.checked_add(self.cluster_bytes).is_some_and(|end| end <= file_bytes);
-            if reserved != 0 || !offset.is_multiple_of(self.cluster_bytes) || !inside {
-                let what = format!("entry {number} of the level-1 table is {entry:#x}");
-                return Err(Damaged(what));
-            }
-        }
-        Ok(())
+        let tables = self.l1_entries().min(CACHED_L2).saturating_add(CACHED_REFBLOCKS);
+        let tables = tables.saturating_mul(self.cluster_bytes);
+        tables.saturating_add(self.l1.len.saturating_mul(2)).saturating_add(self.reftable.len)
     }
 }
 
@@ -283,7 +242,8 @@ fn backing_name(bytes: &[u8]) -> Result<Option<String>, HeaderError> {
         return Ok(None);
     }
     let start = usize::try_from(offset).unwrap_or(usize::MAX);
-    let name = bytes.get(start..start.saturating_add(len)).filter(|_| len <= MAX_NAME_BYTES);
+    let name = bytes.get(start..start.saturating_add(len));
+    let name = name.filter(|_| len <= MAX_NAME_BYTES && start >= V2_BYTES);
     let name =
         name.ok_or_else(|| Damaged("the backing file's name leaves the header".to_owned()))?;
     text(name).map(Some)
@@ -300,7 +260,7 @@ fn u32_at(bytes: &[u8], at: usize) -> Result<u32, HeaderError> {
     field.map(|field| u32::from_be_bytes(*field)).ok_or_else(short)
 }
 
-fn u64_at(bytes: &[u8], at: usize) -> Result<u64, HeaderError> {
+pub(super) fn u64_at(bytes: &[u8], at: usize) -> Result<u64, HeaderError> {
     let field = bytes.get(at..).and_then(|rest| rest.first_chunk());
     field.map(|field| u64::from_be_bytes(*field)).ok_or_else(short)
 }

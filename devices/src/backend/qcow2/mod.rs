@@ -2,7 +2,7 @@
 //!
 //! | file | what it holds |
 //! | --- | --- |
-//! | `chain.rs`, `header.rs`, `name.rs` | what is opened, and what is refused |
+//! | `chain.rs`, `header.rs`, `tables.rs`, `name.rs` | what is opened, and what is refused |
 //! | `storage.rs` | what imago sees of it |
 //! | `map.rs` | where clusters are, as far as the loop knows |
 //! | `turnstile.rs` | which requests may be in the image together |
@@ -28,6 +28,7 @@ mod header;
 mod map;
 mod name;
 mod storage;
+mod tables;
 mod turnstile;
 mod worker;
 
@@ -90,7 +91,6 @@ impl Image {
             |source| VolumeError::Io { path: root.join(path).display().to_string(), source };
         let align = u64::from(files.iter().map(DiskFile::align).max().unwrap_or(1)).max(512);
         let direct = header.cluster_bytes >= LEAST_DIRECT_CLUSTER.max(align);
-        let l1_end = header.l1_offset + header.l1_entries * 8;
         let (tasks, queue) = sync_channel(MAX_TASKS);
         let (size_bytes, cluster_bytes) = (header.size_bytes, header.cluster_bytes);
         let core = Core {
@@ -103,8 +103,8 @@ impl Image {
             // With a data file of its own the image holds nothing but tables, and the other file
             // none.
             reserved: match header.data_file {
-                Some(_) => [(0, 0); 2],
-                None => [(0, cluster_bytes), (header.l1_offset, l1_end)],
+                Some(_) => [(0, 0); 3],
+                None => header.reserved(),
             },
             _locks: locks,
         };
@@ -178,6 +178,11 @@ impl Image {
                 smallvec![SubRequest::new(Place::Worker(None), request.op, request.buffers.clone())]
             }
         })
+    }
+
+    /// A request turned out to write what is there already: it changes no place.
+    pub(super) fn share(&mut self, pass: &mut Pass) {
+        self.turnstile.share(pass);
     }
 
     /// A request is over.

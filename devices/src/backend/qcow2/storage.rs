@@ -1,5 +1,9 @@
 //! A file as imago sees it: as it is, or without the marks that an image was not closed or is
-//! corrupt. imago refuses every image with these marks, but such an image may be read.
+//! corrupt. imago refuses every image with these marks, but such an image may be read. And nothing
+//! but a header is written where the header is.
+//!
+//! What direct I/O wants of a request is what the file system says (`probe`). imago would find it
+//! out by reading and writing the start of the file, and a hole there can be read in any way.
 #![allow(unsafe_code, reason = "imago's trait for storage has unsafe methods")]
 
 use std::fmt::{Display, Formatter};
@@ -9,23 +13,70 @@ use std::io;
 use imago::io_buffers::{IoBuffer, IoVector, IoVectorMut};
 use imago::storage::PreallocateMode;
 use imago::storage::drivers::CommonStorageHelper;
-use imago::{Storage, StorageExt as _, StorageOpenOptions};
+use imago::{Storage, StorageOpenOptions};
 
-use super::header::{FEATURES_LAST_BYTE, MARKS};
+use super::header::{FEATURES_LAST_BYTE, MAGIC, MARKS};
+use crate::backend::probe::Alignment;
 
 /// A file of an image.
 #[derive(Debug)]
 pub(super) struct ImageFile {
     inner: imago::file::File,
-    /// Whether its marks are hidden.
-    unmarked: bool,
+    alignment: Alignment,
+    beginning: Beginning,
+}
+
+/// What a file of an image begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Beginning {
+    /// Data: a raw backing file, a data file.
+    Data,
+    /// The header of an image.
+    Header,
+    /// The same, with marks that are hidden from imago: only if it is opened for reading.
+    MarkedHeader,
 }
 
 impl ImageFile {
-    /// Takes over an open file. Hide marks only if it is opened for reading.
-    pub(super) fn new(file: File, options: StorageOpenOptions, unmarked: bool) -> io::Result<Self> {
-        Ok(Self { inner: imago::file::File::from_open_file(file, options)?, unmarked })
+    /// Takes over an open file, and what its requests have to be multiples of.
+    pub(super) fn new(
+        file: File,
+        writable: bool,
+        alignment: Alignment,
+        beginning: Beginning,
+    ) -> io::Result<Self> {
+        // Not told of O_DIRECT, imago probes nothing.
+        let options = StorageOpenOptions::new().write(writable).direct(false);
+        let inner = imago::file::File::from_open_file(file, options)?;
+        Ok(Self { inner, alignment, beginning })
     }
+
+    /// What may be written. Damaged tables may say that the first cluster is free, and imago would
+    /// make data or a table of it; with a refcount block there it calls itself for ever.
+    fn checked<'a>(&self, bufv: IoVector<'a>, offset: u64) -> io::Result<IoVector<'a>> {
+        if offset >= MAGIC.len() as u64 || self.beginning == Beginning::Data {
+            return Ok(bufv);
+        }
+        let slices = bufv.into_inner();
+        let begin = slices.iter().flat_map(|slice| slice.iter()).take(MAGIC.len());
+        if offset > 0 || !begin.eq(MAGIC) {
+            return Err(over_the_header());
+        }
+        Ok(slices.into())
+    }
+
+    /// The same for what is discarded or becomes zero.
+    fn check_cleared(&self, offset: u64) -> io::Result<()> {
+        if offset < MAGIC.len() as u64 && self.beginning != Beginning::Data {
+            return Err(over_the_header());
+        }
+        Ok(())
+    }
+}
+
+fn over_the_header() -> io::Error {
+    let what = "the tables of the image say that its header is free";
+    io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
 impl Display for ImageFile {
@@ -38,19 +89,19 @@ impl Display for ImageFile {
 // the file below it, with the same arguments.
 impl Storage for ImageFile {
     fn mem_align(&self) -> usize {
-        self.inner.mem_align()
+        self.alignment.memory as usize
     }
 
     fn req_align(&self) -> usize {
-        self.inner.req_align()
+        self.alignment.offset as usize
     }
 
     fn zero_align(&self) -> usize {
-        self.inner.zero_align()
+        self.inner.zero_align().max(self.req_align())
     }
 
     fn discard_align(&self) -> usize {
-        self.inner.discard_align()
+        self.inner.discard_align().max(self.req_align())
     }
 
     fn size(&self) -> io::Result<u64> {
@@ -59,13 +110,15 @@ impl Storage for ImageFile {
 
     unsafe fn pure_readv(&self, mut bufv: IoVectorMut<'_>, offset: u64) -> io::Result<()> {
         let end = offset.saturating_add(bufv.len());
-        if !self.unmarked || !(offset..end).contains(&FEATURES_LAST_BYTE) {
+        let marked = self.beginning == Beginning::MarkedHeader;
+        if !marked || !(offset..end).contains(&FEATURES_LAST_BYTE) {
             // SAFETY: as imago promised to us.
             return unsafe { self.inner.pure_readv(bufv, offset) };
         }
         let len = usize::try_from(bufv.len()).map_err(io::Error::other)?;
         let mut copy = IoBuffer::new(len, self.mem_align())?;
-        self.inner.read(&mut copy, offset)?;
+        // SAFETY: as imago promised to us; the copy is aligned and as long as what it asked for.
+        unsafe { self.inner.pure_readv((&mut copy).into(), offset)? };
         let bytes = copy.as_mut().into_slice();
         let place = usize::try_from(FEATURES_LAST_BYTE - offset).map_err(io::Error::other)?;
         if let Some(features) = bytes.get_mut(place) {
@@ -76,21 +129,25 @@ impl Storage for ImageFile {
     }
 
     unsafe fn pure_writev(&self, bufv: IoVector<'_>, offset: u64) -> io::Result<()> {
+        let bufv = self.checked(bufv, offset)?;
         // SAFETY: as imago promised to us.
         unsafe { self.inner.pure_writev(bufv, offset) }
     }
 
     unsafe fn pure_write_zeroes(&self, offset: u64, length: u64) -> io::Result<()> {
+        self.check_cleared(offset)?;
         // SAFETY: as imago promised to us.
         unsafe { self.inner.pure_write_zeroes(offset, length) }
     }
 
     unsafe fn pure_write_allocated_zeroes(&self, offset: u64, length: u64) -> io::Result<()> {
+        self.check_cleared(offset)?;
         // SAFETY: as imago promised to us.
         unsafe { self.inner.pure_write_allocated_zeroes(offset, length) }
     }
 
     unsafe fn pure_discard(&self, offset: u64, length: u64) -> io::Result<()> {
+        self.check_cleared(offset)?;
         // SAFETY: as imago promised to us.
         unsafe { self.inner.pure_discard(offset, length) }
     }

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::header::{Header, HeaderError, Mark};
+use super::tables::Table;
 
 /// The header of a version 3 image of 1 GiB with 64 KiB clusters in a file of 1 MiB.
 fn sound() -> Vec<u8> {
@@ -57,12 +58,28 @@ fn a_sound_header_is_read_and_each_broken_field_has_its_words() {
     assert!(refusal(36, &u32::MAX.to_be_bytes()).contains("too many"));
     assert!(refusal(40, &(1_u64 << 40).to_be_bytes()).contains("level-1 table is not in the file"));
     assert!(refusal(40, &65537_u64.to_be_bytes()).contains("level-1 table is not in the file"));
-    assert!(refusal(56, &u32::MAX.to_be_bytes()).contains("refcount table is not in the file"));
+    assert!(
+        refusal(48, &(1_u64 << 40).to_be_bytes()).contains("refcount table is not in the file")
+    );
+    assert!(refusal(48, &0_u64.to_be_bytes()).contains("refcount table is not in the file"));
+    assert!(refusal(48, &65537_u64.to_be_bytes()).contains("refcount table is not in the file"));
+    assert!(refusal(48, &65536_u64.to_be_bytes()).contains("level-1 table and the refcount table"));
+    assert_eq!(refusal(56, &0_u32.to_be_bytes()), "it has no refcount table");
+    assert!(refusal(56, &u32::MAX.to_be_bytes()).contains("a refcount table of 281474976645120"));
+    assert!(refusal(56, &100_u32.to_be_bytes()).contains("refcount table is not in the file"));
+    assert_eq!(refusal(60, &65_537_u32.to_be_bytes()), "65537 snapshots");
+    assert!(refusal(60, &1_u32.to_be_bytes()).contains("snapshot table is not in the file"));
+    assert_eq!(refusal(96, &7_u32.to_be_bytes()), "counts of clusters in use of 2^7 bits");
+    assert_eq!(refusal(100, &108_u32.to_be_bytes()), "a header of 108 bytes");
+    let longer = [&112_u32.to_be_bytes()[..], &[1]].concat();
+    assert!(refusal(100, &longer).contains("compression of type 1, and no feature says so"));
     assert!(refusal(72, &16_u64.to_be_bytes()).contains("extended level-2 entries (subclusters)"));
     assert!(refusal(72, &8_u64.to_be_bytes()).contains("is compressed with type 0"));
     assert!(refusal(72, &(1_u64 << 40).to_be_bytes()).contains("features 0x10000000000 that are"));
     assert!(refusal(100, &8_u32.to_be_bytes()).contains("a header of 8 bytes"));
     let name = [&u64::MAX.to_be_bytes()[..], &4_u32.to_be_bytes()].concat();
+    assert!(refusal(8, &name).contains("name leaves the header"));
+    let name = [&8_u64.to_be_bytes()[..], &4_u32.to_be_bytes()].concat();
     assert!(refusal(8, &name).contains("name leaves the header"));
     let mut extension = 0xe279_2aca_u32.to_be_bytes().to_vec();
     extension.extend(u32::MAX.to_be_bytes());
@@ -83,7 +100,48 @@ fn marks_are_told_and_an_empty_disk_needs_no_table() {
     assert_eq!(changed(&[(72, &3_u64.to_be_bytes())]).mark, Some(Mark::Corrupt));
     let (nothing, entries) = (0_u64.to_be_bytes(), 0_u32.to_be_bytes());
     let empty = changed(&[(24, &nothing), (36, &entries), (40, &nothing)]);
-    assert_eq!((empty.size_bytes, empty.l1_entries), (0, 0));
+    assert_eq!((empty.size_bytes, empty.l1_entries()), (0, 0));
+}
+
+#[test]
+fn a_snapshot_table_has_a_place_of_its_own() {
+    let with = |count: u32, offset: u64| {
+        let mut bytes = sound();
+        bytes[60..64].copy_from_slice(&count.to_be_bytes());
+        bytes[64..72].copy_from_slice(&offset.to_be_bytes());
+        parse(&bytes)
+    };
+    let table = Table { offset: 3 << 16, len: 80 };
+    assert_eq!(with(2, 3 << 16).unwrap().snapshots, table);
+    assert_eq!(with(0, u64::MAX).unwrap().snapshots.len, 0, "nobody looks there");
+    for (offset, said) in [
+        (1 << 16, "the level-1 table and the snapshot table overlap"),
+        (2 << 16, "the refcount table and the snapshot table overlap"),
+        (1 << 20, "the snapshot table is not in the file"),
+        ((3 << 16) + 8, "the snapshot table is not in the file"),
+        (u64::MAX << 16, "the snapshot table is not in the file"),
+    ] {
+        assert_eq!(with(2, offset), Err(HeaderError::Damaged(said.to_owned())), "{offset:#x}");
+    }
+}
+
+#[test]
+fn entries_name_clusters_in_the_file_that_are_no_tables() {
+    let header = parse(&sound()).unwrap();
+    let check = |entry: u64, l1: bool| {
+        let table = [(4_u64 << 16).to_be_bytes(), entry.to_be_bytes()].concat();
+        let check = if l1 { Header::check_l1 } else { Header::check_reftable };
+        check(&header, &table, 1 << 20).is_ok()
+    };
+    for l1 in [true, false] {
+        assert!(check(0, l1) && check(3 << 16, l1) && check(15 << 16, l1));
+        for bad in [1, 1 << 16, 2 << 16, 16 << 16, (3 << 16) + 512, 3 << 16 | 1, 1 << 56, !0] {
+            assert!(!check(bad, l1), "{bad:#x} {l1}");
+        }
+        assert_eq!(check(3 << 16 | 1 << 63, l1), l1, "only level 1 says that it is not shared");
+    }
+    let nothing = header.check_reftable(&[0; 16], 1 << 20).unwrap_err();
+    assert_eq!(nothing, HeaderError::Damaged("its refcounts say that the header is free".into()));
 }
 
 proptest! {
@@ -101,6 +159,7 @@ proptest! {
         if let Ok(header) = Header::parse(&bytes, file_bytes) {
             prop_assert!(header.memory_bytes() < 1 << 32);
             let _ = header.check_l1(&bytes, file_bytes);
+            let _ = header.check_reftable(&bytes, file_bytes);
         }
     }
 }

@@ -54,6 +54,15 @@ impl Turnstile {
         true
     }
 
+    /// A request that is in alone turns out to change nothing: it goes on with others.
+    pub(super) fn share(&mut self, pass: &mut Pass) {
+        if *pass == Pass::Alone {
+            self.alone = false;
+            self.shared += 1;
+            *pass = Pass::Shared;
+        }
+    }
+
     /// Whether nobody would be let in now.
     pub(super) fn is_closed(&self) -> bool {
         self.alone || self.queued > 0
@@ -88,6 +97,10 @@ mod tests {
                 for (alone, stay, pass) in guests.iter_mut().filter(|(_, stay, _)| *stay > 0) {
                     if turnstile.enter(pass, *alone) {
                         *stay -= 1;
+                        // Every other one that was alone finds that it need not be.
+                        if *stay == 1 && *alone {
+                            turnstile.share(pass);
+                        }
                     }
                     if *stay == 0 {
                         turnstile.leave(pass);

@@ -41,9 +41,8 @@ pub(super) struct Core {
     pub(super) align: u64,
     /// Whether discarding leaves zeros behind (version 3).
     pub(super) discards: bool,
-    /// What of the file with the data of the top layer is no data: header and level-1 table, from
-    /// and to.
-    pub(super) reserved: [(u64, u64); 2],
+    /// What of the file with the data of the top layer is no data: header and tables, from and to.
+    pub(super) reserved: [(u64, u64); 3],
     pub(super) buffer: IoBuffer,
     /// The locked files; dropped after `access` has written its last.
     pub(super) _locks: Vec<File>,

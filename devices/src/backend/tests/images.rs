@@ -219,6 +219,27 @@ proptest! {
 }
 
 #[test]
+fn a_request_in_many_pieces_keeps_nobody_out_once_they_are_known() {
+    let Some(shop) = Shop::new() else { return };
+    shop.create("image", "cluster_size=65536", None, "4M");
+    let words: Vec<_> = (0..4).rev().map(|n| format!("write -P 9 {}k 64k", n * 64)).collect();
+    let mut command = Command::new("qemu-io");
+    command.args(["-f", "qcow2"]).args(words.iter().flat_map(|word| ["-c", word]));
+    assert!(command.arg(shop.path("image")).output().unwrap().status.success());
+    let mut open = shop.open("image", false).unwrap();
+    let mut many = Many::new(&open.volume, vec![0; 4 * MIB]);
+    // A write across all of them is the first to ask where they are, so it has the image to itself
+    // until that is known.
+    many.post(&mut open.volume, (Action::Write(5), 0, 512));
+    assert!(open.volume.is_busy());
+    many.turn(&mut open.volume);
+    assert!(many.has_unfinished());
+    assert!(!open.volume.is_busy(), "its pieces go to the file, beside those of others");
+    many.finish(&mut open.volume);
+    open.close();
+}
+
+#[test]
 fn what_was_flushed_is_there_although_the_image_was_never_closed() {
     let Some(shop) = Shop::new() else { return };
     shop.create("image", "", None, "8M");

@@ -111,7 +111,12 @@ impl Many {
         }
     }
 
-    fn finish(&mut self, volume: &mut Volume) {
+    /// Whether a request has parts that have not begun.
+    pub(super) fn has_unfinished(&self) -> bool {
+        !self.unfinished.is_empty()
+    }
+
+    pub(super) fn finish(&mut self, volume: &mut Volume) {
         while self.jobs.iter().any(Option::is_some) {
             self.turn(volume);
         }
@@ -122,7 +127,7 @@ impl Many {
         others.any(|(_, start, length)| *start < at + len && at < start + length)
     }
 
-    fn post(&mut self, volume: &mut Volume, deed: Deed) {
+    pub(super) fn post(&mut self, volume: &mut Volume, deed: Deed) {
         let slot = self.jobs.iter().position(Option::is_none).unwrap();
         let n = slot as u64;
         let (header, status, data) = (0x4000 + n * 64, 0x4800 + n, DATA + n * SLOT_BYTES);
@@ -165,7 +170,7 @@ impl Many {
         self.step(volume, slot, None);
     }
 
-    fn turn(&mut self, volume: &mut Volume) {
+    pub(super) fn turn(&mut self, volume: &mut Volume) {
         while let Some(slot) = self.unfinished.pop_front() {
             if let Some((job, _)) = &mut self.jobs[slot] {
                 job.allow();

@@ -59,6 +59,39 @@ fn backing_files_of_odd_sizes_are_read_to_their_last_byte() {
     }
 }
 
+#[test]
+fn a_backing_file_that_begins_with_a_hole_is_read_to_its_last_byte() {
+    let Some(shop) = Shop::new() else { return };
+    for len in [70_001, 300_001_usize] {
+        let mut base = vec![0; 1 << 20];
+        base.extend((0..len).map(|n| u8::try_from(n % 250 + 1).unwrap()));
+        let file = File::create(shop.path("base.raw")).unwrap();
+        file.write_all_at(&base[1 << 20..], 1 << 20).unwrap();
+        shop.create("image", "", Some(("base.raw", "raw")), "2M");
+        let mut open = shop.open("image", false).unwrap();
+        let mut expected = base.clone();
+        expected.resize(2 << 20, 0);
+        assert!(open.read() == expected, "{len}");
+        // Every place in memory and on the disk that a guest may choose.
+        let mut guest = Guest::new(open.volume.disk(1, 256));
+        let last = base.len() as u64 / 512;
+        for (shift, sector) in [(0, last), (1, last - 3), (511, last - 8), (4095, 2047)] {
+            let at = usize::try_from(sector * 512).unwrap();
+            let data = [writable(DATA + shift, 4096)];
+            assert_eq!(guest.serve(&mut open.volume, 0, sector, &data), 0, "{len} {shift}");
+            assert!(guest.bytes(DATA + shift, 4096) == expected[at..at + 4096], "{len} {shift}");
+        }
+        guest.mem.write_slice(&[7; 512], GuestAddress(DATA + 3)).unwrap();
+        assert_eq!(guest.serve(&mut open.volume, 1, last, &[readable(DATA + 3, 512)]), 0, "{len}");
+        let at = base.len() / 512 * 512;
+        expected[at..at + 512].fill(7);
+        assert!(open.read() == expected, "{len}: after a write");
+        open.close();
+        assert!(shop.contents("image") == expected, "{len}: as QEMU reads it");
+        shop.qemu_img(&["check", "-q", "image"]);
+    }
+}
+
 /// Gives an image a virtual size that no qemu-img gives.
 fn set_size(shop: &Shop, name: &str, bytes: u64) {
     let file = File::options().write(true).open(shop.path(name)).unwrap();

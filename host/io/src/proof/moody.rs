@@ -1,5 +1,6 @@
 //! A volume that has requests wait for each other when it likes, as images do. It says so only
-//! while something of it is in the ring: so much it promises.
+//! while something of it is in the ring, or a request that has it to itself is not over: so much
+//! it promises.
 
 use std::fs::File;
 use std::io;
@@ -21,20 +22,40 @@ pub(super) struct Moody {
     /// Operations in the ring.
     in_flight: u64,
     busy: bool,
+    /// The token of the job that has it to itself, as one that changes an image's clusters has.
+    alone: Option<u64>,
+}
+
+/// A token without the number of the operation in it.
+fn job_of(token: u64) -> u64 {
+    token & !(0xffff << 32)
 }
 
 impl Moody {
     pub(super) fn new(volume: Volume, chance: Chance, defers: u64) -> Self {
-        Self { volume, chance, defers, in_flight: 0, busy: false }
+        Self { volume, chance, defers, in_flight: 0, busy: false, alone: None }
     }
 
-    fn mood(&mut self) -> Result<(), Deferred> {
+    fn mood(&mut self, job: u64) -> Result<(), Deferred> {
+        if let Some(other) = self.alone {
+            return if other == job { Ok(()) } else { Err(Deferred::ImageTaken) };
+        }
+        if self.in_flight == 0 && self.chance.permille(self.defers) {
+            self.alone = Some(job);
+        }
         if self.in_flight == 0 || !self.chance.permille(self.defers) {
             return Ok(());
         }
         self.busy = self.chance.permille(500);
         let why = [Deferred::BlocksTaken, Deferred::ImageTaken, Deferred::WorkerFull];
         Err(self.chance.of(&why))
+    }
+
+    fn ended(&mut self, token: u64, step: Result<Step, Deferred>) -> Result<Step, Deferred> {
+        if matches!(step, Ok(Step::Done(_))) && self.alone == Some(job_of(token)) {
+            self.alone = None;
+        }
+        step
     }
 }
 
@@ -45,8 +66,10 @@ impl Storage for Moody {
         token: u64,
         job: &mut Job,
     ) -> Result<Step, Deferred> {
-        self.mood()?;
-        self.volume.submit(&mut Counted { ring, begun: &mut self.in_flight }, token, job)
+        self.mood(job_of(token))?;
+        let mut ring = Counted { ring, begun: &mut self.in_flight };
+        let step = self.volume.submit(&mut ring, token, job);
+        self.ended(token, step)
     }
 
     fn completed(
@@ -59,11 +82,17 @@ impl Storage for Moody {
         self.in_flight -= 1;
         self.busy = false;
         let mut ring = Counted { ring, begun: &mut self.in_flight };
-        self.volume.completed(&mut ring, token, job, result)
+        let step = self.volume.completed(&mut ring, token, job, result);
+        self.ended(token, step)
     }
 
     fn abandon(&mut self, job: &mut Job) -> Step {
-        self.volume.abandon(job)
+        let step = self.volume.abandon(job);
+        // What is in the ring is the job's that has the volume to itself, if one has.
+        if self.in_flight == 0 {
+            self.alone = None;
+        }
+        step
     }
 
     fn disk(&self, queues: u16, queue_size: u16) -> Disk {
@@ -71,7 +100,7 @@ impl Storage for Moody {
     }
 
     fn is_busy(&self) -> bool {
-        self.busy
+        self.busy || self.alone.is_some()
     }
 
     fn counters(&self) -> Counters {
