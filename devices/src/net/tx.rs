@@ -86,6 +86,7 @@ impl TxPacket {
 
 /// What [`Frontend::next_packet`] found.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "a packet costs no allocation")]
 pub enum Next {
     /// A packet for the link.
     Packet(TxPacket),

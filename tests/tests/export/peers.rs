@@ -68,7 +68,7 @@ impl Peer {
     }
 
     /// Waits until the other side hangs up.
-    fn is_hung_up_on(mut self) {
+    fn expect_hang_up(mut self) {
         let end = self.0.read(&mut [0; 64]);
         let reset = |error: &std::io::Error| error.kind() == std::io::ErrorKind::ConnectionReset;
         assert!(matches!(&end, Ok(0)) || end.as_ref().is_err_and(reset), "{end:?}");
@@ -140,7 +140,7 @@ fn memory_that_fails_and_files_that_could_make_us_wait_cost_a_peer_its_session()
     std::thread::sleep(Duration::from_millis(100));
     file.set_len(0).unwrap();
     rustix::io::write(&kick, &1_u64.to_ne_bytes()).unwrap();
-    peer.is_hung_up_on();
+    peer.expect_hang_up();
     is_well(&host, "db");
     assert!(host.log().contains("could not be accessed"), "{}", host.log());
 }
@@ -152,7 +152,7 @@ fn a_file_that_is_neither_memory_nor_an_eventfd_ends_the_session() {
     let (pipe, _writer) = std::io::pipe().unwrap();
     let peer = Peer::connect(&socket(&host, "db"));
     assert!(peer.say(SET_VRING_KICK, &longs(&[0]), &[pipe.as_fd()]));
-    peer.is_hung_up_on();
+    peer.expect_hang_up();
     is_well(&host, "db");
 }
 
