@@ -2,6 +2,9 @@
 //!
 //! Plain integers: the event loop that owns a device owns its counters and publishes copies.
 
+/// Reasons why a packet is not its guest's to send; `net::Offence` has them.
+pub const SPOOFED: usize = 6;
+
 /// Payload and fault counts of one device or of a whole loop. Bytes are payload bytes: no virtio
 /// header, no status byte, no Ethernet header that was read to be checked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,6 +28,9 @@ pub struct Counters {
     pub unanswerable: u64,
     /// Packets of the guest that were dropped: malformed, too short or too long.
     pub dropped_tx: u64,
+    /// Of them: packets that were not the guest's to send, in the order of
+    /// `net::Offence::ALL`.
+    pub spoofed: [u64; SPOOFED],
     /// Packets for the guest that were dropped: no receive buffer, or none large enough.
     pub dropped_rx: u64,
 }
@@ -42,6 +48,7 @@ impl Counters {
             refused,
             unanswerable,
             dropped_tx,
+            spoofed,
             dropped_rx,
         } = other;
         self.direct_bytes += direct_bytes;
@@ -53,6 +60,7 @@ impl Counters {
         self.refused += refused;
         self.unanswerable += unanswerable;
         self.dropped_tx += dropped_tx;
+        self.spoofed.iter_mut().zip(spoofed).for_each(|(sum, count)| *sum += count);
         self.dropped_rx += dropped_rx;
     }
 }

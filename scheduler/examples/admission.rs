@@ -5,8 +5,8 @@
 
 use std::time::Instant;
 
-use moirai_scheduler::Contract;
 use moirai_scheduler::admission::{Overhead, Resource, admit, check};
+use moirai_scheduler::{Amount, Contract, Span};
 
 /// xorshift64*: the same sets in each run.
 struct Random(u64);
@@ -24,7 +24,9 @@ fn contract(random: &mut Random, share_ppm: u64) -> Contract {
     let period = random.within(1_000, 200_000) * 1_000;
     let deadline = period * random.within(500, 1_000) / 1_000;
     let slice = (period * random.within(share_ppm / 2, share_ppm * 3 / 2) / 1_000_000).max(1_000);
-    Contract::new(period, slice.min(deadline), deadline, None).expect("well-formed")
+    let (period, deadline) = (Span::from_nanos(period), Span::from_nanos(deadline));
+    let slice = Amount::from_nanos(slice).min(deadline.service());
+    Contract::new(period, slice, deadline, None).expect("well-formed")
 }
 
 /// Sorts; in microseconds.
@@ -34,7 +36,8 @@ fn median(times: &mut [u128]) -> u128 {
 }
 
 fn main() {
-    let resource = Resource { capacity_ppm: 950_000, blocking: 0, overhead: Overhead::NONE };
+    let resource =
+        Resource { capacity_ppm: 950_000, blocking: Amount::ZERO, overhead: Overhead::NONE };
     println!(
         "{:>8} {:>9} {:>9} {:>12} {:>10} {:>12} {:>10}   us",
         "offered", "admitted", "refused", "admission", "longest", "refusal", "longest"

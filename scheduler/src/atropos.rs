@@ -41,13 +41,14 @@
 //! For owners of a resource with a deep queue: while the device is full there is nothing to pick,
 //! so a [`Policy::timeout`] that has passed means nothing until a unit ends.
 
-use crate::budget::{Budget, signed};
-use crate::contract::{Contract, Nanos};
+use crate::budget::Budget;
+use crate::contract::Contract;
 use crate::policy::{
     Account, ClientId, ClientState, Head, Miss, Pick, Policy, PolicyError, Rank, Service, Ticket,
 };
 use crate::reserve::Reserve;
 use crate::rules::Rules;
+use crate::time::{Amount, Moment, Span};
 
 /// The default policy. See the module for its rules.
 #[derive(Debug)]
@@ -56,34 +57,35 @@ pub struct Atropos(Reserve<Revised>);
 /// The rules of the module, and what rule 1 must know of the whole set.
 #[derive(Debug)]
 pub(crate) struct Revised {
-    blocking: Nanos,
+    blocking: Amount,
     /// The set passes by density.
     sparse: bool,
     /// The shortest relative deadline.
-    shortest: Nanos,
+    shortest: Span,
 }
 
 impl Rules for Revised {
-    fn wake(&self, budget: &mut Budget, now: Nanos) {
+    fn wake(&self, budget: &mut Budget, now: Moment) {
         if now >= budget.refill {
             budget.release_at_wake(now);
         } else if now >= budget.deadline {
             budget.forfeit();
         } else if budget.left > 0 {
-            let until = budget.deadline.saturating_sub(now);
+            let until = budget.deadline.since(now);
             let since = budget.asleep_since.max(budget.released);
             // While units of its own are inside it does not sleep, but others may have got in.
-            let slept = if budget.in_flight > 0 { 0 } else { now.saturating_sub(since) };
-            let alone = slept == 0 && !budget.intruded;
-            let blocking = if alone { 0 } else { self.blocking };
-            let passed = now.saturating_sub(budget.released);
-            let burned = |amount: i64, time: Nanos| {
-                amount.saturating_sub(signed(time.saturating_add(blocking)))
+            let slept = if budget.in_flight > 0 { Span::ZERO } else { now.since(since) };
+            let alone = slept.is_zero() && !budget.intruded;
+            let blocking = if alone { Amount::ZERO } else { self.blocking };
+            let passed = now.since(budget.released);
+            let burned = |amount: i64, time: Span| {
+                amount.saturating_sub(time.service().saturating_add(blocking).signed())
             };
             let kept = burned(budget.left, slept).max(burned(budget.granted, passed));
             let fair = if self.sparse { fair_rest(budget.contract, until) } else { 0 };
             // With blocking, a short rest of a period is no promise: one unit may outlast it.
-            let promised = alone || self.blocking == 0 || self.sparse && until >= self.shortest;
+            let promised =
+                alone || self.blocking.is_zero() || self.sparse && until >= self.shortest;
             budget.cut(fair.max(kept), promised, now);
         }
     }
@@ -92,23 +94,23 @@ impl Rules for Revised {
         const DIGITS: u32 = 60;
         let mut density = 0u128;
         let mut clients = 1u128;
-        self.shortest = Nanos::MAX;
-        for contract in contracts.filter(|contract| contract.slice() > 0) {
-            let slice = u128::from(contract.slice()) << DIGITS;
-            let own = slice.div_ceil(u128::from(contract.deadline()).max(1));
+        self.shortest = Span::MAX;
+        for contract in contracts.filter(|contract| contract.slice() > Amount::ZERO) {
+            let slice = contract.slice().wide() << DIGITS;
+            let own = slice.div_ceil(contract.deadline().wide().max(1));
             density = density.saturating_add(own);
             clients = clients.saturating_add(1);
             self.shortest = self.shortest.min(contract.deadline());
         }
-        let blocking = u128::from(self.blocking).saturating_mul(clients).min(u64::MAX.into());
-        let blocking = (blocking << DIGITS).div_ceil(u128::from(self.shortest).max(1));
+        let blocking = self.blocking.wide().saturating_mul(clients).min(u64::MAX.into());
+        let blocking = (blocking << DIGITS).div_ceil(self.shortest.wide().max(1));
         // Equal parts of the whole may be rounded up to a little more than it.
         let rounding = clients;
         self.sparse =
             density.saturating_add(blocking) <= (1u128 << DIGITS).saturating_add(rounding);
     }
 
-    fn set_blocking(&mut self, blocking: Nanos) {
+    fn set_blocking(&mut self, blocking: Amount) {
         self.blocking = blocking;
     }
 
@@ -118,9 +120,9 @@ impl Rules for Revised {
 }
 
 /// `s*(d-t)/D`, rounded down.
-fn fair_rest(contract: Contract, until: Nanos) -> i64 {
-    let product = u128::from(contract.slice()).saturating_mul(u128::from(until));
-    let fair = product.checked_div(u128::from(contract.deadline())).unwrap_or(0);
+fn fair_rest(contract: Contract, until: Span) -> i64 {
+    let product = contract.slice().wide().saturating_mul(until.wide());
+    let fair = product.checked_div(contract.deadline().wide()).unwrap_or(0);
     i64::try_from(fair).unwrap_or(i64::MAX)
 }
 
@@ -128,7 +130,10 @@ impl Atropos {
     /// A policy for at most `capacity` clients.
     #[must_use]
     pub const fn new(capacity: usize) -> Self {
-        Self(Reserve::new(Revised { blocking: 0, sparse: true, shortest: Nanos::MAX }, capacity))
+        Self(Reserve::new(
+            Revised { blocking: Amount::ZERO, sparse: true, shortest: Span::MAX },
+            capacity,
+        ))
     }
 }
 

@@ -8,17 +8,18 @@
 
 mod units;
 
-use crate::contract::{Contract, Nanos};
+use crate::contract::Contract;
 use crate::policy::{Account, Service};
 use crate::promise::Promise;
+use crate::time::{Amount, Moment};
 
 /// A client without work that the resource waits for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Held {
     /// Not longer than this.
-    pub(crate) until: Nanos,
+    pub(crate) until: Moment,
     /// It was first in order, and nobody else was served, from then on.
-    pub(crate) since: Option<Nanos>,
+    pub(crate) since: Option<Moment>,
 }
 
 /// Runtime state of a contract. All times absolute, in nanoseconds.
@@ -30,11 +31,11 @@ pub(crate) struct Budget {
     /// Takes effect when the next slice is released.
     pub(crate) next: Option<Contract>,
     /// `d`: the current slice is due then. Never decreases.
-    pub(crate) deadline: Nanos,
+    pub(crate) deadline: Moment,
     /// `nr`: the next slice is released then.
-    pub(crate) refill: Nanos,
+    pub(crate) refill: Moment,
     /// When the current slice was released.
-    pub(crate) released: Nanos,
+    pub(crate) released: Moment,
     /// What the current slice had at its release: the slice less debt.
     pub(crate) granted: i64,
     /// `r`: what is left of the slice; negative: debt.
@@ -42,14 +43,14 @@ pub(crate) struct Budget {
     /// The client has work.
     pub(crate) awake: bool,
     /// Since when it has none and nothing of it is being served.
-    pub(crate) asleep_since: Nanos,
+    pub(crate) asleep_since: Moment,
     /// Laxity. While the client has no work: until when the policy keeps its place for it, and
     /// since when the resource stands idle for it.
     pub(crate) held: Option<Held>,
     /// Units that were handed to the device and are not back.
     pub(crate) in_flight: u32,
     /// What those among them were charged that can still give something back to this slice.
-    reserved: Nanos,
+    reserved: Amount,
     /// Somebody's unit was handed out between the sleep and the wake-up.
     pub(crate) intruded: bool,
     /// How often a wake-up has cut a slice, now and when the slice was released.
@@ -61,19 +62,14 @@ pub(crate) struct Budget {
     pub(crate) account: Account,
 }
 
-/// Nanoseconds as a signed amount; no contract is long enough to be cut.
-pub(crate) fn signed(time: Nanos) -> i64 {
-    i64::try_from(time).unwrap_or(i64::MAX)
-}
-
 impl Budget {
-    pub(crate) fn new(contract: Contract, now: Nanos) -> Self {
+    pub(crate) fn new(contract: Contract, now: Moment) -> Self {
         Self {
             contract,
             natural: contract,
             next: None,
-            deadline: 0,
-            refill: 0,
+            deadline: Moment::ZERO,
+            refill: Moment::ZERO,
             released: now,
             granted: 0,
             left: 0,
@@ -81,7 +77,7 @@ impl Budget {
             asleep_since: now,
             held: None,
             in_flight: 0,
-            reserved: 0,
+            reserved: Amount::ZERO,
             intruded: false,
             cuts: 0,
             cuts_at_release: 0,
@@ -100,7 +96,7 @@ impl Budget {
     /// keeps its place until then, or others would be served in between, once for each of its last
     /// units.
     pub(crate) fn settling(&self) -> bool {
-        self.awake && self.left <= 0 && self.left.saturating_add(signed(self.reserved)) > 0
+        self.awake && self.left <= 0 && self.left.saturating_add(self.reserved.signed()) > 0
     }
 
     /// Whether no slice was released yet.
@@ -112,7 +108,7 @@ impl Budget {
     /// nothing and so has no release.
     pub(crate) fn change(&mut self, contract: Contract) {
         self.natural = contract;
-        if self.contract.slice() == 0 {
+        if self.contract.slice() == Amount::ZERO {
             self.contract = contract;
         } else {
             self.next = Some(contract);
@@ -121,25 +117,25 @@ impl Budget {
 
     /// Releases a slice at `start`. `skipped` whole periods before it passed without a release;
     /// each would have repaid a slice of debt, none is made up for.
-    pub(crate) fn release(&mut self, start: Nanos, skipped: u64) {
+    pub(crate) fn release(&mut self, start: Moment, skipped: u64) {
         if self.awake {
             self.promise.supersede(self.left, self.deadline, self.exact);
         }
         if let Some(next) = self.next.take() {
             self.contract = next;
         }
-        let slice = i128::from(self.contract.slice());
+        let slice = i128::from(self.contract.slice().as_nanos());
         let debt = i128::from(self.left.min(0));
         let released = slice.saturating_mul(i128::from(skipped).saturating_add(1));
         let left = debt.saturating_add(released).min(slice);
         if self.awake {
             let lost = released.saturating_sub(left.saturating_sub(debt));
-            let lost = Nanos::try_from(lost).unwrap_or(Nanos::MAX);
+            let lost = u64::try_from(lost).map_or(Amount::MAX, Amount::from_nanos);
             self.account.stall_loss = self.account.stall_loss.saturating_add(lost);
         }
         // Within i64: between a debt that was an i64 and a slice of at most an hour.
         self.left = i64::try_from(left).unwrap_or(i64::MIN);
-        (self.granted, self.reserved) = (self.left, 0);
+        (self.granted, self.reserved) = (self.left, Amount::ZERO);
         self.cuts_at_release = self.cuts;
         self.released = start;
         self.deadline = self.deadline.max(start.saturating_add(self.contract.deadline()));
@@ -149,19 +145,19 @@ impl Budget {
     }
 
     /// Releases the slice whose time has come by `now`, at the last period boundary that passed.
-    pub(crate) fn release_due(&mut self, now: Nanos) {
+    pub(crate) fn release_due(&mut self, now: Moment) {
         if self.fresh() {
             return self.release(now, 0);
         }
-        let late = now.saturating_sub(self.refill);
+        let late = now.since(self.refill);
         let period = self.next.unwrap_or(self.contract).period();
         let skipped = late.checked_div(period).unwrap_or(0);
-        let start = self.refill.saturating_add(skipped.saturating_mul(period));
+        let start = self.refill.saturating_add(period.saturating_mul(skipped));
         self.release(start, skipped);
     }
 
     /// Books service that was given until `now`.
-    pub(crate) fn book(&mut self, service: Service, cost: Nanos, now: Nanos) {
+    pub(crate) fn book(&mut self, service: Service, cost: Amount, now: Moment) {
         if !self.awake {
             self.asleep_since = self.asleep_since.max(now);
         }
@@ -173,22 +169,22 @@ impl Budget {
     }
 
     /// Takes `cost`, served until `now`, out of the slice and judges deadlines that have passed.
-    pub(crate) fn spend(&mut self, cost: Nanos, now: Nanos) {
+    pub(crate) fn spend(&mut self, cost: Amount, now: Moment) {
         self.promise.served(self.awake, cost, self.left, self.deadline, now);
-        self.left = self.left.saturating_sub(signed(cost));
+        self.left = self.left.saturating_sub(cost.signed());
     }
 
     /// Judges the deadline, if it has passed. All service must have been charged.
-    pub(crate) fn judge(&mut self, now: Nanos) {
+    pub(crate) fn judge(&mut self, now: Moment) {
         self.promise.judge(self.awake, self.left, self.deadline, now);
     }
 
     /// Releases a slice at a wake-up at or after the refill. Periods slept through repaid debt.
-    pub(crate) fn release_at_wake(&mut self, now: Nanos) {
+    pub(crate) fn release_at_wake(&mut self, now: Moment) {
         if self.left < 0 {
-            let late = now.saturating_sub(self.refill);
+            let late = now.since(self.refill);
             let slept = late.checked_div(self.contract.period()).unwrap_or(0);
-            let repaid = u128::from(self.contract.slice()).saturating_mul(u128::from(slept));
+            let repaid = self.contract.slice().wide().saturating_mul(u128::from(slept));
             let repaid = i64::try_from(repaid).unwrap_or(i64::MAX);
             self.left = self.left.saturating_add(repaid).min(0);
         }
@@ -199,9 +195,9 @@ impl Budget {
 
     /// Lowers the rest of the slice to `left`; a client that slept cannot ask for more. What is
     /// left is promised from `now` on, or not.
-    pub(crate) fn cut(&mut self, left: i64, promised: bool, now: Nanos) {
+    pub(crate) fn cut(&mut self, left: i64, promised: bool, now: Moment) {
         if left < self.left {
-            (self.left, self.reserved) = (left, 0);
+            (self.left, self.reserved) = (left, Amount::ZERO);
             self.cuts = self.cuts.saturating_add(1);
         }
         match promised {
@@ -215,11 +211,11 @@ impl Budget {
     /// is not switched to, and so does not pay either: it waits for its refill. (As a debt, the
     /// wake-up of a task just before its refill would be taken from the next slice, and make the
     /// task late.)
-    pub(crate) fn pay_wake(&mut self, cost: Nanos) {
-        if self.left <= 0 || cost == 0 {
+    pub(crate) fn pay_wake(&mut self, cost: Amount) {
+        if self.left <= 0 || cost.is_zero() {
             return;
         }
-        let cost = signed(cost);
+        let cost = cost.signed();
         match self.left > cost {
             true => {
                 self.left = self.left.saturating_sub(cost);
@@ -231,16 +227,16 @@ impl Budget {
 
     /// Gives up what is left of the slice; debt stays.
     pub(crate) fn forfeit(&mut self) {
-        (self.left, self.reserved) = (self.left.min(0), 0);
+        (self.left, self.reserved) = (self.left.min(0), Amount::ZERO);
         self.cuts = self.cuts.saturating_add(1);
         self.promise.void();
     }
 
     /// Ends the waiting for a client, which pays for it.
-    pub(crate) fn unhold(&mut self, now: Nanos) -> Option<Held> {
+    pub(crate) fn unhold(&mut self, now: Moment) -> Option<Held> {
         let held = self.held.take()?;
         if let Some(since) = held.since {
-            self.left = self.left.saturating_sub(signed(now.saturating_sub(since)));
+            self.left = self.left.saturating_sub(now.since(since).service().signed());
         }
         Some(held)
     }

@@ -2,8 +2,7 @@
 
 use core::num::NonZeroU32;
 
-/// A time or a duration in integer nanoseconds. Products are taken in `u128`.
-pub type Nanos = u64;
+use crate::time::{Amount, Span};
 
 /// The share of a client in the slack, relative to the weights of the others. Default 1.
 pub type Weight = NonZeroU32;
@@ -16,9 +15,9 @@ pub type Weight = NonZeroU32;
 /// for something (`slice > 0`, or `extra` is set).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Contract {
-    period: Nanos,
-    slice: Nanos,
-    deadline: Nanos,
+    period: Span,
+    slice: Amount,
+    deadline: Span,
     extra: Option<Weight>,
 }
 
@@ -30,53 +29,54 @@ pub enum ContractError {
     /// The period is longer than [`Contract::PERIOD_MAX`].
     PeriodTooLong {
         /// The period that was asked for.
-        period: Nanos,
+        period: Span,
     },
     /// The slice is zero and the client does not share the slack: it could never run.
     NothingAsked,
     /// The slice does not fit before the deadline.
     SliceOverDeadline {
         /// The slice that was asked for.
-        slice: Nanos,
+        slice: Amount,
         /// The relative deadline it must fit into.
-        deadline: Nanos,
+        deadline: Span,
     },
     /// The deadline lies beyond the period.
     DeadlineOverPeriod {
         /// The relative deadline that was asked for.
-        deadline: Nanos,
+        deadline: Span,
         /// The period it must not exceed.
-        period: Nanos,
+        period: Span,
     },
 }
 
 impl Contract {
     /// The longest period: one hour. Longer ones make no sense as promises about time.
-    pub const PERIOD_MAX: Nanos = 3_600_000_000_000;
+    pub const PERIOD_MAX: Span = Span::from_secs(3_600);
 
     /// Checks the four numbers. `deadline` is relative to the release of the slice.
     ///
     /// # Errors
     /// One variant of [`ContractError`] for each rule that can be broken.
     pub const fn new(
-        period: Nanos,
-        slice: Nanos,
-        deadline: Nanos,
+        period: Span,
+        slice: Amount,
+        deadline: Span,
         extra: Option<Weight>,
     ) -> Result<Self, ContractError> {
-        if period == 0 {
+        let (whole, most) = (period.as_nanos(), Self::PERIOD_MAX.as_nanos());
+        if whole == 0 {
             return Err(ContractError::PeriodZero);
         }
-        if period > Self::PERIOD_MAX {
+        if whole > most {
             return Err(ContractError::PeriodTooLong { period });
         }
-        if deadline > period {
+        if deadline.as_nanos() > whole {
             return Err(ContractError::DeadlineOverPeriod { deadline, period });
         }
-        if slice > deadline {
+        if slice.time().as_nanos() > deadline.as_nanos() {
             return Err(ContractError::SliceOverDeadline { slice, deadline });
         }
-        if slice == 0 && extra.is_none() {
+        if slice.is_zero() && extra.is_none() {
             return Err(ContractError::NothingAsked);
         }
         Ok(Self { period, slice, deadline, extra })
@@ -85,32 +85,32 @@ impl Contract {
     /// A contract that is at least as dense (`s/D`) and as short (`D`) as each of the two: what a
     /// client may claim while one takes the place of the other.
     pub(crate) fn tighter(self, other: Self) -> Self {
-        if other.slice == 0 || self == other {
+        if other.slice.is_zero() || self == other {
             return self;
         }
-        if self.slice == 0 {
+        if self.slice.is_zero() {
             return other;
         }
         let deadline = self.deadline.min(other.deadline);
-        let slice = self.slice.max(other.slice).min(deadline);
+        let slice = self.slice.max(other.slice).min(deadline.service());
         Self { period: self.period.max(other.period), slice, deadline, extra: self.extra }
     }
 
     /// Length of the period.
     #[must_use]
-    pub const fn period(&self) -> Nanos {
+    pub const fn period(&self) -> Span {
         self.period
     }
 
     /// Service owed in every period; zero for a client that lives on slack alone.
     #[must_use]
-    pub const fn slice(&self) -> Nanos {
+    pub const fn slice(&self) -> Amount {
         self.slice
     }
 
     /// Relative deadline: the slice is delivered within this time of its release.
     #[must_use]
-    pub const fn deadline(&self) -> Nanos {
+    pub const fn deadline(&self) -> Span {
         self.deadline
     }
 
@@ -151,9 +151,11 @@ impl core::error::Error for ContractError {}
 #[cfg(test)]
 mod tests {
     use super::{Contract, Weight};
+    use crate::time::{Amount, Span};
 
     fn contract(period: u64, slice: u64, deadline: u64) -> Contract {
-        Contract::new(period, slice, deadline, Weight::new(1)).unwrap()
+        let (period, deadline) = (Span::from_nanos(period), Span::from_nanos(deadline));
+        Contract::new(period, Amount::from_nanos(slice), deadline, Weight::new(1)).unwrap()
     }
 
     #[test]

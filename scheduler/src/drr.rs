@@ -15,16 +15,17 @@
 //! Latency of queue `i`: at most `3F - 2Q_i`, `F` the sum of the quanta
 //! ([`crate::admission::drr_latency`]).
 
-use crate::contract::{Contract, Nanos};
+use crate::contract::Contract;
 use crate::heap::Heap;
 use crate::policy::{Account, ClientId, Head, Pick, Policy, PolicyError, Service};
 use crate::table::Table;
+use crate::time::{Amount, Moment, Span};
 
 /// Nominal length of a round, in nanoseconds: reserved clients get their share of it.
-pub const FRAME: Nanos = 20_000_000;
+pub const FRAME: Span = Span::from_millis(20);
 
 /// Service for each unit of weight and round of a best-effort queue, in nanoseconds.
-pub const BEST_EFFORT_QUANTUM: Nanos = 1_000_000;
+pub const BEST_EFFORT_QUANTUM: Amount = Amount::from_millis(1);
 
 #[derive(Debug)]
 struct Queue {
@@ -39,19 +40,24 @@ struct Queue {
 
 impl Queue {
     fn quantum(&self) -> i128 {
-        if self.contract.slice() == 0 {
+        if self.contract.slice() == Amount::ZERO {
             let weight = self.contract.extra().map_or(1, core::num::NonZeroU32::get);
-            return i128::from(weight).saturating_mul(i128::from(BEST_EFFORT_QUANTUM));
+            return i128::from(weight).saturating_mul(signed(BEST_EFFORT_QUANTUM));
         }
-        let share = i128::from(self.contract.slice()).saturating_mul(i128::from(FRAME));
-        share.checked_div(i128::from(self.contract.period())).unwrap_or(1).max(1)
+        let share = signed(self.contract.slice()).saturating_mul(i128::from(FRAME.as_nanos()));
+        share.checked_div(i128::from(self.contract.period().as_nanos())).unwrap_or(1).max(1)
     }
 
     /// How much deficit the head lacks; zero or less if it is in the round.
     fn lacking(&self) -> Option<i128> {
-        let cost = i128::from(self.head?.cost.max(1));
+        let cost = signed(self.head?.cost.max(Amount::ONE));
         Some(cost.saturating_sub(self.deficit))
     }
+}
+
+/// For sums with debt.
+fn signed(amount: Amount) -> i128 {
+    i128::from(amount.as_nanos())
 }
 
 /// Deficit round robin. See the module for its rules.
@@ -109,20 +115,25 @@ impl Drr {
 }
 
 impl Policy for Drr {
-    fn add(&mut self, id: ClientId, contract: Contract, _now: Nanos) -> Result<(), PolicyError> {
+    fn add(&mut self, id: ClientId, contract: Contract, _now: Moment) -> Result<(), PolicyError> {
         let account = Account::default();
         self.queues.add(id, Queue { id, contract, account, deficit: 0, head: None, sweep: 0 })?;
         self.work.grow(self.queues.slots());
         Ok(())
     }
 
-    fn remove(&mut self, id: ClientId, _now: Nanos) -> Result<Account, PolicyError> {
+    fn remove(&mut self, id: ClientId, _now: Moment) -> Result<Account, PolicyError> {
         let (slot, queue) = self.queues.remove(id)?;
         self.work.remove(slot);
         Ok(queue.account)
     }
 
-    fn change(&mut self, id: ClientId, contract: Contract, _now: Nanos) -> Result<(), PolicyError> {
+    fn change(
+        &mut self,
+        id: ClientId,
+        contract: Contract,
+        _now: Moment,
+    ) -> Result<(), PolicyError> {
         let slot = self.queues.slot(id).ok_or(PolicyError::Unknown(id))?;
         if let Some(queue) = self.queues.get_mut(slot) {
             queue.contract = contract;
@@ -130,7 +141,7 @@ impl Policy for Drr {
         Ok(())
     }
 
-    fn wake(&mut self, id: ClientId, head: Head, _now: Nanos) {
+    fn wake(&mut self, id: ClientId, head: Head, _now: Moment) {
         let Some(slot) = self.queues.slot(id) else { return };
         let (sweeps, position) = self.arm;
         if let Some(queue) = self.queues.get_mut(slot) {
@@ -140,7 +151,7 @@ impl Policy for Drr {
         self.place(slot);
     }
 
-    fn block(&mut self, id: ClientId, _now: Nanos) {
+    fn block(&mut self, id: ClientId, _now: Moment) {
         let Some(slot) = self.queues.slot(id) else { return };
         if let Some(queue) = self.queues.get_mut(slot) {
             queue.head = None;
@@ -149,19 +160,23 @@ impl Policy for Drr {
         self.place(slot);
     }
 
-    fn pick(&mut self, now: Nanos) -> Option<Pick> {
+    fn pick(&mut self, now: Moment) -> Option<Pick> {
         if self.work.first().is_none() {
             self.next_round();
         }
         let ((sweep, position, client), slot) = self.work.first()?;
         self.arm = (sweep, position);
         let queue = self.queues.get(slot)?;
-        let service = if queue.contract.slice() > 0 { Service::Guaranteed } else { Service::Extra };
-        let left = Nanos::try_from(queue.deficit).unwrap_or(0);
-        Some(Pick { client, service, until: now.saturating_add(left), round: self.round })
+        let service = if queue.contract.slice() > Amount::ZERO {
+            Service::Guaranteed
+        } else {
+            Service::Extra
+        };
+        let left = Amount::from_nanos(u64::try_from(queue.deficit).unwrap_or(0));
+        Some(Pick { client, service, until: now.saturating_add(left.time()), round: self.round })
     }
 
-    fn charge(&mut self, id: ClientId, service: Service, cost: Nanos, _now: Nanos) {
+    fn charge(&mut self, id: ClientId, service: Service, cost: Amount, _now: Moment) {
         let Some(slot) = self.queues.slot(id) else { return };
         if let Some(queue) = self.queues.get_mut(slot) {
             let account = match service {
@@ -169,12 +184,12 @@ impl Policy for Drr {
                 Service::Extra => &mut queue.account.extra,
             };
             *account = account.saturating_add(cost);
-            queue.deficit = queue.deficit.saturating_sub(i128::from(cost));
+            queue.deficit = queue.deficit.saturating_sub(signed(cost));
         }
         self.place(slot);
     }
 
-    fn timeout(&self, _now: Nanos) -> Option<Nanos> {
+    fn timeout(&self, _now: Moment) -> Option<Moment> {
         None
     }
 

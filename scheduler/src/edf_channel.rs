@@ -13,10 +13,11 @@
 //!    long run.
 //! 4. Ties fall to the lower id.
 
-use crate::contract::{Contract, Nanos};
+use crate::contract::Contract;
 use crate::heap::Heap;
 use crate::policy::{Account, ClientId, Head, Pick, Policy, PolicyError, Service};
 use crate::table::Table;
+use crate::time::{Amount, Moment};
 
 #[derive(Debug)]
 struct Channel {
@@ -25,26 +26,26 @@ struct Channel {
     account: Account,
     head: Option<Head>,
     /// Logical arrival of the current message.
-    logical: Nanos,
+    logical: Moment,
     /// What of the message was sent, or is overdrawn.
-    sent: Nanos,
+    sent: Amount,
     /// Whether the current message was judged late.
     late: bool,
 }
 
 impl Channel {
-    fn deadline(&self) -> Nanos {
+    fn deadline(&self) -> Moment {
         self.logical.saturating_add(self.contract.deadline())
     }
 
     /// Goes on to the next message if the current one has used up its slice.
-    fn advance(&mut self, now: Nanos) {
+    fn advance(&mut self, now: Moment) {
         let slice = self.contract.slice();
         let messages = self.sent.checked_div(slice).unwrap_or(0);
         if messages == 0 {
             return;
         }
-        self.sent = self.sent.checked_rem(slice).unwrap_or(0);
+        self.sent = self.sent.checked_rem(slice).unwrap_or(Amount::ZERO);
         let passed = self.contract.period().saturating_mul(messages);
         self.logical = self.logical.saturating_add(passed);
         if let Some(head) = self.head {
@@ -59,10 +60,10 @@ impl Channel {
 #[derive(Debug)]
 pub struct EdfChannel {
     channels: Table<Channel>,
-    current: Heap<(Nanos, ClientId)>,
-    best_effort: Heap<(Nanos, ClientId)>,
-    early: Heap<(Nanos, ClientId)>,
-    now: Nanos,
+    current: Heap<(Moment, ClientId)>,
+    best_effort: Heap<(Moment, ClientId)>,
+    early: Heap<(Moment, ClientId)>,
+    now: Moment,
     round: u64,
 }
 
@@ -75,7 +76,7 @@ impl EdfChannel {
             current: Heap::new(),
             best_effort: Heap::new(),
             early: Heap::new(),
-            now: 0,
+            now: Moment::ZERO,
             round: 0,
         }
     }
@@ -88,7 +89,7 @@ impl EdfChannel {
         self.best_effort.remove(slot);
         let Some(head) = channel.head else { return };
         let id = channel.id;
-        if channel.contract.slice() == 0 {
+        if channel.contract.slice() == Amount::ZERO {
             self.best_effort.set(slot, (head.arrival, id));
         } else if channel.logical <= self.now {
             self.current.set(slot, (channel.deadline(), id));
@@ -107,7 +108,7 @@ impl EdfChannel {
     }
 
     fn early_with_extra(&self) -> Option<ClientId> {
-        let wants = |&(_, slot): &((Nanos, ClientId), usize)| {
+        let wants = |&(_, slot): &((Moment, ClientId), usize)| {
             self.channels.get(slot).is_some_and(|channel| channel.contract.extra().is_some())
         };
         self.early.iter().filter(wants).min().map(|((_, id), _)| id)
@@ -115,10 +116,10 @@ impl EdfChannel {
 }
 
 impl Policy for EdfChannel {
-    fn add(&mut self, id: ClientId, contract: Contract, now: Nanos) -> Result<(), PolicyError> {
+    fn add(&mut self, id: ClientId, contract: Contract, now: Moment) -> Result<(), PolicyError> {
         self.now = self.now.max(now);
         let account = Account::default();
-        let (logical, sent) = (self.now, 0);
+        let (logical, sent) = (self.now, Amount::ZERO);
         let channel = Channel { id, contract, account, head: None, logical, sent, late: false };
         self.channels.add(id, channel)?;
         let slots = self.channels.slots();
@@ -128,7 +129,7 @@ impl Policy for EdfChannel {
         Ok(())
     }
 
-    fn remove(&mut self, id: ClientId, _now: Nanos) -> Result<Account, PolicyError> {
+    fn remove(&mut self, id: ClientId, _now: Moment) -> Result<Account, PolicyError> {
         let (slot, channel) = self.channels.remove(id)?;
         self.current.remove(slot);
         self.best_effort.remove(slot);
@@ -136,7 +137,12 @@ impl Policy for EdfChannel {
         Ok(channel.account)
     }
 
-    fn change(&mut self, id: ClientId, contract: Contract, _now: Nanos) -> Result<(), PolicyError> {
+    fn change(
+        &mut self,
+        id: ClientId,
+        contract: Contract,
+        _now: Moment,
+    ) -> Result<(), PolicyError> {
         let slot = self.channels.slot(id).ok_or(PolicyError::Unknown(id))?;
         if let Some(channel) = self.channels.get_mut(slot) {
             channel.contract = contract;
@@ -145,12 +151,12 @@ impl Policy for EdfChannel {
         Ok(())
     }
 
-    fn wake(&mut self, id: ClientId, head: Head, now: Nanos) {
+    fn wake(&mut self, id: ClientId, head: Head, now: Moment) {
         self.now = self.now.max(now);
         let Some(slot) = self.channels.slot(id) else { return };
         if let Some(channel) = self.channels.get_mut(slot) {
             let passed = self.now >= channel.logical.saturating_add(channel.contract.period());
-            if channel.head.is_none() && (channel.sent == 0 || passed) {
+            if channel.head.is_none() && (channel.sent.is_zero() || passed) {
                 channel.logical = channel.logical.max(head.arrival.min(self.now));
                 channel.late = false;
             }
@@ -159,7 +165,7 @@ impl Policy for EdfChannel {
         self.place(slot);
     }
 
-    fn block(&mut self, id: ClientId, now: Nanos) {
+    fn block(&mut self, id: ClientId, now: Moment) {
         self.now = self.now.max(now);
         let Some(slot) = self.channels.slot(id) else { return };
         if let Some(channel) = self.channels.get_mut(slot) {
@@ -168,16 +174,16 @@ impl Policy for EdfChannel {
         self.place(slot);
     }
 
-    fn pick(&mut self, now: Nanos) -> Option<Pick> {
+    fn pick(&mut self, now: Moment) -> Option<Pick> {
         self.now = self.now.max(now);
         self.mature();
         self.round = self.round.wrapping_add(1);
         let round = self.round;
-        let next = self.early.first().map_or(Nanos::MAX, |((logical, _), _)| logical);
+        let next = self.early.first().map_or(Moment::MAX, |((logical, _), _)| logical);
         if let Some(((_, client), slot)) = self.current.first() {
             let channel = self.channels.get(slot)?;
             let left = channel.contract.slice().saturating_sub(channel.sent);
-            let until = self.now.saturating_add(left).min(next);
+            let until = self.now.saturating_add(left.time()).min(next);
             return Some(Pick { client, service: Service::Guaranteed, until, round });
         }
         let best_effort = self.best_effort.first().map(|((_, id), _)| id);
@@ -185,7 +191,7 @@ impl Policy for EdfChannel {
         Some(Pick { client, service: Service::Extra, until: next, round })
     }
 
-    fn charge(&mut self, id: ClientId, service: Service, cost: Nanos, now: Nanos) {
+    fn charge(&mut self, id: ClientId, service: Service, cost: Amount, now: Moment) {
         self.now = self.now.max(now);
         let Some(slot) = self.channels.slot(id) else { return };
         if let Some(channel) = self.channels.get_mut(slot) {
@@ -194,8 +200,8 @@ impl Policy for EdfChannel {
                 Service::Extra => &mut channel.account.extra,
             };
             *account = account.saturating_add(cost);
-            if channel.contract.slice() > 0 {
-                let in_time = cost.saturating_sub(self.now.saturating_sub(channel.deadline()));
+            if channel.contract.slice() > Amount::ZERO {
+                let in_time = cost.saturating_sub(self.now.since(channel.deadline()).service());
                 let owed = channel.contract.slice().saturating_sub(channel.sent);
                 if !channel.late && in_time < owed.min(cost) {
                     channel.late = true;
@@ -208,7 +214,7 @@ impl Policy for EdfChannel {
         self.place(slot);
     }
 
-    fn timeout(&self, _now: Nanos) -> Option<Nanos> {
+    fn timeout(&self, _now: Moment) -> Option<Moment> {
         self.early.first().map(|((logical, _), _)| logical)
     }
 

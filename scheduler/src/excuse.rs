@@ -16,8 +16,8 @@
 use alloc::vec::Vec;
 
 use crate::admission::WHOLE_PPM;
-use crate::contract::Nanos;
 use crate::policy::Miss;
+use crate::time::{Moment, Span};
 
 /// What the others leave of a resource, in parts per million, is taken to be at least this.
 pub const LEAST_SPARE_PPM: u32 = 50_000;
@@ -26,14 +26,14 @@ pub const LEAST_SPARE_PPM: u32 = 50_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Outage {
     /// First nanosecond.
-    pub begin: Nanos,
+    pub begin: Moment,
     /// End, not included.
-    pub end: Nanos,
+    pub end: Moment,
 }
 
 impl Outage {
-    fn length(self) -> Nanos {
-        self.end.saturating_sub(self.begin)
+    fn length(self) -> Span {
+        self.end.since(self.begin)
     }
 }
 
@@ -41,20 +41,19 @@ impl Outage {
 /// `spare_ppm` is what the contracts of the others leave of the resource; no two `outages` overlap
 /// ([`union`]).
 #[must_use]
-pub fn excuse(miss: &Miss, outages: &[Outage], spare_ppm: u32) -> Option<Nanos> {
+pub fn excuse(miss: &Miss, outages: &[Outage], spare_ppm: u32) -> Option<Span> {
     let spare = u128::from(spare_ppm.clamp(LEAST_SPARE_PPM, WHOLE_PPM));
-    let recovery = |length: Nanos| {
-        let scaled = u128::from(length).saturating_mul(u128::from(WHOLE_PPM));
-        let time = scaled.checked_div(spare).unwrap_or(u128::MAX);
-        Nanos::try_from(time).unwrap_or(Nanos::MAX)
+    let recovery = |length: Span| {
+        let scaled = length.wide().saturating_mul(u128::from(WHOLE_PPM));
+        Span::from_wide(scaled.checked_div(spare).unwrap_or(u128::MAX))
     };
     let end = miss.deadline.saturating_add(miss.late);
     let traced = outages.iter().filter(|outage| {
         let trace = outage.end.saturating_add(recovery(outage.length()));
         outage.begin < end && miss.since < trace
     });
-    let length = traced.fold(0, |sum: Nanos, outage| sum.saturating_add(outage.length()));
-    (length > 0 && miss.late <= recovery(length)).then_some(length)
+    let length = traced.fold(Span::ZERO, |sum: Span, outage| sum.saturating_add(outage.length()));
+    (length > Span::ZERO && miss.late <= recovery(length)).then_some(length)
 }
 
 /// The same outages in order, those that overlap made one.
@@ -77,14 +76,15 @@ mod tests {
     use super::*;
     use crate::policy::ClientId;
 
-    const MS: Nanos = 1_000_000;
+    const MS: Span = Span::from_millis(1);
 
-    fn miss(since: Nanos, deadline: Nanos, late: Nanos) -> Miss {
-        Miss { client: ClientId(1), since: since * MS, deadline: deadline * MS, late: late * MS }
+    fn miss(since: u64, deadline: u64, late: u64) -> Miss {
+        let (since, deadline) = (Moment::from_millis(since), Moment::from_millis(deadline));
+        Miss { client: ClientId(1), since, deadline, late: late * MS }
     }
 
-    fn outage(begin: Nanos, end: Nanos) -> Outage {
-        Outage { begin: begin * MS, end: end * MS }
+    fn outage(begin: u64, end: u64) -> Outage {
+        Outage { begin: Moment::from_millis(begin), end: Moment::from_millis(end) }
     }
 
     #[test]

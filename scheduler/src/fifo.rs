@@ -4,16 +4,17 @@
 //! 2. Nobody is owed anything: all service is extra, nothing is released, nothing is missed.
 //! 3. A unit is served to its end: there is no quantum.
 
-use crate::contract::{Contract, Nanos};
+use crate::contract::Contract;
 use crate::heap::Heap;
 use crate::policy::{Account, ClientId, Head, Pick, Policy, PolicyError, Rank, Ranked, Service};
 use crate::table::Table;
+use crate::time::{Amount, Moment};
 
 /// The control policy. See the module for its rules.
 #[derive(Debug)]
 pub struct Fifo {
     clients: Table<Account>,
-    queue: Heap<(Nanos, ClientId)>,
+    queue: Heap<(Moment, ClientId)>,
     round: u64,
 }
 
@@ -26,41 +27,41 @@ impl Fifo {
 }
 
 impl Policy for Fifo {
-    fn add(&mut self, id: ClientId, _contract: Contract, _now: Nanos) -> Result<(), PolicyError> {
+    fn add(&mut self, id: ClientId, _contract: Contract, _now: Moment) -> Result<(), PolicyError> {
         self.clients.add(id, Account::default())?;
         self.queue.grow(self.clients.slots());
         Ok(())
     }
 
-    fn remove(&mut self, id: ClientId, _now: Nanos) -> Result<Account, PolicyError> {
+    fn remove(&mut self, id: ClientId, _now: Moment) -> Result<Account, PolicyError> {
         let (slot, account) = self.clients.remove(id)?;
         self.queue.remove(slot);
         Ok(account)
     }
 
-    fn change(&mut self, id: ClientId, _: Contract, _now: Nanos) -> Result<(), PolicyError> {
+    fn change(&mut self, id: ClientId, _: Contract, _now: Moment) -> Result<(), PolicyError> {
         self.clients.slot(id).map(|_| ()).ok_or(PolicyError::Unknown(id))
     }
 
-    fn wake(&mut self, id: ClientId, head: Head, _now: Nanos) {
+    fn wake(&mut self, id: ClientId, head: Head, _now: Moment) {
         if let Some(slot) = self.clients.slot(id) {
             self.queue.set(slot, (head.arrival, id));
         }
     }
 
-    fn block(&mut self, id: ClientId, _now: Nanos) {
+    fn block(&mut self, id: ClientId, _now: Moment) {
         if let Some(slot) = self.clients.slot(id) {
             self.queue.remove(slot);
         }
     }
 
-    fn pick(&mut self, _now: Nanos) -> Option<Pick> {
+    fn pick(&mut self, _now: Moment) -> Option<Pick> {
         let ((_, client), _) = self.queue.first()?;
         self.round = self.round.wrapping_add(1);
-        Some(Pick { client, service: Service::Extra, until: Nanos::MAX, round: self.round })
+        Some(Pick { client, service: Service::Extra, until: Moment::MAX, round: self.round })
     }
 
-    fn charge(&mut self, id: ClientId, _service: Service, cost: Nanos, _now: Nanos) {
+    fn charge(&mut self, id: ClientId, _service: Service, cost: Amount, _now: Moment) {
         if let Some(slot) = self.clients.slot(id)
             && let Some(account) = self.clients.get_mut(slot)
         {
@@ -68,7 +69,7 @@ impl Policy for Fifo {
         }
     }
 
-    fn timeout(&self, _now: Nanos) -> Option<Nanos> {
+    fn timeout(&self, _now: Moment) -> Option<Moment> {
         None
     }
 
@@ -84,5 +85,5 @@ impl Policy for Fifo {
 
 /// Nobody is owed anything: on a core all stay in the kernel's fair class.
 impl Ranked for Fifo {
-    fn ranks(&mut self, _now: Nanos, _visit: &mut dyn FnMut(Rank)) {}
+    fn ranks(&mut self, _now: Moment, _visit: &mut dyn FnMut(Rank)) {}
 }

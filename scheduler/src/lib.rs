@@ -31,11 +31,12 @@ mod reserve;
 mod rules;
 mod slack;
 mod table;
+pub mod time;
 pub mod usd;
 pub mod xen;
 
 pub use atropos::Atropos;
-pub use contract::{Contract, ContractError, Nanos, Weight};
+pub use contract::{Contract, ContractError, Weight};
 pub use drr::Drr;
 pub use edf_channel::EdfChannel;
 pub use fifo::Fifo;
@@ -46,5 +47,6 @@ pub use policy::{
     Service, Ticket,
 };
 pub use reserve::SLACK_QUANTUM;
+pub use time::{Amount, Moment, Span};
 pub use usd::Usd;
 pub use xen::Xen;

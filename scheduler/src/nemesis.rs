@@ -13,12 +13,13 @@
 //! rule 2 takes the slice of a client that pauses for a moment (F2).
 
 use crate::budget::Budget;
-use crate::contract::{Contract, Nanos};
+use crate::contract::Contract;
 use crate::policy::{
     Account, ClientId, ClientState, Head, Miss, Pick, Policy, PolicyError, Rank, Service, Ticket,
 };
 use crate::reserve::Reserve;
 use crate::rules::Rules;
+use crate::time::{Amount, Moment};
 
 /// The classic Nemesis policy. See the module for its rules.
 #[derive(Debug)]
@@ -28,7 +29,7 @@ pub struct Nemesis(Reserve<LongShort>);
 pub(crate) struct LongShort;
 
 impl Rules for LongShort {
-    fn wake(&self, budget: &mut Budget, now: Nanos) {
+    fn wake(&self, budget: &mut Budget, now: Moment) {
         if now >= budget.deadline {
             budget.release_at_wake(now);
             budget.refill = budget.deadline;
@@ -37,7 +38,7 @@ impl Rules for LongShort {
         }
     }
 
-    fn refill(&self, budget: &mut Budget, now: Nanos) {
+    fn refill(&self, budget: &mut Budget, now: Moment) {
         budget.release_due(now);
         budget.deadline = budget.deadline.max(budget.refill);
     }

@@ -17,7 +17,8 @@
 //! Time never goes backwards for a policy: a `now` that lies before the latest one seen counts as
 //! the latest one.
 
-use crate::contract::{Contract, Nanos};
+use crate::contract::Contract;
+use crate::time::{Amount, Moment, Span};
 
 /// Names a client to a policy. Chosen by the owner; small numbers, reused freely after `remove`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -36,11 +37,11 @@ pub enum Service {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Head {
     /// What the unit will probably cost, in nanoseconds of service; zero if unknown or unbounded.
-    pub cost: Nanos,
+    pub cost: Amount,
     /// When the unit arrived in the queue; policies with logical arrival times (real-time
     /// channels) and first-come-first-served need it. For a ranked client (see [`Ranked::ranks`]):
     /// when it woke, if that is known later; zero: now.
-    pub arrival: Nanos,
+    pub arrival: Moment,
     /// Where on the medium the unit lies (a sector); zero where that has no meaning.
     pub position: u64,
 }
@@ -53,7 +54,7 @@ pub struct Pick {
     /// On which account.
     pub service: Service,
     /// A preemptible resource must ask again no later than this.
-    pub until: Nanos,
+    pub until: Moment,
     /// Picks with the same number form one round; an owner may reorder a round for its device.
     /// Policies without rounds count every pick as a round of its own.
     pub round: u64,
@@ -68,12 +69,12 @@ pub struct Ticket {
     /// Which account pays.
     pub service: Service,
     /// What it was reckoned to cost, in nanoseconds.
-    pub estimate: Nanos,
+    pub estimate: Amount,
     /// By when it is promised to be done; `None`: it is not.
-    pub due: Option<Nanos>,
+    pub due: Option<Moment>,
     /// The slice it was handed out of, by number, and since when that is promised.
     pub(crate) slice: u64,
-    pub(crate) since: Nanos,
+    pub(crate) since: Moment,
     /// How often slices had been cut.
     pub(crate) cuts: u64,
     /// Its client keeps its place for what may come back of it.
@@ -86,26 +87,26 @@ pub struct Miss {
     /// Whose.
     pub client: ClientId,
     /// Since when it was promised: a wake-up or a refill.
-    pub since: Nanos,
+    pub since: Moment,
     /// By when.
-    pub deadline: Nanos,
+    pub deadline: Moment,
     /// By how much it was late at least: what of the slice was not begun by then, or how long after
     /// it the unit came back. In nanoseconds.
-    pub late: Nanos,
+    pub late: Span,
 }
 
 /// What a client got so far. `guaranteed + extra` is all that was charged to it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Account {
     /// Service charged to the contract.
-    pub guaranteed: Nanos,
+    pub guaranteed: Amount,
     /// Service taken from the slack.
-    pub extra: Nanos,
+    pub extra: Amount,
     /// Slices that were promised, wanted until their deadline, and not given by then; on a device
     /// with units also those of which one came back late.
     pub misses: u64,
     /// Guaranteed service lost because whole periods passed without a decision (a host stall).
-    pub stall_loss: Nanos,
+    pub stall_loss: Amount,
     /// Number of slices released so far.
     pub refills: u64,
 }
@@ -117,9 +118,9 @@ pub struct Rank {
     /// Who is owed.
     pub client: ClientId,
     /// By when.
-    pub deadline: Nanos,
+    pub deadline: Moment,
     /// How much is left of the slice; never zero.
-    pub budget: Nanos,
+    pub budget: Amount,
     /// Asleep, with its refill behind it: the deadline moves on as long as it sleeps.
     pub floats: bool,
 }
@@ -144,9 +145,9 @@ pub struct ClientState {
     /// What it does.
     pub mode: Mode,
     /// `d`: the current slice is due then, absolute.
-    pub deadline: Nanos,
+    pub deadline: Moment,
     /// `nr`: the next slice is released then, absolute.
-    pub refill: Nanos,
+    pub refill: Moment,
     /// `r`: what is left of the slice, in nanoseconds; negative: debt.
     pub left: i64,
     /// Whether what is left is promised by the deadline: it is not where a wake-up came too late
@@ -187,42 +188,42 @@ pub trait Policy: Send {
     ///
     /// # Errors
     /// [`PolicyError::Exists`] and [`PolicyError::Full`].
-    fn add(&mut self, id: ClientId, contract: Contract, now: Nanos) -> Result<(), PolicyError>;
+    fn add(&mut self, id: ClientId, contract: Contract, now: Moment) -> Result<(), PolicyError>;
 
     /// Takes a client out, in whatever state it is, and returns its account.
     ///
     /// # Errors
     /// [`PolicyError::Unknown`].
-    fn remove(&mut self, id: ClientId, now: Nanos) -> Result<Account, PolicyError>;
+    fn remove(&mut self, id: ClientId, now: Moment) -> Result<Account, PolicyError>;
 
     /// Gives a client another contract. Takes effect at its next refill; what is left of the
     /// current slice, and any debt, stay.
     ///
     /// # Errors
     /// [`PolicyError::Unknown`].
-    fn change(&mut self, id: ClientId, contract: Contract, now: Nanos) -> Result<(), PolicyError>;
+    fn change(&mut self, id: ClientId, contract: Contract, now: Moment) -> Result<(), PolicyError>;
 
     /// The client has work and `head` is its first unit. Called again after a unit was taken from
     /// the queue and another one is there. No effect for an unknown client.
-    fn wake(&mut self, id: ClientId, head: Head, now: Nanos);
+    fn wake(&mut self, id: ClientId, head: Head, now: Moment);
 
     /// The client has no work left. No effect for an unknown client.
-    fn block(&mut self, id: ClientId, now: Nanos);
+    fn block(&mut self, id: ClientId, now: Moment);
 
     /// Chooses whom to serve now; `None` if nobody may be served before [`Policy::timeout`] or the
     /// next `wake`. May release slices whose time has come. The owner of a non-preemptible
     /// resource calls it once per unit and follows with `wake` or `block`.
-    fn pick(&mut self, now: Nanos) -> Option<Pick>;
+    fn pick(&mut self, now: Moment) -> Option<Pick>;
 
     /// Books `cost` nanoseconds of service given to a client. The account is that of the `Pick`;
     /// for a ranked client (see [`Ranked::ranks`]) it is `Guaranteed` while it was ranked, else
     /// `Extra`. No effect for an unknown client: a unit may end after its client was removed.
-    fn charge(&mut self, id: ClientId, service: Service, cost: Nanos, now: Nanos);
+    fn charge(&mut self, id: ClientId, service: Service, cost: Amount, now: Moment);
 
     /// The unit that was picked goes to the device, where it will cost about `estimate`
     /// nanoseconds. Its slice pays now. Follow with [`Policy::wake`] or [`Policy::block`], and with
     /// [`Policy::complete`] when it comes back. Policies that charge afterwards do nothing here.
-    fn hand_out(&mut self, pick: &Pick, estimate: Nanos, now: Nanos) -> Ticket {
+    fn hand_out(&mut self, pick: &Pick, estimate: Amount, now: Moment) -> Ticket {
         let Pick { client, service, .. } = *pick;
         Ticket { client, service, estimate, due: None, slice: 0, since: now, cuts: 0, holds: false }
     }
@@ -230,14 +231,14 @@ pub trait Policy: Send {
     /// A unit came back at `now` and has cost `cost` nanoseconds of service. What it was charged
     /// too much or too little is settled; if it is late, that is a miss. No effect for an unknown
     /// client.
-    fn complete(&mut self, ticket: Ticket, cost: Nanos, now: Nanos) {
+    fn complete(&mut self, ticket: Ticket, cost: Amount, now: Moment) {
         self.charge(ticket.client, ticket.service, cost, now);
     }
 
     /// A unit is inside for longer than any should be, and may never come back. Its client keeps no
     /// place for it any more, so that nobody waits with it; if it is late already, that is a miss
     /// now. May be called again; follow with [`Policy::complete`] all the same.
-    fn overdue(&mut self, ticket: &mut Ticket, now: Nanos) {
+    fn overdue(&mut self, ticket: &mut Ticket, now: Moment) {
         let _ = (ticket, now);
     }
 
@@ -249,7 +250,7 @@ pub trait Policy: Send {
 
     /// Brings [`Account::misses`] up to `now` for clients that nothing has happened to since their
     /// deadline: before a report. Walks over all clients.
-    fn judge(&mut self, now: Nanos) {
+    fn judge(&mut self, now: Moment) {
         let _ = now;
     }
 
@@ -257,7 +258,7 @@ pub trait Policy: Send {
     /// The ends of budgets are not in it: `pick` gives one in `until`, `ranks` in each `budget`,
     /// and only the owner knows which of the ranked can run at all. The time at which the order of
     /// the ranked changes is that of the latest `ranks`: ask it after `wake`, `block` and `charge`.
-    fn timeout(&self, now: Nanos) -> Option<Nanos>;
+    fn timeout(&self, now: Moment) -> Option<Moment>;
 
     /// The same policy for a core, if it suits one.
     fn ranked(&mut self) -> Option<&mut dyn Ranked> {
@@ -270,14 +271,14 @@ pub trait Policy: Send {
     /// Tells the policy what admission calls `B`: what may be inside the device and cannot be taken
     /// back, in nanoseconds. One largest unit, where a window bounds it. Zero, where it is not
     /// called: a preemptible resource.
-    fn set_blocking(&mut self, blocking: Nanos) {
+    fn set_blocking(&mut self, blocking: Amount) {
         let _ = blocking;
     }
 
     /// Tells the policy what a wake-up costs the resource, in nanoseconds: two switches and the
     /// caches. The first wake-up of a slice is admitted with it; a client that wakes again within
     /// the same slice pays this from it.
-    fn set_wake_cost(&mut self, cost: Nanos) {
+    fn set_wake_cost(&mut self, cost: Amount) {
         let _ = cost;
     }
 
@@ -295,5 +296,5 @@ pub trait Ranked: Policy {
     /// Visits those that are owed time, earliest deadline first, and those that would be if they
     /// woke now: a sleeper whose refill has passed with its whole slice by `now + D`, another with
     /// what a wake-up would leave it. A policy that makes no guarantee visits nobody.
-    fn ranks(&mut self, now: Nanos, visit: &mut dyn FnMut(Rank));
+    fn ranks(&mut self, now: Moment, visit: &mut dyn FnMut(Rank));
 }

@@ -11,21 +11,21 @@
 //! not used up when the next one is released is only in *doubt*: service that is still being given
 //! may show that it was in time.
 
-use crate::contract::Nanos;
 use crate::policy::Ticket;
+use crate::time::{Amount, Moment, Span};
 
 /// A broken promise, before it has a client's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Found {
-    pub(crate) since: Nanos,
-    pub(crate) deadline: Nanos,
-    pub(crate) late: Nanos,
+    pub(crate) since: Moment,
+    pub(crate) deadline: Moment,
+    pub(crate) late: Span,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Doubt {
-    since: Nanos,
-    deadline: Nanos,
+    since: Moment,
+    deadline: Moment,
     left: i64,
 }
 
@@ -34,7 +34,7 @@ struct Doubt {
 pub(crate) struct Promise {
     /// What is left of the slice is promised.
     open: bool,
-    since: Nanos,
+    since: Moment,
     slice: u64,
     /// The last slice of which a miss was counted.
     missed: u64,
@@ -45,7 +45,7 @@ pub(crate) struct Promise {
 
 impl Promise {
     /// Slice number `slice` is promised from `now` on.
-    pub(crate) fn make(&mut self, slice: u64, now: Nanos) {
+    pub(crate) fn make(&mut self, slice: u64, now: Moment) {
         (self.open, self.since, self.slice) = (true, now, slice);
     }
 
@@ -56,11 +56,11 @@ impl Promise {
 
     /// At a time when all service is charged: `left` of the slice due at `deadline` is there, and
     /// the client wants it or not.
-    pub(crate) fn judge(&mut self, wanting: bool, left: i64, deadline: Nanos, now: Nanos) {
+    pub(crate) fn judge(&mut self, wanting: bool, left: i64, deadline: Moment, now: Moment) {
         if self.open && now > deadline {
             self.open = false;
             if wanting && left > 0 {
-                self.miss(self.slice, self.since, deadline, left.unsigned_abs());
+                self.miss(self.slice, self.since, deadline, Amount::from_signed(left).time());
             }
         }
     }
@@ -72,13 +72,13 @@ impl Promise {
 
     /// The next slice is released while `left` is there of one that was wanted until now. `exact`:
     /// all service was charged.
-    pub(crate) fn supersede(&mut self, left: i64, deadline: Nanos, exact: bool) {
+    pub(crate) fn supersede(&mut self, left: i64, deadline: Moment, exact: bool) {
         if !self.open || left <= 0 {
             return;
         }
         self.settle_doubt(false);
         if exact {
-            self.miss(self.slice, self.since, deadline, left.unsigned_abs());
+            self.miss(self.slice, self.since, deadline, Amount::from_signed(left).time());
         } else {
             self.doubt = Some(Doubt { since: self.since, deadline, left });
         }
@@ -90,15 +90,12 @@ impl Promise {
     pub(crate) fn served(
         &mut self,
         wanting: bool,
-        cost: Nanos,
+        cost: Amount,
         left: i64,
-        deadline: Nanos,
-        now: Nanos,
+        deadline: Moment,
+        now: Moment,
     ) {
-        let before = |deadline: Nanos| {
-            let before = cost.saturating_sub(now.saturating_sub(deadline));
-            i64::try_from(before).unwrap_or(i64::MAX)
-        };
+        let before = |deadline: Moment| cost.saturating_sub(now.since(deadline).service()).signed();
         if let Some(doubt) = self.doubt {
             self.settle_doubt(before(doubt.deadline) >= doubt.left);
         }
@@ -108,21 +105,21 @@ impl Promise {
     }
 
     /// What a ticket says of the promise.
-    pub(crate) fn due(&self, deadline: Nanos) -> Option<Nanos> {
+    pub(crate) fn due(&self, deadline: Moment) -> Option<Moment> {
         self.open.then_some(deadline)
     }
 
     /// A unit came back.
-    pub(crate) fn returned(&mut self, ticket: &Ticket, now: Nanos) {
+    pub(crate) fn returned(&mut self, ticket: &Ticket, now: Moment) {
         if let Some(due) = ticket.due
             && now > due
         {
-            self.miss(ticket.slice, ticket.since, due, now.saturating_sub(due));
+            self.miss(ticket.slice, ticket.since, due, now.since(due));
         }
     }
 
     /// Since when the present promise is.
-    pub(crate) fn since(&self) -> Nanos {
+    pub(crate) fn since(&self) -> Moment {
         self.since
     }
 
@@ -146,11 +143,11 @@ impl Promise {
             && !kept
         {
             // A doubt is about an earlier slice than any that can be missed later.
-            self.note(Found { since, deadline, late: left.unsigned_abs() });
+            self.note(Found { since, deadline, late: Amount::from_signed(left).time() });
         }
     }
 
-    fn miss(&mut self, slice: u64, since: Nanos, deadline: Nanos, late: Nanos) {
+    fn miss(&mut self, slice: u64, since: Moment, deadline: Moment, late: Span) {
         if slice > self.missed {
             self.missed = slice;
             self.note(Found { since, deadline, late });

@@ -16,14 +16,14 @@
 use alloc::vec::Vec;
 
 use crate::budget::Budget;
-use crate::contract::Nanos;
 use crate::policy::{ClientId, Head, Rank};
+use crate::time::{Amount, Moment, Span};
 
 /// The ranked clients of one resource.
 #[derive(Debug)]
 pub(crate) struct Ranks {
     ranks: Vec<Rank>,
-    change: Option<Nanos>,
+    change: Option<Moment>,
     /// The owner asks for ranks.
     asked: bool,
 }
@@ -40,13 +40,17 @@ impl Ranks {
 
     /// When the order changes although nobody wakes, sleeps or is charged; refills of those awake
     /// not counted.
-    pub(crate) const fn change(&self) -> Option<Nanos> {
+    pub(crate) const fn change(&self) -> Option<Moment> {
         self.change
     }
 
     /// Since when a client is awake of which the owner learns it now.
-    pub(crate) fn woke(&self, head: Head, asleep_since: Nanos, now: Nanos) -> Nanos {
-        if self.asked && head.arrival > 0 { head.arrival.max(asleep_since).min(now) } else { now }
+    pub(crate) fn woke(&self, head: Head, asleep_since: Moment, now: Moment) -> Moment {
+        if self.asked && !head.arrival.is_zero() {
+            head.arrival.max(asleep_since).min(now)
+        } else {
+            now
+        }
     }
 
     /// An order is made anew.
@@ -62,7 +66,13 @@ impl Ranks {
     }
 
     /// A client without work, and what it would have if it woke at `now`.
-    pub(crate) fn asleep(&mut self, client: ClientId, budget: &Budget, woken: &Budget, now: Nanos) {
+    pub(crate) fn asleep(
+        &mut self,
+        client: ClientId,
+        budget: &Budget,
+        woken: &Budget,
+        now: Moment,
+    ) {
         let floats = woken.account.refills != budget.account.refills;
         self.push(client, woken.deadline, woken.left, floats);
         if !floats {
@@ -73,23 +83,23 @@ impl Ranks {
         } else if budget.left < 0 {
             // Every period that is slept through repays a slice of debt.
             let period = budget.contract.period();
-            let passed = now.saturating_sub(budget.refill).checked_div(period).unwrap_or(0);
+            let passed = now.since(budget.refill).checked_div(period).unwrap_or(0);
             let next = period.saturating_mul(passed.saturating_add(1));
             self.expect(budget.refill.saturating_add(next), now);
         }
     }
 
     /// Sorts the ranks and finds the first floating deadline that will fall behind a fixed one.
-    pub(crate) fn sort(&mut self, now: Nanos) {
+    pub(crate) fn sort(&mut self, now: Moment) {
         self.ranks.sort_unstable_by_key(|rank| (rank.deadline, rank.client));
         let mut fixed = None;
-        let mut first: Option<Nanos> = None;
+        let mut first: Option<Moment> = None;
         for rank in self.ranks.iter().rev() {
             if !rank.floats {
                 fixed = Some(rank.deadline);
             } else if let Some(fixed) = fixed {
                 // A nanosecond later it is behind, whatever the ids.
-                let apart = fixed.saturating_sub(rank.deadline).saturating_add(1);
+                let apart = fixed.since(rank.deadline).saturating_add(Span::ONE);
                 let at = now.saturating_add(apart);
                 first = Some(first.map_or(at, |first| first.min(at)));
             }
@@ -103,17 +113,16 @@ impl Ranks {
         self.ranks.iter().copied()
     }
 
-    fn push(&mut self, client: ClientId, deadline: Nanos, left: i64, floats: bool) {
-        if let Ok(budget) = Nanos::try_from(left)
-            && budget > 0
-        {
+    fn push(&mut self, client: ClientId, deadline: Moment, left: i64, floats: bool) {
+        let budget = Amount::from_signed(left);
+        if !budget.is_zero() {
             self.ranks.push(Rank { client, deadline, budget, floats });
         }
     }
 
-    fn expect(&mut self, at: Nanos, now: Nanos) {
+    fn expect(&mut self, at: Moment, now: Moment) {
         // The end of time is never reached.
-        if at > now && at < Nanos::MAX {
+        if at > now && at < Moment::MAX {
             self.change = Some(self.change.map_or(at, |first| first.min(at)));
         }
     }

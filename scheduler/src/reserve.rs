@@ -16,7 +16,7 @@ mod ranked;
 use alloc::collections::VecDeque;
 
 use crate::budget::{Budget, Held};
-use crate::contract::{Contract, Nanos};
+use crate::contract::Contract;
 use crate::heap::Heap;
 use crate::policy::{
     Account, ClientId, ClientState, Head, Miss, Mode, Pick, Policy, PolicyError, Ranked, Service,
@@ -27,10 +27,11 @@ use crate::ranks::Ranks;
 use crate::rules::Rules;
 use crate::slack::{Slack, Virtual};
 use crate::table::Table;
+use crate::time::{Amount, Moment, Span};
 
 /// The longest slack service between two picks of a preemptible resource, in nanoseconds. It
 /// bounds how unfair slack can be (invariant 8).
-pub const SLACK_QUANTUM: Nanos = 1_000_000;
+pub const SLACK_QUANTUM: Amount = Amount::from_millis(1);
 
 /// How many misses wait to be taken; the oldest are forgotten.
 const MISSES_MAX: usize = 256;
@@ -50,18 +51,18 @@ pub(crate) struct Reserve<R> {
     rules: R,
     clients: Table<Client>,
     /// Runnable clients by deadline.
-    ready: Heap<(Nanos, ClientId)>,
+    ready: Heap<(Moment, ClientId)>,
     /// Clients by next refill: those awake.
-    refills: Heap<(Nanos, ClientId)>,
+    refills: Heap<(Moment, ClientId)>,
     slack: Slack,
     /// Who is ranked; empty where the owner does not ask for ranks.
     ranks: Ranks,
     /// What a wake-up costs within a slice.
-    wake_cost: Nanos,
+    wake_cost: Amount,
     /// Units that were handed out so far.
     hand_outs: u64,
     misses: VecDeque<Miss>,
-    now: Nanos,
+    now: Moment,
     round: u64,
 }
 
@@ -74,16 +75,16 @@ impl<R: Rules> Reserve<R> {
             refills: Heap::new(),
             slack: Slack::new(),
             ranks: Ranks::new(),
-            wake_cost: 0,
+            wake_cost: Amount::ZERO,
             hand_outs: 0,
             misses: VecDeque::new(),
-            now: 0,
+            now: Moment::ZERO,
             round: 0,
         }
     }
 
     /// Time never goes backwards here.
-    fn clock(&mut self, now: Nanos) -> Nanos {
+    fn clock(&mut self, now: Moment) -> Moment {
         self.now = self.now.max(now);
         self.now
     }
@@ -100,7 +101,7 @@ impl<R: Rules> Reserve<R> {
             self.ready.remove(slot);
         }
         // The end of time is never reached: it would be reached again and again.
-        let due = contract.slice() > 0 && budget.refill < Nanos::MAX;
+        let due = contract.slice() > Amount::ZERO && budget.refill < Moment::MAX;
         if due && (budget.awake || budget.held.is_some()) {
             self.refills.set(slot, (budget.refill, *id));
         } else {
@@ -135,7 +136,7 @@ impl<R: Rules> Reserve<R> {
     }
 
     /// Releases the slices whose time has come.
-    fn release_due(&mut self, now: Nanos) {
+    fn release_due(&mut self, now: Moment) {
         while let Some(((refill, _), slot)) = self.refills.first()
             && refill <= now
         {
@@ -147,13 +148,13 @@ impl<R: Rules> Reserve<R> {
         }
     }
 
-    fn next_refill(&self) -> Option<Nanos> {
+    fn next_refill(&self) -> Option<Moment> {
         self.refills.first().map(|((refill, _), _)| refill)
     }
 }
 
 impl<R: Rules> Policy for Reserve<R> {
-    fn add(&mut self, id: ClientId, contract: Contract, now: Nanos) -> Result<(), PolicyError> {
+    fn add(&mut self, id: ClientId, contract: Contract, now: Moment) -> Result<(), PolicyError> {
         let now = self.clock(now);
         let budget = Budget::new(contract, now);
         let client = Client { id, budget, virtual_time: 0, hand_outs_seen: 0 };
@@ -169,7 +170,7 @@ impl<R: Rules> Policy for Reserve<R> {
         Ok(())
     }
 
-    fn remove(&mut self, id: ClientId, now: Nanos) -> Result<Account, PolicyError> {
+    fn remove(&mut self, id: ClientId, now: Moment) -> Result<Account, PolicyError> {
         self.clock(now);
         let (slot, client) = self.clients.remove(id)?;
         self.ready.remove(slot);
@@ -179,7 +180,7 @@ impl<R: Rules> Policy for Reserve<R> {
         Ok(client.budget.account)
     }
 
-    fn change(&mut self, id: ClientId, contract: Contract, now: Nanos) -> Result<(), PolicyError> {
+    fn change(&mut self, id: ClientId, contract: Contract, now: Moment) -> Result<(), PolicyError> {
         let now = self.clock(now);
         self.release_due(now);
         let slot = self.clients.slot(id).ok_or(PolicyError::Unknown(id))?;
@@ -191,7 +192,7 @@ impl<R: Rules> Policy for Reserve<R> {
         Ok(())
     }
 
-    fn wake(&mut self, id: ClientId, head: Head, now: Nanos) {
+    fn wake(&mut self, id: ClientId, head: Head, now: Moment) {
         let now = self.clock(now);
         self.release_due(now);
         let Some(slot) = self.clients.slot(id) else { return };
@@ -203,7 +204,7 @@ impl<R: Rules> Policy for Reserve<R> {
         client.budget.intruded = self.hand_outs != client.hand_outs_seen;
         let held = client.budget.unhold(now).is_some();
         client.virtual_time = self.slack.resume(client.virtual_time);
-        if client.budget.contract.slice() > 0 && !held {
+        if client.budget.contract.slice() > Amount::ZERO && !held {
             let since = self.ranks.woke(head, client.budget.asleep_since, now);
             let refills = client.budget.account.refills;
             self.rules.wake(&mut client.budget, since);
@@ -214,7 +215,7 @@ impl<R: Rules> Policy for Reserve<R> {
         self.place(slot);
     }
 
-    fn block(&mut self, id: ClientId, now: Nanos) {
+    fn block(&mut self, id: ClientId, now: Moment) {
         let now = self.clock(now);
         self.release_due(now);
         let Some(slot) = self.clients.slot(id) else { return };
@@ -224,7 +225,7 @@ impl<R: Rules> Policy for Reserve<R> {
             client.budget.awake = false;
             client.budget.asleep_since = now;
             client.hand_outs_seen = self.hand_outs;
-            if self.rules.laxity() > 0 && client.budget.left > 0 {
+            if self.rules.laxity() > Span::ZERO && client.budget.left > 0 {
                 let until = now.saturating_add(self.rules.laxity());
                 client.budget.held = Some(Held { until, since: None });
             }
@@ -232,10 +233,10 @@ impl<R: Rules> Policy for Reserve<R> {
         }
     }
 
-    fn pick(&mut self, now: Nanos) -> Option<Pick> {
+    fn pick(&mut self, now: Moment) -> Option<Pick> {
         let now = self.clock(now);
         self.release_due(now);
-        let next = self.next_refill().unwrap_or(Nanos::MAX);
+        let next = self.next_refill().unwrap_or(Moment::MAX);
         self.round = self.round.wrapping_add(1);
         let round = self.round;
         while let Some(((_, id), slot)) = self.ready.first() {
@@ -253,22 +254,24 @@ impl<R: Rules> Policy for Reserve<R> {
             if budget.settling() {
                 return None;
             }
-            let left = budget.left;
-            let until = now.saturating_add_signed(left).min(next);
+            let left = Amount::from_signed(budget.left);
+            let until = now.saturating_add(left.time()).min(next);
             return Some(Pick { client: id, service: Service::Guaranteed, until, round });
         }
         let (id, _) = self.slack.pick()?;
-        let until = now.saturating_add(SLACK_QUANTUM).min(next);
+        let until = now.saturating_add(SLACK_QUANTUM.time()).min(next);
         Some(Pick { client: id, service: Service::Extra, until, round })
     }
 
-    fn charge(&mut self, id: ClientId, service: Service, cost: Nanos, now: Nanos) {
+    fn charge(&mut self, id: ClientId, service: Service, cost: Amount, now: Moment) {
         let now = self.clock(now);
         let Some(slot) = self.clients.slot(id) else { return };
         let Some(Client { budget, virtual_time, .. }) = self.clients.get_mut(slot) else { return };
         budget.book(service, cost, now);
         match (service, budget.contract.extra()) {
-            (Service::Guaranteed, _) if budget.contract.slice() > 0 => budget.spend(cost, now),
+            (Service::Guaranteed, _) if budget.contract.slice() > Amount::ZERO => {
+                budget.spend(cost, now)
+            }
             (Service::Extra, Some(weight)) => {
                 *virtual_time = Slack::after(*virtual_time, cost, weight);
             }
@@ -277,7 +280,7 @@ impl<R: Rules> Policy for Reserve<R> {
         self.place(slot);
     }
 
-    fn hand_out(&mut self, pick: &Pick, estimate: Nanos, now: Nanos) -> Ticket {
+    fn hand_out(&mut self, pick: &Pick, estimate: Amount, now: Moment) -> Ticket {
         let now = self.clock(now);
         let Pick { client: id, service, .. } = *pick;
         let unknown = Ticket {
@@ -304,7 +307,7 @@ impl<R: Rules> Policy for Reserve<R> {
         ticket
     }
 
-    fn complete(&mut self, mut ticket: Ticket, cost: Nanos, now: Nanos) {
+    fn complete(&mut self, mut ticket: Ticket, cost: Amount, now: Moment) {
         let Ticket { client: id, service, estimate, .. } = ticket;
         if !self.rules.charges_at_hand_out() {
             return self.charge(id, service, cost, now);
@@ -320,7 +323,7 @@ impl<R: Rules> Policy for Reserve<R> {
         self.place(slot);
     }
 
-    fn overdue(&mut self, ticket: &mut Ticket, now: Nanos) {
+    fn overdue(&mut self, ticket: &mut Ticket, now: Moment) {
         let now = self.clock(now);
         let Some(slot) = self.clients.slot(ticket.client) else { return };
         if let Some(client) = self.clients.get_mut(slot) {
@@ -333,7 +336,7 @@ impl<R: Rules> Policy for Reserve<R> {
         self.misses.drain(..).for_each(visit);
     }
 
-    fn judge(&mut self, now: Nanos) {
+    fn judge(&mut self, now: Moment) {
         let now = self.clock(now);
         for slot in 0..self.clients.slots() {
             if let Some(client) = self.clients.get_mut(slot) {
@@ -344,7 +347,7 @@ impl<R: Rules> Policy for Reserve<R> {
         }
     }
 
-    fn timeout(&self, _now: Nanos) -> Option<Nanos> {
+    fn timeout(&self, _now: Moment) -> Option<Moment> {
         let first = self.ready.first().and_then(|(_, slot)| self.clients.get(slot));
         let held = first.and_then(|client| client.budget.held).map(|held| held.until);
         self.next_refill().into_iter().chain(held).chain(self.ranks.change()).min()
@@ -359,12 +362,12 @@ impl<R: Rules> Policy for Reserve<R> {
         self.clients.get(slot).map(|client| client.budget.account)
     }
 
-    fn set_blocking(&mut self, blocking: Nanos) {
+    fn set_blocking(&mut self, blocking: Amount) {
         self.rules.set_blocking(blocking);
         self.reckon();
     }
 
-    fn set_wake_cost(&mut self, cost: Nanos) {
+    fn set_wake_cost(&mut self, cost: Amount) {
         self.wake_cost = cost;
     }
 

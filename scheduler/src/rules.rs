@@ -2,15 +2,16 @@
 //! [`crate::reserve`].
 
 use crate::budget::Budget;
-use crate::contract::{Contract, Nanos};
+use crate::contract::Contract;
+use crate::time::{Amount, Moment, Span};
 
 /// How a policy changes the budget of one client.
 pub(crate) trait Rules: Send {
     /// The client, asleep until now, has work again. `awake` is already set.
-    fn wake(&self, budget: &mut Budget, now: Nanos);
+    fn wake(&self, budget: &mut Budget, now: Moment);
 
     /// The next slice is due.
-    fn refill(&self, budget: &mut Budget, now: Nanos) {
+    fn refill(&self, budget: &mut Budget, now: Moment) {
         budget.release_due(now);
     }
 
@@ -20,13 +21,13 @@ pub(crate) trait Rules: Send {
     }
 
     /// The blocking term of the resource.
-    fn set_blocking(&mut self, blocking: Nanos) {
+    fn set_blocking(&mut self, blocking: Amount) {
         let _ = blocking;
     }
 
     /// How long a client without work keeps its place, in nanoseconds.
-    fn laxity(&self) -> Nanos {
-        0
+    fn laxity(&self) -> Span {
+        Span::ZERO
     }
 
     /// Whether units are paid for when the device gets them, not when they are back.
@@ -35,7 +36,7 @@ pub(crate) trait Rules: Send {
     }
 
     /// What a sleeper would have if it woke at `now`.
-    fn woken(&self, budget: &Budget, now: Nanos) -> Budget {
+    fn woken(&self, budget: &Budget, now: Moment) -> Budget {
         let mut woken = budget.clone();
         self.wake(&mut woken, now);
         woken

@@ -9,9 +9,10 @@
 //! `Q` the longest service between two picks (start-time fair queueing; Goyal, Vin and Cheng 1996).
 //! Virtual time has 32 binary digits after the point, so that rounding cannot add up to anything.
 
-use crate::contract::{Nanos, Weight};
+use crate::contract::Weight;
 use crate::heap::Heap;
 use crate::policy::ClientId;
+use crate::time::Amount;
 
 /// Nanoseconds per unit of weight, times 2^32.
 pub(crate) type Virtual = u128;
@@ -39,13 +40,13 @@ impl Slack {
     }
 
     /// The virtual time after a service of `cost`.
-    pub(crate) fn after(own: Virtual, cost: Nanos, weight: Weight) -> Virtual {
-        let cost = u128::from(cost) << 32;
+    pub(crate) fn after(own: Virtual, cost: Amount, weight: Weight) -> Virtual {
+        let cost = cost.wide() << 32;
         own.saturating_add(cost.checked_div(u128::from(weight.get())).unwrap_or(cost))
     }
 
     /// The virtual time when a unit that had advanced it by `estimate` has cost `cost`.
-    pub(crate) fn settle(own: Virtual, estimate: Nanos, cost: Nanos, weight: Weight) -> Virtual {
+    pub(crate) fn settle(own: Virtual, estimate: Amount, cost: Amount, weight: Weight) -> Virtual {
         let reckoned = Self::after(0, estimate, weight);
         let (own, actual) = (own.saturating_sub(reckoned), Self::after(0, cost, weight));
         own.saturating_add(actual)

@@ -12,15 +12,16 @@
 //! it: a blocking term of `max(C_max, l_max)`.
 
 use crate::budget::Budget;
-use crate::contract::{Contract, Nanos};
+use crate::contract::Contract;
 use crate::policy::{
     Account, ClientId, ClientState, Head, Miss, Pick, Policy, PolicyError, Rank, Service, Ticket,
 };
 use crate::reserve::Reserve;
 use crate::rules::Rules;
+use crate::time::{Amount, Moment, Span};
 
 /// The laxity of policies made by name, in nanoseconds.
-pub const USD_LAXITY: Nanos = 2_000_000;
+pub const USD_LAXITY: Span = Span::from_millis(2);
 
 /// The user-safe disk's policy. See the module for its rules.
 #[derive(Debug)]
@@ -28,11 +29,11 @@ pub struct Usd(Reserve<Lax>);
 
 #[derive(Debug)]
 pub(crate) struct Lax {
-    laxity: Nanos,
+    laxity: Span,
 }
 
 impl Rules for Lax {
-    fn wake(&self, budget: &mut Budget, now: Nanos) {
+    fn wake(&self, budget: &mut Budget, now: Moment) {
         if now >= budget.refill {
             budget.release_at_wake(now);
         } else {
@@ -40,7 +41,7 @@ impl Rules for Lax {
         }
     }
 
-    fn laxity(&self) -> Nanos {
+    fn laxity(&self) -> Span {
         self.laxity
     }
 }
@@ -48,7 +49,7 @@ impl Rules for Lax {
 impl Usd {
     /// A policy for at most `capacity` clients, each with this `laxity` in nanoseconds.
     #[must_use]
-    pub const fn new(capacity: usize, laxity: Nanos) -> Self {
+    pub const fn new(capacity: usize, laxity: Span) -> Self {
         Self(Reserve::new(Lax { laxity }, capacity))
     }
 }

@@ -15,12 +15,13 @@
 //! promised more than the whole resource.
 
 use crate::budget::Budget;
-use crate::contract::{Contract, Nanos};
+use crate::contract::Contract;
 use crate::policy::{
     Account, ClientId, ClientState, Head, Miss, Pick, Policy, PolicyError, Rank, Service, Ticket,
 };
 use crate::reserve::Reserve;
 use crate::rules::Rules;
+use crate::time::{Amount, Moment, Span};
 
 /// The policy of Xen 2.0. See the module for its rules.
 #[derive(Debug)]
@@ -30,24 +31,24 @@ pub struct Xen(Reserve<Scaling>);
 pub(crate) struct Scaling;
 
 /// `natural` with another period and slice; the natural one if that is no contract.
-fn scaled(natural: Contract, period: Nanos, slice: Nanos) -> Contract {
-    Contract::new(period, slice.min(period), period, natural.extra()).unwrap_or(natural)
+fn scaled(natural: Contract, period: Span, slice: Amount) -> Contract {
+    Contract::new(period, slice.min(period.service()), period, natural.extra()).unwrap_or(natural)
 }
 
 impl Rules for Scaling {
-    fn wake(&self, budget: &mut Budget, now: Nanos) {
+    fn wake(&self, budget: &mut Budget, now: Moment) {
         if now < budget.deadline {
             return budget.forfeit();
         }
         let natural = budget.natural;
         let latency = natural.deadline();
         let parts = natural.period().checked_div(latency).unwrap_or(1).max(1);
-        let slice = natural.slice().checked_div(parts).unwrap_or(0);
+        let slice = Amount::from_nanos(natural.slice().as_nanos().checked_div(parts).unwrap_or(0));
         budget.next = Some(scaled(natural, latency, slice));
         budget.release_at_wake(now);
     }
 
-    fn refill(&self, budget: &mut Budget, now: Nanos) {
+    fn refill(&self, budget: &mut Budget, now: Moment) {
         let (natural, current) = (budget.natural, budget.contract);
         let period = current.period().saturating_mul(2);
         budget.next = Some(if period >= natural.period() {

@@ -5,16 +5,17 @@ use moirai_scheduler::admission::{
     Channel, ChannelRefusal, DOrder, DrrQueue, Interrupt, Order, Overhead, Resource, WHOLE_PPM,
     admit, check, demand::Set, density_fits, drr_latency, reserved_ppm, utilisation_fits,
 };
-use moirai_scheduler::{Contract, Nanos, Weight};
+use moirai_scheduler::{Amount, Contract, Span, Weight};
 
-const MS: Nanos = 1_000_000;
+const MS: u64 = 1_000_000;
 
 fn contract(period: u64, slice: u64, deadline: u64) -> Contract {
-    Contract::new(period, slice, deadline, None).unwrap()
+    let (period, deadline) = (Span::from_nanos(period), Span::from_nanos(deadline));
+    Contract::new(period, Amount::from_nanos(slice), deadline, None).unwrap()
 }
 
 fn plain(capacity_ppm: u32) -> Resource {
-    Resource { capacity_ppm, blocking: 0, overhead: Overhead::NONE }
+    Resource { capacity_ppm, blocking: Amount::ZERO, overhead: Overhead::NONE }
 }
 
 #[test]
@@ -40,7 +41,10 @@ fn an_early_deadline_is_refused_by_density_and_accepted_by_the_exact_test() {
     assert_eq!(check(&plain(WHOLE_PPM), &set), Ok(()));
     let set = [contract(10 * MS, 4 * MS, 4 * MS), contract(20 * MS, 8 * MS, 11 * MS)];
     let violation = check(&plain(WHOLE_PPM), &set).unwrap_err();
-    assert_eq!((violation.time, violation.demand, violation.supply), (14 * MS, 16 * MS, 14 * MS));
+    assert_eq!(
+        (violation.time, violation.demand, violation.supply),
+        (Span::from_millis(14), Amount::from_millis(16), Amount::from_millis(14))
+    );
 }
 
 /// Demand equals supply at 6 and at 10: the search for a violation has to go on from there.
@@ -55,23 +59,30 @@ fn a_set_that_needs_all_there_is_at_some_deadline_fits() {
 fn a_unit_that_cannot_be_preempted_counts_against_the_first_deadline() {
     let resource = |blocking| Resource { blocking, ..plain(WHOLE_PPM) };
     let set = [contract(10 * MS, 4 * MS, 10 * MS)];
-    assert_eq!(check(&resource(6 * MS), &set), Ok(()));
-    let violation = check(&resource(6 * MS + 1), &set).unwrap_err();
-    assert_eq!((violation.time, violation.demand), (10 * MS, 10 * MS + 1));
-    assert_eq!(check(&resource(Nanos::MAX), &[]), Ok(()), "nobody is there to be blocked");
+    assert_eq!(check(&resource(Amount::from_millis(6)), &set), Ok(()));
+    let violation = check(&resource(Amount::from_nanos(6 * MS + 1)), &set).unwrap_err();
+    assert_eq!(
+        (violation.time, violation.demand),
+        (Span::from_millis(10), Amount::from_nanos(10 * MS + 1))
+    );
+    assert_eq!(check(&resource(Amount::MAX), &[]), Ok(()), "nobody is there to be blocked");
 }
 
 #[test]
 fn overheads_and_interrupts_take_their_part() {
-    let mut overhead = Overhead { switch: MS / 2, cache: MS / 2, ..Overhead::NONE };
+    let mut overhead = Overhead {
+        switch: Amount::from_nanos(MS / 2),
+        cache: Amount::from_nanos(MS / 2),
+        ..Overhead::NONE
+    };
     let with = |overhead: &Overhead| Resource { overhead: overhead.clone(), ..plain(WHOLE_PPM) };
     let set = [contract(10 * MS, 8 * MS, 10 * MS)];
     assert_eq!(check(&with(&overhead), &set), Ok(()));
-    overhead.interrupts.push(Interrupt { period: 20 * MS, cost: 1 });
-    assert_eq!(check(&with(&overhead), &set).unwrap_err().demand, 10 * MS + 1);
-    let overdrawn = Overhead { overrun: 2 * MS, ..Overhead::NONE };
+    overhead.interrupts.push(Interrupt { period: Span::from_millis(20), cost: Amount::ONE });
+    assert_eq!(check(&with(&overhead), &set).unwrap_err().demand, Amount::from_nanos(10 * MS + 1));
+    let overdrawn = Overhead { overrun: Amount::from_millis(2), ..Overhead::NONE };
     assert_eq!(check(&with(&overdrawn), &set), Ok(()));
-    let overdrawn = Overhead { overrun: 2 * MS + 1, ..Overhead::NONE };
+    let overdrawn = Overhead { overrun: Amount::from_nanos(2 * MS + 1), ..Overhead::NONE };
     assert!(check(&with(&overdrawn), &set).is_err());
 }
 
@@ -98,7 +109,7 @@ fn one_nanosecond_too_many_is_offered_back_as_one_less() {
 
 #[test]
 fn where_no_slice_fits_a_later_deadline_or_a_longer_period_is_offered() {
-    let blocked = Resource { blocking: 5 * MS, ..plain(WHOLE_PPM) };
+    let blocked = Resource { blocking: Amount::from_millis(5), ..plain(WHOLE_PPM) };
     let refusal = admit(&blocked, &[], &contract(20 * MS, 2 * MS, 4 * MS)).unwrap_err();
     assert_eq!(refusal.nearest, Some(contract(20 * MS, 2 * MS, 7 * MS)));
     let refusal = admit(&blocked, &[], &contract(4 * MS, 2 * MS, 4 * MS)).unwrap_err();
@@ -123,7 +134,8 @@ fn a_longer_period_keeps_a_deadline_that_was_asked_for() {
 
 #[test]
 fn a_client_of_the_slack_costs_nothing() {
-    let beggar = Contract::new(10 * MS, 0, 10 * MS, Weight::new(1)).unwrap();
+    let ten = Span::from_millis(10);
+    let beggar = Contract::new(ten, Amount::ZERO, ten, Weight::new(1)).unwrap();
     let full = [contract(10 * MS, 10 * MS, 10 * MS); 1];
     assert_eq!(admit(&plain(WHOLE_PPM), &full, &beggar), Ok(()));
     assert_eq!(admit(&plain(0), &[], &beggar), Ok(()));
@@ -132,8 +144,9 @@ fn a_client_of_the_slack_costs_nothing() {
 
 #[test]
 fn a_client_of_the_slack_with_which_the_resource_costs_too_much_is_refused() {
-    let beggar = Contract::new(10 * MS, 0, 10 * MS, Weight::new(1)).unwrap();
-    let rounds = Interrupt { period: MS, cost: MS / 4 };
+    let ten = Span::from_millis(10);
+    let beggar = Contract::new(ten, Amount::ZERO, ten, Weight::new(1)).unwrap();
+    let rounds = Interrupt { period: Span::from_millis(1), cost: Amount::from_nanos(MS / 4) };
     let overhead = Overhead { interrupts: vec![rounds], ..Overhead::NONE };
     let core = Resource { overhead, ..plain(WHOLE_PPM) };
     let promised = [contract(10 * MS, 8 * MS, 10 * MS)];
@@ -145,26 +158,29 @@ fn a_client_of_the_slack_with_which_the_resource_costs_too_much_is_refused() {
 #[test]
 fn the_demand_curve_steps_at_every_deadline() {
     let set = [contract(10, 2, 5), contract(15, 3, 15)];
-    let curve = Set::new(&plain(500_000), set).curve(31, 10);
-    let steps: Vec<_> = curve.iter().map(|point| (point.time, point.demand)).collect();
+    let curve = Set::new(&plain(500_000), set).curve(Span::from_nanos(31), 10);
+    let steps: Vec<_> = curve.iter().map(|it| (it.time.as_nanos(), it.demand.as_nanos())).collect();
     assert_eq!(steps, [(5, 2), (15, 7), (25, 9), (30, 12)]);
-    assert_eq!(curve[1].supply, 7);
+    assert_eq!(curve[1].supply, Amount::from_nanos(7));
     let set = Set::new(&plain(500_000), [contract(10, 2, 5)]);
-    assert_eq!((set.curve(100, 0).len(), set.curve(100, 3).len()), (0, 3));
+    assert_eq!(
+        (set.curve(Span::from_nanos(100), 0).len(), set.curve(Span::from_nanos(100), 3).len()),
+        (0, 3)
+    );
 }
 
 #[test]
 fn nothing_overflows_at_the_ends_of_the_ranges() {
-    let hour = Contract::PERIOD_MAX;
+    let hour = Contract::PERIOD_MAX.as_nanos();
     let set = vec![contract(hour, hour, hour), contract(hour - 1, 1, 1), contract(1, 1, 1)];
     let greedy = Overhead {
-        switch: Nanos::MAX,
-        cache: Nanos::MAX,
-        overrun: Nanos::MAX,
-        interrupts: vec![Interrupt { period: 0, cost: Nanos::MAX }; 3],
+        switch: Amount::MAX,
+        cache: Amount::MAX,
+        overrun: Amount::MAX,
+        interrupts: vec![Interrupt { period: Span::ZERO, cost: Amount::MAX }; 3],
     };
     for capacity_ppm in [0, 1, WHOLE_PPM, u32::MAX] {
-        for blocking in [0, Nanos::MAX] {
+        for blocking in [Amount::ZERO, Amount::MAX] {
             let resource = Resource { capacity_ppm, blocking, overhead: greedy.clone() };
             assert!(check(&resource, &set).is_err());
             assert!(admit(&resource, &[], &set[0]).is_err());
@@ -179,19 +195,22 @@ fn nothing_overflows_at_the_ends_of_the_ranges() {
 
 #[test]
 fn drr_waits_no_longer_than_its_latency_bound() {
-    let queues = [DrrQueue { quantum: 2 }, DrrQueue { quantum: 3 }];
-    assert_eq!(drr_latency(&queues, 0), Some(11));
+    let queues = [2, 3].map(|quantum| DrrQueue { quantum: Amount::from_nanos(quantum) });
+    assert_eq!(drr_latency(&queues, 0), Some(Span::from_nanos(11)));
     assert_eq!(drr_latency(&queues, 2), None);
-    assert_eq!(drr_latency(&[DrrQueue { quantum: Nanos::MAX }; 2], 0), None);
+    assert_eq!(drr_latency(&[DrrQueue { quantum: Amount::MAX }; 2], 0), None);
 }
 
 #[test]
 fn d_order_with_sorting_accepts_what_frozen_priorities_refuse() {
-    let channel = |message, interval, deadline| Channel { message, packet: 1, interval, deadline };
+    let channel = |message, interval, deadline| {
+        let (interval, deadline) = (Span::from_nanos(interval), Span::from_nanos(deadline));
+        Channel { message: Amount::from_nanos(message), packet: Amount::ONE, interval, deadline }
+    };
     let long = channel(6, 30, 30);
     let short = channel(5, 30, 10);
     let middle = channel(8, 30, 20);
-    let mut sorted = DOrder::new(Order::Resorted, 1);
+    let mut sorted = DOrder::new(Order::Resorted, Amount::ONE);
     for channel in [long, middle, short] {
         sorted.admit(channel).unwrap();
     }
@@ -200,7 +219,7 @@ fn d_order_with_sorting_accepts_what_frozen_priorities_refuse() {
     assert_eq!(refused.admit(channel(20, 40, 39)), Err(ChannelRefusal::Late { response: None }));
     assert_eq!(refused.channels(), sorted.channels());
     assert_eq!(sorted.admit(channel(5, 0, 10)), Err(ChannelRefusal::Malformed));
-    let late = ChannelRefusal::Late { response: Some(7) }.to_string();
+    let late = ChannelRefusal::Late { response: Some(Span::from_nanos(7)) }.to_string();
     assert_eq!(late, "a message could take 7 ns, longer than its deadline");
     assert_eq!(sorted.release(0), Some(short));
     assert_eq!(sorted.release(7), None);
@@ -209,9 +228,14 @@ fn d_order_with_sorting_accepts_what_frozen_priorities_refuse() {
 
 #[test]
 fn a_message_may_take_all_the_time_to_its_deadline_and_not_more() {
-    let channel = |message, deadline| Channel { message, packet: 1, interval: 30, deadline };
-    assert_eq!(DOrder::new(Order::Frozen, 0).admit(channel(10, 10)), Ok(0));
-    let longer = DOrder::new(Order::Frozen, 0).admit(channel(11, 10));
+    let channel = |message, deadline| Channel {
+        message: Amount::from_nanos(message),
+        packet: Amount::ONE,
+        interval: Span::from_nanos(30),
+        deadline: Span::from_nanos(deadline),
+    };
+    assert_eq!(DOrder::new(Order::Frozen, Amount::ZERO).admit(channel(10, 10)), Ok(0));
+    let longer = DOrder::new(Order::Frozen, Amount::ZERO).admit(channel(11, 10));
     assert_eq!(longer, Err(ChannelRefusal::Malformed));
 }
 
@@ -220,7 +244,10 @@ fn an_overload_that_shows_late_is_shown_where_it_shows() {
     let third = contract(3 * MS, MS, 3 * MS);
     let rest = contract(1_000 * MS, 333_400_000, 1_000 * MS);
     let violation = check(&plain(WHOLE_PPM), &[third, third, rest]).unwrap_err();
-    assert!(violation.time > 1_000 * MS && violation.demand > violation.supply, "{violation:?}");
+    assert!(
+        violation.time > Span::from_millis(1_000) && violation.demand > violation.supply,
+        "{violation:?}"
+    );
 }
 
 #[test]
@@ -236,7 +263,9 @@ fn a_whole_slice_by_a_later_deadline_is_offered_where_it_fits() {
     let resource = plain(WHOLE_PPM);
     let admitted = [contract(20_000, 6_000, 6_000)];
     let refusal = admit(&resource, &admitted, &contract(40_000, 4_000, 8_000)).unwrap_err();
-    let slice = |contract: Option<Contract>| contract.map(|it| (it.slice(), it.deadline()));
+    let slice = |contract: Option<Contract>| {
+        contract.map(|it| (it.slice().as_nanos(), it.deadline().as_nanos()))
+    };
     assert_eq!(slice(refusal.nearest), Some((2_000, 8_000)));
     assert_eq!(slice(refusal.later), Some((4_000, 10_000)));
     let refusal = admit(&resource, &admitted, &contract(40_000, 35_000, 40_000)).unwrap_err();

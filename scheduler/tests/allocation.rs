@@ -5,7 +5,9 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use moirai_scheduler::{ClientId, Contract, Head, Nanos, POLICIES, Weight, policy_by_name};
+use moirai_scheduler::{
+    Amount, ClientId, Contract, Head, Moment, POLICIES, Span, Weight, policy_by_name,
+};
 
 thread_local! {
     static CALLS: Cell<u64> = const { Cell::new(0) };
@@ -38,15 +40,17 @@ fn nothing_allocates_after_a_client_was_added() {
     for name in POLICIES {
         let mut policy = policy_by_name(name, 100).unwrap();
         for i in 0..CLIENTS {
-            let period = 1_000_000 + Nanos::from(i) * 1_000;
-            let contract = Contract::new(period, 5_000, period, Weight::new(i % 3)).unwrap();
-            policy.add(ClientId(i * 7), contract, 0).unwrap();
+            let period = Span::from_micros(1_000 + u64::from(i));
+            let slice = Amount::from_micros(5);
+            let contract = Contract::new(period, slice, period, Weight::new(i % 3)).unwrap();
+            policy.add(ClientId(i * 7), contract, Moment::ZERO).unwrap();
         }
         let before = CALLS.with(Cell::get);
-        let mut now = 0;
+        let cost = Amount::from_micros(2);
+        let mut now = Moment::ZERO;
         for step in 0..20_000u32 {
             let id = ClientId(step * 31 % CLIENTS * 7);
-            let head = Head { cost: 2_000, arrival: now, position: now * 31 % 1_000 };
+            let head = Head { cost, arrival: now, position: now.as_nanos() * 31 % 1_000 };
             match step % 5 {
                 0 => policy.block(id, now),
                 4 => {
@@ -57,9 +61,10 @@ fn nothing_allocates_after_a_client_was_added() {
                 _ => policy.wake(id, head, now),
             }
             if let Some(pick) = policy.pick(now) {
-                policy.charge(pick.client, pick.service, 2_000, now + 2_000);
+                policy.charge(pick.client, pick.service, cost, now + cost.time());
             }
-            now = (now + 2_000).max(policy.timeout(now).unwrap_or(0).min(now + 10_000));
+            let timeout = policy.timeout(now).unwrap_or(Moment::ZERO);
+            now = (now + cost.time()).max(timeout.min(now + Span::from_micros(10)));
         }
         for i in 0..CLIENTS {
             policy.remove(ClientId(i * 7), now).unwrap();

@@ -5,19 +5,20 @@
 
 use moirai_scheduler::admission::{Overhead, Resource as Capacity, WHOLE_PPM, check};
 use moirai_scheduler::{
-    Account, Atropos, ClientId, Contract, Head, Nanos, Pick, Policy, PolicyError, Service, Usd,
-    Weight, policy_by_name,
+    Account, Amount, Atropos, ClientId, Contract, Head, Moment, Pick, Policy, PolicyError, Service,
+    Span, Usd, Weight, policy_by_name,
 };
 use moirai_simulator::load::Time;
 use moirai_simulator::report::Usage;
 use moirai_simulator::{Load, Report, Resource, Scenario, Tenant, Use, run_policy};
 
-const MS: Nanos = 1_000_000;
-const US: Nanos = 1_000;
-const SECOND: Nanos = 1_000 * MS;
+const MS: u64 = 1_000_000;
+const US: u64 = 1_000;
+const SECOND: u64 = 1_000 * MS;
 
-fn contract(period: Nanos, slice: Nanos, deadline: Nanos, weight: u32) -> Contract {
-    Contract::new(period, slice, deadline, Weight::new(weight)).unwrap()
+fn contract(period: u64, slice: u64, deadline: u64, weight: u32) -> Contract {
+    let (period, deadline) = (Span::from_nanos(period), Span::from_nanos(deadline));
+    Contract::new(period, Amount::from_nanos(slice), deadline, Weight::new(weight)).unwrap()
 }
 
 fn world(resource: Resource, clients: &[(Contract, Load)]) -> Scenario {
@@ -29,7 +30,7 @@ fn world(resource: Resource, clients: &[(Contract, Load)]) -> Scenario {
 }
 
 fn run_with(scenario: &Scenario, make: impl Fn(usize) -> Box<dyn Policy>) -> (Report, Vec<Usage>) {
-    let report = run_policy(scenario, 10 * SECOND, 1, &mut |_, n| Ok(make(n))).unwrap();
+    let report = run_policy(scenario, Span::from_secs(10), 1, &mut |_, n| Ok(make(n))).unwrap();
     let usage = |t: &moirai_simulator::report::TenantReport| {
         [&t.cpu, &t.disk, &t.link].into_iter().flatten().next().unwrap().clone()
     };
@@ -47,7 +48,7 @@ fn rate(usage: &Usage) -> u64 {
 }
 
 /// `work` every `period` from `phase` on.
-fn job(period: Nanos, work: Nanos, phase: Nanos) -> Load {
+fn job(period: u64, work: u64, phase: u64) -> Load {
     Load::Periodic { period: Time(period), work: Time(work), phase: Time(phase), unit: None }
 }
 
@@ -56,7 +57,7 @@ fn core() -> Resource {
 }
 
 fn whole() -> Capacity {
-    Capacity { capacity_ppm: WHOLE_PPM, blocking: 0, overhead: Overhead::NONE }
+    Capacity { capacity_ppm: WHOLE_PPM, blocking: Amount::ZERO, overhead: Overhead::NONE }
 }
 
 /// The default policy with something wrong.
@@ -65,48 +66,48 @@ struct Tampered {
     /// Which account pays, or none.
     pays: fn(Service) -> Option<Service>,
     /// A decision stands for at least so long.
-    least: Nanos,
-    standing: Option<(Pick, Nanos)>,
+    least: Span,
+    standing: Option<(Pick, Moment)>,
 }
 
 impl Tampered {
-    fn new(capacity: usize, pays: fn(Service) -> Option<Service>, least: Nanos) -> Box<Self> {
+    fn new(capacity: usize, pays: fn(Service) -> Option<Service>, least: Span) -> Box<Self> {
         Box::new(Self { inner: Atropos::new(capacity), pays, least, standing: None })
     }
 }
 
 impl Policy for Tampered {
-    fn add(&mut self, id: ClientId, contract: Contract, now: Nanos) -> Result<(), PolicyError> {
+    fn add(&mut self, id: ClientId, contract: Contract, now: Moment) -> Result<(), PolicyError> {
         self.inner.add(id, contract, now)
     }
-    fn remove(&mut self, id: ClientId, now: Nanos) -> Result<Account, PolicyError> {
+    fn remove(&mut self, id: ClientId, now: Moment) -> Result<Account, PolicyError> {
         self.inner.remove(id, now)
     }
-    fn change(&mut self, id: ClientId, contract: Contract, now: Nanos) -> Result<(), PolicyError> {
+    fn change(&mut self, id: ClientId, contract: Contract, now: Moment) -> Result<(), PolicyError> {
         self.inner.change(id, contract, now)
     }
-    fn wake(&mut self, id: ClientId, head: Head, now: Nanos) {
+    fn wake(&mut self, id: ClientId, head: Head, now: Moment) {
         self.inner.wake(id, head, now);
     }
-    fn block(&mut self, id: ClientId, now: Nanos) {
+    fn block(&mut self, id: ClientId, now: Moment) {
         self.standing = self.standing.filter(|(pick, _)| pick.client != id);
         self.inner.block(id, now);
     }
-    fn pick(&mut self, now: Nanos) -> Option<Pick> {
+    fn pick(&mut self, now: Moment) -> Option<Pick> {
         if let Some((pick, until)) = self.standing.filter(|(_, until)| now < *until) {
             return Some(Pick { until, ..pick });
         }
         let pick = self.inner.pick(now)?;
         let until = pick.until.max(now + self.least);
-        self.standing = (self.least > 0).then_some((pick, until));
+        self.standing = (self.least > Span::ZERO).then_some((pick, until));
         Some(Pick { until, ..pick })
     }
-    fn charge(&mut self, id: ClientId, service: Service, cost: Nanos, now: Nanos) {
+    fn charge(&mut self, id: ClientId, service: Service, cost: Amount, now: Moment) {
         if let Some(service) = (self.pays)(service) {
             self.inner.charge(id, service, cost, now);
         }
     }
-    fn timeout(&self, now: Nanos) -> Option<Nanos> {
+    fn timeout(&self, now: Moment) -> Option<Moment> {
         self.inner.timeout(now)
     }
     fn account(&self, id: ClientId) -> Option<Account> {
@@ -131,7 +132,7 @@ fn f2_a_client_that_blocks_briefly_keeps_its_guarantee() {
     ];
     let world = world(core(), &clients);
     assert!(rate(&run_named(&world, "nemesis")[0]) < 150, "the flaw is there");
-    let (_, without_laxity) = run_with(&world, |n| Box::new(Usd::new(n, 0)));
+    let (_, without_laxity) = run_with(&world, |n| Box::new(Usd::new(n, Span::ZERO)));
     assert!(rate(&without_laxity[0]) < 30, "the flaw is there");
     assert!(rate(&run_named(&world, "atropos")[0]) >= 299);
 }
@@ -143,10 +144,10 @@ fn f2_a_single_request_at_a_time_keeps_most_of_its_slice_beside_an_earlier_deadl
         (contract(100 * MS, 30 * MS, 100 * MS, 0), reader),
         (contract(60 * MS, 30 * MS, 60 * MS, 1), Load::default()),
     ];
-    let world = world(Resource::disk("it", "", MS, 1), &clients);
+    let world = world(Resource::disk("it", "", Amount::from_millis(1), 1), &clients);
     let (_, got) = run_with(&world, |n| {
         let mut policy = Atropos::new(n);
-        policy.set_blocking(MS);
+        policy.set_blocking(Amount::from_millis(1));
         Box::new(policy)
     });
     // While it thinks, a unit of slack gets in each time. Bandwidth alone leaves it 253.
@@ -170,11 +171,11 @@ fn f4_a_decision_stands_no_longer_than_it_says() {
         (contract(40 * MS, 20 * MS, 40 * MS, 1), Load::default()),
     ];
     let world = world(core(), &clients);
-    let (_, flawed) = run_with(&world, |n| Tampered::new(n, Some, 3 * MS));
+    let (_, flawed) = run_with(&world, |n| Tampered::new(n, Some, Span::from_millis(3)));
     assert!(flawed[0].misses > 0, "the flaw is there");
     assert_eq!(run_named(&world, "atropos")[0].misses, 0);
     let contracts = clients.map(|(contract, _)| contract);
-    let minimum = Capacity { blocking: 3 * MS, ..whole() };
+    let minimum = Capacity { blocking: Amount::from_millis(3), ..whole() };
     assert!(check(&whole(), &contracts).is_ok());
     assert!(check(&minimum, &contracts).is_err(), "admission knows it as a blocking term");
 }
@@ -190,12 +191,12 @@ fn f5_slack_is_paid_from_the_slack_and_always_paid() {
         let _ = service;
         Some(Service::Guaranteed)
     };
-    let (_, charged) = run_with(&world, |n| Tampered::new(n, flawed, 0));
+    let (_, charged) = run_with(&world, |n| Tampered::new(n, flawed, Span::ZERO));
     assert!(rate(&charged[0]) < 240, "the flaw is there: {}", rate(&charged[0]));
     let fair = run_named(&world, "atropos");
     assert_eq!((rate(&fair[0]), rate(&fair[1])), (250, 250));
     let unpaid = |service| (service == Service::Guaranteed).then_some(service);
-    let (_, free) = run_with(&world, |n| Tampered::new(n, unpaid, 0));
+    let (_, free) = run_with(&world, |n| Tampered::new(n, unpaid, Span::ZERO));
     assert_eq!(free[1].extra_ns, 0, "the flaw is there: the first client takes all");
     assert!(fair[0].extra_ns.abs_diff(fair[1].extra_ns) <= 2 * MS);
 }
@@ -203,7 +204,7 @@ fn f5_slack_is_paid_from_the_slack_and_always_paid() {
 #[test]
 fn f6_admission_is_exact_and_knows_the_overheads() {
     let third = contract(10 * MS, 3_340 * US, 10 * MS, 0);
-    let percents: u64 = [third; 3].iter().map(|c| c.slice() * 100 / c.period()).sum();
+    let percents: u64 = [third; 3].iter().map(|c| c.slice().time() * 100 / c.period()).sum();
     assert!(percents <= 100, "whole percents would admit it");
     assert!(check(&whole(), &[third; 3]).is_err());
     let misses = |clients: &[(Contract, Load)], resource| {
@@ -214,8 +215,8 @@ fn f6_admission_is_exact_and_knows_the_overheads() {
     };
     assert!(misses(&[third; 3].map(|c| (c, Load::default())), core()) > 0, "the flaw is there");
     let small = contract(MS, 250 * US, MS, 0);
-    let costly = Resource { switch: 20 * US, ..core() };
-    let overhead = Overhead { switch: 20 * US, ..Overhead::NONE };
+    let costly = Resource { switch: Span::from_micros(20), ..core() };
+    let overhead = Overhead { switch: Amount::from_micros(20), ..Overhead::NONE };
     assert!(check(&whole(), &[small; 4]).is_ok(), "without overheads it is admitted");
     assert!(misses(&[small; 4].map(|c| (c, Load::default())), costly.clone()) > 0);
     let honest = Capacity { overhead, ..whole() };
@@ -234,13 +235,13 @@ fn f7_nobody_waits_for_a_client_without_work() {
         (contract(60 * MS, 4 * MS, 6 * MS, 1), Load::default()),
     ];
     let contracts = clients.clone().map(|(contract, _)| contract);
-    let disk = Resource::disk("it", "", MS, 1);
-    let admitted = Capacity { blocking: MS, ..whole() };
+    let disk = Resource::disk("it", "", Amount::from_millis(1), 1);
+    let admitted = Capacity { blocking: Amount::from_millis(1), ..whole() };
     assert!(check(&admitted, &contracts).is_ok());
-    let lax = Capacity { blocking: 5 * MS, ..whole() };
+    let lax = Capacity { blocking: Amount::from_millis(5), ..whole() };
     assert!(check(&lax, &contracts).is_err(), "admission knows it as a blocking term");
     let world = world(disk, &clients);
-    let (report, _) = run_with(&world, |n| Box::new(Usd::new(n, 5 * MS)));
+    let (report, _) = run_with(&world, |n| Box::new(Usd::new(n, Span::from_millis(5))));
     assert!(report.idle_ns > SECOND / 10, "the flaw is there: {}", report.idle_ns);
     let (report, usages) = run_with(&world, |n| policy_by_name("atropos", n).unwrap());
     assert_eq!((report.idle_ns, usages[1].misses), (0, 0));
@@ -255,7 +256,7 @@ fn f9_slack_is_shared_fairly_and_never_left_unused() {
         .collect();
     let world = world(core(), &clients);
     let unpaid = |service| (service == Service::Guaranteed).then_some(service);
-    let (flawed, _) = run_with(&world, |n| Tampered::new(n, unpaid, 0));
+    let (flawed, _) = run_with(&world, |n| Tampered::new(n, unpaid, Span::ZERO));
     assert!(flawed.jain < 0.5, "the flaw is there: {}", flawed.jain);
     let (report, _) = run_with(&world, |n| policy_by_name("atropos", n).unwrap());
     assert!(report.jain > 0.9999, "{}", report.jain);
@@ -269,7 +270,7 @@ fn f10_whoever_asks_for_more_than_its_slice_is_late_alone() {
     clients[2] = (contract(20 * MS, 2 * MS, 20 * MS, 0), job(20 * MS, 3 * MS, 10 * MS));
     let world = world(core(), &clients);
     let free = |_| None;
-    let (_, flawed) = run_with(&world, |n| Tampered::new(n, free, 0));
+    let (_, flawed) = run_with(&world, |n| Tampered::new(n, free, Span::ZERO));
     let late = flawed.iter().filter(|usage| usage.max_lateness_ns > 0).count();
     assert!(late >= 1, "the flaw is there: {late} of the others are late");
     let usages = run_named(&world, "atropos");
@@ -282,16 +283,16 @@ fn f10_whoever_asks_for_more_than_its_slice_is_late_alone() {
 /// Naps of 10 us beside a victim that is promised 60%: every nap costs two switches.
 #[test]
 fn who_naps_within_its_slice_pays_for_the_switches() {
-    let switch = 60 * US;
+    let switch = Span::from_micros(60);
     let resource = Resource { switch, ..core() };
     let napper = Load::Single { work: Time(10 * US), think: Time(10 * US) };
     let contracts = [contract(10 * MS, 6 * MS, 10 * MS, 0), contract(10 * MS, MS, 5 * MS, 0)];
     let clients = [(contracts[0], job(10 * MS, 6 * MS, 0)), (contracts[1], napper)];
-    let overhead = Overhead { switch, ..Overhead::NONE };
-    let capacity = Capacity { capacity_ppm: 950_000, blocking: 0, overhead };
+    let overhead = Overhead { switch: switch.service(), ..Overhead::NONE };
+    let capacity = Capacity { capacity_ppm: 950_000, blocking: Amount::ZERO, overhead };
     assert_eq!(check(&capacity, &contracts), Ok(()));
     let scenario = world(resource, &clients);
-    let run = |cost: Nanos| {
+    let run = |cost: Amount| {
         let (report, usages) = run_with(&scenario, |n| {
             let mut policy = policy_by_name("atropos", n).unwrap();
             policy.set_wake_cost(cost);
@@ -300,9 +301,9 @@ fn who_naps_within_its_slice_pays_for_the_switches() {
         let taken = usages[1].guaranteed_ns + report.overhead_ns;
         (usages[0].misses, usages[0].max_lateness_ns, taken * 1_000 / (10 * SECOND))
     };
-    let (missed, _, taken) = run(0);
+    let (missed, _, taken) = run(Amount::ZERO);
     assert!(missed > 900 && taken > 400, "the flaw is there: {missed} missed, {taken} per mille");
-    let (missed, late, taken) = run(2 * switch);
+    let (missed, late, taken) = run((2 * switch).service());
     assert_eq!((missed, late), (0, 0));
     assert!(taken <= 100 + 12 + 12, "its slice and two switches of each: {taken} per mille");
 }

@@ -7,7 +7,7 @@
 use std::cell::Cell;
 
 use moirai_scheduler::{
-    ClientId, Contract, Head, Mode, Nanos, POLICIES, Service, Weight, policy_by_name,
+    Amount, ClientId, Contract, Head, Mode, Moment, POLICIES, Service, Span, Weight, policy_by_name,
 };
 use moirai_simulator::proof::{INVARIANTS, claims};
 use moirai_simulator::world::{ClientSpec, Spec, World};
@@ -50,7 +50,7 @@ fn hold(policy: &str, decisions: u64) {
         if taken.get() >= decisions {
             return Ok(());
         }
-        let tally = World::new(&spec).run(policy, 500_000_000, 1);
+        let tally = World::new(&spec).run(policy, Span::from_millis(500), 1);
         taken.set(taken.get() + tally.decisions);
         proptest::prop_assert!(!tally.broken(claims(policy)), "{:?}", tally.first);
         Ok(())
@@ -79,8 +79,8 @@ fn the_other_policies_keep_what_they_claim() {
 struct Call {
     kind: u8,
     id: u32,
-    now: Nanos,
-    amount: Nanos,
+    now: Moment,
+    amount: Amount,
     contract: Contract,
 }
 
@@ -93,10 +93,14 @@ fn call() -> impl Strategy<Value = Call> {
     let contract = (1..=40_000_000u64, 0..=1_000u64, 0..=1_000u64, 0..4u32);
     let contract = contract.prop_filter_map("no contract", |(period, deadline, slice, weight)| {
         let deadline = period * deadline / 1_000;
-        Contract::new(period, deadline * slice / 1_000, deadline, Weight::new(weight)).ok()
+        let slice = Amount::from_nanos(deadline * slice / 1_000);
+        let (period, deadline) = (Span::from_nanos(period), Span::from_nanos(deadline));
+        Contract::new(period, slice, deadline, Weight::new(weight)).ok()
     });
-    (0..9u8, 0..5u32, number(), number(), contract)
-        .prop_map(|(kind, id, now, amount, contract)| Call { kind, id, now, amount, contract })
+    (0..9u8, 0..5u32, number(), number(), contract).prop_map(|(kind, id, now, amount, contract)| {
+        let (now, amount) = (Moment::from_nanos(now), Amount::from_nanos(amount));
+        Call { kind, id, now, amount, contract }
+    })
 }
 
 proptest! {
@@ -112,7 +116,7 @@ proptest! {
         for Call { kind, id, now, amount, contract } in calls {
             let known = &mut clients[id as usize];
             let id = ClientId(id);
-            let head = Head { cost: amount, arrival: now, position: amount };
+            let head = Head { cost: amount, arrival: now, position: amount.as_nanos() };
             match kind {
                 0 | 1 => {
                     if policy.add(id, contract, now).is_ok() {
@@ -133,10 +137,10 @@ proptest! {
                 7 => policy.charge(id, Service::Guaranteed, amount, now),
                 _ => policy.charge(id, Service::Extra, amount, now),
             }
-            if amount % 3 == 0
+            if amount.as_nanos() % 3 == 0
                 && let Some(policy) = policy.ranked()
             {
-                policy.ranks(now, &mut |rank| assert!(rank.budget > 0));
+                policy.ranks(now, &mut |rank| assert!(rank.budget > Amount::ZERO));
             }
             if let Some(pick) = policy.pick(now) {
                 prop_assert!(clients[pick.client.0 as usize] == Some(true), "{name}: {pick:?}");

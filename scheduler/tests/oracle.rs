@@ -10,15 +10,32 @@ use moirai_scheduler::admission::{
     Channel, DOrder, Interrupt, Order, Overhead, Resource, WHOLE_PPM, admit, check, density_fits,
     utilisation_fits,
 };
-use moirai_scheduler::{Contract, Nanos};
+use moirai_scheduler::{Amount, Contract, Span};
 use moirai_simulator::random::Random;
 use moirai_simulator::{Load, Resource as Device, Scenario, Tenant, Use, run_policy};
+
+/// Period, slice and deadline of a contract as ticks.
+fn ticks(contract: &Contract) -> [u64; 3] {
+    [contract.period().as_nanos(), contract.slice().as_nanos(), contract.deadline().as_nanos()]
+}
+
+/// A contract of so many ticks of a length.
+fn contract([period, slice, deadline]: [u64; 3], tick: u64) -> Contract {
+    let [period, deadline] = [period, deadline].map(|ticks| Span::from_nanos(ticks * tick));
+    Contract::new(period, Amount::from_nanos(slice * tick), deadline, None).unwrap()
+}
 
 /// All periods divide this.
 const CYCLE: u64 = 240;
 
 fn plain() -> Resource {
-    Resource { capacity_ppm: WHOLE_PPM, blocking: 0, overhead: Overhead::NONE }
+    Resource { capacity_ppm: WHOLE_PPM, blocking: Amount::ZERO, overhead: Overhead::NONE }
+}
+
+fn channel(message: u64, packet: u64, interval: u64, deadline: u64) -> Channel {
+    let [message, packet] = [message, packet].map(Amount::from_nanos);
+    let [interval, deadline] = [interval, deadline].map(Span::from_nanos);
+    Channel { message, packet, interval, deadline }
 }
 
 /// A random set whose utilisation is close to the whole.
@@ -34,7 +51,7 @@ fn set(random: &mut Random) -> Vec<Contract> {
         if free < 0.0 && set.len() > 1 && random.one_in(2) {
             break;
         }
-        set.push(Contract::new(period, slice, deadline, None).unwrap());
+        set.push(contract([period, slice, deadline], 1));
     }
     set
 }
@@ -45,12 +62,13 @@ fn edf_keeps(set: &[Contract]) -> bool {
     let mut due = vec![0u64; set.len()];
     for now in 0..2 * CYCLE {
         for (i, contract) in set.iter().enumerate() {
+            let [period, slice, deadline] = ticks(contract);
             if left[i] > 0 && due[i] <= now {
                 return false;
             }
-            if now % contract.period() == 0 {
-                left[i] = contract.slice();
-                due[i] = now + contract.deadline();
+            if now % period == 0 {
+                left[i] = slice;
+                due[i] = now + deadline;
             }
         }
         if let Some(i) = (0..set.len()).filter(|&i| left[i] > 0).min_by_key(|&i| due[i]) {
@@ -66,23 +84,28 @@ fn jobs_fit(resource: &Resource, set: &[Contract]) -> bool {
         let mut due = 0;
         let mut clients = 0;
         for contract in set {
+            let [period, slice, deadline] = ticks(contract);
             let mut release = 0;
-            while release + contract.deadline() <= time {
-                due += contract.slice() + 2 * (resource.overhead.switch + resource.overhead.cache);
+            while release + deadline <= time {
+                let switch = resource.overhead.switch + resource.overhead.cache;
+                due += slice + 2 * switch.as_nanos();
                 clients += u64::from(release == 0);
-                release += contract.period();
+                release += period;
             }
         }
-        if due == 0
-            || !set.iter().any(|c| time >= c.deadline() && (time - c.deadline()) % c.period() == 0)
-        {
+        let ends = |[period, _, deadline]: [u64; 3]| {
+            time >= deadline && (time - deadline).is_multiple_of(period)
+        };
+        if due == 0 || !set.iter().map(ticks).any(ends) {
             return true;
         }
         for source in &resource.overhead.interrupts {
-            due += (0..time).step_by(usize::try_from(source.period).unwrap()).count() as u64
-                * source.cost;
+            due += (0..time).step_by(usize::try_from(source.period.as_nanos()).unwrap()).count()
+                as u64
+                * source.cost.as_nanos();
         }
-        let due = due + clients * resource.overhead.overrun + resource.blocking;
+        let due =
+            due + clients * resource.overhead.overrun.as_nanos() + resource.blocking.as_nanos();
         due * 1_000_000 <= time * u64::from(resource.capacity_ppm)
     })
 }
@@ -111,15 +134,18 @@ fn blocking_overruns_interrupts_and_capacity_agree_with_every_job_added_up() {
         let set = &set[..set.len().min(3)];
         let mut one = |most| random.within(0, most);
         let overhead = Overhead {
-            switch: one(2) / 2,
-            cache: 0,
-            overrun: one(2),
+            switch: Amount::from_nanos(one(2) / 2),
+            cache: Amount::ZERO,
+            overrun: Amount::from_nanos(one(2)),
             interrupts: (0..one(2))
-                .map(|_| Interrupt { period: 7 + one(9), cost: one(1) })
+                .map(|_| Interrupt {
+                    period: Span::from_nanos(7 + one(9)),
+                    cost: Amount::from_nanos(one(1)),
+                })
                 .collect(),
         };
         let capacity_ppm = 1_000_000 - u32::try_from(one(200_000)).unwrap();
-        let resource = Resource { capacity_ppm, blocking: one(3), overhead };
+        let resource = Resource { capacity_ppm, blocking: Amount::from_nanos(one(3)), overhead };
         let (said, truth) = (check(&resource, set).is_ok(), jobs_fit(&resource, set));
         assert!(truth || !said, "false accept: {resource:?} {set:?}");
         false_refusals += u32::from(truth && !said);
@@ -136,8 +162,7 @@ fn the_nearest_contract_fits_and_a_larger_one_does_not() {
     while refusals < 300 {
         let mut set = set(&mut random);
         for contract in &mut set {
-            let [p, s, d] = [contract.period(), contract.slice(), contract.deadline()];
-            *contract = Contract::new(p * 1_000_000, s * 1_000_000, d * 1_000_000, None).unwrap();
+            *contract = self::contract(ticks(contract), 1_000_000);
         }
         let Some((asked, admitted)) = set.split_last() else { continue };
         let Err(refusal) = admit(&plain(), admitted, asked) else { continue };
@@ -149,7 +174,7 @@ fn the_nearest_contract_fits_and_a_larger_one_does_not() {
         assert_eq!(admit(&plain(), admitted, &nearest), Ok(()));
         if nearest.period() == asked.period() && nearest.deadline() == asked.deadline() {
             let (p, d) = (nearest.period(), nearest.deadline());
-            let larger = Contract::new(p, nearest.slice() + 1, d, None).unwrap();
+            let larger = Contract::new(p, nearest.slice() + Amount::ONE, d, None).unwrap();
             assert!(admit(&plain(), admitted, &larger).is_err(), "{nearest:?}");
         }
     }
@@ -161,11 +186,8 @@ fn sets_that_are_just_refused_miss_in_simulation() {
     let (mut refused, mut seen) = (0, 0);
     while refused < 200 {
         let set = set(&mut random);
-        let us = |time: Nanos| time * 100_000;
-        let scaled = set
-            .iter()
-            .map(|c| Contract::new(us(c.period()), us(c.slice()), us(c.deadline()), None).unwrap());
-        let set: Vec<_> = scaled.collect();
+        const TICK: u64 = 100_000;
+        let set: Vec<_> = set.iter().map(|it| contract(ticks(it), TICK)).collect();
         if check(&plain(), &set).is_ok() {
             continue;
         }
@@ -177,7 +199,7 @@ fn sets_that_are_just_refused_miss_in_simulation() {
         let device = Device::cpu("it", "atropos");
         let scenario = Scenario::new(vec![device], set.iter().map(tenant).collect());
         let make = &mut |_: &Device, n| moirai_scheduler::policy_by_name("atropos", n);
-        let report = run_policy(&scenario, us(40 * CYCLE), 1, make).unwrap();
+        let report = run_policy(&scenario, Span::from_nanos(40 * CYCLE * TICK), 1, make).unwrap();
         let misses: u64 = report.tenants.iter().map(|t| t.cpu.as_ref().unwrap().misses).sum();
         seen += u32::from(misses > 0);
     }
@@ -189,18 +211,18 @@ fn the_tests_rank_as_measured_exact_then_sorted_then_density_then_frozen() {
     let mut random = Random::new(5);
     let mut totals = [0u64; 4];
     for _ in 0..60 {
-        let link = Resource { blocking: 120, ..plain() };
+        let link = Resource { blocking: Amount::from_nanos(120), ..plain() };
         let mut exact: Vec<Contract> = Vec::new();
         let mut density: Vec<Contract> = Vec::new();
-        let mut sorted = DOrder::new(Order::Resorted, 120);
-        let mut frozen = DOrder::new(Order::Frozen, 120);
+        let mut sorted = DOrder::new(Order::Resorted, Amount::from_nanos(120));
+        let mut frozen = DOrder::new(Order::Frozen, Amount::from_nanos(120));
         let mut open = [true; 4];
         while open[0] {
             let interval = random.within(4_000, 100_000);
             let message = random.within(100, 1_200);
             let deadline = random.within(message + 1_000, interval).min(interval);
-            let contract = Contract::new(interval, message, deadline.max(message), None).unwrap();
-            let channel = Channel { message, packet: 120.min(message), interval, deadline };
+            let contract = contract([interval, message, deadline.max(message)], 1);
+            let channel = channel(message, 120.min(message), interval, deadline);
             let share = message * 1_000_000 / interval;
             let mut offer = |i: usize, fits: bool| {
                 open[i] &= fits;
@@ -221,18 +243,19 @@ fn the_tests_rank_as_measured_exact_then_sorted_then_density_then_frozen() {
 
 /// Whether channels keep every deadline when the link sends whole packets, earliest deadline first:
 /// each job is added up, with the largest packet of a later deadline in front.
-fn packets_fit(channels: &[Channel], best_effort: Nanos) -> bool {
-    let horizon = 4 * channels.iter().map(|it| it.interval).max().unwrap_or(0);
+fn packets_fit(channels: &[Channel], best_effort: Amount) -> bool {
+    let horizon = 4 * channels.iter().map(|it| it.interval).max().unwrap_or(Span::ZERO);
     let deadlines = channels.iter().flat_map(|it| {
         (0..).map(move |k| it.deadline + k * it.interval).take_while(move |&time| time <= horizon)
     });
     deadlines.into_iter().all(|time| {
         let jobs = |it: &Channel| match time.checked_sub(it.deadline) {
             Some(rest) => (rest / it.interval + 1) * it.message,
-            None => 0,
+            None => Amount::ZERO,
         };
         let later = channels.iter().filter(|it| it.deadline > time).map(|it| it.packet);
-        channels.iter().map(jobs).sum::<Nanos>() + later.fold(best_effort, Nanos::max) <= time
+        let due = channels.iter().map(jobs).sum::<Amount>() + later.fold(best_effort, Amount::max);
+        due.time() <= time
     })
 }
 
@@ -241,7 +264,7 @@ fn what_d_order_accepts_is_feasible() {
     let mut random = Random::new(11);
     let mut accepted = 0;
     for _ in 0..4_000 {
-        let best_effort = random.within(0, 20);
+        let best_effort = Amount::from_nanos(random.within(0, 20));
         let order = if random.one_in(2) { Order::Resorted } else { Order::Frozen };
         let mut channels = DOrder::new(order, best_effort);
         for _ in 0..random.within(2, 6) {
@@ -249,7 +272,7 @@ fn what_d_order_accepts_is_feasible() {
             let message = random.within(2, 60);
             let deadline = random.within(message, interval.max(message));
             let packet = random.within(1, message);
-            let channel = Channel { message, packet, interval, deadline };
+            let channel = channel(message, packet, interval, deadline);
             let _ = channels.admit(channel);
         }
         accepted += usize::from(channels.channels().len() > 1);

@@ -4,32 +4,49 @@
 use moirai_scheduler::admission::{DrrQueue, drr_latency};
 use moirai_scheduler::drr::{BEST_EFFORT_QUANTUM, FRAME};
 use moirai_scheduler::{
-    ClientId, Contract, ContractError, Drr, EdfChannel, Fifo, Head, Nanos, Nemesis, POLICIES, Pick,
-    Policy, PolicyError, Service, UnknownPolicy, Usd, Weight, Xen, policy_by_name,
+    Amount, ClientId, Contract, ContractError, Drr, EdfChannel, Fifo, Head, Moment, Nemesis,
+    POLICIES, Pick, Policy, PolicyError, Service, Span, UnknownPolicy, Usd, Weight, Xen,
+    policy_by_name,
 };
 
 use Service::{Extra, Guaranteed};
 
-const MS: Nanos = 1_000_000;
+const MS: u64 = 1_000_000;
 const A: ClientId = ClientId(1);
 const B: ClientId = ClientId(2);
 const C: ClientId = ClientId(3);
 
+fn at(ms: u64) -> Moment {
+    Moment::from_millis(ms)
+}
+
+fn ms(ms: u64) -> Span {
+    Span::from_millis(ms)
+}
+
+fn work(ms: u64) -> Amount {
+    Amount::from_millis(ms)
+}
+
 fn contract(period: u64, slice: u64, deadline: u64, weight: u32) -> Contract {
-    Contract::new(period * MS, slice * MS, deadline * MS, Weight::new(weight)).unwrap()
+    Contract::new(ms(period), work(slice), ms(deadline), Weight::new(weight)).unwrap()
 }
 
 fn head(cost: u64, arrival: u64, position: u64) -> Head {
-    Head { cost: cost * MS, arrival: arrival * MS, position }
+    Head { cost: work(cost), arrival: at(arrival), position }
 }
 
 fn wake(policy: &mut dyn Policy, id: ClientId, at: u64) {
-    policy.wake(id, Head { arrival: at * MS, ..Head::default() }, at * MS);
+    policy.wake(
+        id,
+        Head { arrival: Moment::from_millis(at), ..Head::default() },
+        Moment::from_millis(at),
+    );
 }
 
 fn picked(policy: &mut dyn Policy, at: u64) -> Option<(ClientId, Service, u64)> {
-    let Pick { client, service, until, .. } = policy.pick(at * MS)?;
-    Some((client, service, until / MS))
+    let Pick { client, service, until, .. } = policy.pick(Moment::from_millis(at))?;
+    Some((client, service, until.as_millis()))
 }
 
 #[test]
@@ -37,29 +54,33 @@ fn every_policy_refuses_and_ignores_the_same_calls() {
     for name in POLICIES {
         let mut policy = policy_by_name(name, 2).unwrap();
         let (a, b) = (contract(10, 3, 10, 1), contract(10, 0, 10, 2));
-        policy.add(A, a, 0).unwrap();
-        policy.add(B, b, 0).unwrap();
-        assert_eq!(policy.add(A, a, 0), Err(PolicyError::Exists(A)), "{name}");
-        assert_eq!(policy.add(C, a, 0), Err(PolicyError::Full { capacity: 2 }), "{name}");
-        assert_eq!(policy.remove(C, 0), Err(PolicyError::Unknown(C)), "{name}");
-        assert_eq!(policy.change(C, a, 0), Err(PolicyError::Unknown(C)), "{name}");
-        assert_eq!((policy.account(C), policy.pick(0)), (None, None), "{name}");
+        policy.add(A, a, Moment::ZERO).unwrap();
+        policy.add(B, b, Moment::ZERO).unwrap();
+        assert_eq!(policy.add(A, a, Moment::ZERO), Err(PolicyError::Exists(A)), "{name}");
+        assert_eq!(
+            policy.add(C, a, Moment::ZERO),
+            Err(PolicyError::Full { capacity: 2 }),
+            "{name}"
+        );
+        assert_eq!(policy.remove(C, Moment::ZERO), Err(PolicyError::Unknown(C)), "{name}");
+        assert_eq!(policy.change(C, a, Moment::ZERO), Err(PolicyError::Unknown(C)), "{name}");
+        assert_eq!((policy.account(C), policy.pick(Moment::ZERO)), (None, None), "{name}");
         wake(&mut *policy, C, 0);
-        policy.block(C, 0);
-        policy.charge(C, Extra, MS, 0);
+        policy.block(C, Moment::ZERO);
+        policy.charge(C, Extra, work(1), Moment::ZERO);
         wake(&mut *policy, A, 0);
-        let pick = policy.pick(0).unwrap();
+        let pick = policy.pick(Moment::ZERO).unwrap();
         assert_eq!(pick.client, A, "{name}");
-        policy.charge(A, pick.service, MS, MS);
+        policy.charge(A, pick.service, work(1), at(1));
         let account = policy.account(A).unwrap();
-        assert_eq!(account.guaranteed + account.extra, MS, "{name}");
-        policy.change(A, b, MS).unwrap();
-        policy.block(A, MS);
-        assert_eq!(policy.pick(MS), None, "{name}");
+        assert_eq!(account.guaranteed + account.extra, work(1), "{name}");
+        policy.change(A, b, at(1)).unwrap();
+        policy.block(A, at(1));
+        assert_eq!(policy.pick(at(1)), None, "{name}");
         wake(&mut *policy, A, 2);
-        assert_eq!(policy.remove(A, 2 * MS).unwrap(), account, "{name}");
-        assert_eq!(policy.pick(2 * MS), None, "{name}");
-        policy.add(A, a, 2 * MS).unwrap();
+        assert_eq!(policy.remove(A, at(2)).unwrap(), account, "{name}");
+        assert_eq!(policy.pick(at(2)), None, "{name}");
+        policy.add(A, a, at(2)).unwrap();
         assert_eq!(policy.account(A).unwrap(), <_>::default(), "{name}: the id is a new client");
     }
 }
@@ -69,18 +90,36 @@ fn every_policy_survives_the_ends_of_the_ranges() {
     for name in POLICIES {
         let mut policy = policy_by_name(name, 3).unwrap();
         let hour = Contract::PERIOD_MAX;
-        let longest = Contract::new(hour, hour, hour, Weight::new(u32::MAX)).unwrap();
-        policy.add(A, longest, Nanos::MAX).unwrap();
-        policy.add(B, Contract::new(1, 1, 1, None).unwrap(), 0).unwrap();
-        policy.add(C, contract(10, 0, 0, 1), 0).unwrap();
-        let head = Head { cost: Nanos::MAX, arrival: Nanos::MAX, position: u64::MAX };
-        for now in [0, 1, hour, Nanos::MAX, 7] {
+        let longest = Contract::new(
+            Span::from_nanos(hour.as_nanos()),
+            hour.service(),
+            Span::from_nanos(hour.as_nanos()),
+            Weight::new(u32::MAX),
+        )
+        .unwrap();
+        policy.add(A, longest, Moment::MAX).unwrap();
+        policy
+            .add(
+                B,
+                Contract::new(
+                    Span::from_nanos(1),
+                    Amount::from_nanos(1),
+                    Span::from_nanos(1),
+                    None,
+                )
+                .unwrap(),
+                Moment::ZERO,
+            )
+            .unwrap();
+        policy.add(C, contract(10, 0, 0, 1), Moment::ZERO).unwrap();
+        let head = Head { cost: Amount::MAX, arrival: Moment::MAX, position: u64::MAX };
+        for now in [0, 1, hour.as_nanos(), u64::MAX, 7].map(Moment::from_nanos) {
             for id in [A, B, C] {
                 policy.wake(id, head, now);
                 if let Some(pick) = policy.pick(now) {
-                    policy.charge(pick.client, pick.service, Nanos::MAX, now);
+                    policy.charge(pick.client, pick.service, Amount::MAX, now);
                 }
-                policy.charge(id, Guaranteed, Nanos::MAX, now);
+                policy.charge(id, Guaranteed, Amount::MAX, now);
                 if let Some(policy) = policy.ranked() {
                     policy.ranks(now, &mut |_| {});
                 }
@@ -89,7 +128,7 @@ fn every_policy_survives_the_ends_of_the_ranges() {
             }
         }
         let account = policy.account(B).unwrap();
-        assert_eq!(account.guaranteed.max(account.extra), Nanos::MAX, "{name}");
+        assert_eq!(account.guaranteed.max(account.extra), Amount::MAX, "{name}");
     }
 }
 
@@ -109,15 +148,39 @@ fn policies_have_names_and_others_do_not() {
 #[test]
 fn four_numbers_are_a_contract_only_in_order() {
     let x = Weight::new(1);
-    assert_eq!(Contract::new(0, 0, 0, x), Err(ContractError::PeriodZero));
-    let period = Contract::PERIOD_MAX + 1;
-    assert_eq!(Contract::new(period, 1, 1, x), Err(ContractError::PeriodTooLong { period }));
-    let over = ContractError::DeadlineOverPeriod { deadline: 11, period: 10 };
-    assert_eq!(Contract::new(10, 1, 11, x), Err(over));
-    let late = ContractError::SliceOverDeadline { slice: 6, deadline: 5 };
-    assert_eq!(Contract::new(10, 6, 5, x), Err(late));
-    assert_eq!(Contract::new(10, 0, 10, None), Err(ContractError::NothingAsked));
-    assert!(Contract::new(Contract::PERIOD_MAX, 5, 5, None).is_ok());
+    assert_eq!(
+        Contract::new(Span::ZERO, Amount::ZERO, Span::ZERO, x),
+        Err(ContractError::PeriodZero)
+    );
+    let period = Contract::PERIOD_MAX + Span::from_nanos(1);
+    assert_eq!(
+        Contract::new(period, Amount::from_nanos(1), Span::from_nanos(1), x),
+        Err(ContractError::PeriodTooLong { period })
+    );
+    let over = ContractError::DeadlineOverPeriod {
+        deadline: Span::from_nanos(11),
+        period: Span::from_nanos(10),
+    };
+    assert_eq!(
+        Contract::new(Span::from_nanos(10), Amount::from_nanos(1), Span::from_nanos(11), x),
+        Err(over)
+    );
+    let late = ContractError::SliceOverDeadline {
+        slice: Amount::from_nanos(6),
+        deadline: Span::from_nanos(5),
+    };
+    assert_eq!(
+        Contract::new(Span::from_nanos(10), Amount::from_nanos(6), Span::from_nanos(5), x),
+        Err(late)
+    );
+    assert_eq!(
+        Contract::new(Span::from_nanos(10), Amount::ZERO, Span::from_nanos(10), None),
+        Err(ContractError::NothingAsked)
+    );
+    assert!(
+        Contract::new(Contract::PERIOD_MAX, Amount::from_nanos(5), Span::from_nanos(5), None)
+            .is_ok()
+    );
     for error in [over, late, ContractError::PeriodZero, ContractError::NothingAsked] {
         assert!(error.to_string().len() > 20);
     }
@@ -126,141 +189,147 @@ fn four_numbers_are_a_contract_only_in_order() {
 #[test]
 fn fifo_serves_in_order_of_arrival() {
     let mut policy = Fifo::new(2);
-    policy.add(A, contract(10, 3, 10, 0), 0).unwrap();
-    policy.add(B, contract(10, 3, 10, 0), 0).unwrap();
-    policy.wake(A, head(1, 5, 0), 5);
-    policy.wake(B, head(1, 3, 0), 6);
-    assert_eq!(policy.pick(7).unwrap().client, B);
-    policy.wake(B, head(1, 6, 0), 8);
-    let (first, second) = (policy.pick(9).unwrap(), policy.pick(9).unwrap());
-    assert_eq!((first.client, first.service, first.until), (A, Extra, Nanos::MAX));
+    policy.add(A, contract(10, 3, 10, 0), Moment::ZERO).unwrap();
+    policy.add(B, contract(10, 3, 10, 0), Moment::ZERO).unwrap();
+    policy.wake(A, head(1, 5, 0), Moment::from_nanos(5));
+    policy.wake(B, head(1, 3, 0), Moment::from_nanos(6));
+    assert_eq!(policy.pick(Moment::from_nanos(7)).unwrap().client, B);
+    policy.wake(B, head(1, 6, 0), Moment::from_nanos(8));
+    let (first, second) =
+        (policy.pick(Moment::from_nanos(9)).unwrap(), policy.pick(Moment::from_nanos(9)).unwrap());
+    assert_eq!((first.client, first.service, first.until), (A, Extra, Moment::MAX));
     assert_ne!(first.round, second.round, "every pick is a round");
-    assert_eq!(policy.timeout(9), None);
+    assert_eq!(policy.timeout(Moment::from_nanos(9)), None);
 }
 
 #[test]
 fn nemesis_gives_a_slice_by_the_latency_hint_after_a_long_block_and_none_after_a_short_one() {
     let mut policy = Nemesis::new(1);
-    policy.add(A, contract(100, 10, 25, 0), 0).unwrap();
+    policy.add(A, contract(100, 10, 25, 0), Moment::ZERO).unwrap();
     wake(&mut policy, A, 0);
-    assert_eq!(policy.state(A).unwrap().deadline, 25 * MS);
-    policy.block(A, 5 * MS);
+    assert_eq!(policy.state(A).unwrap().deadline, at(25));
+    policy.block(A, at(5));
     wake(&mut policy, A, 6);
     assert_eq!(picked(&mut policy, 6), None, "a short block");
     assert_eq!(picked(&mut policy, 25), Some((A, Guaranteed, 35)));
-    assert_eq!(policy.state(A).unwrap().deadline, 125 * MS, "then the period again");
-    policy.block(A, 30 * MS);
+    assert_eq!(policy.state(A).unwrap().deadline, at(125), "then the period again");
+    policy.block(A, at(30));
     wake(&mut policy, A, 200);
-    assert_eq!(policy.state(A).unwrap().refill, 225 * MS, "a long block");
+    assert_eq!(policy.state(A).unwrap().refill, at(225), "a long block");
 }
 
 #[test]
 fn xen_scales_down_to_the_hint_and_doubles_up_again() {
     let mut policy = Xen::new(1);
-    policy.add(A, contract(100, 10, 30, 0), 0).unwrap();
+    policy.add(A, contract(100, 10, 30, 0), Moment::ZERO).unwrap();
     wake(&mut policy, A, 0);
     let states = [0, 30, 90, 190].map(|at| {
-        policy.pick(at * MS);
+        policy.pick(Moment::from_millis(at));
         let state = policy.state(A).unwrap();
-        policy.charge(A, Guaranteed, state.left.unsigned_abs(), at * MS);
-        (state.left / 1_000, state.deadline / MS)
+        policy.charge(
+            A,
+            Guaranteed,
+            Amount::from_nanos(state.left.unsigned_abs()),
+            Moment::from_millis(at),
+        );
+        (state.left / 1_000, state.deadline.as_millis())
     });
     assert_eq!(states, [(3_333, 30), (6_666, 90), (10_000, 190), (10_000, 290)]);
 }
 
 #[test]
 fn the_user_safe_disk_waits_for_a_client_and_charges_it() {
-    let mut policy = Usd::new(2, 4 * MS);
-    policy.add(A, contract(100, 20, 100, 0), 0).unwrap();
-    policy.add(B, contract(100, 10, 100, 1), 0).unwrap();
+    let mut policy = Usd::new(2, ms(4));
+    policy.add(A, contract(100, 20, 100, 0), Moment::ZERO).unwrap();
+    policy.add(B, contract(100, 10, 100, 1), Moment::ZERO).unwrap();
     wake(&mut policy, A, 0);
     wake(&mut policy, B, 0);
-    policy.charge(A, Guaranteed, 5 * MS, 5 * MS);
-    policy.block(A, 5 * MS);
+    policy.charge(A, Guaranteed, work(5), at(5));
+    policy.block(A, at(5));
     assert_eq!(picked(&mut policy, 5), None, "the disk waits");
-    assert_eq!(policy.timeout(5 * MS), Some(9 * MS));
+    assert_eq!(policy.timeout(at(5)), Some(at(9)));
     wake(&mut policy, A, 8);
     assert_eq!(picked(&mut policy, 8), Some((A, Guaranteed, 20)), "12 of 20 are left");
-    policy.block(A, 10 * MS);
+    policy.block(A, at(10));
     assert_eq!(picked(&mut policy, 10), None);
     assert_eq!(picked(&mut policy, 14), Some((B, Guaranteed, 24)), "it waited long enough");
     wake(&mut policy, A, 15);
-    assert_eq!(policy.pick(15 * MS).unwrap().client, B, "the rest is forfeit");
+    assert_eq!(policy.pick(at(15)).unwrap().client, B, "the rest is forfeit");
     assert_eq!(picked(&mut policy, 100), Some((A, Guaranteed, 120)));
 }
 
 #[test]
 fn round_robin_gives_quanta_in_elevator_order() {
     let mut policy = Drr::new(3);
-    policy.add(A, contract(20, 4, 20, 0), 0).unwrap();
-    policy.add(B, contract(20, 0, 20, 1), 0).unwrap();
-    policy.add(C, contract(20, 0, 20, 2), 0).unwrap();
+    policy.add(A, contract(20, 4, 20, 0), Moment::ZERO).unwrap();
+    policy.add(B, contract(20, 0, 20, 1), Moment::ZERO).unwrap();
+    policy.add(C, contract(20, 0, 20, 2), Moment::ZERO).unwrap();
     let mut order = Vec::new();
     let mut rounds = Vec::new();
-    policy.wake(A, head(2, 0, 50), 0);
-    policy.wake(B, head(1, 0, 70), 0);
-    policy.wake(C, head(2, 0, 10), 0);
+    policy.wake(A, head(2, 0, 50), Moment::ZERO);
+    policy.wake(B, head(1, 0, 70), Moment::ZERO);
+    policy.wake(C, head(2, 0, 10), Moment::ZERO);
     let next = [(A, 20), (B, 90), (C, 60)];
     for _ in 0..4 {
-        let pick = policy.pick(0).unwrap();
+        let pick = policy.pick(Moment::ZERO).unwrap();
         let (cost, position) = next
             .iter()
             .find(|(id, _)| *id == pick.client)
             .map_or((0, 0), |n| (if pick.client == B { 1 } else { 2 }, n.1));
-        policy.charge(pick.client, pick.service, cost * MS, 0);
-        policy.wake(pick.client, head(cost, 0, position), 0);
+        policy.charge(pick.client, pick.service, work(cost), Moment::ZERO);
+        policy.wake(pick.client, head(cost, 0, position), Moment::ZERO);
         order.push((pick.client, pick.service));
         rounds.push(pick.round);
     }
     assert_eq!(order, [(C, Extra), (A, Guaranteed), (B, Extra), (A, Guaranteed)]);
     assert_eq!(rounds, [1, 1, 1, 1]);
-    assert_eq!(policy.pick(0).unwrap().round, 2, "all quanta are used up");
+    assert_eq!(policy.pick(Moment::ZERO).unwrap().round, 2, "all quanta are used up");
 }
 
 #[test]
 fn round_robin_pays_for_what_was_not_announced_and_saves_nothing_while_empty() {
     let mut policy = Drr::new(2);
-    policy.add(A, contract(20, 0, 20, 1), 0).unwrap();
-    policy.add(B, contract(20, 0, 20, 1), 0).unwrap();
+    policy.add(A, contract(20, 0, 20, 1), Moment::ZERO).unwrap();
+    policy.add(B, contract(20, 0, 20, 1), Moment::ZERO).unwrap();
     let mut served = [0u64; 2];
     for _ in 0..1_000 {
-        policy.wake(A, head(1, 0, 0), 0);
-        policy.wake(B, head(1, 0, 0), 0);
-        let pick = policy.pick(0).unwrap();
+        policy.wake(A, head(1, 0, 0), Moment::ZERO);
+        policy.wake(B, head(1, 0, 0), Moment::ZERO);
+        let pick = policy.pick(Moment::ZERO).unwrap();
         let cost = if pick.client == A { 3 } else { 1 };
-        policy.charge(pick.client, pick.service, cost * MS, 0);
+        policy.charge(pick.client, pick.service, work(cost), Moment::ZERO);
         served[usize::from(pick.client == B)] += cost;
     }
     assert!(served[0].abs_diff(served[1]) <= 4, "{served:?}");
-    policy.block(A, 0);
-    policy.block(B, 0);
-    assert_eq!(policy.pick(0), None);
+    policy.block(A, Moment::ZERO);
+    policy.block(B, Moment::ZERO);
+    assert_eq!(policy.pick(Moment::ZERO), None);
 }
 
 #[test]
 fn a_queue_that_is_empty_pays_its_debt_while_others_have_rounds() {
     let mut policy = Drr::new(2);
-    policy.add(A, contract(20, 0, 20, 1), 0).unwrap();
-    policy.add(B, contract(20, 0, 20, 1), 0).unwrap();
+    policy.add(A, contract(20, 0, 20, 1), Moment::ZERO).unwrap();
+    policy.add(B, contract(20, 0, 20, 1), Moment::ZERO).unwrap();
     // A announces 1 ms and takes twenty quanta.
-    policy.wake(A, head(1, 0, 0), 0);
-    let pick = policy.pick(0).unwrap();
-    policy.charge(A, pick.service, 20 * BEST_EFFORT_QUANTUM, 0);
-    policy.block(A, 0);
+    policy.wake(A, head(1, 0, 0), Moment::ZERO);
+    let pick = policy.pick(Moment::ZERO).unwrap();
+    policy.charge(A, pick.service, 20 * BEST_EFFORT_QUANTUM, Moment::ZERO);
+    policy.block(A, Moment::ZERO);
     let unit = BEST_EFFORT_QUANTUM / MS;
     for _ in 0..40 {
-        policy.wake(B, head(unit, 0, 0), 0);
-        let pick = policy.pick(0).unwrap();
-        policy.charge(B, pick.service, unit * MS, 0);
+        policy.wake(B, head(unit.as_nanos(), 0, 0), Moment::ZERO);
+        let pick = policy.pick(Moment::ZERO).unwrap();
+        policy.charge(B, pick.service, unit * MS, Moment::ZERO);
     }
     // Back again, it is served in the next round like anybody else.
-    policy.wake(A, head(unit, 0, 0), 0);
-    policy.wake(B, head(unit, 0, 0), 0);
+    policy.wake(A, head(unit.as_nanos(), 0, 0), Moment::ZERO);
+    policy.wake(B, head(unit.as_nanos(), 0, 0), Moment::ZERO);
     let mut served = Vec::new();
     for _ in 0..4 {
-        let pick = policy.pick(0).unwrap();
-        policy.charge(pick.client, pick.service, unit * MS, 0);
-        policy.wake(pick.client, head(unit, 0, 0), 0);
+        let pick = policy.pick(Moment::ZERO).unwrap();
+        policy.charge(pick.client, pick.service, unit * MS, Moment::ZERO);
+        policy.wake(pick.client, head(unit.as_nanos(), 0, 0), Moment::ZERO);
         served.push(pick.client);
     }
     assert_eq!(served.iter().filter(|client| **client == A).count(), 2, "{served:?}");
@@ -268,110 +337,115 @@ fn a_queue_that_is_empty_pays_its_debt_while_others_have_rounds() {
 
 #[test]
 fn round_robin_keeps_its_latency_bound() {
-    let quanta = [FRAME / 5, BEST_EFFORT_QUANTUM, 2 * BEST_EFFORT_QUANTUM];
+    let quanta = [(FRAME / 5).service(), BEST_EFFORT_QUANTUM, 2 * BEST_EFFORT_QUANTUM];
     let bound = drr_latency(&quanta.map(|quantum| DrrQueue { quantum }), 0).unwrap();
     for phase in 0..40u64 {
         let mut policy = Drr::new(3);
-        policy.add(A, contract(20, 4, 20, 0), 0).unwrap();
-        policy.add(B, contract(20, 0, 20, 1), 0).unwrap();
-        policy.add(C, contract(20, 0, 20, 2), 0).unwrap();
+        policy.add(A, contract(20, 4, 20, 0), Moment::ZERO).unwrap();
+        policy.add(B, contract(20, 0, 20, 1), Moment::ZERO).unwrap();
+        policy.add(C, contract(20, 0, 20, 2), Moment::ZERO).unwrap();
         let (mut now, mut woke) = (0, None);
         let first = loop {
-            policy.wake(B, head(1, 0, now), now);
-            policy.wake(C, head(2, 0, now), now);
+            policy.wake(B, head(1, 0, now), Moment::from_nanos(now));
+            policy.wake(C, head(2, 0, now), Moment::from_nanos(now));
             if now >= phase * MS && woke.is_none() {
-                policy.wake(A, head(4, 0, 0), now);
+                policy.wake(A, head(4, 0, 0), Moment::from_nanos(now));
                 woke = Some(now);
             }
-            let pick = policy.pick(now).unwrap();
+            let pick = policy.pick(Moment::from_nanos(now)).unwrap();
             let cost = [(A, 4), (B, 1), (C, 2)].iter().find(|c| c.0 == pick.client).unwrap().1 * MS;
             now += cost;
-            policy.charge(pick.client, pick.service, cost, now);
+            policy.charge(
+                pick.client,
+                pick.service,
+                Amount::from_nanos(cost),
+                Moment::from_nanos(now),
+            );
             if pick.client == A {
                 break now;
             }
         };
-        assert!(first - woke.unwrap() <= bound, "{} > {bound}", first - woke.unwrap());
+        assert!(first - woke.unwrap() <= bound.as_nanos(), "{} > {bound}", first - woke.unwrap());
     }
 }
 
 #[test]
 fn a_channel_keeps_its_logical_arrivals_and_is_policed() {
     let mut policy = EdfChannel::new(3);
-    policy.add(A, contract(10, 2, 5, 0), 0).unwrap();
-    policy.add(B, contract(20, 4, 20, 1), 0).unwrap();
-    policy.add(C, contract(20, 0, 20, 1), 0).unwrap();
+    policy.add(A, contract(10, 2, 5, 0), Moment::ZERO).unwrap();
+    policy.add(B, contract(20, 4, 20, 1), Moment::ZERO).unwrap();
+    policy.add(C, contract(20, 0, 20, 1), Moment::ZERO).unwrap();
     for id in [A, B] {
         wake(&mut policy, id, 0);
     }
     assert_eq!(picked(&mut policy, 0), Some((A, Guaranteed, 2)));
-    policy.charge(A, Guaranteed, 2 * MS, 2 * MS);
-    assert_eq!(policy.timeout(2 * MS), Some(10 * MS), "its next logical arrival");
+    policy.charge(A, Guaranteed, work(2), at(2));
+    assert_eq!(policy.timeout(at(2)), Some(at(10)), "its next logical arrival");
     assert_eq!(picked(&mut policy, 2), Some((B, Guaranteed, 6)));
-    policy.charge(B, Guaranteed, 4 * MS, 6 * MS);
+    policy.charge(B, Guaranteed, work(4), at(6));
     assert_eq!(picked(&mut policy, 6), Some((B, Extra, 10)), "early, and only with `extra`");
     wake(&mut policy, C, 6);
-    assert_eq!(policy.pick(6 * MS).unwrap().client, C, "best effort goes before early");
+    assert_eq!(policy.pick(at(6)).unwrap().client, C, "best effort goes before early");
     assert_eq!(picked(&mut policy, 10), Some((A, Guaranteed, 12)));
-    policy.charge(A, Guaranteed, 2 * MS, 16 * MS);
+    policy.charge(A, Guaranteed, work(2), at(16));
     assert_eq!(policy.account(A).unwrap().misses, 1, "due at 15");
-    policy.block(C, 16 * MS);
-    policy.block(B, 16 * MS);
-    assert_eq!(policy.pick(16 * MS), None, "held until 20");
-    policy.block(A, 16 * MS);
-    policy.wake(A, head(1, 95, 0), 95 * MS);
-    assert_eq!(policy.pick(95 * MS).unwrap().client, A);
-    policy.charge(A, Guaranteed, 2 * MS, 99 * MS);
+    policy.block(C, at(16));
+    policy.block(B, at(16));
+    assert_eq!(policy.pick(at(16)), None, "held until 20");
+    policy.block(A, at(16));
+    policy.wake(A, head(1, 95, 0), at(95));
+    assert_eq!(policy.pick(at(95)).unwrap().client, A);
+    policy.charge(A, Guaranteed, work(2), at(99));
     assert_eq!(policy.account(A).unwrap().misses, 1, "due at 100");
 }
 
 #[test]
 fn an_overdrawn_message_is_taken_from_the_next() {
     let mut policy = EdfChannel::new(1);
-    policy.add(A, contract(10, 2, 10, 0), 0).unwrap();
+    policy.add(A, contract(10, 2, 10, 0), Moment::ZERO).unwrap();
     wake(&mut policy, A, 0);
-    policy.charge(A, Guaranteed, 5 * MS, 5 * MS);
-    assert_eq!(policy.timeout(5 * MS), Some(20 * MS), "two messages and a half were sent");
+    policy.charge(A, Guaranteed, work(5), at(5));
+    assert_eq!(policy.timeout(at(5)), Some(at(20)), "two messages and a half were sent");
     assert_eq!(picked(&mut policy, 20), Some((A, Guaranteed, 21)));
 }
 
 #[test]
 fn the_elevator_serves_what_lies_where_it_stands() {
     let mut policy = Drr::new(2);
-    policy.add(A, contract(20, 10, 20, 0), 0).unwrap();
-    policy.add(B, contract(20, 10, 20, 0), 0).unwrap();
-    policy.wake(A, head(1, 0, 50), 0);
-    policy.wake(B, head(1, 0, 60), 0);
-    assert_eq!(policy.pick(0).unwrap().client, A);
-    policy.charge(A, Guaranteed, MS, MS);
-    policy.wake(A, head(1, 0, 50), MS);
-    assert_eq!(policy.pick(MS).unwrap().client, A);
-    policy.wake(A, head(1, 0, 49), MS);
-    assert_eq!(policy.pick(MS).unwrap().client, B, "behind the arm");
-    assert_eq!(policy.timeout(MS), None);
+    policy.add(A, contract(20, 10, 20, 0), Moment::ZERO).unwrap();
+    policy.add(B, contract(20, 10, 20, 0), Moment::ZERO).unwrap();
+    policy.wake(A, head(1, 0, 50), Moment::ZERO);
+    policy.wake(B, head(1, 0, 60), Moment::ZERO);
+    assert_eq!(policy.pick(Moment::ZERO).unwrap().client, A);
+    policy.charge(A, Guaranteed, work(1), at(1));
+    policy.wake(A, head(1, 0, 50), at(1));
+    assert_eq!(policy.pick(at(1)).unwrap().client, A);
+    policy.wake(A, head(1, 0, 49), at(1));
+    assert_eq!(policy.pick(at(1)).unwrap().client, B, "behind the arm");
+    assert_eq!(policy.timeout(at(1)), None);
 }
 
 #[test]
 fn a_message_keeps_its_logical_arrival_while_it_waits() {
     let mut policy = EdfChannel::new(2);
-    policy.add(A, contract(20, 4, 6, 0), 0).unwrap();
-    policy.add(B, contract(20, 4, 8, 0), 0).unwrap();
+    policy.add(A, contract(20, 4, 6, 0), Moment::ZERO).unwrap();
+    policy.add(B, contract(20, 4, 8, 0), Moment::ZERO).unwrap();
     wake(&mut policy, A, 0);
     wake(&mut policy, B, 0);
-    policy.wake(A, head(1, 4, 0), 4 * MS);
-    assert_eq!(policy.pick(4 * MS).unwrap().client, A, "due at 6, not at 10");
-    policy.charge(A, Guaranteed, 2 * MS, 6 * MS);
-    policy.block(A, 6 * MS);
-    policy.wake(A, head(1, 7, 0), 7 * MS);
-    assert_eq!(policy.pick(7 * MS).unwrap().client, A, "the same message goes on");
+    policy.wake(A, head(1, 4, 0), at(4));
+    assert_eq!(policy.pick(at(4)).unwrap().client, A, "due at 6, not at 10");
+    policy.charge(A, Guaranteed, work(2), at(6));
+    policy.block(A, at(6));
+    policy.wake(A, head(1, 7, 0), at(7));
+    assert_eq!(policy.pick(at(7)).unwrap().client, A, "the same message goes on");
 }
 
 #[test]
 fn the_first_message_arrives_when_it_arrives() {
     let mut policy = EdfChannel::new(2);
-    policy.add(A, contract(20, 4, 6, 0), 0).unwrap();
-    policy.add(B, contract(20, 4, 8, 0), 0).unwrap();
+    policy.add(A, contract(20, 4, 6, 0), Moment::ZERO).unwrap();
+    policy.add(B, contract(20, 4, 8, 0), Moment::ZERO).unwrap();
     wake(&mut policy, B, 2);
     wake(&mut policy, A, 5);
-    assert_eq!(policy.pick(5 * MS).unwrap().client, B, "due at 10, the other at 11");
+    assert_eq!(policy.pick(at(5)).unwrap().client, B, "due at 10, the other at 11");
 }

@@ -4,7 +4,7 @@
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
-use moirai_scheduler::{Contract, Weight};
+use moirai_scheduler::{Amount, Contract, Span, Weight};
 use moirai_simulator::{Load, Resource, Scenario, Tenant, Use, run};
 
 const MS: u64 = 1_000_000;
@@ -16,14 +16,20 @@ fn main() {
 fn scenario(tenants: u64) -> Scenario {
     let contract = |i: u64| {
         let period = 10 * MS + i * 100_000;
-        Contract::new(period, period / tenants / 2, period, Weight::new(1)).unwrap()
+        Contract::new(
+            Span::from_nanos(period),
+            Amount::from_nanos(period / tenants / 2),
+            Span::from_nanos(period),
+            Weight::new(1),
+        )
+        .unwrap()
     };
     let tenant = |i| Tenant {
         name: format!("tenant-{i}"),
         uses: vec![Use { resource: "link".into(), contract: contract(i), load: Load::default() }],
     };
     Scenario::new(
-        vec![Resource::link("link", "atropos", 12_000)],
+        vec![Resource::link("link", "atropos", Amount::from_micros(12))],
         (0..tenants).map(tenant).collect(),
     )
 }

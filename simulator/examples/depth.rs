@@ -5,25 +5,32 @@
 #![allow(clippy::print_stdout, reason = "a program that reports to its user")]
 
 use moirai_scheduler::admission::{Overhead, Resource as Capacity, WHOLE_PPM, admit, reserved_ppm};
-use moirai_scheduler::{Contract, Nanos, Weight, policy_by_name};
+use moirai_scheduler::{Amount, Contract, Span, Weight, policy_by_name};
 use moirai_simulator::random::Random;
 use moirai_simulator::{Load, Resource, Scenario, Tenant, Time, Use, run_policy};
 
-const MS: Nanos = 1_000_000;
+const MS: u64 = 1_000_000;
 const SETS: u64 = 150;
 
 /// Contracts until the first refusal, if a client may overdraw by `units` units and `units` are in
 /// the way.
 fn admitted(seed: u64, units: u64) -> Vec<Contract> {
-    let overhead = Overhead { overrun: units * MS, ..Overhead::NONE };
-    let disk = Capacity { capacity_ppm: WHOLE_PPM, blocking: units * MS, overhead };
+    let overhead = Overhead { overrun: Amount::from_millis(units), ..Overhead::NONE };
+    let disk = Capacity { capacity_ppm: WHOLE_PPM, blocking: Amount::from_millis(units), overhead };
     let mut random = Random::new(seed);
     let mut set = Vec::new();
     loop {
         let period = random.within(50, 200) * MS;
         let deadline = period * random.within(300, 1_000) / 1_000;
         let slice = deadline * random.within(20, 200) / 1_000;
-        let Ok(contract) = Contract::new(period, slice, deadline, None) else { return set };
+        let Ok(contract) = Contract::new(
+            Span::from_nanos(period),
+            Amount::from_nanos(slice),
+            Span::from_nanos(deadline),
+            None,
+        ) else {
+            return set;
+        };
         match admit(&disk, &set, &contract) {
             Ok(()) => set.push(contract),
             Err(_) => return set,
@@ -33,30 +40,35 @@ fn admitted(seed: u64, units: u64) -> Vec<Contract> {
 
 /// The longest lateness of any job, and the misses, with a greedy best-effort tenant beside the
 /// set.
-fn simulate(seed: u64, set: &[Contract], depth: u32) -> (Nanos, u64) {
+fn simulate(seed: u64, set: &[Contract], depth: u32) -> (u64, u64) {
     let mut random = Random::new(seed);
     let mut tenants: Vec<_> = set
         .iter()
         .enumerate()
         .map(|(number, contract)| {
             let load = Load::Periodic {
-                period: Time(contract.period()),
-                work: Time(contract.slice()),
-                phase: Time(random.within(0, contract.period())),
+                period: Time(contract.period().as_nanos()),
+                work: Time(contract.slice().as_nanos()),
+                phase: Time(random.within(0, contract.period().as_nanos())),
                 unit: None,
             };
             let uses = vec![Use { resource: "disk".into(), contract: *contract, load }];
             Tenant { name: number.to_string(), uses }
         })
         .collect();
-    if let Ok(contract) = Contract::new(MS, 0, MS, Weight::new(1)) {
+    if let Ok(contract) =
+        Contract::new(Span::from_millis(1), Amount::ZERO, Span::from_millis(1), Weight::new(1))
+    {
         let uses = vec![Use { resource: "disk".into(), contract, load: Load::default() }];
         tenants.push(Tenant { name: "greedy".into(), uses });
     }
-    let scenario = Scenario::new(vec![Resource::disk("disk", "atropos", MS, depth)], tenants);
-    let report = run_policy(&scenario, 5_000 * MS, seed, &mut |resource, clients| {
+    let scenario = Scenario::new(
+        vec![Resource::disk("disk", "atropos", Amount::from_millis(1), depth)],
+        tenants,
+    );
+    let report = run_policy(&scenario, Span::from_millis(5_000), seed, &mut |resource, clients| {
         let mut policy = policy_by_name(&resource.policy, clients)?;
-        policy.set_blocking(MS);
+        policy.set_blocking(Amount::from_millis(1));
         Ok(policy)
     });
     let report = report.expect("the scenario names its own disk");

@@ -3,15 +3,21 @@
 #![allow(clippy::unwrap_used, reason = "a tool for those who write the documents")]
 
 use moirai_scheduler::admission::{Overhead, Resource as Capacity, WHOLE_PPM, demand::Set};
-use moirai_scheduler::{Contract, Nanos, Weight};
+use moirai_scheduler::{Amount, Contract, Moment, Span, Weight};
 use moirai_simulator::gantt::{demand_chart, gantt};
 use moirai_simulator::load::Time;
 use moirai_simulator::{Load, Resource, Scenario, Tenant, Use, run};
 
-const MS: Nanos = 1_000_000;
+const MS: u64 = 1_000_000;
 
 fn contract(period: u64, slice: u64, deadline: u64, weight: u32) -> Contract {
-    Contract::new(period * MS, slice * MS, deadline * MS, Weight::new(weight)).unwrap()
+    Contract::new(
+        Span::from_millis(period),
+        Amount::from_millis(slice),
+        Span::from_millis(deadline),
+        Weight::new(weight),
+    )
+    .unwrap()
 }
 
 fn tenant(name: &str, contract: Contract, load: Load) -> Tenant {
@@ -22,7 +28,11 @@ fn tenant(name: &str, contract: Contract, load: Load) -> Tenant {
 fn draw(name: &str, policy: &str, until: u64, tenants: Vec<Tenant>) {
     let scenario = Scenario::new(vec![Resource::cpu("core", policy)], tenants);
     let report = run(&scenario, 1, 1).unwrap();
-    std::fs::write(format!("docs/pictures/{name}.svg"), gantt(&report, 0, until * MS)).unwrap();
+    std::fs::write(
+        format!("docs/pictures/{name}.svg"),
+        gantt(&report, Moment::ZERO, Moment::from_millis(until)),
+    )
+    .unwrap();
 }
 
 fn busy() -> Load {
@@ -73,8 +83,12 @@ fn main() {
     };
     thief("nemesis");
     thief("atropos");
-    let whole = Capacity { capacity_ppm: WHOLE_PPM, blocking: MS, overhead: Overhead::NONE };
+    let whole = Capacity {
+        capacity_ppm: WHOLE_PPM,
+        blocking: Amount::from_millis(1),
+        overhead: Overhead::NONE,
+    };
     let set = [contract(10, 3, 5, 0), contract(15, 5, 12, 0), contract(40, 9, 40, 0)];
-    let curve = Set::new(&whole, set).curve(80 * MS, 1_000);
+    let curve = Set::new(&whole, set).curve(Span::from_millis(80), 1_000);
     std::fs::write("docs/pictures/demand.svg", demand_chart(&curve)).unwrap();
 }

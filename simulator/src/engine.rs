@@ -13,7 +13,8 @@ use std::collections::BinaryHeap;
 use moirai_scheduler::admission::{WHOLE_PPM, reserved_ppm};
 use moirai_scheduler::excuse::{Outage, excuse};
 use moirai_scheduler::{
-    ClientId, Contract, Head, Miss, Nanos, Policy, Service, Ticket, UnknownPolicy, policy_by_name,
+    Amount, ClientId, Contract, Head, Miss, Moment, Policy, Service, Span, Ticket, UnknownPolicy,
+    policy_by_name,
 };
 
 use crate::meter::Meter;
@@ -59,7 +60,7 @@ pub(crate) struct Client {
 impl Client {
     /// Whether its contract has a slice.
     pub(crate) fn is_promised(&self) -> bool {
-        self.contract.slice() > 0
+        self.contract.slice() > Amount::ZERO
     }
 }
 
@@ -68,12 +69,12 @@ pub(crate) struct Engine<'a> {
     pub(crate) resource: &'a Resource,
     pub(crate) policy: Box<dyn Policy>,
     pub(crate) clients: Vec<Client>,
-    calendar: BinaryHeap<Reverse<(Nanos, usize)>>,
-    pub(crate) now: Nanos,
-    pub(crate) end: Nanos,
+    calendar: BinaryHeap<Reverse<(Moment, usize)>>,
+    pub(crate) now: Moment,
+    pub(crate) end: Moment,
     pub(crate) decisions: u64,
-    pub(crate) idle: Nanos,
-    pub(crate) overhead: Nanos,
+    pub(crate) idle: Span,
+    pub(crate) overhead: Span,
     stalls: Vec<Outage>,
     index: usize,
     segments: Vec<Segment>,
@@ -82,13 +83,13 @@ pub(crate) struct Engine<'a> {
 
 impl Engine<'_> {
     /// When something happens by itself next.
-    pub(crate) fn next_event(&self) -> Nanos {
-        self.calendar.peek().map_or(Nanos::MAX, |Reverse((time, _))| *time)
+    pub(crate) fn next_event(&self) -> Moment {
+        self.calendar.peek().map_or(Moment::MAX, |Reverse((time, _))| *time)
     }
 
     /// Lets all sources fire whose time has come. Returns for how long the machine stood still.
-    pub(crate) fn deliver(&mut self) -> Nanos {
-        let mut stalled = 0;
+    pub(crate) fn deliver(&mut self) -> Span {
+        let mut stalled = Span::ZERO;
         self.excuse_misses();
         while let Some(&Reverse((time, index))) = self.calendar.peek()
             && time <= self.now
@@ -96,14 +97,14 @@ impl Engine<'_> {
             self.calendar.pop();
             let client = &mut self.clients[index];
             if let Some(length) = client.source.stall() {
-                let length = length.min(self.end.saturating_sub(self.now));
+                let length = length.min(self.end.since(self.now));
                 self.stalls.push(Outage { begin: self.now, end: self.now + length });
                 self.now += length;
                 stalled += length;
             }
             let next = client.source.fire(time);
             if let Some(next) = next {
-                self.calendar.push(Reverse((next.max(time + 1), index)));
+                self.calendar.push(Reverse((next.max(time + Span::ONE), index)));
             }
             self.settle(index);
         }
@@ -136,7 +137,7 @@ impl Engine<'_> {
     }
 
     /// A job of a client ended. The client goes on, sleeps, or thinks what to do next.
-    pub(crate) fn finished(&mut self, index: usize, due: Option<Nanos>) {
+    pub(crate) fn finished(&mut self, index: usize, due: Option<Moment>) {
         let now = self.now;
         let client = &mut self.clients[index];
         client.meter.done(due, now);
@@ -151,10 +152,10 @@ impl Engine<'_> {
     }
 
     /// Books service from `start` until now.
-    pub(crate) fn serve(&mut self, index: usize, service: Service, start: Nanos) {
+    pub(crate) fn serve(&mut self, index: usize, service: Service, start: Moment) {
         self.note_service(index, service, start);
         let id = self.clients[index].id;
-        self.policy.charge(id, service, self.now - start, self.now);
+        self.policy.charge(id, service, (self.now - start).service(), self.now);
     }
 
     /// Books the service of a unit, from `start` until now.
@@ -163,13 +164,13 @@ impl Engine<'_> {
         index: usize,
         service: Service,
         ticket: Ticket,
-        start: Nanos,
+        start: Moment,
     ) {
         self.note_service(index, service, start);
-        self.policy.complete(ticket, self.now - start, self.now);
+        self.policy.complete(ticket, (self.now - start).service(), self.now);
     }
 
-    fn note_service(&mut self, index: usize, service: Service, start: Nanos) {
+    fn note_service(&mut self, index: usize, service: Service, start: Moment) {
         let client = &mut self.clients[index];
         let end = self.now.min(self.end);
         client.meter.served(service, start.min(end), end);
@@ -197,10 +198,10 @@ impl Engine<'_> {
     }
 
     /// Nobody is served until something happens, or the policy wants to be asked again.
-    pub(crate) fn rest(&mut self, until: Nanos, ask_again: bool) {
-        let timeout = self.policy.timeout(self.now).filter(|_| ask_again).unwrap_or(Nanos::MAX);
+    pub(crate) fn rest(&mut self, until: Moment, ask_again: bool) {
+        let timeout = self.policy.timeout(self.now).filter(|_| ask_again).unwrap_or(Moment::MAX);
         let next = self.next_event().min(until).min(timeout);
-        self.now = next.clamp(self.now + 1, self.end.max(self.now + 1));
+        self.now = next.clamp(self.now + Span::ONE, self.end.max(self.now + Span::ONE));
     }
 
     /// Which misses stalls can have caused. Taken as they come: a policy remembers some hundred.
@@ -235,21 +236,23 @@ impl Engine<'_> {
     }
 
     fn report(&self) -> ResourceReport {
-        let served: Nanos = self.clients.iter().map(|client| client.meter.total()).sum();
-        let always = |client: &&Client| {
-            u128::from(client.meter.wanting(self.end)) * 100 >= u128::from(self.end) * 99
-        };
+        let served: Amount = self.clients.iter().map(|client| client.meter.total()).sum();
+        let elapsed = self.end.since(Moment::ZERO);
+        let always =
+            |client: &&Client| client.meter.wanting(self.end).wide() * 100 >= elapsed.wide() * 99;
         #[expect(clippy::cast_precision_loss, reason = "a ratio for people")]
-        let share = |client: &Client| Some(client.meter.extra() as f64 / f64::from(client.weight?));
+        let share = |client: &Client| {
+            Some(client.meter.extra().as_nanos() as f64 / f64::from(client.weight?))
+        };
         let shares: Vec<f64> = self.clients.iter().filter(always).filter_map(share).collect();
-        let ppm = u128::from(served) * 1_000_000 / u128::from(self.end.max(1));
+        let ppm = served.wide() * 1_000_000 / elapsed.wide().max(1);
         ResourceReport {
             name: self.resource.name.clone(),
             kind: self.resource.kind,
             decisions: self.decisions,
-            idle_ns: self.idle,
-            overhead_ns: self.overhead,
-            stalled_ns: self.stalls.iter().map(|stall| stall.end - stall.begin).sum(),
+            idle_ns: self.idle.as_nanos(),
+            overhead_ns: self.overhead.as_nanos(),
+            stalled_ns: self.stalls.iter().map(|it| it.end - it.begin).sum::<Span>().as_nanos(),
             utilisation_ppm: u64::try_from(ppm).unwrap_or(u64::MAX),
             jain: jain(&shares),
         }
@@ -261,20 +264,20 @@ impl Engine<'_> {
 /// # Errors
 /// See [`SimulationError`].
 pub fn run(scenario: &Scenario, seconds: u64, seed: u64) -> Result<Report, SimulationError> {
-    let duration = seconds.saturating_mul(1_000_000_000);
+    let duration = Span::from_secs(seconds);
     run_policy(scenario, duration, seed, &mut |resource, clients| {
         policy_by_name(&resource.policy, clients)
     })
 }
 
-/// Simulates `duration` nanoseconds of a scenario under policies that `make` provides for each
+/// Simulates `duration` of a scenario under policies that `make` provides for each
 /// resource and number of clients: for tests that look over a policy's shoulder.
 ///
 /// # Errors
 /// See [`SimulationError`].
 pub fn run_policy(
     scenario: &Scenario,
-    duration: Nanos,
+    duration: Span,
     seed: u64,
     make: MakePolicy<'_>,
 ) -> Result<Report, SimulationError> {
@@ -305,7 +308,7 @@ pub fn run_policy(
         report.resources.push(part);
         for client in &engine.clients {
             let account = engine.policy.account(client.id).unwrap_or_default();
-            let usage = client.meter.usage(account, client.source.dropped, duration);
+            let usage = client.meter.usage(account, client.source.dropped, engine.end);
             let tenant = &mut report.tenants[client.tenant];
             let place = match engine.resource.kind {
                 Kind::Cpu => &mut tenant.cpu,
@@ -334,7 +337,7 @@ fn check_names(scenario: &Scenario) -> Result<(), SimulationError> {
 fn prepare<'a>(
     scenario: &'a Scenario,
     index: usize,
-    duration: Nanos,
+    duration: Span,
     seed: u64,
     make: MakePolicy<'_>,
 ) -> Result<Engine<'a>, SimulationError> {
@@ -370,18 +373,20 @@ fn prepare<'a>(
     }
     let mut policy = make(resource, clients.len())?;
     for (id, contract) in contracts {
-        policy.add(id, contract, 0).expect("ids are new and the policy was made for so many");
+        policy
+            .add(id, contract, Moment::ZERO)
+            .expect("ids are new and the policy was made for so many");
     }
     Ok(Engine {
         resource,
         policy,
         clients,
         calendar,
-        now: 0,
-        end: duration,
+        now: Moment::ZERO,
+        end: Moment::ZERO + duration,
         decisions: 0,
-        idle: 0,
-        overhead: 0,
+        idle: Span::ZERO,
+        overhead: Span::ZERO,
         stalls: Vec::new(),
         index,
         segments: Vec::new(),

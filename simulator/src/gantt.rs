@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use moirai_scheduler::Nanos;
 use moirai_scheduler::admission::demand::Point;
+use moirai_scheduler::{Amount, Moment, Span};
 
 use crate::report::{Report, Segment};
 
@@ -20,8 +20,9 @@ fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
-fn scaled(time: Nanos, span: Nanos, width: u64) -> u64 {
-    let x = u128::from(time) * u128::from(width) * 10 / u128::from(span.max(1));
+/// Where in tenths of a pixel `part` of the `whole` lies on an axis.
+fn scaled(part: u64, whole: u64, width: u64) -> u64 {
+    let x = u128::from(part) * u128::from(width) * 10 / u128::from(whole.max(1));
     u64::try_from(x).unwrap_or(u64::MAX)
 }
 
@@ -41,11 +42,11 @@ fn open(svg: &mut String, height: u64) {
 }
 
 /// An axis in milliseconds (or microseconds, for less than two of them) below row `y`.
-fn axis(svg: &mut String, y: u64, from: Nanos, span: Nanos) {
-    let (scale, unit) = if span < 2_000_000 { (1_000, "us") } else { (1_000_000, "ms") };
+fn axis(svg: &mut String, y: u64, from: Moment, span: Span) {
+    let (scale, unit) = if span < Span::from_millis(2) { (1_000, "us") } else { (1_000_000, "ms") };
     for tick in 0..=10u64 {
         let x = LEFT + WIDTH * tick / 10;
-        let time = (u128::from(from) * 10 + u128::from(span) * u128::from(tick)) / 10;
+        let time = (u128::from(from.as_nanos()) * 10 + span.wide() * u128::from(tick)) / 10;
         let tenths = time * 10 / scale;
         let _ = writeln!(
             svg,
@@ -60,14 +61,15 @@ fn axis(svg: &mut String, y: u64, from: Nanos, span: Nanos) {
 
 /// A Gantt chart of the segments between `from` and `until`, one row for each tenant and resource.
 #[must_use]
-pub fn gantt(report: &Report, from: Nanos, until: Nanos) -> String {
+pub fn gantt(report: &Report, from: Moment, until: Moment) -> String {
     let inside = |segment: &&Segment| segment.end > from && segment.start < until;
     let segments: Vec<&Segment> = report.segments.iter().filter(inside).collect();
     let mut rows: Vec<(usize, usize)> = segments.iter().map(|s| (s.resource, s.tenant)).collect();
     rows.sort_unstable();
     rows.dedup();
     let height = 30 + ROW * u64::try_from(rows.len()).unwrap_or(0);
-    let span = until.saturating_sub(from);
+    let span = until.since(from);
+    let x = |at: Moment| scaled(at.since(from).as_nanos(), span.as_nanos(), WIDTH);
     let mut svg = String::new();
     open(&mut svg, height + 24);
     axis(&mut svg, height, from, span);
@@ -84,8 +86,8 @@ pub fn gantt(report: &Report, from: Nanos, until: Nanos) -> String {
         );
         let colour = COLOURS[row % COLOURS.len()];
         for segment in segments.iter().filter(|s| (s.resource, s.tenant) == (resource, tenant)) {
-            let start = scaled(segment.start.saturating_sub(from), span, WIDTH);
-            let end = scaled(segment.end.min(until) - from, span, WIDTH);
+            let start = x(segment.start);
+            let end = x(segment.end.min(until));
             let _ = writeln!(
                 svg,
                 "<rect x=\"{}\" y=\"{y}\" width=\"{}\" height=\"{}\" fill=\"{colour}\" \
@@ -105,17 +107,18 @@ pub fn gantt(report: &Report, from: Nanos, until: Nanos) -> String {
 /// Demand (steps) against supply (line): where the steps rise above the line, a set fails.
 #[must_use]
 pub fn demand_chart(curve: &[Point]) -> String {
-    let until = curve.last().map_or(1, |point| point.time);
-    let most = curve.iter().map(|point| point.demand.max(point.supply)).max().unwrap_or(1);
+    let until = curve.last().map_or(Span::ONE, |point| point.time);
+    let most =
+        curve.iter().map(|point| point.demand.max(point.supply)).max().unwrap_or(Amount::ONE);
     let (height, bottom) = (360u64, 390u64);
-    let x = |time| LEFT * 10 + scaled(time, until, WIDTH);
-    let y = |amount| bottom * 10 - scaled(amount, most, height);
+    let x = |time: Span| LEFT * 10 + scaled(time.as_nanos(), until.as_nanos(), WIDTH);
+    let y = |amount: Amount| bottom * 10 - scaled(amount.as_nanos(), most.as_nanos(), height);
     let mut svg = String::new();
     open(&mut svg, bottom + 24);
-    axis(&mut svg, bottom, 0, until);
-    let mut steps = format!("{},{}", pixel(x(0)), pixel(y(0)));
+    axis(&mut svg, bottom, Moment::ZERO, until);
+    let mut steps = format!("{},{}", pixel(x(Span::ZERO)), pixel(y(Amount::ZERO)));
     let mut line = steps.clone();
-    let mut level = 0;
+    let mut level = Amount::ZERO;
     for point in curve {
         let at = pixel(x(point.time));
         let _ = write!(steps, " {at},{} {at},{}", pixel(y(level)), pixel(y(point.demand)));

@@ -8,19 +8,19 @@
 
 use std::collections::VecDeque;
 
-use moirai_scheduler::{ClientState, Nanos, Service};
+use moirai_scheduler::{Amount, ClientState, Moment, Service};
 
 /// What is promised to one client now.
 #[derive(Clone, Copy, Debug)]
 struct Promise {
     slice: u64,
-    due: Nanos,
+    due: Moment,
     /// What was left when it was made.
     amount: i64,
     /// What was left after the last call that was not later than `due`.
     left: i64,
     /// Guaranteed service given since, not later than `due`.
-    served: Nanos,
+    served: Amount,
 }
 
 /// What is known of one client.
@@ -28,7 +28,7 @@ struct Promise {
 pub(crate) struct Judge {
     promise: Option<Promise>,
     /// Units inside: the slice they are of and its deadline, if they are promised.
-    inside: VecDeque<Option<(u64, Nanos)>>,
+    inside: VecDeque<Option<(u64, Moment)>>,
     units: bool,
     slice: u64,
     missed: u64,
@@ -38,7 +38,7 @@ pub(crate) struct Judge {
 impl Judge {
     /// Before a call at `now`: deadlines that have passed are judged. `wanting`: the client has had
     /// work until now.
-    pub(crate) fn before(&mut self, wanting: bool, now: Nanos) {
+    pub(crate) fn before(&mut self, wanting: bool, now: Moment) {
         if let Some(promise) = self.promise.filter(|promise| now > promise.due) {
             self.promise = None;
             if wanting {
@@ -49,7 +49,7 @@ impl Judge {
 
     /// After a call at `now`: what the policy says of an awake client, and how many slices it has
     /// had.
-    pub(crate) fn after(&mut self, state: ClientState, slices: u64, woke: bool, now: Nanos) {
+    pub(crate) fn after(&mut self, state: ClientState, slices: u64, woke: bool, now: Moment) {
         let renewed = slices != self.slice;
         if renewed && let Some(promise) = self.promise.take().filter(|it| it.due <= now) {
             self.decide(promise);
@@ -57,7 +57,7 @@ impl Judge {
         self.slice = slices;
         if renewed || woke {
             let (due, left) = (state.deadline, state.left);
-            let promise = Promise { slice: slices, due, amount: left, left, served: 0 };
+            let promise = Promise { slice: slices, due, amount: left, left, served: Amount::ZERO };
             // A refill that was late by more than `D`, after a stall: that slice is missed already.
             let missed = !woke && left > 0 && now > due;
             if missed {
@@ -75,21 +75,21 @@ impl Judge {
     }
 
     /// Guaranteed service from `start` to `end` that could be preempted.
-    pub(crate) fn served(&mut self, start: Nanos, end: Nanos) {
+    pub(crate) fn served(&mut self, start: Moment, end: Moment) {
         if let Some(promise) = &mut self.promise {
-            promise.served += end.min(promise.due).saturating_sub(start.min(promise.due));
+            promise.served += end.min(promise.due).since(start.min(promise.due)).service();
         }
     }
 
     /// A unit goes to the device at `now`.
-    pub(crate) fn handed_out(&mut self, service: Service, now: Nanos) {
+    pub(crate) fn handed_out(&mut self, service: Service, now: Moment) {
         self.units = true;
         let promise = self.promise.filter(|it| service == Service::Guaranteed && now <= it.due);
         self.inside.push_back(promise.map(|promise| (promise.slice, promise.due)));
     }
 
     /// The first unit inside is back.
-    pub(crate) fn returned(&mut self, now: Nanos) {
+    pub(crate) fn returned(&mut self, now: Moment) {
         if let Some((slice, due)) = self.inside.pop_front().flatten()
             && now > due
         {
@@ -98,7 +98,7 @@ impl Judge {
     }
 
     fn decide(&mut self, promise: Promise) {
-        let served = i64::try_from(promise.served).unwrap_or(i64::MAX);
+        let served = promise.served.signed();
         let short = if self.units { promise.left } else { promise.amount - served };
         if short > 0 {
             self.miss(promise.slice);

@@ -10,18 +10,31 @@
 //! Work is service of the resource, in time. On a disk or a link it is made of units of at most
 //! `unit` (default: the largest unit of the resource). docs/scheduling.md lists all kinds.
 
-use moirai_scheduler::Nanos;
+use moirai_scheduler::{Amount, Span};
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// A duration in a configuration: integer nanoseconds, or text like `"250us"`, `"10ms"`, `"2s"`.
+/// A duration or an amount of work in a configuration: integer nanoseconds, or text like `"250us"`,
+/// `"10ms"`, `"2s"`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
-pub struct Time(pub Nanos);
+pub struct Time(pub u64);
 
 /// The longest duration: a day. Longer ones are slips of the pen.
-pub const TIME_MAX: Nanos = 86_400_000_000_000;
+pub const TIME_MAX: u64 = 86_400_000_000_000;
 
 impl Time {
+    /// As the time between two things.
+    #[must_use]
+    pub const fn span(self) -> Span {
+        Span::from_nanos(self.0)
+    }
+
+    /// As the service that takes the whole resource so long.
+    #[must_use]
+    pub const fn work(self) -> Amount {
+        Amount::from_nanos(self.0)
+    }
+
     /// Reads an integer with a unit.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use moirai_scheduler::{
-    ClientId, ClientState, Contract, Head, Mode, Nanos, Pick, Policy, Rank, Service,
+    Amount, ClientId, ClientState, Contract, Head, Mode, Moment, Pick, Policy, Rank, Service, Span,
 };
 use serde::{Deserialize, Serialize};
 
@@ -99,23 +99,23 @@ impl Tally {
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// `e`: by how much a slice can be overdrawn.
-    pub overrun: Nanos,
+    pub overrun: Amount,
     /// `B`: the blocking term.
-    pub blocking: Nanos,
+    pub blocking: Amount,
     /// `Q`: the longest slack service between two picks.
-    pub quantum: Nanos,
+    pub quantum: Amount,
     /// Whether the set passed admission, so that supply is promised.
     pub admitted: bool,
     /// Whether the policy is asked for ranks before each pick, as the CPU dispatcher does.
     pub ranked: bool,
     /// What a switch takes on a core, in nanoseconds: then no supply is promised to the nanosecond.
-    pub switch: Nanos,
+    pub switch: Span,
 }
 
 impl Limits {
     /// Whether every window has its supply.
     fn supplies(&self) -> bool {
-        self.admitted && self.switch == 0
+        self.admitted && self.switch.is_zero()
     }
 }
 
@@ -125,7 +125,7 @@ struct Record {
     id: ClientId,
     contract: Contract,
     awake: bool,
-    asleep_since: Nanos,
+    asleep_since: Moment,
     last: Option<(ClientState, u64)>,
     supply: Supply,
     judge: Judge,
@@ -146,7 +146,7 @@ pub struct Checked {
     leads: Vec<Vec<Lead>>,
     tally: Tally,
     sum: Arc<Mutex<Tally>>,
-    now: Nanos,
+    now: Moment,
 }
 
 impl Checked {
@@ -159,7 +159,16 @@ impl Checked {
         sum: Arc<Mutex<Tally>>,
     ) -> Self {
         let (records, leads) = (Vec::new(), Vec::new());
-        Self { policy, limits, claims, records, leads, tally: Tally::default(), sum, now: 0 }
+        Self {
+            policy,
+            limits,
+            claims,
+            records,
+            leads,
+            tally: Tally::default(),
+            sum,
+            now: Moment::ZERO,
+        }
     }
 
     fn check(&mut self, number: usize, holds: bool, what: impl FnOnce() -> String) {
@@ -194,9 +203,9 @@ impl Checked {
         // Policies that scale contracts promise no fixed distance between refills.
         let ordered = ordered || !self.claims.contains(&4);
         self.check(1, state.mode == mode && ordered, || format!("{id:?} {last:?} -> {state:?}"));
-        let slice = i64::try_from(contract.slice()).unwrap_or(i64::MAX);
+        let slice = contract.slice().signed();
         // Equal to -e where a wake-up cut the rest to nothing while a unit was in service.
-        let least = -i64::try_from(self.limits.overrun).unwrap_or(i64::MAX);
+        let least = -self.limits.overrun.signed();
         let within = state.left <= slice && state.left >= least;
         self.check(2, within, || format!("{id:?} r = {}", state.left));
         self.records[index].last = Some((state, refills));
@@ -233,7 +242,7 @@ impl Checked {
         let mut ranked = Vec::new();
         let visit = &mut |rank: Rank| {
             let key = (rank.deadline, rank.client);
-            ordered &= last.is_none_or(|last| last < key) && rank.budget > 0;
+            ordered &= last.is_none_or(|last| last < key) && rank.budget > Amount::ZERO;
             last = Some(key);
             ranked.push(rank.client);
         };
@@ -250,8 +259,8 @@ impl Checked {
 
     /// Invariants 3, 7 and 10.
     fn check_pick(&mut self, pick: Option<Pick>) {
-        let mut earliest: Option<(Nanos, ClientId, bool)> = None;
-        let mut refill = Nanos::MAX;
+        let mut earliest: Option<(Moment, ClientId, bool)> = None;
+        let mut refill = Moment::MAX;
         let mut wants_slack = false;
         for index in 0..self.records.len() {
             let state = self.observe(index);
@@ -263,7 +272,7 @@ impl Checked {
                 let own = (state.deadline, id, state.mode == Mode::Settling);
                 earliest = Some(earliest.map_or(own, |other| other.min(own)));
             }
-            if awake && slice > 0 {
+            if awake && slice > Amount::ZERO {
                 refill = refill.min(state.refill);
             }
         }
@@ -274,7 +283,7 @@ impl Checked {
                 return;
             }
             self.check(7, due.is_none() && !wants_slack, || format!("idle beside {due:?}"));
-            let timeout = self.policy.timeout(self.now).unwrap_or(Nanos::MAX);
+            let timeout = self.policy.timeout(self.now).unwrap_or(Moment::MAX);
             self.check(10, timeout <= refill, || format!("timeout {timeout} after {refill}"));
             return;
         };
@@ -286,14 +295,16 @@ impl Checked {
         let left = self.find(pick.client).and_then(|index| self.records[index].last);
         let left = left.map_or(0, |(state, _)| state.left);
         let end = match pick.service {
-            Service::Guaranteed => self.now.saturating_add_signed(left),
-            Service::Extra => Nanos::MAX,
+            Service::Guaranteed => {
+                Moment::from_nanos(self.now.as_nanos().saturating_add_signed(left))
+            }
+            Service::Extra => Moment::MAX,
         };
         self.check(10, pick.until <= end.min(refill), || format!("{pick:?} {end} {refill}"));
     }
 
     /// Invariant 8: slack of `index` against all others that are awake since it woke.
-    fn share(&mut self, index: usize, cost: Nanos) {
+    fn share(&mut self, index: usize, cost: Amount) {
         let weight = |record: &Record| record.contract.extra().map(|w| i128::from(w.get()));
         let Some(own) = weight(&self.records[index]) else { return };
         for other in 0..self.records.len() {
@@ -301,14 +312,14 @@ impl Checked {
                 continue;
             }
             let Some(others) = weight(&self.records[other]) else { continue };
-            let gain = i128::from(cost) * others;
+            let gain = i128::from(cost.as_nanos()) * others;
             let (row, column, gain) =
                 if index < other { (index, other, gain) } else { (other, index, -gain) };
             let (now, least, most) = &mut self.leads[row][column];
             *now += gain;
             (*least, *most) = ((*least).min(*now), (*most).max(*now));
             let spread = *most - *least;
-            let bound = i128::from(self.limits.quantum) * (own + others);
+            let bound = i128::from(self.limits.quantum.as_nanos()) * (own + others);
             let ids = (self.records[index].id, self.records[other].id);
             self.check(8, spread <= bound, || format!("{ids:?} {spread} > {bound}"));
         }
@@ -320,7 +331,7 @@ impl Checked {
         &mut self,
         id: ClientId,
         service: Service,
-        cost: Nanos,
+        cost: Amount,
         before: Option<ClientState>,
         recent: bool,
     ) {
@@ -339,7 +350,7 @@ impl Checked {
                 self.share(index, cost);
             }
         } else {
-            let kept = self.records[index].supply.served(now - cost, now);
+            let kept = self.records[index].supply.served(now - cost.time(), now);
             if awake && self.limits.supplies() {
                 self.check(6, kept, || format!("{id:?} served until {now} for {cost}"));
             }
@@ -355,10 +366,11 @@ impl Checked {
         self.records[index].judge.after(after, refills, true, now);
         // Who ranks clients is told late of wake-ups, and tells when they were.
         let woke = if self.limits.ranked { head.arrival.min(now) } else { now };
-        let Some(before) = before.filter(|it| contract.slice() > 0 && woke >= it.refill) else {
+        let Some(before) = before.filter(|it| contract.slice() > Amount::ZERO && woke >= it.refill)
+        else {
             return;
         };
-        let slice = i64::try_from(contract.slice()).unwrap_or(i64::MAX);
+        let slice = contract.slice().signed();
         let since = after.deadline.saturating_sub(contract.deadline());
         let whole = (woke..=now).contains(&since)
             && after.left >= (slice + before.left.min(0)).min(slice)

@@ -1,6 +1,6 @@
-//! The result of a simulation, as JSON.
+//! The result of a simulation, as JSON: its times and amounts are plain nanoseconds.
 
-use moirai_scheduler::Nanos;
+use moirai_scheduler::Moment;
 use serde::Serialize;
 
 use crate::scenario::Kind;
@@ -9,16 +9,16 @@ use crate::scenario::Kind;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Window {
     /// Owed by the contract, in nanoseconds.
-    pub guaranteed_ns: Nanos,
+    pub guaranteed_ns: u64,
     /// From the slack, in nanoseconds.
-    pub extra_ns: Nanos,
+    pub extra_ns: u64,
 }
 
 /// One bar of a histogram: values below a bound that are in no bar before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Bucket {
     /// The bound, in nanoseconds.
-    pub below_ns: Nanos,
+    pub below_ns: u64,
     /// How many values.
     pub count: u64,
 }
@@ -27,9 +27,9 @@ pub struct Bucket {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Usage {
     /// Service owed by the contract.
-    pub guaranteed_ns: Nanos,
+    pub guaranteed_ns: u64,
     /// Service from the slack.
-    pub extra_ns: Nanos,
+    pub extra_ns: u64,
     /// Promises that were not kept: what was left of a slice at a wake-up or a refill, wanted until
     /// its deadline and not given by then; a unit of it that came back late. Without those that
     /// stalls can have caused.
@@ -38,20 +38,20 @@ pub struct Usage {
     pub misses_in_stall: u64,
     /// By how much a job of a periodic load was late at most, also one that is not done; jobs
     /// larger than the slice have no deadline.
-    pub max_lateness_ns: Nanos,
+    pub max_lateness_ns: u64,
     /// The longest time that the tenant wanted service and got none.
-    pub max_blackout_ns: Nanos,
+    pub max_blackout_ns: u64,
     /// From having work to getting service, 99th percentile; who was never served has waited until
     /// the end.
-    pub wake_p99_ns: Nanos,
+    pub wake_p99_ns: u64,
     /// Guaranteed service that stalls of the host destroyed.
-    pub stall_loss_ns: Nanos,
+    pub stall_loss_ns: u64,
     /// Jobs done.
     pub jobs: u64,
     /// Jobs that were not done at the end.
     pub undone: u64,
     /// How long the oldest of them has waited by then.
-    pub oldest_undone_ns: Nanos,
+    pub oldest_undone_ns: u64,
     /// Jobs that found the queue full.
     pub dropped: u64,
     /// Wake-up latencies.
@@ -85,11 +85,11 @@ pub struct ResourceReport {
     /// Decisions taken.
     pub decisions: u64,
     /// Time in which nobody was served.
-    pub idle_ns: Nanos,
+    pub idle_ns: u64,
     /// Time spent on switches.
-    pub overhead_ns: Nanos,
+    pub overhead_ns: u64,
     /// Time in which the host stood still.
-    pub stalled_ns: Nanos,
+    pub stalled_ns: u64,
     /// Service given, in parts per million of the time.
     pub utilisation_ppm: u64,
     /// Weighted fairness of the slack among those who always wanted it (Jain's index), 1 if fewer
@@ -105,9 +105,9 @@ pub struct Segment {
     /// Index of the tenant.
     pub tenant: usize,
     /// From when.
-    pub start: Nanos,
+    pub start: Moment,
     /// Until when.
-    pub end: Nanos,
+    pub end: Moment,
     /// Whether it was owed.
     pub guaranteed: bool,
 }
@@ -122,9 +122,9 @@ pub struct Report {
     /// All resources, in the order of the scenario.
     pub resources: Vec<ResourceReport>,
     /// Idle time of all resources together.
-    pub idle_ns: Nanos,
+    pub idle_ns: u64,
     /// Time spent on switches, of all resources together.
-    pub overhead_ns: Nanos,
+    pub overhead_ns: u64,
     /// The worst fairness of any resource.
     pub jain: f64,
     /// Stretches of service from the start on, as many as the scenario keeps.

@@ -1,6 +1,6 @@
 //! What is simulated: resources, and tenants with contracts and loads on them.
 
-use moirai_scheduler::{Contract, Nanos};
+use moirai_scheduler::{Amount, Contract, Span};
 use serde::Serialize;
 
 use crate::load::Load;
@@ -29,9 +29,9 @@ pub struct Resource {
     /// Units handed to the device at once; at least 1; without meaning for a core.
     pub depth: u32,
     /// Cost of the largest unit, in nanoseconds; without meaning for a core.
-    pub unit: Nanos,
+    pub unit: Amount,
     /// What a switch to another client costs on a core, in nanoseconds.
-    pub switch: Nanos,
+    pub switch: Span,
 }
 
 impl Resource {
@@ -43,20 +43,20 @@ impl Resource {
             kind: Kind::Cpu,
             policy: policy.into(),
             depth: 1,
-            unit: 0,
-            switch: 0,
+            unit: Amount::ZERO,
+            switch: Span::ZERO,
         }
     }
 
     /// A disk under a policy, with units of at most `unit` and this device depth.
     #[must_use]
-    pub fn disk(name: &str, policy: &str, unit: Nanos, depth: u32) -> Self {
+    pub fn disk(name: &str, policy: &str, unit: Amount, depth: u32) -> Self {
         Self { kind: Kind::Disk, depth, unit, ..Self::cpu(name, policy) }
     }
 
     /// A link under a policy, with packets of at most `unit`.
     #[must_use]
-    pub fn link(name: &str, policy: &str, unit: Nanos) -> Self {
+    pub fn link(name: &str, policy: &str, unit: Amount) -> Self {
         Self { kind: Kind::Link, unit, ..Self::cpu(name, policy) }
     }
 }
@@ -89,7 +89,7 @@ pub struct Scenario {
     /// The tenants.
     pub tenants: Vec<Tenant>,
     /// Length of a window of the report, in nanoseconds.
-    pub window: Nanos,
+    pub window: Span,
     /// How many segments of service are kept for charts and traces.
     pub segments: usize,
 }
@@ -98,7 +98,7 @@ impl Scenario {
     /// One window each second, and enough segments for a chart.
     #[must_use]
     pub const fn new(resources: Vec<Resource>, tenants: Vec<Tenant>) -> Self {
-        Self { resources, tenants, window: 1_000_000_000, segments: 20_000 }
+        Self { resources, tenants, window: Span::from_secs(1), segments: 20_000 }
     }
 
     /// The same under another policy on every resource: `simulate --policy`.

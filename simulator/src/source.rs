@@ -6,9 +6,9 @@
 use std::collections::VecDeque;
 
 use moirai_scheduler::device::Kind;
-use moirai_scheduler::{Contract, Nanos};
+use moirai_scheduler::{Amount, Contract, Moment, Span};
 
-use crate::load::Load;
+use crate::load::{Load, Time};
 use crate::random::Random;
 use crate::scenario::Resource;
 
@@ -17,24 +17,24 @@ const QUEUE_MAX: usize = 100_000;
 
 /// Shortest time between two firings of a timer, and least cost of a job, in nanoseconds: what is
 /// shorter is no load but a way to make a simulation endless.
-const INTERVAL_MIN: Nanos = 1_000;
-const COST_MIN: Nanos = 100;
+const INTERVAL_MIN: Span = Span::from_micros(1);
+const COST_MIN: Amount = Amount::from_nanos(100);
 
 /// An amount of work that is never done.
-const ENDLESS: Nanos = 1 << 62;
+const ENDLESS: Amount = Amount::from_nanos(1 << 62);
 
 /// A unit of work: a request, a packet, or what a thread computes between two sleeps.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Job {
-    pub(crate) arrival: Nanos,
+    pub(crate) arrival: Moment,
     /// Service it still needs.
-    pub(crate) left: Nanos,
+    pub(crate) left: Amount,
     /// What it says it needs.
-    pub(crate) announced: Nanos,
+    pub(crate) announced: Amount,
     /// Where on the medium.
     pub(crate) position: u64,
     /// When it should be done, where that can be said.
-    pub(crate) due: Option<Nanos>,
+    pub(crate) due: Option<Moment>,
     /// What it does to a disk.
     pub(crate) kind: Kind,
     /// It is one of a source that always has more; nobody waits for it to be done.
@@ -47,7 +47,7 @@ pub(crate) struct Source {
     load: Load,
     contract: Contract,
     preemptible: bool,
-    unit: Nanos,
+    unit: Amount,
     random: Random,
     queue: VecDeque<Job>,
     /// Always more work, at present.
@@ -73,23 +73,23 @@ impl Source {
     }
 
     /// When the source first wants to fire.
-    pub(crate) fn start(&mut self) -> Option<Nanos> {
+    pub(crate) fn start(&mut self) -> Option<Moment> {
         match &self.load {
             Load::Idle {} => None,
-            Load::Periodic { phase, .. } => Some(phase.0),
+            Load::Periodic { phase, .. } => Some(Moment::ZERO + phase.span()),
             Load::Bursty { gap, .. } | Load::Random { gap, .. } | Load::HostStall { gap, .. } => {
-                Some(self.random.around(gap.0.max(1)))
+                Some(Moment::from_nanos(self.random.around(gap.0.max(1))))
             }
-            _ => Some(0),
+            _ => Some(Moment::ZERO),
         }
     }
 
     /// Its time has come: queues work and says when it wants to fire again.
-    pub(crate) fn fire(&mut self, now: Nanos) -> Option<Nanos> {
+    pub(crate) fn fire(&mut self, now: Moment) -> Option<Moment> {
         match self.load.clone() {
             Load::Idle {} => None,
             Load::HostStall { gap, length } => {
-                Some(now.saturating_add(length.0).saturating_add(self.after(gap.0)))
+                Some(now.saturating_add(length.span()).saturating_add(self.after(gap.span())))
             }
             Load::Busy { .. }
             | Load::Inflate { .. }
@@ -100,29 +100,29 @@ impl Source {
             }
             Load::Periodic { period, work, .. } => {
                 let due = now.saturating_add(self.contract.deadline());
-                self.put(now, work.0, (work.0 <= self.contract.slice()).then_some(due));
-                Some(now.saturating_add(period.0.max(INTERVAL_MIN)))
+                self.put(now, work.work(), (work.work() <= self.contract.slice()).then_some(due));
+                Some(now.saturating_add(period.span().max(INTERVAL_MIN)))
             }
             Load::Bursty { gap, count, work } => {
                 for _ in 0..count {
-                    if !self.put(now, work.0, None) {
+                    if !self.put(now, work.work(), None) {
                         break;
                     }
                 }
-                Some(now.saturating_add(self.after(gap.0)))
+                Some(now.saturating_add(self.after(gap.span())))
             }
             Load::OnOff { on, off, .. } => {
                 self.busy = !self.busy;
                 if !self.busy {
                     self.queue.clear();
                 }
-                let next = if self.busy { on.0 } else { off.0 };
+                let next = if self.busy { on } else { off }.span();
                 Some(now.saturating_add(next.max(INTERVAL_MIN)))
             }
             Load::Random { gap, work } => {
-                let work = self.random.around(work.0.max(1));
+                let work = Amount::from_nanos(self.random.around(work.0.max(1)));
                 self.put(now, work, None);
-                Some(now.saturating_add(self.after(gap.0)))
+                Some(now.saturating_add(self.after(gap.span())))
             }
             Load::Single { .. } | Load::LatencyThief { .. } | Load::BlockBeforeCharge { .. } => {
                 self.put(now, self.cycle().0, None);
@@ -132,7 +132,7 @@ impl Source {
     }
 
     /// All jobs are done: when the source wants to fire because of it.
-    pub(crate) fn finished(&self, now: Nanos) -> Option<Nanos> {
+    pub(crate) fn finished(&self, now: Moment) -> Option<Moment> {
         match self.load {
             Load::Single { .. } | Load::LatencyThief { .. } | Load::BlockBeforeCharge { .. } => {
                 Some(now.saturating_add(self.cycle().1))
@@ -142,15 +142,15 @@ impl Source {
     }
 
     /// How long the machine stands still when this source fires.
-    pub(crate) fn stall(&self) -> Option<Nanos> {
+    pub(crate) fn stall(&self) -> Option<Span> {
         match self.load {
-            Load::HostStall { length, .. } => Some(length.0),
+            Load::HostStall { length, .. } => Some(length.span()),
             _ => None,
         }
     }
 
     /// The first job; a busy source always has one.
-    pub(crate) fn head(&mut self, now: Nanos) -> Option<&mut Job> {
+    pub(crate) fn head(&mut self, now: Moment) -> Option<&mut Job> {
         if self.queue.is_empty() && self.busy {
             let job = self.endless(now);
             self.queue.push_back(job);
@@ -159,7 +159,7 @@ impl Source {
     }
 
     /// Takes the first job out.
-    pub(crate) fn pop(&mut self, now: Nanos) -> Option<Job> {
+    pub(crate) fn pop(&mut self, now: Moment) -> Option<Job> {
         self.head(now)?;
         self.queue.pop_front()
     }
@@ -175,42 +175,43 @@ impl Source {
     }
 
     /// Work and pause of sources that do one thing at a time.
-    fn cycle(&self) -> (Nanos, Nanos) {
-        let slice = self.contract.slice().max(1);
+    fn cycle(&self) -> (Amount, Span) {
+        let slice = self.contract.slice().max(Amount::ONE);
         match &self.load {
-            Load::Single { work, think } => (work.0, think.0),
+            Load::Single { work, think } => (work.work(), think.span()),
             Load::LatencyThief { work, pause } => {
-                (work.map_or(slice, |t| t.0), pause.map_or(self.contract.deadline(), |t| t.0))
+                (work.map_or(slice, Time::work), pause.map_or(self.contract.deadline(), Time::span))
             }
             Load::BlockBeforeCharge { work } => {
-                (work.map_or(slice.saturating_sub(1).max(1), |t| t.0), 1)
+                let less = slice.saturating_sub(Amount::ONE).max(Amount::ONE);
+                (work.map_or(less, Time::work), Span::ONE)
             }
-            _ => (0, 0),
+            _ => (Amount::ZERO, Span::ZERO),
         }
     }
 
-    fn endless(&mut self, now: Nanos) -> Job {
+    fn endless(&mut self, now: Moment) -> Job {
         self.made = self.made.wrapping_add(1);
         let mut kind = Kind::Read;
         let (unit, announced) = match &self.load {
             Load::Inflate { announced, unit } => {
-                let unit = unit.map_or(self.unit, |t| t.0);
-                (unit, announced.map_or(unit / 10, |t| t.0))
+                let unit = unit.map_or(self.unit, Time::work);
+                (unit, announced.map_or(unit / 10, Time::work))
             }
             Load::SmallPackets { unit } => {
-                let unit = unit.map_or(self.unit / 100, |t| t.0);
+                let unit = unit.map_or(self.unit / 100, Time::work);
                 (unit, unit)
             }
             Load::Busy { unit } | Load::OnOff { unit, .. } => {
-                let unit = unit.map_or(self.unit, |t| t.0);
+                let unit = unit.map_or(self.unit, Time::work);
                 (unit, unit)
             }
             Load::Writes { unit, count, flush } => {
                 let flushes = self.made.is_multiple_of(u64::from(*count) + 1);
                 kind = if flushes { Kind::Flush } else { Kind::Write };
                 let unit = if flushes { flush } else { unit };
-                let unit = unit.map_or(self.unit, |t| t.0);
-                (unit, if flushes { 0 } else { unit })
+                let unit = unit.map_or(self.unit, Time::work);
+                (unit, if flushes { Amount::ZERO } else { unit })
             }
             _ => (self.unit, self.unit),
         };
@@ -226,26 +227,26 @@ impl Source {
         }
     }
 
-    fn after(&mut self, mean: Nanos) -> Nanos {
-        self.random.around(mean.max(1)).max(INTERVAL_MIN)
+    fn after(&mut self, mean: Span) -> Span {
+        Span::from_nanos(self.random.around(mean.as_nanos().max(1))).max(INTERVAL_MIN)
     }
 
     /// Queues `work`, in units where the resource has units; the last one is `due`. False if the
     /// queue is full.
-    fn put(&mut self, arrival: Nanos, work: Nanos, due: Option<Nanos>) -> bool {
+    fn put(&mut self, arrival: Moment, work: Amount, due: Option<Moment>) -> bool {
         let unit = match &self.load {
-            Load::Periodic { unit: Some(unit), .. } => unit.0.clamp(COST_MIN, self.unit),
+            Load::Periodic { unit: Some(unit), .. } => unit.work().clamp(COST_MIN, self.unit),
             _ => self.unit,
         };
         let mut rest = work.max(COST_MIN);
-        while rest > 0 {
+        while rest > Amount::ZERO {
             if self.queue.len() >= QUEUE_MAX {
                 self.dropped = self.dropped.saturating_add(1);
                 return false;
             }
             let left = if self.preemptible { rest } else { rest.min(unit) };
             rest -= left;
-            let due = due.filter(|_| rest == 0);
+            let due = due.filter(|_| rest.is_zero());
             let position = self.random.draw() >> 24;
             let endless = false;
             self.queue.push_back(Job {

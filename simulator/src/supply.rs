@@ -8,7 +8,7 @@
 
 use std::collections::VecDeque;
 
-use moirai_scheduler::{Contract, Nanos};
+use moirai_scheduler::{Amount, Contract, Moment, Span};
 
 const HISTORY: usize = 48;
 
@@ -17,31 +17,31 @@ const HISTORY: usize = 48;
 pub(crate) struct Supply {
     contract: Contract,
     /// `B + e`: what blocking and overrun may take away.
-    tolerance: Nanos,
+    tolerance: Amount,
     backlogged: bool,
-    served: Nanos,
+    served: Amount,
     /// Starts of windows: time and service until then.
-    starts: VecDeque<(Nanos, Nanos)>,
+    starts: VecDeque<(Moment, Amount)>,
     /// The largest `s*t - p*served` of all older starts.
     line: Option<i128>,
 }
 
-/// The supply bound function, in nanoseconds.
+/// The supply bound function.
 #[must_use]
-pub fn sbf(contract: &Contract, window: Nanos) -> Nanos {
+pub fn sbf(contract: &Contract, window: Span) -> Amount {
     let (p, s, d) = (contract.period(), contract.slice(), contract.deadline());
-    let Some(x) = (window + 2 * s).checked_sub(p + d) else { return 0 };
-    (x / p) * s + (x % p).min(s)
+    let Some(x) = (window + 2 * s.time()).checked_sub(p + d) else { return Amount::ZERO };
+    (x / p) * s + (x % p).service().min(s)
 }
 
 impl Supply {
-    pub(crate) fn new(contract: Contract, tolerance: Nanos) -> Self {
+    pub(crate) fn new(contract: Contract, tolerance: Amount) -> Self {
         let (starts, line) = (VecDeque::new(), None);
-        Self { contract, tolerance, backlogged: false, served: 0, starts, line }
+        Self { contract, tolerance, backlogged: false, served: Amount::ZERO, starts, line }
     }
 
     /// The client has work from now on.
-    pub(crate) fn wakes(&mut self, now: Nanos) {
+    pub(crate) fn wakes(&mut self, now: Moment) {
         self.backlogged = true;
         self.line = None;
         self.starts.clear();
@@ -49,16 +49,16 @@ impl Supply {
     }
 
     /// The client has none. Returns whether it had its supply so far.
-    pub(crate) fn sleeps(&mut self, now: Nanos) -> bool {
+    pub(crate) fn sleeps(&mut self, now: Moment) -> bool {
         let kept = self.kept(now);
         self.backlogged = false;
         kept
     }
 
     /// The client was given service on its contract. Returns whether it came soon enough.
-    pub(crate) fn served(&mut self, start: Nanos, end: Nanos) -> bool {
+    pub(crate) fn served(&mut self, start: Moment, end: Moment) -> bool {
         let kept = self.kept(start);
-        self.served += end - start;
+        self.served += (end - start).service();
         if self.starts.len() == HISTORY
             && let Some((time, served)) = self.starts.pop_front()
         {
@@ -70,24 +70,27 @@ impl Supply {
     }
 
     /// Whether all windows that end at `now` had their supply.
-    pub(crate) fn kept(&self, now: Nanos) -> bool {
-        if !self.backlogged || self.contract.slice() == 0 {
+    pub(crate) fn kept(&self, now: Moment) -> bool {
+        if !self.backlogged || self.contract.slice().is_zero() {
             return true;
         }
         let (p, s, d) = (self.contract.period(), self.contract.slice(), self.contract.deadline());
         let recent = self.starts.iter().all(|&(time, served)| {
-            let due = sbf(&self.contract, now.saturating_sub(time));
+            let due = sbf(&self.contract, now.since(time));
             self.served - served + self.tolerance >= due
         });
+        let [p, s, d, tolerance] =
+            [p.as_nanos(), s.as_nanos(), d.as_nanos(), self.tolerance.as_nanos()];
         let slope = i128::from(s) * (i128::from(2 * p + d) - 3 * i128::from(s));
-        let tolerance = i128::from(p) * i128::from(self.tolerance);
+        let tolerance = i128::from(p) * i128::from(tolerance);
         recent
             && self.line.is_none_or(|line| self.above(now, self.served) - line <= slope + tolerance)
     }
 
     /// By how much service lags behind the bandwidth, times `p`.
-    fn above(&self, time: Nanos, served: Nanos) -> i128 {
-        i128::from(self.contract.slice()) * i128::from(time)
-            - i128::from(self.contract.period()) * i128::from(served)
+    fn above(&self, time: Moment, served: Amount) -> i128 {
+        let (slice, period) = (self.contract.slice().as_nanos(), self.contract.period().as_nanos());
+        i128::from(slice) * i128::from(time.as_nanos())
+            - i128::from(period) * i128::from(served.as_nanos())
     }
 }

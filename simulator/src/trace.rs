@@ -17,15 +17,15 @@ pub fn perfetto(report: &Report) -> String {
     }
     for segment in &report.segments {
         let service = if segment.guaranteed { "guaranteed" } else { "extra" };
-        let length = segment.end.saturating_sub(segment.start);
+        let length = segment.end.since(segment.start);
         let mut event = String::new();
         let _ = write!(
             event,
             "{{\"ph\":\"X\",\"name\":\"{service}\",\"pid\":{},\"tid\":{},\"ts\":{},\"dur\":{}}}",
             segment.resource,
             segment.tenant,
-            micros(segment.start),
-            micros(length)
+            micros(segment.start.as_nanos()),
+            micros(length.as_nanos())
         );
         events.push(event);
     }

@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use moirai_scheduler::admission::{Overhead, Resource as Capacity, WHOLE_PPM, admit, check};
-use moirai_scheduler::{Contract, Nanos, SLACK_QUANTUM, Weight, policy_by_name};
+use moirai_scheduler::{Amount, Contract, SLACK_QUANTUM, Span, Weight, policy_by_name};
 
 use crate::load::{Load, Time};
 use crate::proof::{Checked, Limits, Tally, claims};
@@ -14,7 +14,7 @@ use crate::random::Random;
 use crate::report::Report;
 use crate::{Resource, Scenario, Tenant, Use, run_policy};
 
-const MS: Nanos = 1_000_000;
+const MS: u64 = 1_000_000;
 
 /// How many kinds of loads there are in worlds.
 const LOADS: u64 = 14;
@@ -98,12 +98,12 @@ impl World {
     /// else dropped.
     #[must_use]
     pub fn new(spec: &Spec) -> Self {
-        let unit = Nanos::from(spec.unit_us.max(1)) * 1_000;
+        let unit = Amount::from_micros(spec.unit_us.max(1).into());
         // Switches of 1 to 50 us.
-        let switch = if spec.kind == 4 { unit / 20 } else { 0 };
+        let switch = if spec.kind == 4 { unit.time() / 20 } else { Span::ZERO };
         let (resource, overrun) = match spec.kind {
-            0 | 3 => (Resource::cpu("it", "atropos"), 0),
-            4 => (Resource { switch, ..Resource::cpu("it", "atropos") }, 0),
+            0 | 3 => (Resource::cpu("it", "atropos"), Amount::ZERO),
+            4 => (Resource { switch, ..Resource::cpu("it", "atropos") }, Amount::ZERO),
             1 => {
                 // Charged when they are handed out, and inside within one unit's time: at any
                 // depth, one unit blocks and one is overdrawn.
@@ -112,7 +112,7 @@ impl World {
             }
             _ => (Resource::link("it", "atropos", unit), unit),
         };
-        let overhead = Overhead { overrun, switch, ..Overhead::NONE };
+        let overhead = Overhead { overrun, switch: switch.service(), ..Overhead::NONE };
         let capacity = Capacity { capacity_ppm: WHOLE_PPM, blocking: overrun, overhead };
         let mut contracts = Vec::new();
         let mut tenants = Vec::new();
@@ -133,8 +133,8 @@ impl World {
             tenants.push(Tenant { name: number.to_string(), uses });
         }
         if spec.stalls {
-            let (period, weight) = (MS * 1_000, Weight::new(1));
-            if let Ok(contract) = Contract::new(period, 0, period, weight) {
+            let (period, weight) = (Span::from_secs(1), Weight::new(1));
+            if let Ok(contract) = Contract::new(period, Amount::ZERO, period, weight) {
                 let load = Load::HostStall { gap: Time(MS * 80), length: Time(MS * 45) };
                 let uses = vec![Use { resource: "it".into(), contract, load }];
                 tenants.push(Tenant { name: "stall".into(), uses });
@@ -142,24 +142,24 @@ impl World {
         }
         // What is inside the device when two clients begin to be compared was charged before, and
         // is served after that: one unit's time more.
-        let quantum = if overrun == 0 { SLACK_QUANTUM } else { 2 * overrun };
+        let quantum = if overrun.is_zero() { SLACK_QUANTUM } else { 2 * overrun };
         let ranked = spec.kind == 3;
         let admitted = !spec.stalls && check(&capacity, &contracts).is_ok();
         let mut scenario = Scenario::new(vec![resource], tenants);
         scenario.segments = 0;
         // Whole periods of the victim, for invariant 9.
-        scenario.window = contracts.first().map_or(MS, Contract::period);
+        scenario.window = contracts.first().map_or(Span::from_millis(1), Contract::period);
         let blocking = overrun;
         let limits = Limits { overrun, blocking, quantum, admitted, ranked, switch };
         Self { scenario, limits }
     }
 
-    /// Runs the world for `duration` nanoseconds under a policy and checks what it claims.
+    /// Runs the world for `duration` under a policy and checks what it claims.
     ///
     /// # Panics
     /// If there is no such policy.
     #[must_use]
-    pub fn run(&self, policy: &str, duration: Nanos, seed: u64) -> Tally {
+    pub fn run(&self, policy: &str, duration: Span, seed: u64) -> Tally {
         self.run_claiming(policy, claims(policy), duration, seed)
     }
 
@@ -173,7 +173,7 @@ impl World {
         &self,
         policy: &str,
         claims: &'static [usize],
-        duration: Nanos,
+        duration: Span,
         seed: u64,
     ) -> Tally {
         let sum = Arc::new(Mutex::new(Tally::default()));
@@ -199,7 +199,7 @@ impl World {
                 self.check_jobs(&mut tally, report);
             }
         }
-        if claims.contains(&9) && self.limits.admitted && self.limits.switch == 0 {
+        if claims.contains(&9) && self.limits.admitted && self.limits.switch.is_zero() {
             self.check_victim(&mut tally, &one, &two, duration);
         }
         tally
@@ -209,7 +209,7 @@ impl World {
         &self,
         policy: &str,
         claims: &'static [usize],
-        duration: Nanos,
+        duration: Span,
         seed: u64,
         sum: &Arc<Mutex<Tally>>,
     ) -> Report {
@@ -221,15 +221,15 @@ impl World {
     }
 
     /// Invariant 11, less what is in service at the end.
-    fn check_time(&self, tally: &mut Tally, report: &Report, duration: Nanos) {
-        let service: Nanos = report
+    fn check_time(&self, tally: &mut Tally, report: &Report, duration: Span) {
+        let service: u64 = report
             .tenants
             .iter()
             .map(|tenant| usage(tenant).guaranteed_ns + usage(tenant).extra_ns)
             .sum();
-        let stalled: Nanos = report.resources.iter().map(|resource| resource.stalled_ns).sum();
+        let stalled: u64 = report.resources.iter().map(|resource| resource.stalled_ns).sum();
         let sum = service + report.idle_ns + report.overhead_ns + stalled;
-        let in_service = self.limits.overrun;
+        let (in_service, duration) = (self.limits.overrun.as_nanos(), duration.as_nanos());
         let holds = sum <= duration && duration - sum <= in_service;
         tally.check(11, holds, || format!("{sum} of {duration}"));
     }
@@ -241,11 +241,11 @@ impl World {
         for (tenant, report) in self.scenario.tenants.iter().zip(&report.tenants) {
             let Use { contract, load, .. } = &tenant.uses[0];
             if let Load::Periodic { period, work, .. } = load
-                && period.0 >= contract.period()
-                && work.0 <= contract.slice()
+                && period.span() >= contract.period()
+                && work.work() <= contract.slice()
             {
                 let late = usage(report).max_lateness_ns;
-                tally.check(14, late <= 2 * self.limits.switch, || {
+                tally.check(14, late <= 2 * self.limits.switch.as_nanos(), || {
                     format!("a job of {} is {late} ns late", tenant.name)
                 });
             }
@@ -253,12 +253,12 @@ impl World {
     }
 
     /// Invariant 9: after every period of the victim it has the same in both runs.
-    fn check_victim(&self, tally: &mut Tally, one: &Report, two: &Report, duration: Nanos) {
+    fn check_victim(&self, tally: &mut Tally, one: &Report, two: &Report, duration: Span) {
         let Some(period) = self.scenario.tenants.first().map(|t| t.uses[0].contract.period())
         else {
             return;
         };
-        let bound = self.limits.blocking + self.limits.overrun;
+        let bound = (self.limits.blocking + self.limits.overrun).as_nanos();
         let (one, two) = (usage(&one.tenants[0]), usage(&two.tenants[0]));
         let (mut first, mut second) = (0, 0);
         for (a, b) in one
@@ -281,35 +281,36 @@ fn usage(tenant: &crate::report::TenantReport) -> &crate::report::Usage {
 }
 
 fn contract(client: &ClientSpec) -> Option<Contract> {
-    let period = Nanos::from(client.period_us.max(1_000)) * 1_000;
-    let deadline = (period * Nanos::from(client.deadline) / 1_000).clamp(1, period);
-    let slice = deadline * Nanos::from(client.slice.min(1_000)) / 1_000;
+    let period = Span::from_micros(client.period_us.max(1_000).into());
+    let deadline = (period * u64::from(client.deadline) / 1_000).clamp(Span::ONE, period);
+    let slice = (deadline * u64::from(client.slice.min(1_000)) / 1_000).service();
     Contract::new(period, slice, deadline, Weight::new(client.weight.into())).ok()
 }
 
 /// One of the loads, with times around those of the contract.
 fn load(client: &ClientSpec, contract: &Contract) -> Load {
     let mut random = Random::new(client.seed);
-    let period = contract.period();
-    let slice = contract.slice().max(period / 10);
-    let mut near = |time: Nanos| Time(random.within(time / 4, time.saturating_mul(3) / 2).max(1));
+    let period = contract.period().as_nanos();
+    let own = contract.slice().as_nanos();
+    let slice = own.max(period / 10);
+    let mut near = |time: u64| Time(random.within(time / 4, time.saturating_mul(3) / 2).max(1));
     match u64::from(client.load) % LOADS {
         0 => Load::default(),
         1 => {
-            let work = Time(contract.slice().max(1));
+            let work = Time(own.max(1));
             Load::Periodic { period: Time(period), work, phase: near(period), unit: None }
         }
         2 => Load::Bursty { gap: near(period * 2), count: 3, work: near(slice) },
         3 => Load::OnOff { on: near(period), off: near(period), unit: None },
         4 => Load::Single { work: near(slice / 3), think: near(slice / 20) },
         5 => Load::Random { gap: near(period), work: near(slice) },
-        6 => Load::LatencyThief { work: None, pause: Some(near(contract.deadline())) },
+        6 => Load::LatencyThief { work: None, pause: Some(near(contract.deadline().as_nanos())) },
         7 => Load::BlockBeforeCharge { work: Some(near(slice / 2)) },
         8 => Load::Inflate { announced: None, unit: None },
         9 => Load::SmallPackets { unit: Some(Time(50_000)) },
         // Sleepers in all phases, also such as drift through everybody else's.
         10 | 11 => {
-            let work = Time(random.within(1, contract.slice().max(1)));
+            let work = Time(random.within(1, own.max(1)));
             let apart = Time(period + random.within(0, period));
             let phase = Time(random.within(0, period));
             Load::Periodic { period: apart, work, phase, unit: None }

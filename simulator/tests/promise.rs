@@ -2,39 +2,46 @@
 #![allow(clippy::unwrap_used, reason = "a broken helper is a failed test")]
 
 use moirai_scheduler::admission::{Overhead, Resource as Capacity, WHOLE_PPM, admit};
-use moirai_scheduler::{Contract, Nanos, Weight, policy_by_name};
+use moirai_scheduler::{Amount, Contract, Span, Weight, policy_by_name};
 use moirai_simulator::random::Random;
 use moirai_simulator::report::Usage;
 use moirai_simulator::{Load, Report, Resource, Scenario, Tenant, Time, Use, run_policy};
 
-const MS: Nanos = 1_000_000;
-const US: Nanos = 1_000;
+const MS: u64 = 1_000_000;
+const US: u64 = 1_000;
 
 fn tenant(name: &str, contract: Contract, load: Load) -> Tenant {
     Tenant { name: name.into(), uses: vec![Use { resource: "it".into(), contract, load }] }
 }
 
-fn contract(period: Nanos, slice: Nanos, deadline: Nanos) -> Contract {
-    Contract::new(period, slice, deadline, None).unwrap()
+fn contract(period: u64, slice: u64, deadline: u64) -> Contract {
+    Contract::new(
+        Span::from_nanos(period),
+        Amount::from_nanos(slice),
+        Span::from_nanos(deadline),
+        None,
+    )
+    .unwrap()
 }
 
 fn best_effort() -> Contract {
-    Contract::new(MS, 0, MS, Weight::new(1)).unwrap()
+    Contract::new(Span::from_millis(1), Amount::ZERO, Span::from_millis(1), Weight::new(1)).unwrap()
 }
 
-fn periodic(period: Nanos, work: Nanos, phase: Nanos) -> Load {
+fn periodic(period: u64, work: u64, phase: u64) -> Load {
     Load::Periodic { period: Time(period), work: Time(work), phase: Time(phase), unit: None }
 }
 
 /// As the host runs it: the policy knows the blocking term.
-fn run(resource: Resource, tenants: Vec<Tenant>, duration: Nanos, seed: u64) -> Report {
+fn run(resource: Resource, tenants: Vec<Tenant>, duration: u64, seed: u64) -> Report {
     let blocking = resource.unit;
     let scenario = Scenario::new(vec![resource], tenants);
-    let report = run_policy(&scenario, duration, seed, &mut |resource, clients| {
-        let mut policy = policy_by_name(&resource.policy, clients)?;
-        policy.set_blocking(blocking);
-        Ok(policy)
-    });
+    let report =
+        run_policy(&scenario, Span::from_nanos(duration), seed, &mut |resource, clients| {
+            let mut policy = policy_by_name(&resource.policy, clients)?;
+            policy.set_blocking(blocking);
+            Ok(policy)
+        });
     report.unwrap()
 }
 
@@ -44,9 +51,9 @@ fn usage<'a>(report: &'a Report, name: &str) -> &'a Usage {
 }
 
 /// Admitted with one unit in the way and one overdrawn by each, at any depth.
-fn capacity(unit: Nanos) -> Capacity {
-    let overhead = Overhead { overrun: unit, ..Overhead::NONE };
-    Capacity { capacity_ppm: WHOLE_PPM, blocking: unit, overhead }
+fn capacity(unit: u64) -> Capacity {
+    let overhead = Overhead { overrun: Amount::from_nanos(unit), ..Overhead::NONE };
+    Capacity { capacity_ppm: WHOLE_PPM, blocking: Amount::from_nanos(unit), overhead }
 }
 
 /// depth-overrun.toml: 19.5 ms by 30 ms at depth 4 were 12.5 ms late.
@@ -59,7 +66,8 @@ fn a_slice_on_a_deep_disk_is_not_late_because_others_overdraw_theirs() {
         .into();
     tenants.push(tenant("victim", victim, periodic(100 * MS, 19_500 * US, 10 * MS)));
     tenants.push(tenant("filler", best_effort(), Load::default()));
-    let report = run(Resource::disk("it", "atropos", MS, 4), tenants, 10_000 * MS, 1);
+    let report =
+        run(Resource::disk("it", "atropos", Amount::from_millis(1), 4), tenants, 10_000 * MS, 1);
     let victim = usage(&report, "victim");
     assert_eq!((victim.max_lateness_ns, victim.misses), (0, 0));
     assert!(victim.jobs > 1_900);
@@ -74,7 +82,12 @@ fn a_sleeper_on_a_deep_disk_waits_for_one_unit_only() {
             tenant("victim", victim, periodic(100 * MS, MS, 10 * MS)),
             tenant("filler", best_effort(), Load::default()),
         ];
-        let report = run(Resource::disk("it", "atropos", MS, depth), tenants, 10_000 * MS, 1);
+        let report = run(
+            Resource::disk("it", "atropos", Amount::from_millis(1), depth),
+            tenants,
+            10_000 * MS,
+            1,
+        );
         let victim = usage(&report, "victim");
         assert_eq!((victim.max_lateness_ns, victim.misses, victim.jobs), (0, 0, 100));
     }
@@ -90,7 +103,8 @@ fn every_late_job_of_a_sleeper_is_a_miss_that_is_counted() {
         tenant("filler", best_effort(), Load::Busy { unit: None }),
     ];
     // Units of the filler are three times as long as what admission could have allowed.
-    let report = run(Resource::disk("it", "atropos", 3 * MS, 4), tenants, 10_000 * MS, 1);
+    let report =
+        run(Resource::disk("it", "atropos", Amount::from_millis(3), 4), tenants, 10_000 * MS, 1);
     let victim = usage(&report, "victim");
     let late: u64 =
         victim.lateness.iter().filter(|bar| bar.below_ns > 1_001).map(|bar| bar.count).sum();
@@ -126,7 +140,12 @@ fn admitted_sets_on_deep_disks_keep_every_deadline_honest_or_not() {
             tenants.push(tenant(&number.to_string(), asked, load));
         }
         tenants.push(tenant("filler", best_effort(), Load::default()));
-        let report = run(Resource::disk("it", "atropos", unit, depth), tenants, 2_000 * MS, seed);
+        let report = run(
+            Resource::disk("it", "atropos", Amount::from_nanos(unit), depth),
+            tenants,
+            2_000 * MS,
+            seed,
+        );
         for tenant in &report.tenants {
             let usage = tenant.disk.as_ref().unwrap();
             let kept = (usage.max_lateness_ns, usage.misses);
@@ -149,7 +168,9 @@ fn what_is_not_done_at_the_end_is_told_with_its_age() {
 /// A wake-up that is never served counts as one that has waited until the end.
 #[test]
 fn who_is_never_served_has_waited_until_the_end() {
-    let starving = Contract::new(10 * MS, 0, 10 * MS, Weight::new(1)).unwrap();
+    let starving =
+        Contract::new(Span::from_millis(10), Amount::ZERO, Span::from_millis(10), Weight::new(1))
+            .unwrap();
     let tenants = vec![
         tenant("hog", contract(10 * MS, 10 * MS, 10 * MS), Load::default()),
         tenant("starving", starving, periodic(1_000 * MS, MS, 0)),
@@ -188,13 +209,16 @@ fn a_wake_up_just_before_the_refill_costs_the_next_slice_nothing() {
             honest("three", 7_003 * US, 1_000 * US, 1_000 * US, 777 * US),
             honest("four", 13_009 * US, 800 * US, 800 * US, 5 * US),
         ];
-        let scenario =
-            Scenario::new(vec![Resource { switch, ..Resource::cpu("it", "atropos") }], tenants);
-        let report = run_policy(&scenario, 30_000 * MS, 1, &mut |resource, clients| {
-            let mut policy = policy_by_name(&resource.policy, clients)?;
-            policy.set_wake_cost(2 * switch);
-            Ok(policy)
-        });
+        let scenario = Scenario::new(
+            vec![Resource { switch: Span::from_nanos(switch), ..Resource::cpu("it", "atropos") }],
+            tenants,
+        );
+        let report =
+            run_policy(&scenario, Span::from_millis(30_000), 1, &mut |resource, clients| {
+                let mut policy = policy_by_name(&resource.policy, clients)?;
+                policy.set_wake_cost(Amount::from_nanos(2 * switch));
+                Ok(policy)
+            });
         let report = report.unwrap();
         for tenant in &report.tenants {
             let usage = tenant.cpu.as_ref().unwrap();
@@ -233,7 +257,8 @@ fn misses_inside_and_outside_of_stalls_are_told_apart() {
 #[test]
 fn a_napper_pays_for_its_naps_and_its_neighbour_misses_nothing() {
     let switch = 60 * US;
-    let resource = || Resource { switch, ..Resource::cpu("it", "atropos") };
+    let resource =
+        || Resource { switch: Span::from_nanos(switch), ..Resource::cpu("it", "atropos") };
     let victim = contract(10 * MS, 6 * MS, 10 * MS);
     let napper = contract(10 * MS, MS, 5 * MS);
     let nap = Load::Single { work: Time(10 * US), think: Time(10 * US) };
@@ -245,17 +270,18 @@ fn a_napper_pays_for_its_naps_and_its_neighbour_misses_nothing() {
     };
     let run = |wake_cost| {
         let scenario = Scenario::new(vec![resource()], tenants());
-        let report = run_policy(&scenario, 10_000 * MS, 1, &mut |resource, clients| {
-            let mut policy = policy_by_name(&resource.policy, clients)?;
-            policy.set_wake_cost(wake_cost);
-            Ok(policy)
-        });
+        let report =
+            run_policy(&scenario, Span::from_millis(10_000), 1, &mut |resource, clients| {
+                let mut policy = policy_by_name(&resource.policy, clients)?;
+                policy.set_wake_cost(wake_cost);
+                Ok(policy)
+            });
         report.unwrap()
     };
-    let paid = run(2 * switch);
+    let paid = run(Amount::from_nanos(2 * switch));
     let victim = usage(&paid, "victim");
     assert_eq!((victim.misses, victim.max_lateness_ns), (0, 0));
     assert!(paid.overhead_ns < 2_000 * MS, "{} ns of switches in 10 s", paid.overhead_ns);
     // The control: nobody pays for naps.
-    assert!(usage(&run(0), "victim").misses > 900);
+    assert!(usage(&run(Amount::ZERO), "victim").misses > 900);
 }

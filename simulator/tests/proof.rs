@@ -2,7 +2,7 @@
 //! invariants.
 #![allow(clippy::unwrap_used, reason = "a broken helper is a failed test")]
 
-use moirai_scheduler::Contract;
+use moirai_scheduler::{Amount, Contract, Span};
 use moirai_simulator::proof::{Tally, claims};
 use moirai_simulator::random::Random;
 use moirai_simulator::supply::sbf;
@@ -13,7 +13,7 @@ fn broken(policy: &str) -> Vec<usize> {
     let mut sum = Tally::default();
     for seed in 0..100 {
         let world = World::new(&Spec::random(seed));
-        sum.merge(&world.run_claiming(policy, claims("atropos"), 200_000_000, seed));
+        sum.merge(&world.run_claiming(policy, claims("atropos"), Span::from_millis(200), seed));
     }
     (1..=12).filter(|number| sum.violations[number - 1] > 0).collect()
 }
@@ -50,7 +50,7 @@ fn a_world_with_a_hole_in_its_admission_misses() {
         stalls: false,
         clients: vec![client(0), client(1), client(2)],
     };
-    let tally = World::new(&spec).run("atropos", 1_000_000_000, 1);
+    let tally = World::new(&spec).run("atropos", Span::from_secs(1), 1);
     assert_eq!(tally.checks[11], 0, "nothing is promised where nothing is admitted");
     assert_eq!(tally.checks[5], 0);
     assert!(!tally.broken(claims("atropos")), "{:?}", tally.first);
@@ -84,14 +84,17 @@ fn a_world_of_naps_on_a_full_link_keeps_its_supply() {
         stalls: false,
         clients: clients.map(client).to_vec(),
     };
-    let tally = World::new(&spec).run("atropos", 1_000_000_000, 23_333);
+    let tally = World::new(&spec).run("atropos", Span::from_secs(1), 23_333);
     assert!(tally.checks[5] > 1_000 && !tally.broken(claims("atropos")), "{:?}", tally.first);
 }
 
 #[test]
 fn the_supply_bound_is_nothing_during_the_blackout_and_a_slice_a_period_after() {
-    let contract = Contract::new(10, 3, 8, None).unwrap();
-    let supply: Vec<u64> = (0..30).map(|window| sbf(&contract, window)).collect();
+    let contract =
+        Contract::new(Span::from_nanos(10), Amount::from_nanos(3), Span::from_nanos(8), None)
+            .unwrap();
+    let supply: Vec<u64> =
+        (0..30).map(|window| sbf(&contract, Span::from_nanos(window)).as_nanos()).collect();
     assert_eq!(supply[..13], [0; 13], "10 + 8 - 6 = 12 without service");
     assert_eq!(supply[13..18], [1, 2, 3, 3, 3]);
     assert_eq!((supply[22], supply[23], supply[29]), (3, 4, 6));

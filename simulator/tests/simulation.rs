@@ -1,14 +1,20 @@
 //! The simulator as a tool: reports, determinism, loads, pictures.
 #![allow(clippy::unwrap_used, reason = "a broken helper is a failed test")]
 
-use moirai_scheduler::{Contract, Nanos, POLICIES, Weight};
+use moirai_scheduler::{Amount, Contract, Moment, POLICIES, Span, Weight};
 use moirai_simulator::load::{Loads, Time};
 use moirai_simulator::{Load, Resource, Scenario, SimulationError, Tenant, Use, gantt, run, trace};
 
-const MS: Nanos = 1_000_000;
+const MS: u64 = 1_000_000;
 
 fn contract(period: u64, slice: u64, extra: u32) -> Contract {
-    Contract::new(period * MS, slice * MS, period * MS, Weight::new(extra)).unwrap()
+    Contract::new(
+        Span::from_millis(period),
+        Amount::from_millis(slice),
+        Span::from_millis(period),
+        Weight::new(extra),
+    )
+    .unwrap()
 }
 
 fn tenant(name: &str, uses: &[(&str, Contract, Load)]) -> Tenant {
@@ -32,8 +38,8 @@ fn cinema(policy: &str) -> Scenario {
     Scenario::new(
         vec![
             Resource::cpu("core", policy),
-            Resource::disk("disk", policy, MS, 2),
-            Resource::link("link", policy, MS / 10),
+            Resource::disk("disk", policy, Amount::from_millis(1), 2),
+            Resource::link("link", policy, Amount::from_nanos(MS / 10)),
         ],
         vec![
             tenant(
@@ -72,7 +78,7 @@ fn the_film_is_never_late_under_atropos_and_ruined_under_fifo() {
 fn all_time_is_accounted_for() {
     for policy in POLICIES {
         let mut scenario = cinema(policy);
-        scenario.resources[0].switch = 5_000;
+        scenario.resources[0].switch = Span::from_micros(5);
         let report = run(&scenario, 5, 7).unwrap();
         for (i, resource) in report.resources.iter().enumerate() {
             let service: u64 = report
@@ -97,7 +103,10 @@ fn the_same_seed_gives_the_same_bytes() {
     let (one, again, other) = (report(5), report(5), report(6));
     assert_eq!(one.to_json(), again.to_json());
     assert_eq!(trace::perfetto(&one), trace::perfetto(&again));
-    assert_eq!(gantt::gantt(&one, 0, 100 * MS), gantt::gantt(&again, 0, 100 * MS));
+    assert_eq!(
+        gantt::gantt(&one, Moment::ZERO, Moment::from_millis(100)),
+        gantt::gantt(&again, Moment::ZERO, Moment::from_millis(100))
+    );
     assert_ne!(one.to_json(), other.to_json());
 }
 
@@ -119,7 +128,7 @@ fn the_report_is_one_json_object_with_the_promised_keys() {
 #[test]
 fn pictures_and_traces_are_well_formed() {
     let report = run(&cinema("atropos"), 1, 1).unwrap();
-    let svg = gantt::gantt(&report, 0, 60 * MS);
+    let svg = gantt::gantt(&report, Moment::ZERO, Moment::from_millis(60));
     assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"));
     assert!(svg.contains("cinema (core)") && svg.contains("burn (link)"));
     let trace: serde_json::Value = serde_json::from_str(&trace::perfetto(&report)).unwrap();
@@ -200,11 +209,11 @@ fn nothing_breaks_at_the_ends_of_the_ranges() {
     ];
     let mut scenario = cinema("atropos");
     scenario.resources[1].depth = 0;
-    scenario.resources[1].unit = 0;
+    scenario.resources[1].unit = Amount::ZERO;
     let uses = |text: &String| ["core", "disk"].map(|r| (r, contract(20, 1, 1), load(text)));
     scenario.tenants = extremes.iter().map(|text| tenant(text, &uses(text))).collect();
-    scenario.window = 0;
+    scenario.window = Span::ZERO;
     scenario.segments = 0;
     let make = &mut |r: &Resource, n| moirai_scheduler::policy_by_name(&r.policy, n);
-    moirai_simulator::run_policy(&scenario, MS, 1, make).unwrap();
+    moirai_simulator::run_policy(&scenario, Span::from_millis(1), 1, make).unwrap();
 }

@@ -181,3 +181,29 @@ fn an_echo_server_answers_through_the_link() {
         .unwrap();
     assert!(said(&ping).contains(" 0% packet loss"), "{}", said(&ping));
 }
+
+#[test]
+fn a_tenant_process_has_limits_of_its_own_and_goes_before_the_host_service() {
+    let host = Host::start();
+    host.launch(&carnage("worker", "period = \"10ms\", slice = \"2ms\""));
+    let pid = host.json(&["show", "worker"])["pid"].as_u64().unwrap();
+    let read = |path: String| std::fs::read_to_string(path).unwrap();
+    assert_eq!(read(format!("/proc/{pid}/oom_score_adj")).trim(), "500");
+    let groups = read(format!("/proc/{pid}/cgroup"));
+    if host.log().contains("no control groups here") {
+        eprintln!("NOT TESTED HERE: no control groups");
+        assert!(std::env::var_os("MOIRAI_REQUIRE_CGROUPS").is_none());
+        return;
+    }
+    let own = format!("moirai-{}/worker", host.pid());
+    let named: Vec<_> = groups.lines().filter(|line| line.ends_with(&own)).collect();
+    assert!(!named.is_empty(), "{groups}");
+    assert!(host.ask(&["stop", "worker"]).status.success());
+    let left = |controller: &str| {
+        let folder = std::path::Path::new("/sys/fs/cgroup").join(controller);
+        let path = named.iter().find(|line| line.contains(controller));
+        let path = path.and_then(|line| line.rsplit(':').next()).unwrap_or_default();
+        !path.is_empty() && folder.join(path.trim_start_matches('/')).exists()
+    };
+    wait_for("its groups are gone", || !left("memory") && !left("pids"));
+}

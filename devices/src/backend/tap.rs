@@ -86,6 +86,20 @@ impl Tap {
         &self.name
     }
 
+    /// The address of the interface itself, which is the host's on this link.
+    pub fn hardware_address(&self) -> Option<[u8; 6]> {
+        // SAFETY: `ifreq` is plain data of the kernel's interface, for which all zeros is a value.
+        let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+        // SAFETY: SIOCGIFHWADDR writes one `ifreq` at the given address, which `request` is.
+        let result =
+            unsafe { libc::ioctl(self.file.as_raw_fd(), libc::SIOCGIFHWADDR, &mut request) };
+        // SAFETY: the kernel has filled in the address, or left the zeros, which are one too.
+        let address = unsafe { request.ifr_ifru.ifru_hwaddr };
+        let mut mac = [0; 6];
+        mac.iter_mut().zip(address.sa_data).for_each(|(to, from)| *to = from.cast_unsigned());
+        (result >= 0).then_some(mac)
+    }
+
     fn set_header_size(&self) -> Result<(), TapError> {
         let size = libc::c_int::try_from(VNET_HEADER_LEN).unwrap_or(libc::c_int::MAX);
         // SAFETY: TUNSETVNETHDRSZ reads one int, which `size` is, at the given address.

@@ -7,10 +7,12 @@
 //! | `card.rs` | all queues of one card |
 //! | `tx.rs`, `rx.rs`, `control.rs` | one queue each |
 //! | `header.rs` | the header before each packet |
+//! | `claims.rs` | what a packet says of who sent it |
 //! | `packet.rs`, `segment.rs` | Ethernet, IP, TCP headers; cutting packets |
 //! | `wire.rs` | what packets cost |
 
 pub mod card;
+mod claims;
 pub mod config;
 pub mod control;
 pub mod header;
@@ -21,6 +23,7 @@ mod segment;
 pub mod tx;
 
 pub use card::{Card, Role};
+pub use claims::{Claims, Offence};
 pub use config::{MacAddr, Nic};
 pub use header::{Checksum, HeaderError, Protocol, Segmentation, VNET_HEADER_LEN, VnetHeader};
 pub use moirai_abi::limits::NET_PAIRS_MAX as MAX_PAIRS;

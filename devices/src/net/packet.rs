@@ -8,8 +8,8 @@ use moirai_abi::wire::ETHERNET_HEADER_LEN;
 pub(super) const TCP: u8 = 6;
 pub(super) const UDP: u8 = 17;
 
-const IPV4: u16 = 0x0800;
-const IPV6: u16 = 0x86dd;
+pub(super) const IPV4: u16 = 0x0800;
+pub(super) const IPV6: u16 = 0x86dd;
 /// 802.1Q and 802.1ad.
 const VLAN_TAGS: [u16; 2] = [0x8100, 0x88a8];
 /// Hop-by-hop options, routing, destination options: IPv6 headers of the same form.

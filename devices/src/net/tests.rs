@@ -1,5 +1,6 @@
 //! Packets in both directions, good and bad.
 
+mod bound;
 mod control;
 mod hostile;
 mod segments;

@@ -1,11 +1,13 @@
 //! A transmit queue: packets from the guest.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
 use virtio_bindings::virtio_net::VIRTIO_NET_F_CSUM;
 use virtio_queue::Queue;
 
+use super::claims::{self, FARTHEST, Offence, USUAL, Unread};
 use super::segment::{Layout, NotCuttable};
 use super::{HeaderError, MacAddr, Nic, Segmentation, VNET_HEADER_LEN, VnetHeader};
 use crate::counters::Counters;
@@ -15,8 +17,8 @@ use moirai_abi::wire::{
     ETHERNET_HEADER_LEN, LONGEST_HEADERS, LONGEST_UNCUT, MOST_SEGMENTS, longest_frame, wire_bytes,
 };
 
-/// vnet header and Ethernet header.
-const HEAD_LEN: usize = VNET_HEADER_LEN + ETHERNET_HEADER_LEN;
+/// vnet header and the first bytes of most frames ([`USUAL`]), rounded up.
+const HEAD_LEN: usize = 96;
 /// What `writev` takes (UIO_MAXIOV), less one for the headers.
 const MAX_PIECES: usize = 1023;
 
@@ -33,12 +35,25 @@ pub struct TakenChain {
 pub struct TxPacket {
     /// Hand this to [`Frontend::complete`].
     pub chain: TakenChain,
-    /// The first bytes to write to a TAP: vnet header and Ethernet header, and if it has to be cut
-    /// into segments all its headers.
+    /// The first bytes to write to a TAP: vnet header and the headers that were checked, or a few
+    /// bytes more.
     pub head: SmallVec<[u8; HEAD_LEN]>,
     /// The rest of the frame, in guest memory.
     pub payload: Buffers,
     wire_bytes: u64,
+    payload_bytes: u64,
+}
+
+impl PacketError {
+    /// What it is in the eyes of its neighbours, if it is that.
+    #[must_use]
+    pub fn offence(self) -> Option<Offence> {
+        match self {
+            Self::ForeignSource(_) => Some(Offence::Mac),
+            Self::Spoofed(offence) => Some(offence),
+            _ => None,
+        }
+    }
 }
 
 impl TxPacket {
@@ -50,6 +65,12 @@ impl TxPacket {
     /// Bytes of line time (see [`super::wire`]) of the frame, or of all segments that it becomes.
     pub fn wire_bytes(&self) -> u64 {
         self.wire_bytes
+    }
+
+    /// Bytes of payload: what is after the Ethernet header, or after all headers of a packet that
+    /// has to be cut.
+    pub fn payload_bytes(&self) -> u64 {
+        self.payload_bytes
     }
 
     /// Destination address.
@@ -110,6 +131,9 @@ pub enum PacketError {
     /// Not the card's own address.
     #[error("source address {0}")]
     ForeignSource(MacAddr),
+    /// It claims to be from somebody else.
+    #[error(transparent)]
+    Spoofed(#[from] Offence),
 }
 
 /// One transmit queue.
@@ -149,7 +173,8 @@ impl Frontend {
         self.last_drop
     }
 
-    /// Takes at most one chain from the ring.
+    /// Takes at most one chain from the ring. What its packet claims beside the card's own address
+    /// is not looked at.
     ///
     /// # Errors
     /// The ring is broken.
@@ -158,10 +183,33 @@ impl Frontend {
         mem: &Arc<GuestMemory>,
         queue: &mut Queue,
     ) -> Result<Next, QueueError> {
+        self.next(mem, queue, None)
+    }
+
+    /// Takes at most one chain from the ring, and drops its packet if it claims to be from somebody
+    /// else. `owns`: whether an address is the guest's.
+    ///
+    /// # Errors
+    /// The ring is broken.
+    pub fn next_bound_packet(
+        &mut self,
+        mem: &Arc<GuestMemory>,
+        queue: &mut Queue,
+        owns: &mut dyn FnMut(IpAddr) -> bool,
+    ) -> Result<Next, QueueError> {
+        self.next(mem, queue, Some(owns))
+    }
+
+    fn next(
+        &mut self,
+        mem: &Arc<GuestMemory>,
+        queue: &mut Queue,
+        owns: Option<&mut dyn FnMut(IpAddr) -> bool>,
+    ) -> Result<Next, QueueError> {
         let Some(chain) = virtqueue::next_chain(mem, queue, self.in_flight)? else {
             return Ok(Next::Empty);
         };
-        match parse(mem, &chain, &self.nic, self.features) {
+        match parse(mem, &chain, &self.nic, self.features, owns) {
             Ok(packet) => {
                 self.in_flight += 1;
                 Ok(Next::Packet(packet))
@@ -169,6 +217,9 @@ impl Frontend {
             Err(error) => {
                 self.last_drop = Some(error);
                 self.counters.dropped_tx += 1;
+                if let Some(offence) = error.offence() {
+                    self.counters.spoofed[offence.place()] += 1;
+                }
                 virtqueue::add_used(mem, queue, chain.head, 0)?;
                 Ok(Next::Dropped)
             }
@@ -191,12 +242,16 @@ impl Frontend {
     }
 }
 
+/// vnet header and the first bytes of a frame.
+type Head = SmallVec<[u8; HEAD_LEN]>;
+
 /// A packet that may be sent.
 fn parse(
     mem: &Arc<GuestMemory>,
     chain: &Chain,
     nic: &Nic,
     features: u64,
+    owns: Option<&mut dyn FnMut(IpAddr) -> bool>,
 ) -> Result<TxPacket, PacketError> {
     let descriptors = &chain.descriptors;
     if descriptors.iter().any(|descriptor| descriptor.writable) {
@@ -206,23 +261,24 @@ fn parse(
     if !(ETHERNET_HEADER_LEN as u64..=LONGEST_UNCUT).contains(&frame_len) {
         return Err(PacketError::BadLength(frame_len));
     }
-    let mut vnet = [0; VNET_HEADER_LEN];
-    virtqueue::buffers(mem, descriptors, 0, VNET_HEADER_LEN as u64)?.copy_to(&mut vnet);
-    let header = VnetHeader::parse(&vnet, usize::try_from(frame_len).unwrap_or(usize::MAX))?;
+    let looks_at = if owns.is_some() { USUAL } else { ETHERNET_HEADER_LEN };
+    let mut head = front(mem, descriptors, looks_at)?;
+    let vnet = head.first_chunk().ok_or(PacketError::BadLength(0))?;
+    let header = VnetHeader::parse(vnet, usize::try_from(frame_len).unwrap_or(usize::MAX))?;
     // What a driver may not set, the kernel does not get to see.
     let mut header = VnetHeader { data_valid: false, ..header };
-    let (frame_head, wire_bytes) = match header.segmentation {
+    let (wire_bytes, headers) = match header.segmentation {
         None if frame_len > longest_frame(nic.mtu) => {
             return Err(PacketError::BadLength(frame_len));
         }
-        None => (front(mem, descriptors, ETHERNET_HEADER_LEN)?, wire_bytes(frame_len)),
+        None => (wire_bytes(frame_len), ETHERNET_HEADER_LEN),
         Some(asked) => {
-            let mut head = front(mem, descriptors, LONGEST_HEADERS)?;
-            let layout = Layout::find(&head, frame_len, &header)?;
-            head.truncate(layout.headers);
+            head = front(mem, descriptors, LONGEST_HEADERS)?;
+            let layout = Layout::find(frame_of(&head), frame_len, &header)?;
+            head.truncate(VNET_HEADER_LEN + layout.headers);
             let header_len = u16::try_from(layout.headers).unwrap_or(u16::MAX);
             header.segmentation = Some(Segmentation { header_len, ..asked });
-            (head, cut_wire_bytes(&layout, frame_len, asked, nic)?)
+            (cut_wire_bytes(&layout, frame_len, asked, nic)?, layout.headers)
         }
     };
     let checksums = features >> VIRTIO_NET_F_CSUM & 1 == 1;
@@ -231,27 +287,61 @@ fn parse(
     if !negotiated {
         return Err(PacketError::NotNegotiated(header));
     }
-    let head: SmallVec<_> = header.to_bytes(0).into_iter().chain(frame_head).collect();
+    if let Some(owns) = owns {
+        head = checked(mem, descriptors, nic.mac, head, owns)?;
+    }
+    // What was read last is what is sent.
     let source = address(&head, VNET_HEADER_LEN + 6);
     if source != nic.mac {
         return Err(PacketError::ForeignSource(source));
     }
+    head.iter_mut().zip(header.to_bytes(0)).for_each(|(to, from)| *to = from);
     let payload = virtqueue::buffers(mem, descriptors, head.len() as u64, u64::MAX)?;
     if payload.segments().len() > MAX_PIECES {
         return Err(PacketError::TooManyPieces(payload.segments().len()));
     }
-    Ok(TxPacket { chain: TakenChain { head: chain.head }, head, payload, wire_bytes })
+    let payload_bytes = frame_len.saturating_sub(headers as u64);
+    let chain = TakenChain { head: chain.head };
+    Ok(TxPacket { chain, head, payload, wire_bytes, payload_bytes })
 }
 
-/// The first bytes of a frame, at most `len`.
+/// The head of a packet that claims nothing which is not its sender's: `head`, or more of it if
+/// that is needed to know.
+fn checked(
+    mem: &Arc<GuestMemory>,
+    descriptors: &[Descriptor],
+    own: MacAddr,
+    mut head: Head,
+    owns: &mut dyn FnMut(IpAddr) -> bool,
+) -> Result<Head, PacketError> {
+    let mut claims = claims::read(frame_of(&head), own);
+    if claims == Err(Unread::Cut) {
+        head = front(mem, descriptors, FARTHEST)?;
+        claims = claims::read(frame_of(&head), own);
+    }
+    let claims = claims.map_err(|unread| match unread {
+        Unread::Cut => Offence::Hidden,
+        Unread::Offence(offence) => offence,
+    })?;
+    match claims.iter().find(|(address, _)| !owns(*address)) {
+        Some((_, offence)) => Err(offence.into()),
+        None => Ok(head),
+    }
+}
+
+fn frame_of(head: &Head) -> &[u8] {
+    head.get(VNET_HEADER_LEN..).unwrap_or_default()
+}
+
+/// The vnet header and the first bytes of a frame, at most `len`.
 fn front(
     mem: &Arc<GuestMemory>,
     descriptors: &[Descriptor],
     len: usize,
-) -> Result<SmallVec<[u8; ETHERNET_HEADER_LEN]>, PacketError> {
+) -> Result<Head, PacketError> {
+    let len = VNET_HEADER_LEN + len;
     let mut bytes = SmallVec::from_elem(0, len);
-    let buffers = virtqueue::buffers(mem, descriptors, VNET_HEADER_LEN as u64, len as u64)?;
-    let there = buffers.copy_to(&mut bytes);
+    let there = virtqueue::buffers(mem, descriptors, 0, len as u64)?.copy_to(&mut bytes);
     bytes.truncate(there);
     Ok(bytes)
 }

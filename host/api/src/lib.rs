@@ -28,7 +28,7 @@ pub use error::{ErrorBody, ErrorKind};
 pub use kept::KeptEvent;
 pub use phase::Phase;
 pub use stats::{
-    CoreStats, DiskStats, DomainStats, FailedTenant, LinkStats, NoiseStats, PartStats, Stats,
-    TenantStats, ThreadStats,
+    CoreStats, DiskStats, DomainStats, FailedTenant, LinkStats, NoiseStats, PartStats,
+    SpoofedStats, Stats, TenantStats, ThreadStats,
 };
 pub use view::{BalloonView, DeviceView, End, ExportView, HostView, TenantView};

@@ -128,6 +128,16 @@ pub struct PartStats {
     pub errors: u64,
     /// Packets of the guest dropped as malformed.
     pub dropped_tx: u64,
+    /// Of them: packets that were not its own to send, by reason.
+    #[serde(default)]
+    pub spoofed: SpoofedStats,
+    /// Packets for the guest dropped because receiving them would have taken more of the event
+    /// loop's time than it may.
+    #[serde(default)]
+    pub over_budget: u64,
+    /// Of `io_cpu_ns`: what receiving has taken.
+    #[serde(default)]
+    pub receive_cpu_ns: u64,
     /// Packets for the guest dropped because it had no buffer.
     pub dropped_rx: u64,
     /// Packets received.
@@ -139,6 +149,32 @@ pub struct PartStats {
     /// Why the contract is not kept any more, if so.
     #[serde(default)]
     pub not_kept: Option<String>,
+}
+
+/// Packets of a guest that were dropped because they were not its own to send.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SpoofedStats {
+    /// Another source address of Ethernet.
+    pub mac: u64,
+    /// Another sender of ARP.
+    pub arp: u64,
+    /// Another source address of IP.
+    pub ip: u64,
+    /// Another neighbour (IPv6).
+    pub neighbour: u64,
+    /// What only routers, DHCP servers and bridges say.
+    pub router: u64,
+    /// Headers that cannot be read.
+    pub hidden: u64,
+}
+
+impl SpoofedStats {
+    /// Of all reasons.
+    #[must_use]
+    pub fn sum(&self) -> u64 {
+        let Self { mac, arp, ip, neighbour, router, hidden } = *self;
+        mac + arp + ip + neighbour + router + hidden
+    }
 }
 
 /// A core and its dispatcher.
@@ -182,6 +218,13 @@ pub struct LinkStats {
     pub unclaimed: u64,
     /// Packets that the TAP refused.
     pub refused: u64,
+    /// Packets for all or for nobody that were dropped: receiving them would have taken more of the
+    /// event loop's time than they may.
+    #[serde(default)]
+    pub policed: u64,
+    /// CPU time that the event loop spent for packets for all or for nobody.
+    #[serde(default)]
+    pub receive_cpu_ns: u64,
 }
 
 /// An event loop of the I/O domain.

@@ -61,7 +61,8 @@ pub struct TenantView {
 pub struct DeviceView {
     /// `disk/NAME` or `link/NAME`.
     pub resource: String,
-    /// The file of a volume, the address of an interface.
+    /// The file of a volume; the hardware address of an interface, then its declared IP addresses,
+    /// then `spoofing=allow`, if so.
     pub what: String,
     /// Contract.
     pub contract: ContractReport,

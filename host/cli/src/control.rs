@@ -13,6 +13,7 @@ use moirai_api::client::{Client, ClientError};
 use moirai_api::{Change, ErrorKind, Launch};
 use moirai_api::{ExportView, Phase, TenantView};
 use moirai_config::Holder;
+use moirai_config::document::SpoofingName;
 use moirai_config::units::Size;
 use moirai_config::{self, MAX_STOP_AFTER, Report};
 
@@ -124,6 +125,9 @@ fn phase(tenant: &TenantView) -> &'static str {
     }
 }
 
+/// An interface that may send from all addresses is shown as that.
+pub(super) const ALLOW: Option<SpoofingName> = Some(SpoofingName::Allow);
+
 /// A list of tenants, one on a line.
 #[derive(Serialize)]
 #[serde(transparent)]
@@ -136,6 +140,10 @@ impl fmt::Display for List<'_> {
             let why = tenant.end.as_ref().map_or("", |end| end.reason.as_str());
             let (phase, cpu) = (phase(tenant), tenant.cpu.to_string());
             writeln!(f, "{:<20} {phase:<9} {:>4}  {cpu:<24} {why}", tenant.name, tenant.core)?;
+            let mut nets = tenant.table.net.iter().zip(&tenant.net);
+            while let Some((_, device)) = nets.find(|(net, _)| net.spoofing == ALLOW) {
+                writeln!(f, "    {}: spoofing: allow", device.resource)?;
+            }
             if !tenant.because.is_empty() && tenant.failure().is_none() {
                 writeln!(f, "    not kept: {}", tenant.because)?;
             }

@@ -7,6 +7,7 @@ use hyper::Method;
 use serde::Serialize;
 
 use super::args::{FileArgs, NameArgs, ReportArgs};
+use super::control::ALLOW;
 use super::{Failure, Status, print, print_json, report};
 use moirai_api::client::{Client, ClientError};
 use moirai_api::{Change, ExportView};
@@ -68,6 +69,10 @@ impl fmt::Display for List<'_> {
             let contract = device.contract.to_string();
             let peer = peer.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
             writeln!(f, "{name:<16} {:<14} {contract:<26} {peer:<10} {socket}", device.resource)?;
+            let net = export.table.net.as_ref();
+            if net.is_some_and(|net| net.spoofing == ALLOW) {
+                writeln!(f, "    spoofing: allow")?;
+            }
             if let Some(why) = &device.failed {
                 writeln!(f, "    failed: {why}")?;
             }

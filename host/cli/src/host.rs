@@ -28,6 +28,7 @@ pub(super) fn run(args: &HostArgs) -> Result<Status, Failure> {
 
 fn serve(args: &HostArgs) -> Result<Status, Failure> {
     prepare();
+    stay_when_memory_is_short();
     let (text, document) = moirai_config::read(&args.config).map_err(|bad| Failure::bad(&bad))?;
     let file = args.config.display().to_string();
     let located = |problems| Report::locate(&file, &text, problems);
@@ -162,6 +163,14 @@ fn prepare() {
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     if let Err(error) = rustix::process::setrlimit(Resource::Nofile, raised) {
         tracing::warn!(%error, "the limit of open files cannot be raised");
+    }
+}
+
+/// A machine without memory left ends others first: everybody's contracts end with this process.
+fn stay_when_memory_is_short() {
+    const LAST_BUT_INIT: &str = "-900";
+    if let Err(error) = std::fs::write("/proc/self/oom_score_adj", LAST_BUT_INIT) {
+        tracing::warn!(%error, "when memory is short the kernel may end the host service first");
     }
 }
 

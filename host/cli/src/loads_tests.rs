@@ -141,7 +141,7 @@ proptest! {
                 let scenario = moirai_simulator::Scenario::new(vec![core], vec![tenant]);
                 let simulated = moirai_simulator::run_policy(
                     &scenario,
-                    20_000_000,
+                    moirai_scheduler::Span::from_millis(20),
                     1,
                     &mut |resource, clients| {
                         moirai_scheduler::policy_by_name(&resource.policy, clients)

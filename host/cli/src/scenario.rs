@@ -2,6 +2,7 @@
 //! admission counts with, and the loads of `[tenant.load]`.
 
 use moirai_config::load::LoadsTable;
+use moirai_scheduler::{Amount, Span};
 use moirai_simulator::load::Load;
 use moirai_simulator::{Kind, Resource, Scenario, Tenant, Use};
 
@@ -15,7 +16,7 @@ pub(super) fn scenario(config: &Config) -> Scenario {
     let known = resources(config);
     let simulated = known.iter().map(|(id, name, resource)| {
         let switch = resource.overhead.switch.saturating_add(resource.overhead.cache);
-        simulated(config, *id, name, switch)
+        simulated(config, *id, name, switch.time())
     });
     let tenants = config.tenants.iter().map(|tenant| {
         let uses = Claim::all_of(tenant).into_iter().filter_map(|claim| {
@@ -28,7 +29,7 @@ pub(super) fn scenario(config: &Config) -> Scenario {
     Scenario::new(simulated.collect(), tenants.collect())
 }
 
-fn simulated(config: &Config, id: ResourceId, name: &str, switch: u64) -> Resource {
+fn simulated(config: &Config, id: ResourceId, name: &str, switch: Span) -> Resource {
     let core = Resource { switch, ..Resource::cpu(name, config.host.cpu_policy.as_str()) };
     match id {
         ResourceId::Core(_) => core,
@@ -51,9 +52,9 @@ fn load(loads: &LoadsTable, id: ResourceId) -> Load {
 
 /// What admission calls `B`: what a device has taken and does not give back, one unit's time at any
 /// depth.
-pub(super) fn blocking(resource: &Resource) -> u64 {
+pub(super) fn blocking(resource: &Resource) -> Amount {
     match resource.kind {
-        Kind::Cpu => 0,
+        Kind::Cpu => Amount::ZERO,
         Kind::Disk | Kind::Link => resource.unit,
     }
 }

@@ -110,12 +110,20 @@ fn catch(signal: c_int, handler: extern "C" fn(c_int)) {
 }
 
 /// Sets what a signal does. Safe within handlers.
+///
+/// An end runs on the other stack, because the first one may be what is at its end, and nothing
+/// interrupts it: that stack has room for two frames of a kernel with wide registers, not for
+/// three. A stop is interrupted by everything, so that it puts no end off, and stays on the first.
 fn set(signal: c_int, action: libc::sighandler_t) {
-    // SAFETY: as in `catch`; zeros are an empty mask as well: an end is not put off by a stop.
+    // SAFETY: as in `catch`; zeros are an empty mask as well.
     let mut new: libc::sigaction = unsafe { mem::zeroed() };
     new.sa_sigaction = action;
-    // On the other stack: the first one may be what is at its end.
-    new.sa_flags = libc::SA_RESTART | libc::SA_ONSTACK;
+    new.sa_flags = libc::SA_RESTART;
+    if action == end as extern "C" fn(c_int) as libc::sighandler_t {
+        new.sa_flags |= libc::SA_ONSTACK;
+        // SAFETY: the pointer is to a set that outlives the call.
+        unsafe { libc::sigfillset(&raw mut new.sa_mask) };
+    }
     // SAFETY: the handlers of this file make only calls that are safe in handlers.
     unsafe { libc::sigaction(signal, &raw const new, ptr::null_mut()) };
 }
@@ -167,9 +175,10 @@ fn give_back() {
 /// In the background this stops the process, until it is in the foreground.
 fn take_again() {
     let Some(terminal) = TERMINAL.get() else { return };
+    // First, so that an end that comes in between gives back what was taken by then.
+    HELD.store(true, Ordering::SeqCst);
     set_modes(terminal, &terminal.ours);
     write(terminal.enter);
-    HELD.store(true, Ordering::SeqCst);
     // SAFETY: it takes a number only.
     unsafe { libc::raise(libc::SIGWINCH) };
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use std::io::Write as _;
 
 use moirai_scheduler::policy_by_name;
+use moirai_scheduler::{Moment, Span};
 use moirai_simulator::gantt::gantt;
 use moirai_simulator::report::Usage;
 use moirai_simulator::trace::perfetto;
@@ -16,7 +17,6 @@ use super::{Failure, Status, print, write_file};
 use moirai_config::units::Time;
 use moirai_config::{self as config, admission};
 
-const NANOS_PER_SECOND: u64 = 1_000_000_000;
 /// Stretches of service that are kept of every resource, for a picture and for a trace.
 const DRAWN: usize = 20_000;
 const TRACED: usize = 200_000;
@@ -35,16 +35,16 @@ pub(super) fn run(args: &SimulateArgs) -> Result<Status, Failure> {
         (None, Some(_)) => DRAWN,
         (None, None) => 0,
     };
-    let duration = args.seconds.saturating_mul(NANOS_PER_SECOND);
+    let duration = Span::from_secs(args.seconds);
     let report = run_policy(&scenario, duration, args.seed, &mut |resource, clients| {
         let mut policy = policy_by_name(&resource.policy, clients)?;
         policy.set_blocking(blocking(resource));
-        policy.set_wake_cost(resource.switch.saturating_mul(2));
+        policy.set_wake_cost(resource.switch.service().saturating_mul(2));
         Ok(policy)
     })
     .map_err(|error| Failure::new(Status::Bad, error))?;
     if let Some(path) = &args.svg {
-        write_file(path, &gantt(&report, 0, drawn(&scenario, duration)))?;
+        write_file(path, &gantt(&report, Moment::ZERO, drawn(&scenario, duration)))?;
     }
     if let Some(path) = &args.trace {
         write_file(path, &perfetto(&report))?;
@@ -53,7 +53,7 @@ pub(super) fn run(args: &SimulateArgs) -> Result<Status, Failure> {
     if args.json {
         print(report.to_json() + "\n")
     } else {
-        print(Table { report: &report, duration })
+        print(Table { report: &report, duration: duration.as_nanos() })
     }
 }
 
@@ -72,10 +72,10 @@ fn warn_of_refusals(config: &config::Config) {
 }
 
 /// Until when a picture goes that shows single slices.
-fn drawn(scenario: &Scenario, duration: u64) -> u64 {
+fn drawn(scenario: &Scenario, duration: Span) -> Moment {
     let uses = scenario.tenants.iter().flat_map(|tenant| &tenant.uses);
-    let longest = uses.map(|used| used.contract.period()).max().unwrap_or(NANOS_PER_SECOND);
-    longest.saturating_mul(PERIODS_DRAWN).min(duration)
+    let longest = uses.map(|used| used.contract.period()).max().unwrap_or(Span::from_secs(1));
+    Moment::ZERO + longest.saturating_mul(PERIODS_DRAWN).min(duration)
 }
 
 /// Says where a trace ends before the simulation does.
@@ -83,7 +83,7 @@ fn note_cut(scenario: &Scenario, report: &Report) {
     for (index, resource) in report.resources.iter().enumerate() {
         let of_resource = || report.segments.iter().filter(|segment| segment.resource == index);
         if of_resource().count() >= scenario.segments {
-            let end = Time(of_resource().map(|segment| segment.end).max().unwrap_or(0));
+            let end = Time(of_resource().map(|segment| segment.end.as_nanos()).max().unwrap_or(0));
             // Nobody reads standard error if this fails.
             let _ = writeln!(
                 std::io::stderr(),

@@ -9,15 +9,15 @@
 use std::io;
 use std::path::Path;
 
-use moirai_scheduler::Nanos;
 use moirai_scheduler::admission::{Interrupt, Overhead};
+use moirai_scheduler::{Amount, Span};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 /// Name of the file in the state directory.
 const FILE: &str = "core-costs.json";
 /// The dispatcher looks at sleepers this often at most (`host/cpu/core.rs`).
-const LOOK_NS: Nanos = 500_000;
+const LOOK: Span = Span::from_micros(500);
 /// The looks at so many vCPUs fit into what the capacity of a core leaves.
 const VCPUS_FREE: usize = 8;
 
@@ -25,13 +25,13 @@ const VCPUS_FREE: usize = 8;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct CoreCosts {
     /// One switch between vCPUs: the dispatcher's decision and the kernel's switch.
-    pub switch: Nanos,
+    pub switch: u64,
     /// Refilling caches after a switch.
-    pub cache: Nanos,
+    pub cache: u64,
     /// What a round of the dispatcher takes for each vCPU.
-    pub vcpu: Nanos,
+    pub vcpu: u64,
     /// The 99th percentile of the time from a timer to the thread that waits for it.
-    pub wake_p99: Nanos,
+    pub wake_p99: u64,
     /// They were measured on this host; none is more than the constant that else stands for it.
     pub measured: bool,
 }
@@ -109,18 +109,19 @@ impl CoreCosts {
 
     /// What a wake-up within a slice costs: two switches and their caches.
     #[must_use]
-    pub fn wake_up(&self) -> Nanos {
-        self.switch.saturating_add(self.cache).saturating_mul(2)
+    pub fn wake_up(&self) -> Amount {
+        Amount::from_nanos(self.switch.saturating_add(self.cache)).saturating_mul(2)
     }
 
     /// The overhead of a core with so many vCPUs.
     #[must_use]
     pub fn overhead(&self, vcpus: usize) -> Overhead {
         let beyond = u64::try_from(vcpus.saturating_sub(VCPUS_FREE)).unwrap_or(u64::MAX);
-        let cost = self.vcpu.saturating_mul(beyond);
-        let look = Interrupt { period: LOOK_NS, cost };
-        let interrupts = if cost > 0 { vec![look] } else { Vec::new() };
-        Overhead { switch: self.switch, cache: self.cache, interrupts, ..Overhead::NONE }
+        let cost = Amount::from_nanos(self.vcpu).saturating_mul(beyond);
+        let look = Interrupt { period: LOOK, cost };
+        let interrupts = if cost > Amount::ZERO { vec![look] } else { Vec::new() };
+        let (switch, cache) = (Amount::from_nanos(self.switch), Amount::from_nanos(self.cache));
+        Overhead { switch, cache, interrupts, ..Overhead::NONE }
     }
 }
 
@@ -191,6 +192,6 @@ mod tests {
         let costs = CoreCosts::default();
         assert_eq!(costs.overhead(8).interrupts, []);
         let [look] = costs.overhead(208).interrupts[..] else { panic!("one source") };
-        assert_eq!((look.period, look.cost), (500_000, 200 * 700));
+        assert_eq!((look.period, look.cost), (LOOK, Amount::from_nanos(200 * 700)));
     }
 }

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub use contract::{ContractTable, Extra};
-pub use device::{FormatName, NetTable, StripeTable, VolumeTable};
+pub use device::{FormatName, NetTable, SpoofingName, StripeTable, VolumeTable};
 pub use export::ExportTable;
 pub use policy::PolicyName;
 pub use tenant::{Args, TenantTable, TransportName, VsockTable};
@@ -164,6 +164,12 @@ pub struct LinkTable {
     pub netns: Option<String>,
     /// Address of the host on the TAP, as `10.0.0.1/24`.
     pub address: Option<String>,
+    /// Addresses of others on this link that no guest may have, as `["10.0.0.254", "fe80::1"]`: a
+    /// router behind the bridge. The host's own `address` is among them anyway.
+    pub reserved: Option<Vec<String>>,
+    /// What packets that came in for all guests or for none of them may take of the event loop's
+    /// time, 0.1% to 100%. What is more is dropped. Default `"2%"`.
+    pub broadcast: Option<Rate>,
     /// Largest packet in bytes, without the Ethernet header. Default 1500.
     #[schemars(extend("minimum" = 68, "maximum" = 65521))]
     pub mtu: Option<u32>,

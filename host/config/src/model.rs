@@ -3,12 +3,13 @@
 
 mod export;
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use moirai_abi::wire;
 use moirai_launch::{OwnDevice, Transport};
-use moirai_scheduler::{Contract, PolicyKind};
+use moirai_scheduler::{Amount, Contract, PolicyKind};
 
 pub use export::{Export, ExportDevice};
 
@@ -68,8 +69,8 @@ pub struct Disk {
     pub path: PathBuf,
     /// Requests in the device at a time.
     pub depth: u32,
-    /// Longest time of one request, in nanoseconds.
-    pub max_unit: u64,
+    /// What one request takes of it at most.
+    pub max_unit: Amount,
     /// Bytes per second, where declared.
     pub bandwidth: Option<u64>,
     /// Who decides.
@@ -93,6 +94,10 @@ pub struct Link {
     pub netns: Option<String>,
     /// Address of the host on the TAP.
     pub address: Option<Cidr>,
+    /// Addresses that no guest may have: the host's, and what was reserved.
+    pub reserved: Vec<IpAddr>,
+    /// What packets for all and for nobody may take of the loop's time, in thousandths.
+    pub broadcast: u32,
     /// Largest packet without the Ethernet header, in bytes.
     pub mtu: u16,
     /// What guests may leave to the link.
@@ -201,6 +206,12 @@ pub struct Net {
     pub link: usize,
     /// Hardware address: unicast.
     pub mac: [u8; 6],
+    /// Its IP addresses; none if it has those that it is the first to use.
+    pub addresses: Vec<IpAddr>,
+    /// It may send from all addresses.
+    pub spoofs: bool,
+    /// What receiving may take of the loop's time, in thousandths.
+    pub receive: u32,
     /// Pairs of queues, 1 to 7.
     pub queues: u16,
     /// Contract on the link.
@@ -218,14 +229,36 @@ impl Config {
     }
 }
 
-impl Link {
-    /// Longest time that one packet occupies the wire, in nanoseconds, rounded up.
+impl Host {
+    /// What a wake-up within a slice costs a core: nothing on an ideal machine.
     #[must_use]
-    pub fn largest_packet_time(&self) -> u64 {
+    pub fn wake_cost(&self) -> Amount {
+        match self.profile {
+            Profile::None => Amount::ZERO,
+            Profile::Default => self.costs.wake_up(),
+        }
+    }
+}
+
+impl Disk {
+    /// What admission counts as blocking: one largest unit, nothing on an ideal machine.
+    #[must_use]
+    pub fn blocking(&self, profile: Profile) -> Amount {
+        match profile {
+            Profile::None => Amount::ZERO,
+            Profile::Default => self.max_unit,
+        }
+    }
+}
+
+impl Link {
+    /// What one packet takes of the wire at most, rounded up.
+    #[must_use]
+    pub fn largest_packet_time(&self) -> Amount {
         let segmentation = self.offload == OffloadName::Segmentation;
         let bits = u128::from(wire::largest_packet(self.mtu, segmentation)) * 8;
         let nanos = (bits * 1_000_000_000).div_ceil(u128::from(self.rate_bps.max(1)));
-        u64::try_from(nanos).unwrap_or(u64::MAX)
+        Amount::from_wide(nanos)
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a configuration becomes, and what is said about bad ones.
 
-use moirai_scheduler::{Contract, Weight};
+use moirai_scheduler::{Amount, Contract, Span, Weight};
 use proptest::prelude::*;
 
 use super::*;
@@ -20,7 +20,9 @@ fn rates_become_slices_and_defaults_are_filled_in() {
     let config = checked(GOOD);
     let [cinema, carnage] = config.tenants.as_slice() else { panic!("two tenants") };
     let contract = |period, slice, deadline, extra: u32| {
-        Contract::new(period, slice, deadline, Weight::new(extra)).expect("a contract")
+        let (period, deadline) = (Span::from_nanos(period), Span::from_nanos(deadline));
+        Contract::new(period, Amount::from_nanos(slice), deadline, Weight::new(extra))
+            .expect("a contract")
     };
     assert_eq!(cinema.cpu, contract(10_000_000, 3_000_000, 10_000_000, 0));
     let [volume] = cinema.volumes.as_slice() else { panic!("one volume") };
@@ -61,7 +63,7 @@ fn only_a_rate_in_bytes_is_held_against_the_bandwidth() {
 fn rates_are_rounded_up_to_whole_nanoseconds() {
     let text = GOOD.replace("20Mbit/s", "1bit/s");
     let slice = checked(&text).tenants.first().and_then(|t| t.nets.first()).map(|n| n.contract);
-    assert_eq!(slice.map(|contract| contract.slice()), Some(1));
+    assert_eq!(slice.map(|contract| contract.slice()), Some(Amount::ONE));
 }
 
 #[test]
@@ -173,7 +175,7 @@ fn a_link_says_what_it_does_for_its_guests_and_an_interface_how_many_queues_it_h
         let config = checked(text);
         let link = config.links.first().expect("a link");
         let net = config.tenants.first().and_then(|tenant| tenant.nets.first()).expect("a card");
-        (link.offload, link.largest_packet_time(), net.queues)
+        (link.offload, link.largest_packet_time().as_nanos(), net.queues)
     };
     use document::OffloadName::{Checksum, Segmentation};
     // A frame of 1518 bytes and 24 of framing; 64 KiB in at most 128 segments.

@@ -5,6 +5,7 @@
 
 mod error;
 
+use moirai_scheduler::{Amount, Span};
 use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
@@ -118,6 +119,32 @@ const LAST_BIT_UNIT: usize = 4;
 /// A time in integer nanoseconds. In TOML and JSON a text with a unit, or an integer of ns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Time(pub u64);
+
+impl Time {
+    /// As the time between two things.
+    #[must_use]
+    pub const fn span(self) -> Span {
+        Span::from_nanos(self.0)
+    }
+
+    /// As the service that takes the whole resource so long.
+    #[must_use]
+    pub const fn work(self) -> Amount {
+        Amount::from_nanos(self.0)
+    }
+}
+
+impl From<Span> for Time {
+    fn from(span: Span) -> Self {
+        Self(span.as_nanos())
+    }
+}
+
+impl From<Amount> for Time {
+    fn from(amount: Amount) -> Self {
+        Self(amount.as_nanos())
+    }
+}
 
 /// A size in bytes. In TOML and JSON a text with a unit, or an integer of bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

@@ -8,7 +8,7 @@ mod waiters;
 
 use std::collections::HashMap;
 
-use moirai_scheduler::{ClientId, Contract, Nanos, PolicyError, Rank, Ranked};
+use moirai_scheduler::{Amount, ClientId, Contract, Moment, PolicyError, Rank, Ranked, Span};
 
 use super::judge::Backlog;
 use super::kernel::Threads;
@@ -25,26 +25,26 @@ const LAST_PRIORITY: i32 = 2;
 /// The shortest time after which the round is repeated because a budget may have run out: for the
 /// vCPU that runs now, and for those that can only run when all before them sleep. What they
 /// overrun in that time is carried as debt.
-const GRAIN_FIRST: Nanos = 20_000;
-const GRAIN_OTHERS: Nanos = 100_000;
+const GRAIN_FIRST: Span = Span::from_micros(20);
+const GRAIN_OTHERS: Span = Span::from_micros(100);
 /// The same for those that sleep, and for those that wait behind one that has not let go of the
 /// core since the last round, and so will hardly do it now: a rest of some microseconds must not
 /// cost a round every 100 us.
-const GRAIN_BEHIND: Nanos = 500_000;
+const GRAIN_BEHIND: Span = Span::from_micros(500);
 /// The same for those that sleep behind one that has not let go of the core: they overrun by no
 /// more if it does.
-const GRAIN_HIDDEN: Nanos = 2_000_000;
+const GRAIN_HIDDEN: Span = Span::from_millis(2);
 
 /// A vCPU that is owed time but asleep is looked at this often in every deadline.
-const LOOKS_PER_DEADLINE: Nanos = 4;
+const LOOKS_PER_DEADLINE: u64 = 4;
 
 /// When the next round is due: the earlier of the two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Due {
     /// At this time.
-    pub(super) at: Option<Nanos>,
+    pub(super) at: Option<Moment>,
     /// When the vCPUs have run for this long, counted from the end of the round.
-    pub(super) after: Option<Nanos>,
+    pub(super) after: Option<Span>,
 }
 
 /// All vCPUs of one core and the policy that rules them.
@@ -57,18 +57,18 @@ pub(super) struct Core<T> {
     turns: Vec<Turn>,
     order: Vec<Rank>,
     /// Deadlines of those that are awake; of use within a round only.
-    fixed: Vec<Nanos>,
+    fixed: Vec<Moment>,
     /// What a wake-up within a slice costs.
-    wake_cost: Nanos,
+    wake_cost: Amount,
     scheduling: bool,
     stalls: StallLog,
     backlog: Backlog,
     next_id: u32,
-    last: Nanos,
+    last: Moment,
     /// The next slice of those who were sent to their gates after they were ranked.
-    refill: Option<Nanos>,
+    refill: Option<Moment>,
     /// Somebody yields; look again after so much time.
-    lead: Option<Nanos>,
+    lead: Option<Span>,
     pub(super) rounds: u64,
 }
 
@@ -81,12 +81,12 @@ impl<T: Threads> Core<T> {
             turns: Vec::new(),
             order: Vec::new(),
             fixed: Vec::new(),
-            wake_cost: 0,
+            wake_cost: Amount::ZERO,
             scheduling,
             stalls,
             backlog: Backlog::default(),
             next_id: 0,
-            last: 0,
+            last: Moment::ZERO,
             refill: None,
             lead: None,
             rounds: 0,
@@ -94,7 +94,7 @@ impl<T: Threads> Core<T> {
     }
 
     /// What a wake-up within a slice costs from now on.
-    pub(super) fn set_wake_cost(&mut self, cost: Nanos) {
+    pub(super) fn set_wake_cost(&mut self, cost: Amount) {
         self.wake_cost = cost;
         self.policy.set_wake_cost(cost);
     }
@@ -108,7 +108,7 @@ impl<T: Threads> Core<T> {
         tenant: String,
         contract: Contract,
         thread: T,
-        now: Nanos,
+        now: Moment,
     ) -> Result<VcpuId, PolicyError> {
         let id = VcpuId(self.next_id);
         self.policy.add(ClientId(id.0), contract, now)?;
@@ -122,7 +122,7 @@ impl<T: Threads> Core<T> {
         &mut self,
         id: VcpuId,
         contract: Contract,
-        now: Nanos,
+        now: Moment,
     ) -> Result<(), PolicyError> {
         self.policy.change(ClientId(id.0), contract, now)?;
         let place = self.place(ClientId(id.0));
@@ -132,7 +132,7 @@ impl<T: Threads> Core<T> {
         Ok(())
     }
 
-    pub(super) fn detach(&mut self, id: VcpuId, now: Nanos) -> Result<VcpuSnapshot, PolicyError> {
+    pub(super) fn detach(&mut self, id: VcpuId, now: Moment) -> Result<VcpuSnapshot, PolicyError> {
         let account = self.policy.remove(ClientId(id.0), now)?;
         let place = self.places.remove(&id.0).ok_or(PolicyError::Unknown(ClientId(id.0)))?;
         let vcpu = self.vcpus.swap_remove(place);
@@ -151,16 +151,16 @@ impl<T: Threads> Core<T> {
     /// What is promised of the core, in millionths.
     pub(super) fn promised_ppm(&self) -> u64 {
         let share = |vcpu: &Vcpu<T>| {
-            vcpu.contract().slice().saturating_mul(1_000_000) / vcpu.contract().period()
+            vcpu.contract().slice().time().saturating_mul(1_000_000) / vcpu.contract().period()
         };
         self.vcpus.iter().map(share).sum()
     }
 
     /// One round at `now`; says when the next one is due.
-    pub(super) fn round(&mut self, now: Nanos) -> Due {
+    pub(super) fn round(&mut self, now: Moment) -> Due {
         self.rounds += 1;
         let owed = self.measure(now);
-        self.backlog.note(&self.stalls, now, now.saturating_sub(self.last), owed);
+        self.backlog.note(&self.stalls, now, now.since(self.last), owed);
         self.find_waiters(now);
         self.observe(now);
         self.report();
@@ -194,19 +194,19 @@ impl<T: Threads> Core<T> {
         let mut floor = None;
         for vcpu in self.vcpus.iter_mut().filter(sharers) {
             if let Some(own) = vcpu.ask_for_slack(self.last) {
-                floor = Some(floor.map_or(own, |least: Nanos| least.min(own)));
+                floor = Some(floor.map_or(own, |least: Amount| least.min(own)));
             }
         }
         let Some(floor) = floor else { return };
         for vcpu in self.vcpus.iter_mut().filter(sharers) {
             if let Some(lead) = vcpu.settle_share(floor) {
-                let lead = lead.max(LEAD);
+                let lead = lead.max(LEAD).time();
                 self.lead = Some(self.lead.map_or(lead, |least| least.min(lead)));
             }
         }
     }
 
-    fn rank(&mut self, now: Nanos) {
+    fn rank(&mut self, now: Moment) {
         self.order.clear();
         let order = &mut self.order;
         self.policy.ranks(now, &mut |rank| order.push(rank));
@@ -221,7 +221,7 @@ impl<T: Threads> Core<T> {
             {
                 // What it waited for before its refill was not its slice.
                 let state = self.policy.state(rank.client);
-                vcpu.slept_until(state.map_or(0, |state| state.refill));
+                vcpu.slept_until(state.map_or(Moment::ZERO, |state| state.refill));
             }
         }
     }
@@ -254,13 +254,13 @@ impl<T: Threads> Core<T> {
         }
     }
 
-    fn due(&self, now: Nanos) -> Due {
+    fn due(&self, now: Moment) -> Due {
         let mut at = self.policy.timeout(now).into_iter().chain(self.refill).min();
-        let mut sooner = |time: Nanos| at = Some(at.map_or(time, |earliest| earliest.min(time)));
+        let mut sooner = |time: Moment| at = Some(at.map_or(time, |earliest| earliest.min(time)));
         let mut after = self.lead;
         let mut others = None;
         let mut held = false;
-        let ran = self.vcpus.iter().filter(|vcpu| vcpu.used() > 0).count();
+        let ran = self.vcpus.iter().filter(|vcpu| vcpu.used() > Amount::ZERO).count();
         for rank in &self.order {
             let Some(vcpu) = self.place(rank.client).and_then(|place| self.vcpus.get(place)) else {
                 continue;
@@ -273,20 +273,20 @@ impl<T: Threads> Core<T> {
                 _ if vcpu.is_asleep() => GRAIN_BEHIND,
                 Some(others) => others,
                 None => {
-                    held = vcpu.used() > 0 && ran == 1;
+                    held = vcpu.used() > Amount::ZERO && ran == 1;
                     others = Some(if held { GRAIN_BEHIND } else { GRAIN_OTHERS });
                     GRAIN_FIRST
                 }
             };
-            let budget = rank.budget.saturating_sub(vcpu.lead()).max(grain);
-            after = Some(after.map_or(budget, |least: Nanos| least.min(budget)));
+            let budget = rank.budget.saturating_sub(vcpu.lead()).time().max(grain);
+            after = Some(after.map_or(budget, |least: Span| least.min(budget)));
             if let Some(deadline) = vcpu.promised_by() {
                 sooner(deadline.max(now));
             }
             let deadline = vcpu.contract().deadline();
             if let Some(wait) = vcpu.wait() {
                 sooner(wait.seen().saturating_add(deadline).max(now));
-            } else if vcpu.used() == 0 && !rank.floats {
+            } else if vcpu.used().is_zero() && !rank.floats {
                 sooner(now + (deadline / LOOKS_PER_DEADLINE).max(GRAIN_OTHERS));
             }
         }

@@ -15,16 +15,16 @@
 
 use std::collections::VecDeque;
 
-use moirai_scheduler::Nanos;
+use moirai_scheduler::{Amount, Moment, Span};
 use serde::Serialize;
 
 use super::StallLog;
 use super::kernel::CpuTime;
 
 /// A shortfall up to this is the measuring error of a promise, no miss.
-pub(super) const TOLERANCE: Nanos = 50_000;
+pub(super) const TOLERANCE: Amount = Amount::from_micros(50);
 /// For so long after a miss a contract counts as not kept.
-const LATELY: Nanos = 60_000_000_000;
+const LATELY: Span = Span::from_secs(60);
 /// How many excused misses are remembered; the oldest are forgotten first.
 const EXCUSED_MAX: usize = 16;
 
@@ -32,11 +32,11 @@ const EXCUSED_MAX: usize = 16;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Excused {
     /// The deadline that passed, on CLOCK_MONOTONIC in nanoseconds.
-    pub at_ns: Nanos,
+    pub at_ns: u64,
     /// How much of the slice was still to be given then, in nanoseconds.
-    pub late_ns: Nanos,
+    pub late_ns: u64,
     /// How much the stalls can have delayed it, in nanoseconds.
-    pub stall_ns: Nanos,
+    pub stall_ns: u64,
 }
 
 /// What was observed of one vCPU, promise by promise.
@@ -45,18 +45,18 @@ pub(super) struct Tally {
     pub(super) misses: u64,
     pub(super) misses_in_stall: u64,
     pub(super) excused: VecDeque<Excused>,
-    pub(super) least_slice: Option<Nanos>,
+    pub(super) least_slice: Option<Amount>,
     /// Deadline and shortfall of the latest miss without an excuse.
-    pub(super) last: Option<(Nanos, Nanos)>,
+    pub(super) last: Option<(Moment, Amount)>,
 }
 
 impl Tally {
     /// Why the contract is not kept, in words, if a slice was missed lately.
-    pub(super) fn not_kept(&self, now: Nanos) -> Option<String> {
+    pub(super) fn not_kept(&self, now: Moment) -> Option<String> {
         let (at, short) = self.last?;
-        let ago = now.saturating_sub(at);
+        let ago = now.since(at);
         (ago <= LATELY).then(|| {
-            let (seconds, micros) = (ago / 1_000_000_000, short / 1_000);
+            let (seconds, micros) = (ago / Span::from_secs(1), short.as_micros());
             format!("{seconds} s ago {micros} us of its slice were not given by the deadline")
         })
     }
@@ -65,17 +65,17 @@ impl Tally {
 /// Service that is promised and not given yet.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Promise {
-    pub(super) begin: Nanos,
-    pub(super) deadline: Nanos,
-    pub(super) amount: Nanos,
+    pub(super) begin: Moment,
+    pub(super) deadline: Moment,
+    pub(super) amount: Amount,
     /// The kernel's accounts when it began.
     pub(super) time: CpuTime,
     /// A whole slice, not what a sleep has left of one.
     pub(super) whole: bool,
     /// Until when stalls are in the backlog.
-    pub(super) noted: Nanos,
+    pub(super) noted: Moment,
     /// What stalls until then had left to be done.
-    pub(super) backlog: Nanos,
+    pub(super) backlog: Amount,
 }
 
 /// The judge of one vCPU: what is promised to it at present, and how earlier promises were kept.
@@ -98,14 +98,14 @@ impl Judge {
     }
 
     /// What is promised is less by what the vCPU did itself.
-    pub(super) fn pay(&mut self, cost: Nanos) {
+    pub(super) fn pay(&mut self, cost: Amount) {
         if let Some(promise) = &mut self.promise {
             promise.amount = promise.amount.saturating_sub(cost);
         }
     }
 
     /// By when something is promised.
-    pub(super) fn deadline(&self) -> Option<Nanos> {
+    pub(super) fn deadline(&self) -> Option<Moment> {
         self.promise.map(|promise| promise.deadline)
     }
 
@@ -121,20 +121,20 @@ impl Judge {
     pub(super) fn late(
         &mut self,
         time: CpuTime,
-        used: Nanos,
-        now: Nanos,
+        used: Amount,
+        now: Moment,
         done: bool,
-        slept: impl FnOnce(&Promise) -> Nanos,
+        slept: impl FnOnce(&Promise) -> Span,
         stalls: &StallLog,
     ) {
         let Some(promise) = self.promise.take_if(|promise| now >= promise.deadline) else { return };
         let run = time.run.saturating_sub(promise.time.run);
         // A round comes late. What was used until it may have been used after the deadline.
-        let after = used.min(now - promise.deadline);
+        let after = used.min((now - promise.deadline).service());
         let wanted = if done { promise.amount.min(run) } else { promise.amount };
         let short = wanted.saturating_sub(run.saturating_sub(after));
         if short > TOLERANCE {
-            let short = short.saturating_sub(slept(&promise));
+            let short = short.saturating_sub(slept(&promise).service());
             if short <= TOLERANCE {
                 return;
             }
@@ -153,9 +153,10 @@ impl Judge {
     }
 }
 
-fn miss(tally: &mut Tally, promise: &Promise, short: Nanos, stalls: &StallLog, now: Nanos) {
-    let stalled = stalls.after(promise.noted, now).saturating_add(promise.backlog);
-    if short > stalled.saturating_add(if stalled > 0 { TOLERANCE } else { 0 }) {
+fn miss(tally: &mut Tally, promise: &Promise, short: Amount, stalls: &StallLog, now: Moment) {
+    let stalled = stalls.after(promise.noted, now).service().saturating_add(promise.backlog);
+    if short > stalled.saturating_add(if stalled > Amount::ZERO { TOLERANCE } else { Amount::ZERO })
+    {
         tally.misses += 1;
         tally.last = Some((promise.deadline, short));
         return;
@@ -164,20 +165,21 @@ fn miss(tally: &mut Tally, promise: &Promise, short: Nanos, stalls: &StallLog, n
     if tally.excused.len() == EXCUSED_MAX {
         tally.excused.pop_front();
     }
-    let (at_ns, late_ns, stall_ns) = (promise.deadline, short, stalled);
+    let at_ns = promise.deadline.as_nanos();
+    let (late_ns, stall_ns) = (short.as_nanos(), stalled.as_nanos());
     tally.excused.push_back(Excused { at_ns, late_ns, stall_ns });
 }
 
-fn note_least(tally: &mut Tally, run: Nanos) {
+fn note_least(tally: &mut Tally, run: Amount) {
     tally.least_slice = Some(tally.least_slice.map_or(run, |least| least.min(run)));
 }
 
 /// What stalls have left to be done on a core.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Backlog {
-    pub(super) left: Nanos,
+    pub(super) left: Amount,
     /// Stalls up to here are in it, and none is known to have come since.
-    pub(super) noted: Nanos,
+    pub(super) noted: Moment,
     /// How many stalls the log had then.
     seen: u64,
 }
@@ -185,17 +187,19 @@ pub(super) struct Backlog {
 impl Backlog {
     /// A round at `now`, `elapsed` after the one before, saw `owed` of it used by those who are
     /// owed time.
-    pub(super) fn note(&mut self, stalls: &StallLog, now: Nanos, elapsed: Nanos, owed: Nanos) {
-        let mut stalled = 0;
+    pub(super) fn note(&mut self, stalls: &StallLog, now: Moment, elapsed: Span, owed: Amount) {
+        let mut stalled = Span::ZERO;
         let count = stalls.count();
         if count != self.seen {
             self.seen = count;
             stalled = stalls.after(self.noted, now);
             self.noted = now;
         }
-        let rest = elapsed.saturating_sub(stalled).saturating_sub(owed);
+        let rest = elapsed.saturating_sub(stalled).service().saturating_sub(owed);
         // The rounds themselves are neither idle nor owed to anybody.
-        self.left =
-            self.left.saturating_sub(rest.saturating_sub(TOLERANCE)).saturating_add(stalled);
+        self.left = self
+            .left
+            .saturating_sub(rest.saturating_sub(TOLERANCE))
+            .saturating_add(stalled.service());
     }
 }

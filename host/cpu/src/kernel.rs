@@ -9,7 +9,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use moirai_runtime::{pin, set_scheduler};
-use moirai_scheduler::{Nanos, Weight};
+use moirai_scheduler::{Amount, Span, Weight};
 
 use crate::GateWord;
 
@@ -29,9 +29,9 @@ pub(super) enum Class {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct CpuTime {
     /// Time it ran.
-    pub(super) run: Nanos,
+    pub(super) run: Amount,
     /// Time it was runnable and waited for the core.
-    pub(super) wait: Nanos,
+    pub(super) wait: Span,
     /// How often it was switched to.
     pub(super) runs: u64,
 }
@@ -177,7 +177,8 @@ fn parse_schedstat(text: &[u8]) -> Option<CpuTime> {
     let text = std::str::from_utf8(text).ok()?;
     let mut fields = text.split_ascii_whitespace().map(str::parse);
     let mut next = || fields.next()?.ok();
-    Some(CpuTime { run: next()?, wait: next()?, runs: next()? })
+    let (run, wait) = (Amount::from_nanos(next()?), Span::from_nanos(next()?));
+    Some(CpuTime { run, wait, runs: next()? })
 }
 
 /// Switches that a thread asked for itself: it had nothing to do. Those that others forced on it
@@ -200,7 +201,11 @@ mod tests {
     fn schedstat_gives_run_and_wait_time_and_garbage_gives_nothing() {
         assert_eq!(
             parse_schedstat(b"446699 66509 1\n"),
-            Some(CpuTime { run: 446_699, wait: 66_509, runs: 1 })
+            Some(CpuTime {
+                run: Amount::from_nanos(446_699),
+                wait: Span::from_nanos(66_509),
+                runs: 1
+            })
         );
         for bad in [&b""[..], b"12", b"12 13", b"x y z", b"-1 2 3", b"\xff\xfe"] {
             assert_eq!(parse_schedstat(bad), None);
@@ -227,7 +232,7 @@ mod tests {
             gated: true,
             nice: 0,
         };
-        assert!(thread.cpu_time().unwrap().run > 0);
+        assert!(thread.cpu_time().unwrap().run > Amount::ZERO);
         assert!(thread.is_runnable().unwrap());
         let before = thread.sleeps().unwrap();
         std::thread::sleep(std::time::Duration::from_millis(1));

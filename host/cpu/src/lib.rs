@@ -41,7 +41,7 @@ mod vcpu;
 use std::io;
 
 use moirai_runtime::{Percentiles, StallLog};
-use moirai_scheduler::{Account, Contract, Nanos, PolicyError, PolicyKind};
+use moirai_scheduler::{Account, Amount, Contract, Moment, PolicyError, PolicyKind};
 use serde::Serialize;
 
 pub use gate::{GatePage, GateWord};
@@ -61,8 +61,8 @@ pub struct DispatcherSpec {
     /// Who decides. With `fifo`, the control of experiments, every vCPU stays in the kernel's fair
     /// class and only the accounts are kept.
     pub policy: PolicyKind,
-    /// What a wake-up within a slice costs, in nanoseconds; zero: nothing.
-    pub wake_cost: Nanos,
+    /// What a wake-up within a slice costs; zero: nothing.
+    pub wake_cost: Amount,
     /// Where stalls of the machine are noted.
     pub stalls: StallLog,
 }
@@ -144,9 +144,9 @@ pub struct VcpuSnapshot {
     /// The tenant it belongs to.
     pub tenant: String,
     /// CPU time charged to the contract.
-    pub guaranteed_ns: Nanos,
+    pub guaranteed_ns: u64,
     /// CPU time taken from the slack.
-    pub extra_ns: Nanos,
+    pub extra_ns: u64,
     /// Slices, or rests of slices, that it wanted from its wake-up or refill until the deadline and
     /// did not get by then.
     pub misses: u64,
@@ -160,12 +160,12 @@ pub struct VcpuSnapshot {
     /// It has a slice: something is promised to it.
     pub promised: bool,
     /// Guarantee lost because whole periods passed in a stall.
-    pub stall_loss_ns: Nanos,
+    pub stall_loss_ns: u64,
     /// Slices released.
     pub refills: u64,
     /// The least CPU time it got in any period of its present contract in which it was runnable
     /// throughout.
-    pub least_slice_ns: Option<Nanos>,
+    pub least_slice_ns: Option<u64>,
 }
 
 /// State of one dispatcher; times in nanoseconds.
@@ -178,7 +178,7 @@ pub struct CoreSnapshot {
     /// Decisions taken.
     pub decisions: u64,
     /// CPU time of the dispatcher itself.
-    pub overhead_ns: Nanos,
+    pub overhead_ns: u64,
     /// How late its own timer was: median, 99th percentile, longest.
     pub timer_late_ns: Percentiles,
 }
@@ -189,22 +189,22 @@ impl VcpuSnapshot {
         tenant: &str,
         account: Account,
         tally: &judge::Tally,
-        slice: Nanos,
-        now: Nanos,
+        slice: Amount,
+        now: Moment,
     ) -> Self {
         Self {
             id: id.0,
             tenant: tenant.to_owned(),
-            guaranteed_ns: account.guaranteed,
-            extra_ns: account.extra,
+            guaranteed_ns: account.guaranteed.as_nanos(),
+            extra_ns: account.extra.as_nanos(),
             misses: tally.misses,
             misses_in_stall: tally.misses_in_stall,
             excused: tally.excused.iter().copied().collect(),
             not_kept: tally.not_kept(now),
-            promised: slice > 0,
-            stall_loss_ns: account.stall_loss,
+            promised: slice > Amount::ZERO,
+            stall_loss_ns: account.stall_loss.as_nanos(),
             refills: account.refills,
-            least_slice_ns: tally.least_slice,
+            least_slice_ns: tally.least_slice.map(Amount::as_nanos),
         }
     }
 }

@@ -8,31 +8,31 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use moirai_runtime::{now, pin, set_scheduler, sleep_until};
-use moirai_scheduler::Nanos;
+use moirai_scheduler::{Amount, Span};
 use rustix::pipe::pipe;
 
 const PRIORITY: i32 = 97;
 const PASSES: usize = 1_000;
 const READS: u32 = 500;
 const SLEEPS: usize = 50;
-const SLEEP_NS: Nanos = 1_000_000;
+const SLEEP: Span = Span::from_millis(1);
 /// What a vCPU has in caches that its neighbours displace, in bytes.
 const WORKING_SET: usize = 256 * 1024;
 const DISPLACED_BY: usize = 4 * 1024 * 1024;
 /// Of a round's work for one vCPU the reading of its account is about half.
-const ROUND_PER_READ: Nanos = 2;
+const ROUND_PER_READ: u64 = 2;
 
-/// What it found, in nanoseconds.
+/// What it found. The core serves nobody else meanwhile, so what takes time is service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Measured {
     /// A switch, with the dispatcher's rounds at its ends, at its 99th percentile.
-    pub switch: Nanos,
+    pub switch: Amount,
     /// Refilling the caches.
-    pub cache: Nanos,
+    pub cache: Amount,
     /// What a round does for one vCPU.
-    pub vcpu: Nanos,
+    pub vcpu: Amount,
     /// How late a wake-up is, at its 99th percentile.
-    pub wake_p99: Nanos,
+    pub wake_p99: Span,
 }
 
 /// Measures on `core`.
@@ -48,14 +48,19 @@ pub fn measure(core: usize) -> io::Result<Measured> {
         // A slice begins and ends with a round: two classes are changed, a state and an account
         // read.
         let switch = pass.saturating_add(read.saturating_mul(4 * ROUND_PER_READ));
-        let (cache, wake_p99) = (cache(), wakes());
-        Ok(Measured { switch, cache, vcpu: read * ROUND_PER_READ, wake_p99 })
+        let vcpu = read * ROUND_PER_READ;
+        Ok(Measured {
+            switch: switch.service(),
+            cache: cache().service(),
+            vcpu: vcpu.service(),
+            wake_p99: wakes(),
+        })
     })?;
     measuring.join().map_err(|_| io::Error::other("the measuring thread panicked"))?
 }
 
 /// One switch to the other thread, at its 99th percentile.
-fn passes(core: usize) -> io::Result<Nanos> {
+fn passes(core: usize) -> io::Result<Span> {
     let ((own_read, other_write), (other_read, own_write)) = (pipe()?, pipe()?);
     let other = std::thread::spawn(move || -> io::Result<()> {
         pin(0, core)?;
@@ -73,7 +78,7 @@ fn passes(core: usize) -> io::Result<Nanos> {
         if rustix::io::read(&own_read, &mut [0])? == 0 {
             break;
         }
-        took.push(now().saturating_sub(begin) / 2);
+        took.push(now().since(begin) / 2);
     }
     drop(own_write);
     other.join().map_err(|_| io::Error::other("the other thread panicked"))??;
@@ -81,25 +86,25 @@ fn passes(core: usize) -> io::Result<Nanos> {
 }
 
 /// Reading the account of one thread.
-fn reads() -> io::Result<Nanos> {
+fn reads() -> io::Result<Span> {
     let file = File::open("/proc/thread-self/schedstat")?;
     let begin = now();
     for _ in 0..READS {
         file.read_at(&mut [0; 96], 0)?;
     }
-    Ok(now().saturating_sub(begin) / u64::from(READS))
+    Ok(now().since(begin) / u64::from(READS))
 }
 
 /// How much longer a walk through a working set takes when another has displaced it.
-fn cache() -> Nanos {
+fn cache() -> Span {
     let (own, other) = (vec![1u8; WORKING_SET], vec![1u8; DISPLACED_BY]);
     let walk = |bytes: &[u8]| {
         let begin = now();
         let sum: u64 = bytes.iter().step_by(64).map(|&byte| u64::from(byte)).sum();
         std::hint::black_box(sum);
-        now().saturating_sub(begin)
+        now().since(begin)
     };
-    let mut most = 0;
+    let mut most = Span::ZERO;
     for _ in 0..10 {
         walk(&own);
         let warm = walk(&own);
@@ -109,17 +114,17 @@ fn cache() -> Nanos {
     most
 }
 
-fn wakes() -> Nanos {
+fn wakes() -> Span {
     let mut late = Vec::with_capacity(SLEEPS);
     for _ in 0..SLEEPS {
-        let until = now() + SLEEP_NS;
+        let until = now() + SLEEP;
         sleep_until(until);
-        late.push(now().saturating_sub(until));
+        late.push(now().since(until));
     }
     percentile_99(&mut late)
 }
 
-fn percentile_99(values: &mut [Nanos]) -> Nanos {
+fn percentile_99(values: &mut [Span]) -> Span {
     values.sort_unstable();
-    values.get(values.len().saturating_sub(1) * 99 / 100).copied().unwrap_or(0)
+    values.get(values.len().saturating_sub(1) * 99 / 100).copied().unwrap_or(Span::ZERO)
 }

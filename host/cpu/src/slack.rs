@@ -17,15 +17,15 @@
 //! 5. If it is more than twice [`LEAD`] beyond the floor, the excess is forgiven. Such a distance
 //!    comes from a time without rounds, and in that time the fair class shared the slack by itself.
 
-use moirai_scheduler::{Nanos, Weight};
+use moirai_scheduler::{Amount, Weight};
 
 /// How far one vCPU may be ahead of another, in nanoseconds of slack at weight 1.
-pub(super) const LEAD: Nanos = 3_000_000;
+pub(super) const LEAD: Amount = Amount::from_millis(3);
 
 /// One vCPU's part of the slack.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Share {
-    virtual_time: Nanos,
+    virtual_time: Amount,
     /// It wanted slack in this period, in the one before.
     wanted: (bool, bool),
     yields: bool,
@@ -33,8 +33,8 @@ pub(super) struct Share {
 
 impl Share {
     /// Books slack that it was given.
-    pub(super) fn book(&mut self, used: Nanos, weight: Weight) {
-        let advance = used / Nanos::from(weight.get());
+    pub(super) fn book(&mut self, used: Amount, weight: Weight) {
+        let advance = used / u64::from(weight.get());
         self.virtual_time = self.virtual_time.saturating_add(advance);
     }
 
@@ -54,20 +54,20 @@ impl Share {
     }
 
     /// Its virtual time, which counts for the floor if it wants slack.
-    pub(super) fn virtual_time(self) -> Nanos {
+    pub(super) fn virtual_time(self) -> Amount {
         self.virtual_time
     }
 
     /// Applies the rules 3 and 4 to one that wants slack or does not.
-    pub(super) fn settle(&mut self, wants: bool, floor: Nanos) {
-        let most = if wants { floor.saturating_add(2 * LEAD) } else { Nanos::MAX };
+    pub(super) fn settle(&mut self, wants: bool, floor: Amount) {
+        let most = if wants { floor.saturating_add(2 * LEAD) } else { Amount::MAX };
         self.virtual_time = self.virtual_time.clamp(floor, most);
-        let bound = if self.yields { 0 } else { LEAD };
+        let bound = if self.yields { Amount::ZERO } else { LEAD };
         self.yields = self.lead(floor) > bound;
     }
 
     /// How far it is ahead of the floor.
-    pub(super) fn lead(self, floor: Nanos) -> Nanos {
+    pub(super) fn lead(self, floor: Amount) -> Amount {
         self.virtual_time.saturating_sub(floor)
     }
 
@@ -80,9 +80,9 @@ impl Share {
 #[cfg(test)]
 mod tests {
     use super::{LEAD, Share};
-    use moirai_scheduler::Weight;
+    use moirai_scheduler::{Amount, Weight};
 
-    fn share(used: u64, weight: u32) -> Share {
+    fn share(used: Amount, weight: u32) -> Share {
         let mut share = Share::default();
         share.book(used, Weight::new(weight).unwrap());
         share
@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn twice_the_slack_at_twice_the_weight_is_no_lead() {
-        assert_eq!(share(10 * LEAD, 2).lead(share(5 * LEAD, 1).virtual_time()), 0);
+        assert_eq!(share(10 * LEAD, 2).lead(share(5 * LEAD, 1).virtual_time()), Amount::ZERO);
     }
 
     #[test]
@@ -100,22 +100,22 @@ mod tests {
             share.settle(true, floor);
             share.yields()
         };
-        assert!(!yields(&mut ahead, 0), "as far as it may");
-        ahead.book(1, Weight::MIN);
-        assert!(yields(&mut ahead, 0) && yields(&mut ahead, LEAD));
-        assert!(!yields(&mut ahead, LEAD + 1) && !yields(&mut ahead, 1));
+        assert!(!yields(&mut ahead, Amount::ZERO), "as far as it may");
+        ahead.book(Amount::ONE, Weight::MIN);
+        assert!(yields(&mut ahead, Amount::ZERO) && yields(&mut ahead, LEAD));
+        assert!(!yields(&mut ahead, LEAD + Amount::ONE) && !yields(&mut ahead, Amount::ONE));
     }
 
     #[test]
     fn sleeping_saves_nothing_up() {
-        let mut sleeper = share(0, 1);
+        let mut sleeper = share(Amount::ZERO, 1);
         sleeper.settle(false, 10 * LEAD);
         assert_eq!(sleeper.virtual_time(), 10 * LEAD);
     }
 
     #[test]
     fn a_wish_counts_until_a_whole_period_has_passed_without() {
-        let mut share = share(1, 1);
+        let mut share = share(Amount::ONE, 1);
         assert!(!share.wanted());
         share.note_wanted();
         assert!(share.wanted());
@@ -128,7 +128,7 @@ mod tests {
     #[test]
     fn a_lead_from_a_time_without_rounds_is_forgiven() {
         let mut ahead = share(1_000 * LEAD, 1);
-        ahead.settle(true, 0);
-        assert_eq!((ahead.lead(0), ahead.yields()), (2 * LEAD, true));
+        ahead.settle(true, Amount::ZERO);
+        assert_eq!((ahead.lead(Amount::ZERO), ahead.yields()), (2 * LEAD, true));
     }
 }

@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 use moirai_runtime::{
     Inbox, Lateness, Mailbox, Turns, mailbox, now, own_cpu_time, pin, set_scheduler,
 };
-use moirai_scheduler::{Contract, Nanos, ranked};
+use moirai_scheduler::{Amount, Contract, Moment, Span, ranked};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::core::{Core, FIRST_PRIORITY};
@@ -139,20 +139,21 @@ struct Loop {
 #[derive(Debug, Default)]
 struct OwnLoad {
     /// Time and own CPU time when it was measured last.
-    last: (Nanos, Nanos),
+    last: (Moment, Amount),
     ppm: u64,
 }
 
 impl OwnLoad {
     /// Over how long it is measured.
-    const WINDOW: Nanos = 2_000_000_000;
+    const WINDOW: Span = Span::from_secs(2);
 
     /// The share in millionths, as of the latest window.
-    fn measure(&mut self, now: Nanos, used: Nanos) -> u64 {
-        let elapsed = now.saturating_sub(self.last.0);
+    fn measure(&mut self, now: Moment, used: Amount) -> u64 {
+        let elapsed = now.since(self.last.0);
         if elapsed >= Self::WINDOW {
-            if self.last.0 > 0 {
-                self.ppm = used.saturating_sub(self.last.1).saturating_mul(1_000_000) / elapsed;
+            if !self.last.0.is_zero() {
+                let used = used.saturating_sub(self.last.1);
+                self.ppm = used.saturating_mul(1_000_000).time() / elapsed;
             }
             self.last = (now, used);
         }
@@ -185,9 +186,9 @@ impl Loop {
         }
     }
 
-    fn sleep(&self, until: Option<Nanos>) {
+    fn sleep(&self, until: Option<Moment>) {
         let rest = until.map(|until| {
-            let rest = until.saturating_sub(now());
+            let rest = until.since(now()).as_nanos();
             // Cannot overflow: a u64 of nanoseconds is 584 years.
             Timespec {
                 tv_sec: i64::try_from(rest / 1_000_000_000).unwrap_or(i64::MAX),
@@ -229,8 +230,8 @@ impl Loop {
     }
 
     fn snapshot(&mut self) -> CoreSnapshot {
-        let overhead_ns = own_cpu_time();
-        let own = self.load.measure(now(), overhead_ns);
+        let overhead = own_cpu_time();
+        let own = self.load.measure(now(), overhead);
         let mut vcpus = self.rounds.snapshot();
         if let Some(reason) = overload(self.spec.core, own, self.rounds.promised_ppm()) {
             for vcpu in vcpus.iter_mut().filter(|vcpu| vcpu.promised) {
@@ -241,7 +242,7 @@ impl Loop {
             core: self.spec.core,
             vcpus,
             decisions: self.rounds.rounds,
-            overhead_ns,
+            overhead_ns: overhead.as_nanos(),
             timer_late_ns: self.late.percentiles(),
         }
     }
@@ -274,8 +275,15 @@ mod tests {
     fn the_own_load_is_that_of_the_latest_window() {
         let mut load = OwnLoad::default();
         let second = 1_000_000_000;
-        assert_eq!(load.measure(10 * second, second), 0);
-        assert_eq!(load.measure(11 * second, 9 * second), 0, "too soon to tell");
-        assert_eq!(load.measure(12 * second, 2 * second), 500_000);
+        assert_eq!(load.measure(Moment::from_nanos(10 * second), Amount::from_nanos(second)), 0);
+        assert_eq!(
+            load.measure(Moment::from_nanos(11 * second), Amount::from_nanos(9 * second)),
+            0,
+            "too soon to tell"
+        );
+        assert_eq!(
+            load.measure(Moment::from_nanos(12 * second), Amount::from_nanos(2 * second)),
+            500_000
+        );
     }
 }

@@ -26,7 +26,7 @@ mod watched;
 
 use std::io;
 
-use moirai_scheduler::{Account, ClientId, Contract, Nanos};
+use moirai_scheduler::{Account, Amount, ClientId, Contract, Moment};
 
 use super::judge::Judge;
 use super::kernel::{Class, Threads};
@@ -51,7 +51,7 @@ pub(super) enum Seen {
     /// It stands at its gate until its next slice, and was not looked at.
     Stands,
     /// It has used so much since the round before, in nanoseconds.
-    Used(Nanos),
+    Used(Amount),
     /// It has reached its gate: [`Vcpu::stand_until`] says how long it is left alone.
     ReachedGate,
     /// The thread has ended.
@@ -69,7 +69,7 @@ pub(super) struct Vcpu<T> {
     class: Option<Class>,
     stop_latency: StopLatency,
     /// It stands at its gate and is not looked at before this time.
-    stands_until: Nanos,
+    stands_until: Moment,
     accounts: Accounts,
     sleep: Sleep,
     sleeps: Sleeps,
@@ -101,7 +101,7 @@ impl<T> Vcpu<T> {
     }
 
     /// What it used since the round before.
-    pub(super) fn used(&self) -> Nanos {
+    pub(super) fn used(&self) -> Amount {
         self.accounts.used()
     }
 
@@ -111,7 +111,7 @@ impl<T> Vcpu<T> {
     }
 
     /// Its state for reports.
-    pub(super) fn snapshot(&self, account: Account, now: Nanos) -> VcpuSnapshot {
+    pub(super) fn snapshot(&self, account: Account, now: Moment) -> VcpuSnapshot {
         let (tally, slice) = (self.judge.tally(), self.contract.slice());
         VcpuSnapshot::new(self.id, &self.tenant, account, tally, slice, now)
     }
@@ -127,8 +127,12 @@ impl<T> Vcpu<T> {
     }
 
     /// How much may be left of its slice when that is ended.
-    pub(super) fn lead(&self) -> Nanos {
-        if self.ends_at_gate() { self.stop_latency.lead(self.contract.slice()) } else { 0 }
+    pub(super) fn lead(&self) -> Amount {
+        if self.ends_at_gate() {
+            self.stop_latency.lead(self.contract.slice())
+        } else {
+            Amount::ZERO
+        }
     }
 
     /// It has another contract. The period under way mixes two; it is judged from the next one on.
@@ -146,7 +150,7 @@ impl<T: Threads> Vcpu<T> {
         tenant: String,
         contract: Contract,
         mut thread: T,
-        now: Nanos,
+        now: Moment,
     ) -> Self {
         let time = thread.cpu_time().unwrap_or_default();
         let mut vcpu = Self {
@@ -157,7 +161,7 @@ impl<T: Threads> Vcpu<T> {
             gone: false,
             class: None,
             stop_latency: StopLatency::default(),
-            stands_until: 0,
+            stands_until: Moment::ZERO,
             accounts: Accounts::new(time, now),
             sleep: Sleep::since(now),
             sleeps: Sleeps::default(),
@@ -173,7 +177,7 @@ impl<T: Threads> Vcpu<T> {
     }
 
     /// Reads its accounts, unless it stands at its gate. The round before was at `last`.
-    pub(super) fn measure(&mut self, now: Nanos, last: Nanos) -> Seen {
+    pub(super) fn measure(&mut self, now: Moment, last: Moment) -> Seen {
         self.accounts.begin_round();
         if now < self.stands_until {
             return Seen::Stands;
@@ -187,7 +191,7 @@ impl<T: Threads> Vcpu<T> {
         self.accounts.read(time, last);
         let used = self.used();
         self.stop_latency.ran(used);
-        if used > 0 {
+        if used > Amount::ZERO {
             self.watched.ran();
         } else if self.ends_at_gate() && self.is_gated() {
             return Seen::ReachedGate;
@@ -196,13 +200,13 @@ impl<T: Threads> Vcpu<T> {
     }
 
     /// It is left alone at its gate until then: one that slips through pays then.
-    pub(super) fn stand_until(&mut self, until: Nanos) {
+    pub(super) fn stand_until(&mut self, until: Moment) {
         self.stands_until = until;
     }
 
     /// Stops it at its gate at `at`, with so much left of its slice, in nanoseconds; negative: it
     /// overran.
-    pub(super) fn stop(&mut self, left: i64, at: Nanos) {
+    pub(super) fn stop(&mut self, left: i64, at: Moment) {
         if self.ends_at_gate() {
             self.stop_latency.close(left);
         }
@@ -219,7 +223,7 @@ impl<T: Threads> Vcpu<T> {
     /// It runs on its guarantee, at this priority.
     pub(super) fn let_run(&mut self, priority: i32) {
         self.stop_latency.open();
-        self.stands_until = 0;
+        self.stands_until = Moment::ZERO;
         self.accounts.expect_gate_runs(u64::from(self.is_gated()));
         self.set_class(Class::Guaranteed(priority));
     }
@@ -235,7 +239,7 @@ impl<T: Threads> Vcpu<T> {
     }
 
     /// Whether it runs or waits for the core.
-    pub(super) fn is_runnable(&mut self, now: Nanos) -> io::Result<bool> {
+    pub(super) fn is_runnable(&mut self, now: Moment) -> io::Result<bool> {
         Ok(self.watched.waits_since(now)?.is_some())
     }
 }

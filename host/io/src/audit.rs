@@ -10,7 +10,7 @@
 //! What an outage excuses is in [`moirai_scheduler::excuse`].
 
 use moirai_scheduler::excuse::{Outage, excuse, union};
-use moirai_scheduler::{Miss, Nanos};
+use moirai_scheduler::{Miss, Moment, Span};
 
 use crate::domain::Domain;
 use crate::schedule::{Owner, Schedule};
@@ -18,12 +18,12 @@ use crate::seams::Seams;
 use crate::snapshot::Excuse;
 
 /// How often misses are attributed.
-pub(crate) const INTERVAL: Nanos = 10_000_000;
+pub(crate) const INTERVAL: Span = Span::from_millis(10);
 
 impl<S: Seams> Domain<S> {
     /// Attributes the misses since the last time.
-    pub(crate) fn audit(&mut self, now: Nanos) {
-        if now.saturating_sub(self.audited_at) < INTERVAL {
+    pub(crate) fn audit(&mut self, now: Moment) {
+        if now.since(self.audited_at) < INTERVAL {
             return;
         }
         self.audited_at = now;
@@ -40,9 +40,12 @@ impl<S: Seams> Domain<S> {
         let outages = union(stalls.chain(self.hiccups.all()).collect());
         for (Owner::Device(id), miss, spare_ppm) in misses {
             let Some(device) = self.devices.get_mut(id) else { continue };
-            let (at_ns, late_ns) = (miss.deadline, miss.late);
+            let (at_ns, late_ns) = (miss.deadline.as_nanos(), miss.late.as_nanos());
             match excuse(&miss, &outages, spare_ppm) {
-                Some(hiccup_ns) => device.record.excuse(Excuse { at_ns, late_ns, hiccup_ns }),
+                Some(hiccup) => {
+                    let hiccup_ns = hiccup.as_nanos();
+                    device.record.excuse(Excuse { at_ns, late_ns, hiccup_ns });
+                }
                 None => device.record.miss(miss.late, now),
             }
         }

@@ -4,7 +4,7 @@
 
 use moirai_devices::backend::{Deferred, Job, Ring as _, Step, Storage};
 use moirai_devices::blk::Outcome;
-use moirai_scheduler::{ClientId, Nanos};
+use moirai_scheduler::{ClientId, Moment, Span};
 
 use crate::DeviceId;
 use crate::blk::Blk;
@@ -17,7 +17,7 @@ use crate::seams::{Machine as _, Seams};
 use crate::waiting::Waiting;
 
 /// No stall is shorter.
-const STALL: Nanos = 5_000_000;
+const STALL: Span = Span::from_millis(5);
 
 impl<S: Seams> Domain<S> {
     /// An operation of a job came back.
@@ -26,7 +26,7 @@ impl<S: Seams> Domain<S> {
         slot: u32,
         token: u64,
         result: std::io::Result<u32>,
-        now: Nanos,
+        now: Moment,
     ) {
         let Some(mut in_flight) = self.jobs.take(slot) else { return };
         let device = self.devices.get_mut(in_flight.device);
@@ -55,7 +55,7 @@ impl<S: Seams> Domain<S> {
         slot: u32,
         mut in_flight: InFlight,
         step: Result<Step, Deferred>,
-        now: Nanos,
+        now: Moment,
     ) {
         self.leave_disk(&mut in_flight, step, now);
         match step {
@@ -74,7 +74,7 @@ impl<S: Seams> Domain<S> {
 
     /// The parts that are over leave the disk and are paid for; all of them, if the request is
     /// over.
-    fn leave_disk(&mut self, in_flight: &mut InFlight, step: Result<Step, Deferred>, now: Nanos) {
+    fn leave_disk(&mut self, in_flight: &mut InFlight, step: Result<Step, Deferred>, now: Moment) {
         let done = matches!(step, Ok(Step::Done(_)));
         let InFlight { units, job, device, client, disk, .. } = in_flight;
         let (device, client, disk) = (*device, *client, *disk);
@@ -94,13 +94,13 @@ impl<S: Seams> Domain<S> {
         client: ClientId,
         job: &Job,
         unit: Unit,
-        now: Nanos,
+        now: Moment,
     ) {
         let Some(disk) = self.disks.get_mut(place) else { return };
         let (hiccups, stalls) = (&self.hiccups, &self.stalls);
         disk.end(unit, now, |begun| {
             // The log is locked only where there may be something in it.
-            let stalled = || now.saturating_sub(begun) > STALL && stalls.overlaps(begun, now);
+            let stalled = || now.since(begun) > STALL && stalls.overlaps(begun, now);
             let undisturbed = !hiccups.since(begun) && !stalled();
             Circumstances { plain: !job.is_detoured(), undisturbed }
         });
@@ -113,7 +113,7 @@ impl<S: Seams> Domain<S> {
     }
 
     /// What may not be begun yet of a job waits for its device's turn.
-    fn list_rest(&mut self, slot: u32, mut in_flight: InFlight, now: Nanos) {
+    fn list_rest(&mut self, slot: u32, mut in_flight: InFlight, now: Moment) {
         let (id, queue, arrival) = (in_flight.device, in_flight.queue, in_flight.arrival);
         let more = in_flight.job.wants_more() && !in_flight.listed;
         if more && let Some(blk) = self.blk(id) {
@@ -127,7 +127,7 @@ impl<S: Seams> Domain<S> {
     }
 
     /// A request is over: its driver gets its answer.
-    fn end_request(&mut self, slot: u32, in_flight: InFlight, outcome: Outcome, now: Nanos) {
+    fn end_request(&mut self, slot: u32, in_flight: InFlight, outcome: Outcome, now: Moment) {
         let InFlight { device: id, queue, arrival, job, listed, .. } = in_flight;
         // It has failed, and the rest of it was given up: its number will be another one's.
         if listed && let Some(blk) = self.blk(id) {
@@ -138,15 +138,15 @@ impl<S: Seams> Domain<S> {
         let begin = self.machine.now();
         device.usage.completed += 1;
         device.usage.bytes += job.request.buffers.len_bytes();
-        device.usage.latency_max = device.usage.latency_max.max(now.saturating_sub(arrival));
+        device.usage.latency_max = device.usage.latency_max.max(now.since(arrival));
         answer(device, queue, job, outcome);
-        device.usage.io_cpu += self.machine.now().saturating_sub(begin);
+        device.usage.io_cpu += self.machine.now().since(begin).service();
         self.devices.touch(id);
     }
 
     /// Nobody waits for the device's requests any more: of those that were begun in part, no more
     /// is begun.
-    pub(crate) fn abandon_unfinished(&mut self, id: DeviceId, now: Nanos) {
+    pub(crate) fn abandon_unfinished(&mut self, id: DeviceId, now: Moment) {
         self.jobs.stir();
         let Some(blk) = self.blk(id) else { return };
         for part in std::mem::take(&mut blk.unfinished) {

@@ -94,6 +94,7 @@ impl<T: WireBytes> Backlog<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use moirai_scheduler::Moment;
     use proptest::prelude::*;
 
     impl WireBytes for u64 {
@@ -103,7 +104,7 @@ mod tests {
     }
 
     fn packet(pair: u16, bytes: u64) -> Waiting<u64> {
-        Waiting { unit: bytes, queue: pair, arrival: 0 }
+        Waiting { unit: bytes, queue: pair, arrival: Moment::ZERO }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use moirai_devices::backend::Storage;
 use moirai_devices::blk::{Frontend, Next, Op, Request, SECTOR_BYTES};
 use moirai_devices::vhost::Vring;
-use moirai_scheduler::{ClientId, Head, Nanos};
+use moirai_scheduler::{Amount, ClientId, Head, Moment};
 
 use crate::waiting::Waiting;
 
@@ -33,7 +33,7 @@ impl<St: Storage> Blk<St> {
         &mut self,
         vring: &mut Vring,
         queue: u16,
-        now: Nanos,
+        now: Moment,
         answered: &mut bool,
     ) -> Result<bool, String> {
         let Some(frontend) = self.frontends.get_mut(usize::from(queue)) else { return Ok(false) };
@@ -64,7 +64,7 @@ impl<St: Storage> Blk<St> {
     /// it is in the image, and whoever wants that to itself waits for it.
     pub(crate) fn head(&self) -> Option<Head> {
         if let Some(first) = self.unfinished.front() {
-            return Some(Head { cost: 0, arrival: first.arrival, position: 0 });
+            return Some(Head { cost: Amount::ZERO, arrival: first.arrival, position: 0 });
         }
         if self.volume.is_busy() {
             return None;
@@ -77,7 +77,7 @@ impl<St: Storage> Blk<St> {
                 Op::Flush | Op::Discard(_) | Op::WriteZeroes(_) => 0,
             };
             // What it may cost is for the disk's window to know, not for its policy.
-            Head { cost: 0, arrival: first.arrival, position }
+            Head { cost: Amount::ZERO, arrival: first.arrival, position }
         })
     }
 

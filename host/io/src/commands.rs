@@ -7,22 +7,23 @@ use moirai_devices::backend::Storage as _;
 use moirai_devices::blk::{self, Frontend};
 use moirai_devices::net::{self, Card, MacAddr, Nic};
 use moirai_devices::vhost::{DeviceProfile, Session};
-use moirai_scheduler::{Account, Contract, Nanos};
+use moirai_scheduler::{Account, Contract, Moment};
 
 use crate::backlog::Backlog;
 use crate::blk::Blk;
 use crate::command::Command;
 use crate::device::{Body, Device, Place};
 use crate::domain::Domain;
-use crate::nic::Net;
+use crate::intake::Intake;
+use crate::nic::{Guard, Net};
 use crate::schedule::{Owner, Schedule};
 use crate::seams::{Machine as _, Seams};
 use crate::token::Token;
-use crate::{BlkSpec, DeviceId, IoDomainError, NetSpec};
+use crate::{BlkSpec, DeviceId, IoDomainError, NetSpec, Sources};
 
 impl<S: Seams> Domain<S> {
     /// Takes all commands that wait.
-    pub(crate) fn obey(&mut self, now: Nanos) {
+    pub(crate) fn obey(&mut self, now: Moment) {
         while let Some(command) = self.inbox.next() {
             // Whoever asked may have stopped waiting; the answer is then nobody's.
             match command {
@@ -49,7 +50,7 @@ impl<S: Seams> Domain<S> {
         &mut self,
         id: DeviceId,
         spec: BlkSpec<S::Storage>,
-        now: Nanos,
+        now: Moment,
     ) -> Result<(), IoDomainError> {
         let unknown = || IoDomainError::UnknownResource { kind: "disk", name: spec.disk.clone() };
         let place = self.disks.iter().position(|disk| disk.name == spec.disk);
@@ -77,7 +78,7 @@ impl<S: Seams> Domain<S> {
         &mut self,
         id: DeviceId,
         spec: NetSpec,
-        now: Nanos,
+        now: Moment,
     ) -> Result<(), IoDomainError> {
         let unknown = || IoDomainError::UnknownResource { kind: "link", name: spec.link.clone() };
         let place = self.links.iter().position(|link| link.name == spec.link);
@@ -87,19 +88,29 @@ impl<S: Seams> Domain<S> {
         if link.owner(mac).is_some() {
             return Err(IoDomainError::MacInUse { mac: spec.mac });
         }
+        let (bound, declared) = match spec.sources {
+            Sources::Own(declared) => (true, declared),
+            Sources::Any => (false, Vec::new()),
+        };
+        if let Some(address) = link.neighbours.conflict(&declared) {
+            return Err(IoDomainError::AddressInUse(address));
+        }
         let (mtu, pairs, offload) = (link.mtu, spec.pairs, link.offload());
         let nic = Nic { mac, mtu, queue_size: net::QUEUE_SIZE, pairs, offload };
         let queues = nic.queues();
         let session = session(spec.socket, nic.profile())?;
         let client = admit(link.schedule(), id, spec.contract, now)?;
-        link.enlist(mac, id);
+        link.enlist(mac, &declared, id);
         let waiting = Backlog::new(spec.pairs);
-        let body = Body::Net(Net { link: place, client, card: Card::new(nic), waiting });
+        let guard = bound.then(Guard::default);
+        let budget = Intake::of_port(spec.receive);
+        let card = Card::new(nic);
+        let body = Body::Net(Net { link: place, client, card, waiting, guard, budget });
         self.enlist(Device::new(id, spec.tenant, spec.contract, session, body, queues), now);
         Ok(())
     }
 
-    fn enlist(&mut self, device: Device<S::Storage>, now: Nanos) {
+    fn enlist(&mut self, device: Device<S::Storage>, now: Moment) {
         let id = device.id;
         self.devices.insert(device);
         self.listen(Token::Session(id), now);
@@ -109,7 +120,7 @@ impl<S: Seams> Domain<S> {
         &mut self,
         id: DeviceId,
         contract: Contract,
-        now: Nanos,
+        now: Moment,
     ) -> Result<(), IoDomainError> {
         let device = self.devices.get_mut(id).ok_or(IoDomainError::UnknownDevice(id))?;
         let (place, client) = device.place();
@@ -120,7 +131,7 @@ impl<S: Seams> Domain<S> {
         Ok(())
     }
 
-    pub(crate) fn detach(&mut self, id: DeviceId, now: Nanos) -> Result<Account, IoDomainError> {
+    pub(crate) fn detach(&mut self, id: DeviceId, now: Moment) -> Result<Account, IoDomainError> {
         let device = self.devices.get(id).ok_or(IoDomainError::UnknownDevice(id))?;
         let (place, client) = device.place();
         let schedule = schedule_of(&mut self.disks, &mut self.links, place);
@@ -157,7 +168,7 @@ fn admit(
     schedule: &mut Schedule,
     id: DeviceId,
     contract: Contract,
-    now: Nanos,
+    now: Moment,
 ) -> Result<moirai_scheduler::ClientId, IoDomainError> {
     schedule.admit(Owner::Device(id), contract, now).map_err(IoDomainError::Policy)
 }

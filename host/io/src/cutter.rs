@@ -5,7 +5,7 @@
 //! that was slow says nothing.
 
 use moirai_devices::backend::Cuts;
-use moirai_scheduler::Nanos;
+use moirai_scheduler::Amount;
 use moirai_scheduler::device::Kind;
 
 use crate::work::Work;
@@ -37,7 +37,7 @@ struct Size {
 /// The sizes of one disk's parts.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cutter {
-    unit_max: Nanos,
+    unit_max: Amount,
     read: Size,
     write: Size,
     discard: Size,
@@ -46,7 +46,7 @@ pub(crate) struct Cutter {
 
 impl Cutter {
     /// For parts that take at most so long.
-    pub(crate) fn new(unit_max: Nanos) -> Self {
+    pub(crate) fn new(unit_max: Amount) -> Self {
         let first = |limits: &Limits| Size { bytes: limits.first, good: 0, long: 0 };
         let (data, discard, write_zeroes) = (first(&DATA), first(&DISCARD), first(&ZEROES));
         Self { unit_max, read: data, write: data, discard, write_zeroes }
@@ -63,7 +63,7 @@ impl Cutter {
     }
 
     /// A part took so much of the disk's time.
-    pub(crate) fn note(&mut self, work: Work, cost: Nanos) {
+    pub(crate) fn note(&mut self, work: Work, cost: Amount) {
         let unit_max = self.unit_max;
         let (size, limits) = match work.kind {
             Kind::Read => (&mut self.read, DATA),
@@ -97,19 +97,21 @@ impl Cutter {
 mod tests {
     use super::*;
 
-    const MS: Nanos = 1_000_000;
     const KIB: u64 = 1024;
 
     /// Serves parts of a disk that needs so many nanoseconds for a byte; the size that is left.
     fn settled(kind: Kind, picos_per_byte: u64) -> u64 {
-        let mut cutter = Cutter::new(MS);
+        let mut cutter = Cutter::new(Amount::from_millis(1));
         let size = |cutter: &Cutter| match kind {
             Kind::Read => cutter.cuts().read,
             _ => cutter.cuts().discard,
         };
         for _ in 0..500 {
             let bytes = size(&cutter);
-            cutter.note(Work { kind, bytes, plain: true }, bytes * picos_per_byte / 1000);
+            cutter.note(
+                Work { kind, bytes, plain: true },
+                Amount::from_nanos(bytes * picos_per_byte / 1000),
+            );
         }
         size(&cutter)
     }
@@ -125,15 +127,15 @@ mod tests {
 
     #[test]
     fn one_slow_part_changes_nothing_and_small_requests_neither() {
-        let mut cutter = Cutter::new(MS);
+        let mut cutter = Cutter::new(Amount::from_millis(1));
         let read = |bytes| Work { kind: Kind::Read, bytes, plain: true };
-        cutter.note(read(256 * KIB), 50 * MS);
+        cutter.note(read(256 * KIB), Amount::from_millis(50));
         for _ in 0..100 {
-            cutter.note(read(4 * KIB), 2 * MS);
-            cutter.note(read(4 * KIB), 1);
+            cutter.note(read(4 * KIB), Amount::from_millis(2));
+            cutter.note(read(4 * KIB), Amount::ONE);
         }
         assert_eq!(cutter.cuts().read, 256 * KIB);
-        cutter.note(read(256 * KIB), 50 * MS);
+        cutter.note(read(256 * KIB), Amount::from_millis(50));
         assert_eq!(cutter.cuts().read, 128 * KIB);
         assert_eq!(cutter.cuts().write, 256 * KIB);
     }

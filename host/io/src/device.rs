@@ -13,11 +13,11 @@ use std::sync::Arc;
 use moirai_devices::backend::Storage;
 use moirai_devices::net::Role;
 use moirai_devices::vhost::Session;
-use moirai_scheduler::{ClientId, Contract, Head, Nanos};
+use moirai_scheduler::{Amount, ClientId, Contract, Head, Moment, Span};
 
 use crate::blk::Blk;
 use crate::link::Link;
-use crate::nic::Net;
+use crate::nic::{Net, Sender};
 use crate::populate::{Presence, Report};
 use crate::record::Record;
 use crate::talk::Talk;
@@ -78,10 +78,14 @@ pub(crate) struct Device<St> {
 pub(crate) struct Usage {
     pub(crate) completed: u64,
     pub(crate) bytes: u64,
-    pub(crate) latency_max: Nanos,
+    pub(crate) latency_max: Span,
     pub(crate) queued_max: usize,
-    pub(crate) io_cpu: Nanos,
+    pub(crate) io_cpu: Amount,
     pub(crate) received: u64,
+    /// Packets for it that were dropped because receiving them would have taken too much time.
+    pub(crate) over_budget: u64,
+    /// Of `io_cpu`: what receiving has taken.
+    pub(crate) receive_cpu: Amount,
 }
 
 /// What kind of device it is.
@@ -186,7 +190,8 @@ impl<St: Storage> Device<St> {
     }
 
     /// Takes a batch of requests off a ring.
-    pub(crate) fn take(&mut self, queue: u16, now: Nanos) -> Taken {
+    /// `links`: all of the domain.
+    pub(crate) fn take<L>(&mut self, queue: u16, now: Moment, links: &mut [Link<L>]) -> Taken {
         let nothing = Taken { new_head: false, more: false, any: false };
         if !self.runs(queue) || self.memory.get() == Presence::Coming {
             return nothing;
@@ -196,7 +201,11 @@ impl<St: Storage> Device<St> {
         let mut answered = false;
         let more = match &mut self.body {
             Body::Blk(blk) => batch(|| blk.take(vring, queue, now, &mut answered)),
-            Body::Net(net) => batch(|| net.take(vring, queue, now, &mut answered)),
+            Body::Net(net) => {
+                let mut link = links.get_mut(net.link);
+                let from = Sender { id: self.id, queue, now, tenant: &self.tenant };
+                batch(|| net.take(vring, &from, link.as_deref_mut(), &mut answered))
+            }
         };
         if answered {
             self.mark(queue);

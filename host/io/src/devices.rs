@@ -3,14 +3,14 @@
 
 use std::collections::BTreeMap;
 
-use moirai_scheduler::Nanos;
+use moirai_scheduler::{Moment, Span};
 
 use crate::DeviceId;
 use crate::device::Device;
 use crate::populate::Presence;
 
 /// A queue that was looked at in vain for so long is not looked at any more; its driver kicks.
-const IDLE: Nanos = 1_000_000;
+const IDLE: Span = Span::from_millis(1);
 
 /// A queue that the loop looks at by itself.
 #[derive(Clone, Copy, Debug)]
@@ -18,7 +18,7 @@ pub(crate) struct Polled {
     pub(crate) device: DeviceId,
     pub(crate) queue: u16,
     /// When something was found in it last.
-    pub(crate) found: Nanos,
+    pub(crate) found: Moment,
 }
 
 /// All devices of a domain.
@@ -73,7 +73,7 @@ impl<St> Devices<St> {
     }
 
     /// From now on the loop looks at this queue by itself.
-    pub(crate) fn poll(&mut self, id: DeviceId, queue: u16, now: Nanos) {
+    pub(crate) fn poll(&mut self, id: DeviceId, queue: u16, now: Moment) {
         if let Some(device) = self.all.get_mut(&id)
             && device.poll(queue)
             && device.list(queue)
@@ -97,7 +97,7 @@ impl<St> Devices<St> {
     }
 
     /// Something was found in the polled queue at this place.
-    pub(crate) fn found(&mut self, place: usize, now: Nanos) {
+    pub(crate) fn found(&mut self, place: usize, now: Moment) {
         if let Some(polled) = self.polled.get_mut(place) {
             polled.found = now;
         }
@@ -156,7 +156,7 @@ impl<St> Devices<St> {
 
 impl Polled {
     /// Whether it has been looked at in vain for long.
-    pub(crate) fn is_idle(self, now: Nanos) -> bool {
-        now.saturating_sub(self.found) > IDLE
+    pub(crate) fn is_idle(self, now: Moment) -> bool {
+        now.since(self.found) > IDLE
     }
 }

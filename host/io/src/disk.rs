@@ -6,7 +6,7 @@
 
 use moirai_devices::backend::Cuts;
 use moirai_scheduler::device::{CostModel, Kind, SLACK_WINDOW, Window};
-use moirai_scheduler::{Nanos, Pick, Policy, Service, Ticket};
+use moirai_scheduler::{Amount, Moment, Pick, Policy, Service, Span, Ticket};
 
 use crate::DiskSpec;
 use crate::cutter::Cutter;
@@ -38,7 +38,7 @@ impl Unit {
 #[derive(Clone, Copy, Debug)]
 struct Inside {
     id: UnitId,
-    begun: Nanos,
+    begun: Moment,
     ticket: Ticket,
     overdue: bool,
 }
@@ -91,7 +91,7 @@ impl Disk {
             meter: Meter::with_depth(depth),
             cutter: Cutter::new(spec.max_unit),
             slack_cutter: Cutter::new(spec.max_unit.min(SLACK_WINDOW)),
-            gauge: Gauge::new(spec.max_unit, spec.blocking > 0),
+            gauge: Gauge::new(spec.max_unit, spec.blocking > Amount::ZERO),
             long_flushes: 0,
         }
     }
@@ -119,7 +119,7 @@ impl Disk {
 
     /// Chooses whose unit is next, if the disk could take one. Ask [`Disk::takes`], then follow
     /// with [`Disk::begin`] and [`Schedule::head`].
-    pub(crate) fn pick(&mut self, now: Nanos) -> Option<Pick> {
+    pub(crate) fn pick(&mut self, now: Moment) -> Option<Pick> {
         self.find_overdue(now);
         if self.is_full() {
             return None;
@@ -132,7 +132,7 @@ impl Disk {
 
     /// Whether the unit that was picked goes to the disk now; else it waits until another one is
     /// back, or the policy picks somebody else.
-    pub(crate) fn takes(&mut self, pick: &Pick, work: Work, now: Nanos) -> bool {
+    pub(crate) fn takes(&mut self, pick: &Pick, work: Work, now: Moment) -> bool {
         // Slack that does not come back is not given more.
         let stuck = pick.service == Service::Extra && self.inside.iter().any(|unit| unit.overdue);
         let fits = !stuck && self.window.fits(pick.service, self.estimate(work, now), true);
@@ -146,10 +146,10 @@ impl Disk {
 
     /// Takes units out of the window that have been inside for longer than any may be, and tells
     /// the policy of them: those that are late are missed, whether or not they ever come back.
-    pub(crate) fn find_overdue(&mut self, now: Nanos) {
-        let longest = self.gauge.declared();
+    pub(crate) fn find_overdue(&mut self, now: Moment) {
+        let longest = self.gauge.declared().time();
         for unit in &mut self.inside {
-            if now.saturating_sub(unit.begun) < longest {
+            if now.since(unit.begun) < longest {
                 continue;
             }
             if !std::mem::replace(&mut unit.overdue, true) {
@@ -159,7 +159,7 @@ impl Disk {
         }
     }
 
-    fn estimate(&self, work: Work, now: Nanos) -> Nanos {
+    fn estimate(&self, work: Work, now: Moment) -> Amount {
         let estimate = self.model.estimate(work.kind, work.bytes, now);
         if work.plain {
             return estimate;
@@ -170,7 +170,7 @@ impl Disk {
     }
 
     /// The unit that was picked goes to the disk.
-    pub(crate) fn begin(&mut self, pick: &Pick, work: Work, now: Nanos) -> Unit {
+    pub(crate) fn begin(&mut self, pick: &Pick, work: Work, now: Moment) -> Unit {
         let estimate = self.estimate(work, now);
         let ticket = self.schedule.hand_out(pick, estimate, now);
         self.window.begin(estimate);
@@ -180,7 +180,12 @@ impl Disk {
     }
 
     /// A unit came back. `how` is asked once, with the time at which the unit began.
-    pub(crate) fn end(&mut self, unit: Unit, now: Nanos, how: impl FnOnce(Nanos) -> Circumstances) {
+    pub(crate) fn end(
+        &mut self,
+        unit: Unit,
+        now: Moment,
+        how: impl FnOnce(Moment) -> Circumstances,
+    ) {
         let Unit { id, work } = unit;
         let Some(ended) = self.meter.end(id, now) else { return };
         if let Some(ticket) = self.leave_window(id) {
@@ -202,12 +207,12 @@ impl Disk {
     }
 
     /// When to pick again although nothing happens.
-    pub(crate) fn timeout(&self, now: Nanos) -> Option<Nanos> {
+    pub(crate) fn timeout(&self, now: Moment) -> Option<Moment> {
         if self.is_full() {
             return None;
         }
         let within = self.inside.iter().filter(|unit| self.waits && !unit.overdue);
-        let overdue = within.map(|unit| unit.begun.saturating_add(self.gauge.declared()));
+        let overdue = within.map(|unit| unit.begun.saturating_add(self.gauge.declared().time()));
         overdue.chain(self.schedule.timeout(now)).min()
     }
 
@@ -220,7 +225,7 @@ impl Disk {
         Some(unit.ticket)
     }
 
-    pub(crate) fn busy(&self) -> Nanos {
+    pub(crate) fn busy(&self) -> Span {
         self.meter.busy()
     }
 

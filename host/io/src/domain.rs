@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use moirai_devices::backend::{Completion, Ring as _};
 use moirai_runtime::{Inbox, StallLog};
-use moirai_scheduler::Nanos;
+use moirai_scheduler::{Moment, Span};
 
 use crate::DeviceId;
 use crate::command::Command;
@@ -32,7 +32,7 @@ pub(crate) struct Parts<S: Seams> {
     pub(crate) inbox: Inbox<Command<S::Storage>>,
     pub(crate) disks: Vec<Disk>,
     pub(crate) links: Vec<Link<S::Link>>,
-    pub(crate) poll_ns: Nanos,
+    pub(crate) poll: Span,
     pub(crate) stalls: StallLog,
 }
 
@@ -55,7 +55,7 @@ pub(crate) struct Domain<S: Seams> {
     pub(crate) stalls: StallLog,
     pub(crate) hiccups: Hiccups,
     /// When misses were last attributed.
-    pub(crate) audited_at: Nanos,
+    pub(crate) audited_at: Moment,
     pub(crate) rest: Rest,
     pub(crate) ended: bool,
     /// Picks of a client that had nothing: none, as long as every head is announced.
@@ -65,17 +65,17 @@ pub(crate) struct Domain<S: Seams> {
 /// How the loop has slept, and how long it looks for work before it does.
 #[derive(Debug)]
 pub(crate) struct Rest {
-    poll_ns: Nanos,
-    pub(crate) polled_ns: Nanos,
+    poll: Span,
+    pub(crate) polled: Span,
     pub(crate) sleeps: u64,
     /// When there last was something to do for a disk. Polling saves a disk's client the wake-up
     /// between two requests; packets wait for the wire anyway.
-    active_at: Nanos,
+    active_at: Moment,
 }
 
 impl<S: Seams> Domain<S> {
     pub(crate) fn new(parts: Parts<S>) -> Self {
-        let Parts { name, machine, ring, inbox, disks, links, poll_ns, stalls } = parts;
+        let Parts { name, machine, ring, inbox, disks, links, poll, stalls } = parts;
         let mut domain = Self {
             name,
             machine,
@@ -90,14 +90,14 @@ impl<S: Seams> Domain<S> {
             faults: moirai_devices::memory::faults(),
             stalls,
             hiccups: Hiccups::default(),
-            audited_at: 0,
-            rest: Rest { poll_ns, polled_ns: 0, sleeps: 0, active_at: 0 },
+            audited_at: Moment::ZERO,
+            rest: Rest { poll, polled: Span::ZERO, sleeps: 0, active_at: Moment::ZERO },
             ended: false,
             idle_picks: 0,
         };
-        domain.listen(Token::Doorbell, 0);
+        domain.listen(Token::Doorbell, Moment::ZERO);
         let links = 0..u16::try_from(domain.links.len()).unwrap_or(u16::MAX);
-        links.for_each(|link| domain.listen(Token::Tap(link), 0));
+        links.for_each(|link| domain.listen(Token::Tap(link), Moment::ZERO));
         domain
     }
 
@@ -114,9 +114,9 @@ impl<S: Seams> Domain<S> {
         self.machine.turns(begin);
         let busy = self.turn(begin);
         let end = self.machine.now();
-        let polling = !busy && end.saturating_sub(self.rest.active_at) < self.rest.poll_ns;
+        let polling = !busy && end.since(self.rest.active_at) < self.rest.poll;
         if polling {
-            self.rest.polled_ns += end - begin;
+            self.rest.polled += end - begin;
         }
         let timeout =
             if busy || polling || self.arm(end) { Some(Duration::ZERO) } else { self.timeout(end) };
@@ -137,7 +137,7 @@ impl<S: Seams> Domain<S> {
     }
 
     /// One pass over what there is to do; true if there was something.
-    fn turn(&mut self, now: Nanos) -> bool {
+    fn turn(&mut self, now: Moment) -> bool {
         let mut busy = false;
         // Before anything that moves the schedulers' clocks beyond the ends of packets.
         self.links.iter_mut().for_each(|link| link.settle(now));
@@ -175,13 +175,13 @@ impl<S: Seams> Domain<S> {
         busy
     }
 
-    fn complete(&mut self, completion: Completion, now: Nanos) {
+    fn complete(&mut self, completion: Completion, now: Moment) {
         let Completion { token, result, more } = completion;
         let cancelled = result.as_ref().err().and_then(std::io::Error::raw_os_error);
         let cancelled = cancelled == Some(libc::ECANCELED);
         match Token::decode(token) {
             // Whoever cancelled it watches again if there is something to watch.
-            Some(Token::Session(_) | Token::Kick(..)) if cancelled => {}
+            Some(Token::Session(_) | Token::Kick(..) | Token::Tap(_)) if cancelled => {}
             Some(Token::Doorbell) => {
                 self.inbox.silence();
                 if !more {
@@ -197,10 +197,9 @@ impl<S: Seams> Domain<S> {
             }
             Some(Token::Kick(id, queue)) => self.kicked(id, queue, more, now),
             Some(Token::Tap(link)) => {
-                if let Some(link) = self.links.get_mut(usize::from(link)) {
-                    link.unread = true;
-                }
-                if !more {
+                let Some(place) = self.links.get_mut(usize::from(link)) else { return };
+                place.unread = true;
+                if !more && !place.intake.is_closed() {
                     self.listen(Token::Tap(link), now);
                 }
             }
@@ -214,11 +213,11 @@ impl<S: Seams> Domain<S> {
 
     /// Takes requests off the rings that are polled. A ring is polled from a kick on until nothing
     /// was found in it for a while, or the loop goes to sleep.
-    fn look(&mut self, now: Nanos) -> bool {
+    fn look(&mut self, now: Moment) -> bool {
         let mut found = false;
         let mut place = 0;
         while let Some((polled, device)) = self.devices.polled(place) {
-            let taken = device.take(polled.queue, now);
+            let taken = device.take(polled.queue, now, &mut self.links);
             if taken.new_head {
                 announce(&mut self.disks, &mut self.links, device, now);
             }
@@ -234,7 +233,7 @@ impl<S: Seams> Domain<S> {
         found
     }
 
-    pub(crate) fn kicked(&mut self, id: DeviceId, queue: u16, more: bool, now: Nanos) {
+    pub(crate) fn kicked(&mut self, id: DeviceId, queue: u16, more: bool, now: Moment) {
         if !more {
             self.listen(Token::Kick(id, queue), now);
         }
@@ -250,14 +249,14 @@ impl<S: Seams> Domain<S> {
         }
         self.devices.poll(id, queue, now);
         let Some(device) = self.devices.get_mut(id) else { return };
-        if device.take(queue, now).new_head {
+        if device.take(queue, now, &mut self.links).new_head {
             announce(&mut self.disks, &mut self.links, device, now);
         }
         self.devices.touch(id);
     }
 
     /// Before sleeping: drivers shall kick again. True if something arrived meanwhile.
-    fn arm(&mut self, now: Nanos) -> bool {
+    fn arm(&mut self, now: Moment) -> bool {
         let mut arrived = false;
         let mut place = 0;
         while let Some((polled, _)) = self.devices.polled(place) {
@@ -275,7 +274,7 @@ impl<S: Seams> Domain<S> {
 
     /// Whether a queue's driver has to kick. The packets of a link that is busy or has a backlog
     /// need no kick: they are looked for when it is free.
-    fn may_arm(&self, id: DeviceId, queue: u16, now: Nanos) -> bool {
+    fn may_arm(&self, id: DeviceId, queue: u16, now: Moment) -> bool {
         let Some(device) = self.devices.get(id) else { return true };
         let Place::Link(link) = device.place().0 else { return true };
         let rests =
@@ -285,18 +284,19 @@ impl<S: Seams> Domain<S> {
     }
 
     /// How long there is nothing to do, unless something happens.
-    fn timeout(&mut self, now: Nanos) -> Option<Duration> {
+    fn timeout(&mut self, now: Moment) -> Option<Duration> {
         /// How often the loop looks whether a guest's memory is present by now.
-        const POPULATING_LOOK: Nanos = 2_000_000;
+        const POPULATING_LOOK: Span = Span::from_millis(2);
         let coming = self.devices.awaits_memory().then_some(now + POPULATING_LOOK);
         let links = self.links.iter().filter_map(|link| link.timeout(now));
         let disks = self.disks.iter().filter_map(|disk| disk.timeout(now));
-        let unread = self.links.iter().any(|link| link.unread).then_some(now);
+        let unread = self.links.iter().filter(|link| link.unread);
+        let unread = unread.map(|link| link.intake.opens_at(now));
         let again = self.devices.has_again().then_some(now);
         let retries =
             self.jobs.timeout().into_iter().chain(self.unheard.at()).chain(self.muted.at());
         let next = links.chain(disks).chain(unread).chain(again).chain(coming).chain(retries).min();
-        next.map(|next| Duration::from_nanos(next.saturating_sub(now)))
+        next.map(|next| next.since(now).duration())
     }
 }
 
@@ -305,7 +305,7 @@ pub(crate) fn announce<St: moirai_devices::backend::Storage, L>(
     disks: &mut [Disk],
     links: &mut [Link<L>],
     device: &crate::device::Device<St>,
-    now: Nanos,
+    now: Moment,
 ) {
     let head = device.head(links);
     match device.place() {
@@ -329,6 +329,6 @@ fn note(name: &str, result: std::io::Result<()>) {
     }
 }
 
-fn after(time: Nanos, rest: Duration) -> Option<Nanos> {
-    time.checked_add(Nanos::try_from(rest.as_nanos()).ok()?)
+fn after(time: Moment, rest: Duration) -> Option<Moment> {
+    Some(time.saturating_add(Span::from_duration(rest))).filter(|end| *end < Moment::MAX)
 }

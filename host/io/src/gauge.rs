@@ -1,8 +1,8 @@
 //! What the units of a disk take, beside what was declared: the measure that contracts are held
 //! against while they run.
 
-use moirai_scheduler::Nanos;
 use moirai_scheduler::device::Kind;
+use moirai_scheduler::{Amount, Moment};
 
 use crate::maxima::Maxima;
 use crate::snapshot::KindSnapshot;
@@ -18,7 +18,7 @@ struct Line {
 /// The measure of one disk.
 #[derive(Debug)]
 pub(crate) struct Gauge {
-    declared: Nanos,
+    declared: Amount,
     /// Admission counts the largest unit; it does not on an ideal machine.
     counts: bool,
     lines: [Line; Kind::ALL.len()],
@@ -26,17 +26,17 @@ pub(crate) struct Gauge {
 
 impl Gauge {
     /// For a disk whose largest unit was declared to take so long.
-    pub(crate) fn new(declared: Nanos, counts: bool) -> Self {
+    pub(crate) fn new(declared: Amount, counts: bool) -> Self {
         Self { declared, counts, lines: Default::default() }
     }
 
     /// The declared largest unit, in nanoseconds.
-    pub(crate) fn declared(&self) -> Nanos {
+    pub(crate) fn declared(&self) -> Amount {
         self.declared
     }
 
     /// A unit of this kind took so much.
-    pub(crate) fn note(&mut self, kind: Kind, took: Nanos, now: Nanos) {
+    pub(crate) fn note(&mut self, kind: Kind, took: Amount, now: Moment) {
         if let Some(line) = self.line(kind) {
             line.units += 1;
             line.maxima.note(took, now);
@@ -52,24 +52,24 @@ impl Gauge {
     }
 
     /// What units take, in nanoseconds: the kind that takes longest. Zero if nothing was measured.
-    pub(crate) fn measured(&mut self, now: Nanos) -> Nanos {
-        self.lines.iter_mut().map(|line| line.maxima.measure(now)).max().unwrap_or(0)
+    pub(crate) fn measured(&mut self, now: Moment) -> Amount {
+        self.lines.iter_mut().map(|line| line.maxima.measure(now)).max().unwrap_or(Amount::ZERO)
     }
 
     /// The measured unit, where it is longer than what admission counted.
-    pub(crate) fn excess(&mut self, now: Nanos) -> Option<Nanos> {
+    pub(crate) fn excess(&mut self, now: Moment) -> Option<Amount> {
         let measured = self.measured(now);
         (self.counts && measured > self.declared).then_some(measured)
     }
 
     /// Kind by kind, those that there were.
-    pub(crate) fn report(&mut self, now: Nanos) -> Vec<KindSnapshot> {
+    pub(crate) fn report(&mut self, now: Moment) -> Vec<KindSnapshot> {
         let lines = Kind::ALL.into_iter().zip(&mut self.lines).filter(|(_, line)| line.units > 0);
         let report = lines.map(|(kind, line)| KindSnapshot {
             kind: name(kind),
             units: line.units,
             left_out: line.left_out,
-            measured_ns: line.maxima.measure(now),
+            measured_ns: line.maxima.measure(now).as_nanos(),
         });
         report.collect()
     }

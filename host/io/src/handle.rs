@@ -6,12 +6,14 @@ use std::thread::JoinHandle;
 
 use moirai_devices::backend::tap::Tap;
 use moirai_devices::backend::uring::Uring;
-use moirai_scheduler::{Account, Contract, policy};
+use moirai_scheduler::{Account, Contract, Span, policy};
 
 use crate::command::{Command, Reply};
 use crate::disk::Disk;
 use crate::domain::{Domain, Parts};
+use crate::intake::Intake;
 use crate::link::Link;
+use crate::neighbours::{Neighbours, link_local};
 use crate::seams::{Linux, OnLinux, PRIORITY};
 use crate::{BlkSpec, DeviceId, DomainSnapshot, GroupSpec, IoDomainError, NetSpec, Peer};
 use moirai_runtime::{Mailbox, Turns, mailbox};
@@ -53,9 +55,10 @@ impl IoDomain {
                         let _ = report.send(Ok(()));
                         let turns = Some(Turns::of_this_thread(&format!("io-{}", spec.name)));
                         let machine = Linux { core, turns };
-                        let (name, poll_ns, stalls) = (spec.name, spec.poll_ns, spec.stalls);
+                        let (name, stalls) = (spec.name, spec.stalls);
+                        let poll = Span::from_duration(spec.poll);
                         let parts =
-                            Parts { name, machine, ring, inbox, disks, links, poll_ns, stalls };
+                            Parts { name, machine, ring, inbox, disks, links, poll, stalls };
                         Domain::<OnLinux>::new(parts).run();
                     }
                     Err(error) => {
@@ -163,9 +166,13 @@ fn resources(
         let policy = policy(disk.policy, DEVICES);
         Disk::new(disk, policy)
     });
+    let all = links.len();
     let links = links.into_iter().map(|link| {
         let policy = policy(link.policy, DEVICES);
-        Link::new(link.name, link.rate_bps, link.mtu, policy, link.tap)
+        let own = link.tap.hardware_address().map(link_local);
+        let neighbours = Neighbours::new(link.reserved.into_iter().chain(own));
+        let intake = Intake::new(all, link.broadcast);
+        Link::new(link.name, link.rate_bps, link.mtu, policy, link.tap).with(neighbours, intake)
     });
     (disks.collect(), links.collect())
 }

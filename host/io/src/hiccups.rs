@@ -3,11 +3,11 @@
 
 use std::collections::VecDeque;
 
-use moirai_scheduler::Nanos;
 use moirai_scheduler::excuse::Outage;
+use moirai_scheduler::{Moment, Span};
 
 /// A timer that is later than this was held up by the machine.
-const HICCUP: Nanos = 250_000;
+const HICCUP: Span = Span::from_micros(250);
 /// How many hiccups are remembered.
 const REMEMBERED: usize = 256;
 
@@ -17,8 +17,8 @@ pub(crate) struct Hiccups(VecDeque<Outage>);
 
 impl Hiccups {
     /// A timer planned for `planned` came at `woke`.
-    pub(crate) fn note(&mut self, planned: Nanos, woke: Nanos) {
-        if woke.saturating_sub(planned) <= HICCUP {
+    pub(crate) fn note(&mut self, planned: Moment, woke: Moment) {
+        if woke.since(planned) <= HICCUP {
             return;
         }
         if self.0.len() == REMEMBERED {
@@ -28,7 +28,7 @@ impl Hiccups {
     }
 
     /// Whether one of them ended after `begin`. They are noted in the order of their ends.
-    pub(crate) fn since(&self, begin: Nanos) -> bool {
+    pub(crate) fn since(&self, begin: Moment) -> bool {
         self.0.back().is_some_and(|hiccup| begin < hiccup.end)
     }
 
@@ -44,14 +44,15 @@ mod tests {
 
     #[test]
     fn only_a_late_timer_is_a_hiccup_and_the_list_stays_short() {
+        let at = Moment::from_nanos;
         let mut hiccups = Hiccups::default();
-        hiccups.note(1_000_000, 1_000_000 + HICCUP);
-        assert!(!hiccups.since(0));
+        hiccups.note(at(1_000_000), at(1_000_000) + HICCUP);
+        assert!(!hiccups.since(Moment::ZERO));
         for n in 1..=1_000 {
-            hiccups.note(n * 10_000_000, n * 10_000_000 + HICCUP + 1);
+            hiccups.note(at(n * 10_000_000), at(n * 10_000_000) + HICCUP + Span::ONE);
         }
         assert_eq!(hiccups.0.len(), REMEMBERED);
-        assert!(hiccups.since(10_000_250_000));
-        assert!(!hiccups.since(10_000_250_001), "it was over before");
+        assert!(hiccups.since(at(10_000_250_000)));
+        assert!(!hiccups.since(at(10_000_250_001)), "it was over before");
     }
 }

@@ -1,7 +1,7 @@
 //! The requests that are in disks: a table by number, and a list of those that have to try again.
 
 use moirai_devices::backend::{Deferred, Job};
-use moirai_scheduler::{ClientId, Nanos};
+use moirai_scheduler::{ClientId, Moment};
 
 use crate::DeviceId;
 use crate::disk::Unit;
@@ -19,7 +19,7 @@ pub(crate) struct InFlight {
     pub(crate) units: Vec<(usize, Unit)>,
     /// Parts that were allowed so far.
     pub(crate) begun: usize,
-    pub(crate) arrival: Nanos,
+    pub(crate) arrival: Moment,
     pub(crate) job: Job,
     /// Whether it is among its device's unfinished requests.
     pub(crate) listed: bool,
@@ -76,7 +76,7 @@ impl Jobs {
     }
 
     /// A job could not go on.
-    pub(crate) fn defer(&mut self, slot: u32, why: Deferred, now: Nanos) {
+    pub(crate) fn defer(&mut self, slot: u32, why: Deferred, now: Moment) {
         self.deferred.push((slot, why), now);
     }
 
@@ -86,7 +86,7 @@ impl Jobs {
     }
 
     /// The jobs that are to try again now.
-    pub(crate) fn due(&mut self, now: Nanos) -> Vec<(u32, Deferred)> {
+    pub(crate) fn due(&mut self, now: Moment) -> Vec<(u32, Deferred)> {
         if std::mem::take(&mut self.stirred) {
             self.deferred.take()
         } else {
@@ -95,7 +95,7 @@ impl Jobs {
     }
 
     /// When somebody is to try again although nothing happens.
-    pub(crate) fn timeout(&self) -> Option<Nanos> {
+    pub(crate) fn timeout(&self) -> Option<Moment> {
         let untold = self.stirred || self.deferred.iter().any(|(_, why)| !why.is_announced());
         self.deferred.at().filter(|_| untold)
     }

@@ -1,26 +1,26 @@
 //! What could not be done now and is to be tried again after a time.
 
-use moirai_scheduler::Nanos;
+use moirai_scheduler::{Moment, Span};
 
 /// How soon something is tried again that nothing will tell when it can be done.
-const RETRY: Nanos = 1_000_000;
+const RETRY: Span = Span::from_millis(1);
 
 /// Things to try again.
 #[derive(Debug)]
 pub(crate) struct Later<T> {
     things: Vec<T>,
-    at: Nanos,
+    at: Moment,
 }
 
 impl<T> Default for Later<T> {
     fn default() -> Self {
-        Self { things: Vec::new(), at: 0 }
+        Self { things: Vec::new(), at: Moment::ZERO }
     }
 }
 
 impl<T> Later<T> {
     /// One more.
-    pub(crate) fn push(&mut self, thing: T, now: Nanos) {
+    pub(crate) fn push(&mut self, thing: T, now: Moment) {
         if self.things.is_empty() {
             self.at = now.saturating_add(RETRY);
         }
@@ -28,7 +28,7 @@ impl<T> Later<T> {
     }
 
     /// All of them, if it is time.
-    pub(crate) fn due(&mut self, now: Nanos) -> Vec<T> {
+    pub(crate) fn due(&mut self, now: Moment) -> Vec<T> {
         if now < self.at { Vec::new() } else { self.take() }
     }
 
@@ -42,7 +42,7 @@ impl<T> Later<T> {
     }
 
     /// When it is time, if there is anything.
-    pub(crate) fn at(&self) -> Option<Nanos> {
+    pub(crate) fn at(&self) -> Option<Moment> {
         (!self.things.is_empty()).then_some(self.at)
     }
 }

@@ -23,6 +23,8 @@
 //! | `cutter.rs` | how long the parts of requests may be |
 //! | `gauge.rs`, `maxima.rs` | how long the units of a disk really take |
 //! | `link.rs`, `backlog.rs` | a link and who is on it; which of a device's packets is next |
+//! | `neighbours.rs` | whose an address is on a link |
+//! | `budget.rs`, `intake.rs` | how much of the loop's time receiving may take |
 //! | `wire.rs`, `pacer.rs` | what a packet pays; when the link is free |
 //! | `populate.rs` | guest memory made present, off the loop |
 //! | `talk.rs` | what a peer's messages may cost |
@@ -38,6 +40,7 @@ mod audit;
 mod back;
 mod backlog;
 mod blk;
+mod budget;
 mod command;
 mod commands;
 mod cutter;
@@ -48,11 +51,13 @@ mod domain;
 mod gauge;
 mod handle;
 mod hiccups;
+mod intake;
 mod jobs;
 mod later;
 mod link;
 mod maxima;
 mod meter;
+mod neighbours;
 mod nic;
 mod out;
 mod pacer;
@@ -75,18 +80,20 @@ mod wire;
 mod work;
 
 use std::io;
+use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use moirai_devices::backend::Volume;
 use moirai_devices::backend::tap::Tap;
-use moirai_scheduler::{Contract, Nanos, PolicyError, PolicyKind};
+use moirai_scheduler::{Amount, Contract, PolicyError, PolicyKind};
 
 use moirai_runtime::StallLog;
 
 pub use handle::IoDomain;
 pub use seams::PRIORITY;
 pub use snapshot::{
-    DeviceSnapshot, DiskSnapshot, DomainSnapshot, Excuse, KindSnapshot, LinkSnapshot,
+    DeviceSnapshot, DiskSnapshot, DomainSnapshot, Excuse, KindSnapshot, LinkSnapshot, Spoofed,
 };
 
 /// Names a device to its I/O domain. Never reused.
@@ -105,7 +112,7 @@ pub struct GroupSpec {
     /// Its links.
     pub links: Vec<LinkSpec>,
     /// How long the loop looks for more work before it sleeps.
-    pub poll_ns: Nanos,
+    pub poll: Duration,
     /// Stalls of the machine: what is missed in one is counted apart.
     pub stalls: StallLog,
 }
@@ -119,9 +126,9 @@ pub struct DiskSpec {
     pub depth: usize,
     /// The longest time of one request, as declared, in nanoseconds. Longer ones are cut, where
     /// somebody is promised time.
-    pub max_unit: Nanos,
+    pub max_unit: Amount,
     /// What admission counts as blocking, in nanoseconds: `max_unit`, or zero on an ideal machine.
-    pub blocking: Nanos,
+    pub blocking: Amount,
     /// Who decides.
     pub policy: PolicyKind,
 }
@@ -137,6 +144,11 @@ pub struct LinkSpec {
     pub mtu: u16,
     /// Who decides.
     pub policy: PolicyKind,
+    /// Addresses that no port may have: the host's, and of others beyond the link.
+    pub reserved: Vec<IpAddr>,
+    /// What broadcasts, multicasts and packets for nobody may take of the loop's time, in
+    /// thousandths.
+    pub broadcast: u32,
     /// Where packets go and come from.
     pub tap: Tap,
 }
@@ -173,10 +185,25 @@ pub struct NetSpec {
     /// Pairs of queues, 1 to [`MAX_PAIRS`](moirai_devices::net::MAX_PAIRS); there is a control
     /// queue after them.
     pub pairs: u16,
+    /// From whom it may send.
+    pub sources: Sources,
+    /// What receiving may take of the loop's time, in thousandths.
+    pub receive: u32,
     /// What the tenant is promised of the link's transmission time.
     pub contract: Contract,
     /// The backend's end of the vhost-user connection.
     pub socket: UnixStream,
+}
+
+/// The addresses that a network device may say that it has, beside its hardware address, which is
+/// always the only one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sources {
+    /// These, and the link-local one that is made of its hardware address. None: those that it was
+    /// the first one on its link to claim.
+    Own(Vec<IpAddr>),
+    /// All.
+    Any,
 }
 
 /// Another peer for a device that has been attached.
@@ -208,6 +235,9 @@ pub enum IoDomainError {
         /// The address.
         mac: [u8; 6],
     },
+    /// Two devices of one link cannot have the same IP address, nor one that is reserved.
+    #[error("the address {0} is the host's or another device's on this link")]
+    AddressInUse(IpAddr),
     /// The scheduler refused.
     #[error("the scheduler refused: {0}")]
     Policy(PolicyError),

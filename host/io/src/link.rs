@@ -2,12 +2,15 @@
 //! packets themselves stay in their guests' memory.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use moirai_devices::net::tx::TxPacket;
 use moirai_devices::net::{MacAddr, Offload, wire};
-use moirai_scheduler::{Nanos, Pick, Policy};
+use moirai_scheduler::{Amount, Moment, Pick, Policy, Span};
 
 use crate::DeviceId;
+use crate::intake::Intake;
+use crate::neighbours::Neighbours;
 use crate::schedule::Schedule;
 use crate::wire::Wire;
 
@@ -22,6 +25,10 @@ pub(crate) struct Link<L> {
     end: L,
     /// By address, for the order in which they get what is for all.
     addresses: BTreeMap<[u8; 6], DeviceId>,
+    /// Whose IP addresses are whose.
+    pub(crate) neighbours: Neighbours,
+    /// What receiving may take of the loop's time.
+    pub(crate) intake: Intake,
     pub(crate) buffer: Vec<u8>,
     pub(crate) sent: u64,
     pub(crate) unclaimed: u64,
@@ -45,12 +52,19 @@ impl<L: moirai_devices::backend::Link> Link<L> {
             wire: Wire::new(rate_bps, largest, policy),
             end,
             addresses: BTreeMap::new(),
+            neighbours: Neighbours::default(),
+            intake: Intake::default(),
             buffer: vec![0; RECEIVE_BYTES],
             sent: 0,
             unclaimed: 0,
             refused: 0,
             unread: false,
         }
+    }
+
+    /// With these addresses of the host, and these budgets.
+    pub(crate) fn with(self, neighbours: Neighbours, intake: Intake) -> Self {
+        Self { neighbours, intake, ..self }
     }
 
     /// What may be left undone in packets on it.
@@ -64,18 +78,18 @@ impl<L: moirai_devices::backend::Link> Link<L> {
     }
 
     /// Chooses whose packet is next, if the wire is free.
-    pub(crate) fn pick(&mut self, now: Nanos) -> Option<Pick> {
+    pub(crate) fn pick(&mut self, now: Moment) -> Option<Pick> {
         self.wire.pick(now)
     }
 
     /// Notes which packets have left the wire; see [`Wire::settle`].
-    pub(crate) fn settle(&mut self, now: Nanos) {
+    pub(crate) fn settle(&mut self, now: Moment) {
         self.wire.settle(now);
     }
 
     /// Sends the packet that was picked. Its slice pays for its time on the wire now; whether it
     /// was late shows when it has left.
-    pub(crate) fn send(&mut self, pick: Pick, packet: &TxPacket, now: Nanos) {
+    pub(crate) fn send(&mut self, pick: Pick, packet: &TxPacket, now: Moment) {
         let wire_time = self.wire_time(packet);
         match self.end.send(packet) {
             Ok(true) => self.sent += 1,
@@ -94,7 +108,7 @@ impl<L: moirai_devices::backend::Link> Link<L> {
 
     /// When to pick again although nothing happens. A wire that is busy is asked again even without
     /// a backlog, because its queues are polled and not armed until it is free.
-    pub(crate) fn timeout(&self, now: Nanos) -> Option<Nanos> {
+    pub(crate) fn timeout(&self, now: Moment) -> Option<Moment> {
         if !self.wire.pacer().is_free(now) {
             Some(self.wire.pacer().free_at())
         } else if self.has_backlog() {
@@ -104,7 +118,7 @@ impl<L: moirai_devices::backend::Link> Link<L> {
         }
     }
 
-    pub(crate) fn busy(&self) -> Nanos {
+    pub(crate) fn busy(&self) -> Span {
         self.wire.pacer().busy()
     }
 
@@ -118,12 +132,14 @@ impl<L: moirai_devices::backend::Link> Link<L> {
         self.addresses.values().copied()
     }
 
-    pub(crate) fn enlist(&mut self, mac: MacAddr, device: DeviceId) {
+    pub(crate) fn enlist(&mut self, mac: MacAddr, declared: &[IpAddr], device: DeviceId) {
         self.addresses.insert(mac.0, device);
+        self.neighbours.enter(device, mac.0, declared);
     }
 
     pub(crate) fn strike(&mut self, device: DeviceId) {
         self.addresses.retain(|_, other| *other != device);
+        self.neighbours.leave(device);
     }
 }
 
@@ -143,12 +159,17 @@ impl<L> Link<L> {
         self.wire.known().has_work()
     }
 
+    /// Whether somebody waits for the wire and could have it.
+    pub(crate) fn is_due(&self, now: Moment) -> bool {
+        self.has_backlog() && self.is_free(now)
+    }
+
     /// Whether a packet could be sent at once.
-    pub(crate) fn is_free(&self, now: Nanos) -> bool {
+    pub(crate) fn is_free(&self, now: Moment) -> bool {
         self.wire.pacer().is_free(now)
     }
 
-    pub(crate) fn wire_time(&self, packet: &TxPacket) -> Nanos {
+    pub(crate) fn wire_time(&self, packet: &TxPacket) -> Amount {
         self.wire.pacer().wire_time(packet.wire_bytes())
     }
 }

@@ -12,7 +12,7 @@
 //! time since the previous completion* charges whoever ends first for what the disk did for those
 //! that have not ended.
 
-use moirai_scheduler::Nanos;
+use moirai_scheduler::{Amount, Moment, Span};
 
 /// Names a unit in the disk. Never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,9 +22,9 @@ pub(crate) struct UnitId(u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ended {
     /// Its share of the busy time.
-    pub(crate) share: Nanos,
+    pub(crate) share: Amount,
     /// When it went to the disk.
-    pub(crate) begun: Nanos,
+    pub(crate) begun: Moment,
     /// Nothing else was in the disk from its begin to its end.
     pub(crate) alone: bool,
 }
@@ -32,9 +32,9 @@ pub(crate) struct Ended {
 #[derive(Debug)]
 struct Unit {
     id: UnitId,
-    weight: Nanos,
-    share: Nanos,
-    begun: Nanos,
+    weight: Amount,
+    share: Amount,
+    begun: Moment,
     alone: bool,
 }
 
@@ -43,10 +43,10 @@ struct Unit {
 pub(crate) struct Meter {
     units: Vec<Unit>,
     next: u64,
-    settled: Nanos,
+    settled: Moment,
     /// Nanoseconds that did not divide evenly; divided with the next step.
-    remainder: Nanos,
-    busy: Nanos,
+    remainder: Amount,
+    busy: Span,
 }
 
 impl Meter {
@@ -60,24 +60,24 @@ impl Meter {
     }
 
     /// Time in which at least one unit was inside.
-    pub(crate) fn busy(&self) -> Nanos {
+    pub(crate) fn busy(&self) -> Span {
         self.busy
     }
 
     /// A unit goes to the disk.
-    pub(crate) fn begin(&mut self, weight: Nanos, now: Nanos) -> UnitId {
+    pub(crate) fn begin(&mut self, weight: Amount, now: Moment) -> UnitId {
         self.settle(now);
         let alone = self.units.is_empty();
         self.units.iter_mut().for_each(|unit| unit.alone = false);
         let id = UnitId(self.next);
         self.next = self.next.wrapping_add(1);
-        let (weight, begun) = (weight.max(1), self.settled);
-        self.units.push(Unit { id, weight, share: 0, begun, alone });
+        let (weight, begun) = (weight.max(Amount::ONE), self.settled);
+        self.units.push(Unit { id, weight, share: Amount::ZERO, begun, alone });
         id
     }
 
     /// A unit came back. `None` if it is not inside.
-    pub(crate) fn end(&mut self, id: UnitId, now: Nanos) -> Option<Ended> {
+    pub(crate) fn end(&mut self, id: UnitId, now: Moment) -> Option<Ended> {
         self.settle(now);
         let place = self.units.iter().position(|unit| unit.id == id)?;
         let mut unit = self.units.swap_remove(place);
@@ -88,20 +88,20 @@ impl Meter {
     }
 
     /// Divides the time up to `now`.
-    fn settle(&mut self, now: Nanos) {
-        let elapsed = now.saturating_sub(self.settled);
+    fn settle(&mut self, now: Moment) {
+        let elapsed = now.since(self.settled);
         self.settled = self.settled.max(now);
-        if self.units.is_empty() || elapsed == 0 {
+        if self.units.is_empty() || elapsed.is_zero() {
             return;
         }
         self.busy += elapsed;
-        let due = elapsed + self.remainder;
-        let total: u128 = self.units.iter().map(|unit| u128::from(unit.weight)).sum();
+        let due = elapsed.service() + self.remainder;
+        let total: u128 = self.units.iter().map(|unit| unit.weight.wide()).sum();
         let mut rest = due;
         for unit in &mut self.units {
-            let share = u128::from(due) * u128::from(unit.weight) / total;
+            let share = due.wide() * unit.weight.wide() / total;
             // Not more than `due`.
-            let share = Nanos::try_from(share).unwrap_or(0);
+            let share = Amount::from_wide(share);
             unit.share += share;
             rest -= share;
         }

@@ -7,7 +7,7 @@
 
 use moirai_devices::backend::{Job, Ring as _, Storage as _};
 use moirai_devices::blk::Op;
-use moirai_scheduler::{Nanos, Pick, Service};
+use moirai_scheduler::{Moment, Pick, Service};
 
 use crate::DeviceId;
 use crate::blk::Blk;
@@ -49,14 +49,14 @@ impl<S: Seams> Domain<S> {
             now = self.machine.now();
             // Time of this thread is booked on the account of whom it was spent for.
             if let Some(device) = self.devices.get_mut(id) {
-                device.usage.io_cpu += now.saturating_sub(begin);
+                device.usage.io_cpu += now.since(begin).service();
             }
         }
         served
     }
 
     /// Begins a request of the device that was picked, or one more part of one.
-    fn begin(&mut self, place: usize, id: DeviceId, pick: &Pick, now: Nanos) -> Turn {
+    fn begin(&mut self, place: usize, id: DeviceId, pick: &Pick, now: Moment) -> Turn {
         let Some(work) = self.next_work(id, place, pick.service) else {
             self.idle_picks += 1;
             self.forget_unfinished(id);
@@ -143,7 +143,7 @@ impl<S: Seams> Domain<S> {
     }
 
     /// A job begins what it may begin.
-    pub(crate) fn go_on(&mut self, slot: u32, now: Nanos) {
+    pub(crate) fn go_on(&mut self, slot: u32, now: Moment) {
         let Some(mut in_flight) = self.jobs.take(slot) else { return };
         let id = in_flight.device;
         let mut was_busy = false;
@@ -178,7 +178,7 @@ impl<S: Seams> Domain<S> {
     }
 
     /// Tells the disk's scheduler what the device has for it now.
-    pub(crate) fn announce_head(&mut self, id: DeviceId, now: Nanos) {
+    pub(crate) fn announce_head(&mut self, id: DeviceId, now: Moment) {
         let Some(blk) = self.blk(id) else { return };
         let (place, client, head) = (blk.disk, blk.client, blk.head());
         if let Some(disk) = self.disks.get_mut(place) {

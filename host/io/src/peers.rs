@@ -2,10 +2,10 @@
 
 use moirai_devices::backend::{Link as _, Ring as _};
 use moirai_devices::vhost::{DeviceProfile, Event, Session};
-use moirai_scheduler::Nanos;
+use moirai_scheduler::Moment;
 use rustix::fd::AsFd;
 
-use crate::device::Body;
+use crate::device::{Body, Place};
 use crate::domain::{Domain, announce};
 use crate::populate::{Report, populate};
 use crate::seams::{Machine as _, Seams};
@@ -14,7 +14,7 @@ use crate::{DeviceId, IoDomainError, Peer};
 
 impl<S: Seams> Domain<S> {
     /// Handles what a device's vhost-user peer said.
-    pub(crate) fn session(&mut self, id: DeviceId, now: Nanos) {
+    pub(crate) fn session(&mut self, id: DeviceId, now: Moment) {
         let Some(device) = self.devices.get_mut(id).filter(|device| !device.has_left()) else {
             return;
         };
@@ -39,15 +39,15 @@ impl<S: Seams> Domain<S> {
                 self.stop_serving(id, now);
             }
         }
-        let cost = self.machine.now().saturating_sub(begin);
+        let cost = self.machine.now().since(begin);
         if let Some(device) = self.devices.get_mut(id) {
             device.talk.spoke(begin, cost);
-            device.usage.io_cpu += cost;
+            device.usage.io_cpu += cost.service();
         }
     }
 
     /// Ends the sessions whose peer's memory could not be accessed.
-    pub(crate) fn end_lost(&mut self, now: Nanos) {
+    pub(crate) fn end_lost(&mut self, now: Moment) {
         let faults = moirai_devices::memory::faults();
         if std::mem::replace(&mut self.faults, faults) == faults {
             return;
@@ -60,7 +60,7 @@ impl<S: Seams> Domain<S> {
         }
     }
 
-    fn event(&mut self, id: DeviceId, event: Event, now: Nanos) {
+    fn event(&mut self, id: DeviceId, event: Event, now: Moment) {
         let Some(device) = self.devices.get_mut(id) else { return };
         match event {
             Event::Memory(memory) => {
@@ -97,17 +97,22 @@ impl<S: Seams> Domain<S> {
         &mut self,
         id: DeviceId,
         peer: Peer,
-        now: Nanos,
+        now: Moment,
     ) -> Result<(), IoDomainError> {
         let device = self.devices.get_mut(id).ok_or(IoDomainError::UnknownDevice(id))?;
         device.expect(peer);
+        if let (Place::Link(link), _) = device.place()
+            && let Some(link) = self.links.get_mut(link)
+        {
+            link.neighbours.renew(id);
+        }
         self.stop_serving(id, now);
         Ok(())
     }
 
     /// The peer is gone or broken: nothing of it is served any more until it is detached, or
     /// another one has connected.
-    fn stop_serving(&mut self, id: DeviceId, now: Nanos) {
+    fn stop_serving(&mut self, id: DeviceId, now: Moment) {
         self.abandon_unfinished(id, now);
         let Some(device) = self.devices.get_mut(id) else { return };
         device.leave();
@@ -118,7 +123,7 @@ impl<S: Seams> Domain<S> {
 
     /// Signals the guests, answers peers that wait for a queue to be empty, takes leave of those
     /// that are gone and greets the next ones.
-    pub(crate) fn finish_turn(&mut self, now: Nanos) {
+    pub(crate) fn finish_turn(&mut self, now: Moment) {
         for id in self.devices.take_touched() {
             self.exchange_peers(id, now);
             let Some(device) = self.devices.get_mut(id) else { continue };
@@ -137,7 +142,7 @@ impl<S: Seams> Domain<S> {
     }
 
     /// Gives back the memory of a peer that is gone, and begins a session with the one that waits.
-    fn exchange_peers(&mut self, id: DeviceId, now: Nanos) {
+    fn exchange_peers(&mut self, id: DeviceId, now: Moment) {
         let Some(device) = self.devices.get_mut(id).filter(|device| device.is_abandoned()) else {
             return;
         };
@@ -162,9 +167,9 @@ impl<S: Seams> Domain<S> {
         self.listen(Token::Session(id), now);
     }
 
-    /// Has the ring tell when there is something to hear; a kick is listened to afresh.
-    pub(crate) fn listen(&mut self, token: Token, now: Nanos) {
-        if matches!(token, Token::Kick(..)) {
+    /// Has the ring tell when there is something to hear; a kick and a TAP are listened to afresh.
+    pub(crate) fn listen(&mut self, token: Token, now: Moment) {
+        if matches!(token, Token::Kick(..) | Token::Tap(_)) {
             let _ = self.ring.cancel(token.encode());
         }
         let heard = match token {

@@ -8,6 +8,8 @@
 //! | rule | where it is checked |
 //! | --- | --- |
 //! | no client without work is picked | after every turn |
+//! | nobody sends from an address that another one has declared | whenever a packet is sent |
+//! | a flood of packets that come in makes no packet late that goes out | `flood.rs` |
 //! | every request is answered once, with the data that belongs there | whenever a driver looks |
 //! | charges add up to the time in which a disk was busy | at the end of a world |
 //! | a turn is bounded | after every turn |
@@ -30,6 +32,7 @@
 mod chance;
 mod clock;
 mod disk_guest;
+mod flood;
 mod made;
 mod moody;
 mod net_guest;

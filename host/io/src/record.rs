@@ -2,18 +2,18 @@
 
 use std::collections::VecDeque;
 
-use moirai_scheduler::Nanos;
+use moirai_scheduler::{Moment, Span};
 
 use crate::snapshot::Excuse;
 
 /// How many excuses are listed.
 const LISTED: usize = 16;
 /// A miss counts against a contract for this long.
-const GRACE: Nanos = 60_000_000_000;
+const GRACE: Span = Span::from_secs(60);
 
 /// Steps and length of the window in which bytes are counted.
 const STEPS: usize = 10;
-const STEP: Nanos = 1_000_000_000;
+const STEP: Span = Span::from_secs(1);
 
 /// What happened to the promises made to one device.
 #[derive(Clone, Debug, Default)]
@@ -21,8 +21,8 @@ pub(crate) struct Record {
     excused: u64,
     excuses: VecDeque<Excuse>,
     /// The last miss without an excuse, and the worst one since the contract was kept.
-    last_miss: Option<Nanos>,
-    worst: Nanos,
+    last_miss: Option<Moment>,
+    worst: Span,
     bytes: Delivered,
 }
 
@@ -37,18 +37,18 @@ impl Record {
     }
 
     /// A miss that was ours, found at `now`.
-    pub(crate) fn miss(&mut self, late: Nanos, now: Nanos) {
+    pub(crate) fn miss(&mut self, late: Span, now: Moment) {
         if self.recent_miss(now).is_none() {
-            self.worst = 0;
+            self.worst = Span::ZERO;
         }
         self.last_miss = Some(now);
         self.worst = self.worst.max(late);
     }
 
     /// By how much the worst of the last misses was late, if there was one within a minute.
-    pub(crate) fn recent_miss(&self, now: Nanos) -> Option<Nanos> {
+    pub(crate) fn recent_miss(&self, now: Moment) -> Option<Span> {
         let last = self.last_miss?;
-        (now.saturating_sub(last) < GRACE).then_some(self.worst)
+        (now.since(last) < GRACE).then_some(self.worst)
     }
 
     /// Misses that were excused.
@@ -62,13 +62,13 @@ impl Record {
     }
 
     /// So many bytes were delivered; `exhausted`: the slice was used up, and more was wanted.
-    pub(crate) fn deliver(&mut self, bytes: u64, exhausted: bool, now: Nanos) {
+    pub(crate) fn deliver(&mut self, bytes: u64, exhausted: bool, now: Moment) {
         self.bytes.note(bytes, exhausted, now);
     }
 
     /// Bytes per second in the last ten seconds, counting those in which the device wanted more
     /// than its slice; `None` if there were less than two of them.
-    pub(crate) fn rate_when_exhausted(&self, now: Nanos) -> Option<u64> {
+    pub(crate) fn rate_when_exhausted(&self, now: Moment) -> Option<u64> {
         self.bytes.rate(now)
     }
 }
@@ -81,8 +81,8 @@ struct Delivered {
 }
 
 impl Delivered {
-    fn note(&mut self, bytes: u64, exhausted: bool, now: Nanos) {
-        let second = now / STEP;
+    fn note(&mut self, bytes: u64, exhausted: bool, now: Moment) {
+        let second = now.since(Moment::ZERO) / STEP;
         let place = usize::try_from(second).unwrap_or(0) % STEPS;
         let Some(step) = self.steps.get_mut(place) else { return };
         if step.0 != second {
@@ -92,8 +92,8 @@ impl Delivered {
         step.2 |= exhausted;
     }
 
-    fn rate(&self, now: Nanos) -> Option<u64> {
-        let second = now / STEP;
+    fn rate(&self, now: Moment) -> Option<u64> {
+        let second = now.since(Moment::ZERO) / STEP;
         // The current second is not over.
         let whole = self.steps.iter().filter(|(number, _, exhausted)| {
             *exhausted && *number < second && number + (STEPS as u64) > second
@@ -120,25 +120,30 @@ mod tests {
 
     #[test]
     fn a_miss_counts_for_a_minute() {
+        let at = Moment::from_nanos;
         let mut record = Record::default();
-        assert_eq!(record.recent_miss(5), None);
-        record.miss(30, 5);
-        record.miss(20, 6);
-        assert_eq!(record.recent_miss(5 + GRACE), Some(30));
-        assert_eq!(record.recent_miss(6 + GRACE), None);
-        record.miss(10, 2 * GRACE);
-        assert_eq!(record.recent_miss(2 * GRACE), Some(10));
+        assert_eq!(record.recent_miss(Moment::from_nanos(5)), None);
+        record.miss(Span::from_nanos(30), Moment::from_nanos(5));
+        record.miss(Span::from_nanos(20), Moment::from_nanos(6));
+        assert_eq!(record.recent_miss(at(5) + GRACE), Some(Span::from_nanos(30)));
+        assert_eq!(record.recent_miss(at(6) + GRACE), None);
+        record.miss(Span::from_nanos(10), Moment::ZERO + 2 * GRACE);
+        assert_eq!(record.recent_miss(Moment::ZERO + 2 * GRACE), Some(Span::from_nanos(10)));
     }
 
     #[test]
     fn bytes_are_held_against_a_rate_only_where_more_was_wanted() {
         let mut record = Record::default();
         for second in 100..105 {
-            record.deliver(1_000, second != 102, second * STEP);
-            record.deliver(2_000, false, second * STEP + STEP / 2);
+            record.deliver(1_000, second != 102, Moment::from_secs(second));
+            record.deliver(2_000, false, Moment::from_secs(second) + STEP / 2);
         }
-        assert_eq!(record.rate_when_exhausted(101 * STEP), None);
-        assert_eq!(record.rate_when_exhausted(105 * STEP), Some(3_000));
-        assert_eq!(record.rate_when_exhausted(113 * STEP), None, "one second is no rate");
+        assert_eq!(record.rate_when_exhausted(Moment::from_secs(101)), None);
+        assert_eq!(record.rate_when_exhausted(Moment::from_secs(105)), Some(3_000));
+        assert_eq!(
+            record.rate_when_exhausted(Moment::from_secs(113)),
+            None,
+            "one second is no rate"
+        );
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use moirai_devices::backend::Storage;
-use moirai_scheduler::Nanos;
+use moirai_scheduler::Moment;
 
 use crate::audit::INTERVAL;
 use crate::device::{Body, Device, Place};
@@ -13,7 +13,7 @@ use crate::seams::{Machine as _, Seams};
 use crate::{DeviceSnapshot, DiskSnapshot, DomainSnapshot, LinkSnapshot};
 
 impl<S: Seams> Domain<S> {
-    pub(crate) fn snapshot(&mut self, now: Nanos) -> DomainSnapshot {
+    pub(crate) fn snapshot(&mut self, now: Moment) -> DomainSnapshot {
         self.audited_at = self.audited_at.min(now.saturating_sub(INTERVAL));
         self.disks.iter_mut().for_each(|disk| disk.schedule.policy().judge(now));
         self.links.iter_mut().for_each(|link| link.schedule().policy().judge(now));
@@ -22,10 +22,12 @@ impl<S: Seams> Domain<S> {
         let disks = self.disks.iter_mut().map(|disk| disk_snapshot(disk, now)).collect();
         let links = self.links.iter().map(|link| LinkSnapshot {
             name: link.name.clone(),
-            busy_ns: link.busy(),
+            busy_ns: link.busy().as_nanos(),
             sent: link.sent,
             unclaimed: link.unclaimed,
             refused: link.refused,
+            policed: link.intake.policed,
+            receive_cpu_ns: link.intake.cpu.as_nanos(),
         });
         let devices = self.devices.iter().map(|device| DeviceSnapshot {
             not_kept: verdicts.get(&device.id).cloned(),
@@ -33,8 +35,8 @@ impl<S: Seams> Domain<S> {
         });
         DomainSnapshot {
             group: self.name.clone(),
-            cpu_ns: self.machine.cpu_time(),
-            polled_ns: self.rest.polled_ns,
+            cpu_ns: self.machine.cpu_time().as_nanos(),
+            polled_ns: self.rest.polled.as_nanos(),
             sleeps: self.rest.sleeps,
             disks,
             links: links.collect(),
@@ -62,25 +64,28 @@ impl<S: Seams> Domain<S> {
             tenant: device.tenant.clone(),
             kind,
             resource: resource.unwrap_or_default(),
-            guaranteed_ns: account.guaranteed,
-            extra_ns: account.extra,
+            guaranteed_ns: account.guaranteed.as_nanos(),
+            extra_ns: account.extra.as_nanos(),
             misses: account.misses.saturating_sub(device.record.excused()),
             misses_in_stall: device.record.excused(),
             excused: device.record.excuses(),
-            stall_loss_ns: account.stall_loss,
+            stall_loss_ns: account.stall_loss.as_nanos(),
             queued: device.queued(),
             queued_max: device.usage.queued_max,
             in_flight,
             completed: device.usage.completed,
             bytes: device.usage.bytes,
-            latency_max_ns: device.usage.latency_max,
-            io_cpu_ns: device.usage.io_cpu,
+            latency_max_ns: device.usage.latency_max.as_nanos(),
+            io_cpu_ns: device.usage.io_cpu.as_nanos(),
             direct_bytes: counters.direct_bytes,
             copied_by_us_bytes: counters.copied_by_us_bytes,
             copied_by_kernel_bytes: counters.copied_by_kernel_bytes,
             read_modify_writes: counters.read_modify_writes,
             errors: counters.io_errors + counters.refused + counters.unanswerable,
             dropped_tx: counters.dropped_tx,
+            spoofed: counters.spoofed.into(),
+            over_budget: device.usage.over_budget,
+            receive_cpu_ns: device.usage.receive_cpu.as_nanos(),
             dropped_rx: counters.dropped_rx,
             received: device.usage.received,
             direct_io,
@@ -90,13 +95,13 @@ impl<S: Seams> Domain<S> {
     }
 }
 
-fn disk_snapshot(disk: &mut Disk, now: Nanos) -> DiskSnapshot {
+fn disk_snapshot(disk: &mut Disk, now: Moment) -> DiskSnapshot {
     let kinds = disk.gauge.report(now);
     DiskSnapshot {
         name: disk.name.clone(),
-        busy_ns: disk.busy(),
+        busy_ns: disk.busy().as_nanos(),
         in_flight: disk.in_flight(),
-        max_unit_ns: disk.gauge.declared(),
+        max_unit_ns: disk.gauge.declared().as_nanos(),
         measured_unit_ns: kinds.iter().map(|kind| kind.measured_ns).max().unwrap_or(0),
         kinds,
     }

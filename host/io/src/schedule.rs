@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use moirai_scheduler::admission::WHOLE_PPM;
 use moirai_scheduler::{
-    Account, ClientId, Contract, Head, Mode, Nanos, Pick, Policy, PolicyError, Ticket,
+    Account, Amount, ClientId, Contract, Head, Mode, Moment, Pick, Policy, PolicyError, Ticket,
 };
 
 use crate::DeviceId;
@@ -52,7 +52,7 @@ impl Schedule {
         &mut self,
         owner: Owner,
         contract: Contract,
-        now: Nanos,
+        now: Moment,
     ) -> Result<ClientId, PolicyError> {
         let id = ClientId(self.next);
         self.policy.add(id, contract, now)?;
@@ -67,7 +67,7 @@ impl Schedule {
         &mut self,
         id: ClientId,
         contract: Contract,
-        now: Nanos,
+        now: Moment,
     ) -> Result<(), PolicyError> {
         self.policy.change(id, contract, now)?;
         if let Some(client) = self.clients.get_mut(&id) {
@@ -79,7 +79,7 @@ impl Schedule {
     }
 
     /// Takes a client out; its last account.
-    pub(crate) fn dismiss(&mut self, id: ClientId, now: Nanos) -> Result<Account, PolicyError> {
+    pub(crate) fn dismiss(&mut self, id: ClientId, now: Moment) -> Result<Account, PolicyError> {
         let account = self.policy.remove(id, now)?;
         if let Some(client) = self.clients.remove(&id) {
             self.discount(client.contract);
@@ -89,17 +89,17 @@ impl Schedule {
     }
 
     fn count(&mut self, contract: Contract) {
-        self.promised += usize::from(contract.slice() > 0);
+        self.promised += usize::from(contract.slice() > Amount::ZERO);
         self.share += share(contract);
     }
 
     fn discount(&mut self, contract: Contract) {
-        self.promised -= usize::from(contract.slice() > 0);
+        self.promised -= usize::from(contract.slice() > Amount::ZERO);
         self.share -= share(contract);
     }
 
     /// The first unit of a client's work is this one now, or it has none.
-    pub(crate) fn head(&mut self, id: ClientId, head: Option<Head>, now: Nanos) {
+    pub(crate) fn head(&mut self, id: ClientId, head: Option<Head>, now: Moment) {
         let Some(client) = self.clients.get_mut(&id) else { return };
         self.busy -= usize::from(client.has_work);
         client.has_work = head.is_some();
@@ -111,12 +111,12 @@ impl Schedule {
     }
 
     /// Whose unit is next.
-    pub(crate) fn pick(&mut self, now: Nanos) -> Option<Pick> {
+    pub(crate) fn pick(&mut self, now: Moment) -> Option<Pick> {
         self.policy.pick(now)
     }
 
     /// The unit that was picked goes to the device.
-    pub(crate) fn hand_out(&mut self, pick: &Pick, estimate: Nanos, now: Nanos) -> Ticket {
+    pub(crate) fn hand_out(&mut self, pick: &Pick, estimate: Amount, now: Moment) -> Ticket {
         self.policy.hand_out(pick, estimate, now)
     }
 
@@ -138,7 +138,7 @@ impl Schedule {
     /// All guarantees, in the order in which they were admitted.
     pub(crate) fn guarantees(&self) -> impl Iterator<Item = (Owner, Contract)> {
         let all = self.clients.values().map(|client| (client.owner, client.contract));
-        all.filter(|(_, contract)| contract.slice() > 0)
+        all.filter(|(_, contract)| contract.slice() > Amount::ZERO)
     }
 
     /// What is promised to nobody but this client, in parts per million.
@@ -165,7 +165,7 @@ impl Schedule {
     }
 
     /// When to pick again although nothing happens.
-    pub(crate) fn timeout(&self, now: Nanos) -> Option<Nanos> {
+    pub(crate) fn timeout(&self, now: Moment) -> Option<Moment> {
         self.policy.timeout(now)
     }
 
@@ -179,16 +179,16 @@ const SHARE_DIGITS: u32 = 60;
 
 /// The part of a resource that a contract reserves, in parts of 2^-60, rounded up.
 fn share(contract: Contract) -> u128 {
-    (u128::from(contract.slice()) << SHARE_DIGITS).div_ceil(u128::from(contract.period()).max(1))
+    (contract.slice().wide() << SHARE_DIGITS).div_ceil(contract.period().wide().max(1))
 }
 
 #[cfg(test)]
 mod tests {
-    use moirai_scheduler::{Weight, policy_by_name};
+    use moirai_scheduler::{Span, Weight, policy_by_name};
 
     use super::*;
 
-    const MS: Nanos = 1_000_000;
+    const NINE: Span = Span::from_millis(9);
     const OWNER: Owner = Owner::Device(DeviceId(7));
 
     fn schedule() -> Schedule {
@@ -198,30 +198,30 @@ mod tests {
     #[test]
     fn what_is_promised_follows_those_who_come_change_and_go() {
         let mut schedule = schedule();
-        let third = Contract::new(9 * MS, 3 * MS, 9 * MS, None).unwrap();
-        let slack = Contract::new(9 * MS, 0, 9 * MS, Weight::new(1)).unwrap();
-        let ids = [third, third, slack].map(|it| schedule.admit(OWNER, it, 0).unwrap());
+        let third = Contract::new(NINE, Amount::from_millis(3), NINE, None).unwrap();
+        let slack = Contract::new(NINE, Amount::ZERO, NINE, Weight::new(1)).unwrap();
+        let ids = [third, third, slack].map(|it| schedule.admit(OWNER, it, Moment::ZERO).unwrap());
         assert_eq!((schedule.promised(), schedule.spare_ppm_beside(ids[0])), (2, 666_667));
         assert_eq!(schedule.spare_ppm_beside(ids[2]), 333_334);
-        schedule.change(ids[2], third, 0).unwrap();
+        schedule.change(ids[2], third, Moment::ZERO).unwrap();
         assert_eq!((schedule.promised(), schedule.spare_ppm_beside(ids[2])), (3, 333_334));
-        schedule.dismiss(ids[0], 0).unwrap();
+        schedule.dismiss(ids[0], Moment::ZERO).unwrap();
         assert_eq!((schedule.promised(), schedule.spare_ppm_beside(ids[1])), (2, 666_667));
     }
 
     #[test]
     fn a_number_is_not_used_twice_and_a_client_that_has_gone_has_no_work() {
         let mut schedule = schedule();
-        let contract = Contract::new(9 * MS, 3 * MS, 9 * MS, None).unwrap();
-        let first = schedule.admit(OWNER, contract, 0).unwrap();
-        schedule.head(first, Some(Head::default()), 0);
+        let contract = Contract::new(NINE, Amount::from_millis(3), NINE, None).unwrap();
+        let first = schedule.admit(OWNER, contract, Moment::ZERO).unwrap();
+        schedule.head(first, Some(Head::default()), Moment::ZERO);
         assert!(schedule.has_work());
-        schedule.dismiss(first, 0).unwrap();
+        schedule.dismiss(first, Moment::ZERO).unwrap();
         assert!(!schedule.has_work());
         assert_eq!(schedule.owner(first), None);
-        schedule.head(first, Some(Head::default()), 0);
+        schedule.head(first, Some(Head::default()), Moment::ZERO);
         assert!(!schedule.has_work(), "nobody is there");
-        let second = schedule.admit(OWNER, contract, 0).unwrap();
+        let second = schedule.admit(OWNER, contract, Moment::ZERO).unwrap();
         assert_ne!(first, second);
     }
 }

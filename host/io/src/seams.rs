@@ -12,7 +12,7 @@ use moirai_devices::backend::tap::Tap;
 use moirai_devices::backend::uring::Uring;
 use moirai_devices::backend::{Link, Ring, Storage, Volume};
 use moirai_runtime::{Turns, pin, set_scheduler, set_scheduler_inherited};
-use moirai_scheduler::Nanos;
+use moirai_scheduler::{Amount, Moment};
 
 /// Of the loop: below the dispatchers, above everything that serves no contract.
 pub const PRIORITY: i32 = 80;
@@ -31,16 +31,16 @@ pub(crate) trait Seams: 'static {
 /// The time, and hands.
 pub(crate) trait Machine {
     /// The time.
-    fn now(&self) -> Nanos;
+    fn now(&self) -> Moment;
 
     /// A turn begins, or the loop looks once more.
-    fn turns(&self, _now: Nanos) {}
+    fn turns(&self, _now: Moment) {}
 
     /// The loop waits for something to happen.
-    fn rests(&self, _now: Nanos) {}
+    fn rests(&self, _now: Moment) {}
 
     /// CPU time that the loop has used.
-    fn cpu_time(&self) -> Nanos;
+    fn cpu_time(&self) -> Amount;
 
     /// Has an errand run off the loop, some time soon. If that cannot be, it is dropped undone.
     fn send_off(&self, name: &'static str, errand: Errand);
@@ -73,23 +73,23 @@ pub(crate) struct Linux {
 }
 
 impl Machine for Linux {
-    fn now(&self) -> Nanos {
+    fn now(&self) -> Moment {
         moirai_runtime::now()
     }
 
-    fn turns(&self, now: Nanos) {
+    fn turns(&self, now: Moment) {
         if let Some(turns) = &self.turns {
             turns.begin(now);
         }
     }
 
-    fn rests(&self, now: Nanos) {
+    fn rests(&self, now: Moment) {
         if let Some(turns) = &self.turns {
             turns.rest(now);
         }
     }
 
-    fn cpu_time(&self) -> Nanos {
+    fn cpu_time(&self) -> Amount {
         moirai_runtime::own_cpu_time()
     }
 

@@ -3,7 +3,7 @@
 
 use moirai_devices::net::Role;
 use moirai_devices::net::tx::TxPacket;
-use moirai_scheduler::{Nanos, Pick};
+use moirai_scheduler::{Moment, Pick};
 
 use crate::DeviceId;
 use crate::device::{Body, Device};
@@ -34,7 +34,7 @@ impl<S: Seams> Domain<S> {
     }
 
     /// Sends the next packet of the device that was picked.
-    fn send_one(&mut self, place: usize, id: DeviceId, pick: Pick, now: Nanos) -> bool {
+    fn send_one(&mut self, place: usize, id: DeviceId, pick: Pick, now: Moment) -> bool {
         let Some(link) = self.links.get_mut(place) else { return false };
         let device = self.devices.get_mut(id);
         let Some((device, Waiting { unit, queue, arrival })) = device.and_then(next_packet) else {
@@ -45,14 +45,14 @@ impl<S: Seams> Domain<S> {
         link.send(pick, &unit, now);
         let head = device.head_on(link);
         link.schedule().head(pick.client, head, now);
-        let bytes = unit.payload.len_bytes();
+        let bytes = unit.payload_bytes();
         device.usage.completed += 1;
         device.usage.bytes += bytes;
         give_back(device, queue, unit, bytes);
         device.mark(queue);
         let end = self.machine.now();
-        device.usage.latency_max = device.usage.latency_max.max(end.saturating_sub(arrival));
-        device.usage.io_cpu += end.saturating_sub(now);
+        device.usage.latency_max = device.usage.latency_max.max(end.since(arrival));
+        device.usage.io_cpu += end.since(now).service();
         self.devices.touch(id);
         true
     }

@@ -6,8 +6,8 @@
 
 use std::collections::BTreeSet;
 
-use moirai_scheduler::admission::{Resource, check};
-use moirai_scheduler::{Contract, Nanos};
+use moirai_scheduler::admission::{Resource, Violation, check};
+use moirai_scheduler::{Amount, Contract, Moment};
 
 use crate::DeviceId;
 use crate::device::{Body, Device};
@@ -20,7 +20,7 @@ const TOLD_APART: usize = 64;
 
 impl<S: Seams> Domain<S> {
     /// Why the contracts of devices are not kept, of those that are not.
-    pub(crate) fn verdicts(&mut self, now: Nanos) -> Vec<(DeviceId, String)> {
+    pub(crate) fn verdicts(&mut self, now: Moment) -> Vec<(DeviceId, String)> {
         let mut verdicts = Vec::new();
         for disk in &mut self.disks {
             let Some(measured) = disk.gauge.excess(now) else { continue };
@@ -42,24 +42,25 @@ impl<S: Seams> Domain<S> {
 /// the order in which they were admitted.
 fn too_long(
     disk: &str,
-    declared: Nanos,
-    measured: Nanos,
+    declared: Amount,
+    measured: Amount,
     contracts: &[(DeviceId, Contract)],
 ) -> Vec<(DeviceId, String)> {
     let resource = Resource::of_units(measured);
     let all: Vec<_> = contracts.iter().map(|(_, contract)| *contract).collect();
     let Err(violation) = check(&resource, &all) else { return Vec::new() };
-    let why = |time, demand, supply| {
-        let (time, demand, supply) = (rounded(time), rounded(demand), rounded(supply));
+    let why = |Violation { time, demand, supply, .. }: Violation| {
+        let [time, demand, supply] =
+            [time.as_nanos(), demand.as_nanos(), supply.as_nanos()].map(rounded);
         format!(
             "units of {disk} take {}, {} is declared: in {time} up to {demand} are due, but only \
              {supply} can be supplied",
-            rounded(measured),
-            exact(declared)
+            rounded(measured.as_nanos()),
+            exact(declared.as_nanos())
         )
     };
     if contracts.len() > TOLD_APART {
-        let why = why(violation.time, violation.demand, violation.supply);
+        let why = why(violation);
         return contracts.iter().map(|(id, _)| (*id, why.clone())).collect();
     }
     let mut kept = Vec::new();
@@ -68,20 +69,23 @@ fn too_long(
         kept.push(*contract);
         if let Err(violation) = check(&resource, &kept) {
             kept.pop();
-            verdicts.push((*id, why(violation.time, violation.demand, violation.supply)));
+            verdicts.push((*id, why(violation)));
         }
     }
     verdicts
 }
 
 /// A miss within the last minute that nothing excuses.
-fn missed<St>(device: &Device<St>, now: Nanos) -> Option<String> {
+fn missed<St>(device: &Device<St>, now: Moment) -> Option<String> {
     let late = device.record.recent_miss(now)?;
-    Some(format!("in the last minute it was served too late, by up to {}", rounded(late)))
+    Some(format!(
+        "in the last minute it was served too late, by up to {}",
+        rounded(late.as_nanos())
+    ))
 }
 
 /// A rate that is not reached although more was wanted.
-fn too_slow<St>(device: &Device<St>, now: Nanos) -> Option<String> {
+fn too_slow<St>(device: &Device<St>, now: Moment) -> Option<String> {
     let Body::Blk(blk) = &device.body else { return None };
     let promised = promised_rate(device.contract, blk.bandwidth?);
     let got = device.record.rate_when_exhausted(now)?;
@@ -95,20 +99,20 @@ fn too_slow<St>(device: &Device<St>, now: Nanos) -> Option<String> {
 
 /// Bytes per second that a slice brings at this bandwidth.
 fn promised_rate(contract: Contract, bandwidth: u64) -> u64 {
-    let bytes = u128::from(bandwidth) * u128::from(contract.slice());
-    let rate = bytes.checked_div(u128::from(contract.period())).unwrap_or(0);
+    let bytes = u128::from(bandwidth) * contract.slice().wide();
+    let rate = bytes.checked_div(contract.period().wide()).unwrap_or(0);
     u64::try_from(rate).unwrap_or(u64::MAX)
 }
 
-/// A time as it was declared.
-fn exact(time: Nanos) -> String {
+/// A time in nanoseconds, as it was declared.
+fn exact(time: u64) -> String {
     let units = [("s", 1_000_000_000), ("ms", 1_000_000), ("us", 1_000)];
     let whole = units.iter().find(|(_, scale)| time > 0 && time.is_multiple_of(*scale));
     whole.map_or_else(|| format!("{time}ns"), |(name, scale)| format!("{}{name}", time / scale))
 }
 
-/// A time with two digits, so that a reason does not change at every look.
-fn rounded(time: Nanos) -> String {
+/// A time in nanoseconds with two digits, so that a reason does not change at every look.
+fn rounded(time: u64) -> String {
     let mut unit = 1;
     while time / unit >= 100 {
         unit *= 10;
@@ -131,20 +135,27 @@ fn megabytes(bytes: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use moirai_scheduler::Span;
+
     use super::*;
 
-    const MS: Nanos = 1_000_000;
+    const MS: u64 = 1_000_000;
 
-    fn contract(period: Nanos, slice: Nanos) -> Contract {
-        Contract::new(period, slice, period, None).unwrap()
+    fn contract(period: u64, slice: u64) -> Contract {
+        let period = Span::from_nanos(period);
+        Contract::new(period, Amount::from_nanos(slice), period, None).unwrap()
     }
 
     #[test]
     fn a_contract_that_the_measured_disk_would_not_admit_is_not_kept() {
         let contracts =
             [(DeviceId(1), contract(20 * MS, 6 * MS)), (DeviceId(2), contract(20 * MS, 6 * MS))];
-        assert!(too_long("ssd", MS, 2 * MS, &contracts).is_empty(), "6 + 6 + 3 units of 2");
-        let verdicts = too_long("ssd", MS, 3_720_000, &contracts);
+        assert!(
+            too_long("ssd", Amount::from_millis(1), Amount::from_millis(2), &contracts).is_empty(),
+            "6 + 6 + 3 units of 2"
+        );
+        let verdicts =
+            too_long("ssd", Amount::from_millis(1), Amount::from_micros(3_720), &contracts);
         let [(id, why)] = &verdicts[..] else { panic!("{verdicts:?}") };
         assert_eq!(*id, DeviceId(2), "the one that came first fits");
         assert!(

@@ -45,11 +45,33 @@ pub enum Ended {
     Signalled(i32),
 }
 
+/// Where a tenant process finds itself.
+#[derive(Default)]
+pub struct Surroundings<'a> {
+    /// Where its errors and panics go; `None`: where ours go.
+    pub stderr: Option<OwnedFd>,
+    /// Called with its number before it knows what it is to do and has taken anything.
+    pub adopt: Option<&'a dyn Fn(u32) -> io::Result<()>>,
+}
+
 /// Starts `binary` and sends it its launch message.
 ///
 /// # Errors
 /// A specification that cannot be, a binary that cannot be run, or a child that died at once.
 pub fn spawn(binary: &Path, spec: &LaunchSpec, fds: LaunchFds) -> Result<Child, SpawnError> {
+    spawn_in(Surroundings::default(), binary, spec, fds)
+}
+
+/// The same, in these surroundings.
+///
+/// # Errors
+/// Those of [`spawn`], and what `adopt` says.
+pub fn spawn_in(
+    surroundings: Surroundings<'_>,
+    binary: &Path,
+    spec: &LaunchSpec,
+    fds: LaunchFds,
+) -> Result<Child, SpawnError> {
     spec.validate()?;
     let (got, needed) = (fds.in_order().len(), spec.descriptors());
     if got != needed || fds.initrd.is_some() != spec.initrd {
@@ -58,9 +80,13 @@ pub fn spawn(binary: &Path, spec: &LaunchSpec, fds: LaunchFds) -> Result<Child, 
     let run_error = |error| SpawnError::Run { binary: binary.to_path_buf(), error };
     let (control, theirs) = pair().map_err(run_error)?;
     let path = CString::new(binary.as_os_str().as_bytes()).map_err(|e| run_error(e.into()))?;
-    let pid = on_spawner_thread(path, theirs.into()).map_err(run_error)?;
+    let job = (path, theirs.into(), surroundings.stderr);
+    let pid = on_spawner_thread(job).map_err(run_error)?;
     let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(|e| run_error(e.into()))?;
     let child = Child { pid, pidfd, control, ended: None };
+    if let Some(adopt) = surroundings.adopt {
+        adopt(child.pid()).map_err(SpawnError::Adopt)?;
+    }
     let fds: Vec<_> = fds.in_order().into_iter().map(AsFd::as_fd).collect();
     child.control.send(&FromHost::Launch(spec.clone()), &fds)?;
     Ok(child)
@@ -144,14 +170,19 @@ pub enum SpawnError {
         /// What the kernel said.
         error: io::Error,
     },
+    /// The process cannot be placed.
+    #[error("the tenant process cannot be given its limits: {0}")]
+    Adopt(#[source] io::Error),
     /// The process ended before it took its launch message.
     #[error("the tenant process did not take its launch message: {0}")]
     Channel(#[from] ChannelError),
 }
 
+/// What is run, its control socket, and its standard error.
+type Start = (CString, OwnedFd, Option<OwnedFd>);
+
 struct Job {
-    binary: CString,
-    control: OwnedFd,
+    start: Start,
     reply: SyncSender<io::Result<Pid>>,
 }
 
@@ -160,17 +191,17 @@ static SPAWNER: LazyLock<io::Result<Mutex<Sender<Job>>>> = LazyLock::new(|| {
     std::thread::Builder::new().name("tenant-spawner".into()).spawn(move || {
         for job in queue {
             // Nobody waits for the reply only if the asking thread has died.
-            let _ = job.reply.send(posix_spawn(&job.binary, &job.control));
+            let _ = job.reply.send(posix_spawn(&job.start));
         }
     })?;
     Ok(Mutex::new(jobs))
 });
 
-fn on_spawner_thread(binary: CString, control: OwnedFd) -> io::Result<Pid> {
+fn on_spawner_thread(start: Start) -> io::Result<Pid> {
     let gone = || io::Error::other("the thread that spawns tenants is gone");
     let spawner = SPAWNER.as_ref().map_err(|e| io::Error::new(e.kind(), e.to_string()))?;
     let (reply, answer) = mpsc::sync_channel(1);
-    let job = Job { binary, control, reply };
+    let job = Job { start, reply };
     spawner.lock().map_err(|_| gone())?.send(job).map_err(|_| gone())?;
     answer.recv().map_err(|_| gone())?
 }
@@ -182,7 +213,7 @@ struct Plan {
 }
 
 impl Plan {
-    fn new(control: RawFd) -> io::Result<Self> {
+    fn new(control: RawFd, stderr: Option<RawFd>) -> io::Result<Self> {
         let (mut actions, mut attributes) = (MaybeUninit::uninit(), MaybeUninit::uninit());
         // SAFETY: both calls initialise the object they are given; glibc's never fail.
         let mut plan = unsafe {
@@ -193,6 +224,9 @@ impl Plan {
         let (actions, null) = (&raw mut plan.actions, c"/dev/null".as_ptr());
         // SAFETY: `actions` is initialised, and the path is a constant with a terminating zero.
         unsafe {
+            if let Some(stderr) = stderr {
+                check(libc::posix_spawn_file_actions_adddup2(actions, stderr, 2))?;
+            }
             check(libc::posix_spawn_file_actions_adddup2(actions, control, CONTROL_FD))?;
             check(libc::posix_spawn_file_actions_addopen(actions, 0, null, libc::O_RDONLY, 0))?;
             check(libc::posix_spawn_file_actions_addopen(actions, 1, null, libc::O_WRONLY, 0))?;
@@ -243,8 +277,8 @@ fn check(error: libc::c_int) -> io::Result<()> {
     if error == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(error)) }
 }
 
-fn posix_spawn(binary: &CString, control: &OwnedFd) -> io::Result<Pid> {
-    let plan = Plan::new(control.as_raw_fd())?;
+fn posix_spawn((binary, control, stderr): &Start) -> io::Result<Pid> {
+    let plan = Plan::new(control.as_raw_fd(), stderr.as_ref().map(AsRawFd::as_raw_fd))?;
     let argv = [c"moirai-tenant".as_ptr().cast_mut(), std::ptr::null_mut()];
     let environment = [std::ptr::null_mut()];
     let mut pid = 0;

@@ -9,27 +9,27 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use hdrhistogram::Histogram;
-use moirai_scheduler::Nanos;
+use moirai_scheduler::Span;
 use serde::Serialize;
 
 use crate::{Stall, StallLog, now, pin, set_scheduler, sleep_until};
 
 /// How often the probe looks.
-const PROBE_PERIOD: Nanos = 2_000_000;
+const PROBE_PERIOD: Span = Span::from_millis(2);
 /// Every how many looks it reads the kernel's steal counter (which counts in 10 ms).
 const LOOKS_PER_STEAL: u32 = 10;
 /// Above everything that Moirai schedules.
 const PROBE_PRIORITY: i32 = 99;
 
-/// A distribution in three numbers.
+/// A distribution in three numbers of nanoseconds.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Percentiles {
     /// Median.
-    pub p50: Nanos,
+    pub p50: u64,
     /// 99th percentile.
-    pub p99: Nanos,
+    pub p99: u64,
     /// Largest value.
-    pub max: Nanos,
+    pub max: u64,
 }
 
 /// How late timers were, up to ten seconds.
@@ -45,8 +45,8 @@ impl Default for Lateness {
 
 impl Lateness {
     /// One timer was so late.
-    pub fn note(&mut self, late: Nanos) {
-        self.0.saturating_record(late);
+    pub fn note(&mut self, late: Span) {
+        self.0.saturating_record(late.as_nanos());
     }
 
     /// How many were noted.
@@ -91,14 +91,14 @@ pub struct NoiseFloor {
     /// How often the probe looked.
     pub looks: u64,
     /// Steal the kernel reported since the probe began.
-    pub steal_ns: Nanos,
+    pub steal_ns: u64,
 }
 
 /// A thread that measures the noise of one core as long as the value lives.
 #[derive(Debug)]
 pub struct NoiseProbe {
     end: Arc<AtomicBool>,
-    seen: Arc<Mutex<(Lateness, Nanos)>>,
+    seen: Arc<Mutex<(Lateness, Span)>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -109,7 +109,7 @@ impl NoiseProbe {
     /// If the thread cannot be made or gets no real-time priority.
     pub fn start(core: usize, stalls: StallLog) -> Result<Self, NoiseError> {
         let end = Arc::new(AtomicBool::new(false));
-        let seen = Arc::new(Mutex::new((Lateness::default(), 0)));
+        let seen = Arc::new(Mutex::new((Lateness::default(), Span::ZERO)));
         let (report, started) = std::sync::mpsc::sync_channel(1);
         let thread = std::thread::Builder::new().name(format!("noise-{core}")).spawn({
             let (end, seen) = (Arc::clone(&end), Arc::clone(&seen));
@@ -135,7 +135,11 @@ impl NoiseProbe {
     #[must_use]
     pub fn floor(&self) -> NoiseFloor {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        NoiseFloor { late_ns: seen.0.percentiles(), looks: seen.0.count(), steal_ns: seen.1 }
+        NoiseFloor {
+            late_ns: seen.0.percentiles(),
+            looks: seen.0.count(),
+            steal_ns: seen.1.as_nanos(),
+        }
     }
 }
 
@@ -148,7 +152,7 @@ impl Drop for NoiseProbe {
     }
 }
 
-fn probe(end: &AtomicBool, seen: &Mutex<(Lateness, Nanos)>, stalls: &StallLog) {
+fn probe(end: &AtomicBool, seen: &Mutex<(Lateness, Span)>, stalls: &StallLog) {
     let mut planned = now() + PROBE_PERIOD;
     let mut last_steal = steal_total();
     let mut looks = 0u32;
@@ -158,7 +162,7 @@ fn probe(end: &AtomicBool, seen: &Mutex<(Lateness, Nanos)>, stalls: &StallLog) {
         let woke = now();
         stalls.note_late(planned, woke);
         let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.0.note(woke.saturating_sub(planned));
+        seen.0.note(woke.since(planned));
         looks += 1;
         if looks == LOOKS_PER_STEAL {
             looks = 0;
@@ -175,16 +179,16 @@ fn probe(end: &AtomicBool, seen: &Mutex<(Lateness, Nanos)>, stalls: &StallLog) {
 }
 
 /// Steal of all cores since boot, from the first line of /proc/stat; zero if it cannot be read.
-fn steal_total() -> Nanos {
-    let Ok(text) = std::fs::read_to_string("/proc/stat") else { return 0 };
-    parse_steal(&text).unwrap_or(0)
+fn steal_total() -> Span {
+    let Ok(text) = std::fs::read_to_string("/proc/stat") else { return Span::ZERO };
+    parse_steal(&text).unwrap_or(Span::ZERO)
 }
 
-fn parse_steal(text: &str) -> Option<Nanos> {
-    const TICK_NS: Nanos = 10_000_000; // USER_HZ is 100 on all Linux ABIs
+fn parse_steal(text: &str) -> Option<Span> {
+    const TICK: Span = Span::from_millis(10); // USER_HZ is 100 on all Linux ABIs
     let line = text.lines().next()?.strip_prefix("cpu ")?;
     let ticks: u64 = line.split_ascii_whitespace().nth(7)?.parse().ok()?;
-    ticks.checked_mul(TICK_NS)
+    TICK.checked_mul(ticks)
 }
 
 #[cfg(test)]
@@ -195,7 +199,7 @@ mod tests {
     fn steal_is_the_eighth_number_of_the_first_line() {
         assert_eq!(
             parse_steal("cpu  2332 0 1987 101296 319 0 43 20 0 0\ncpu0 1"),
-            Some(200_000_000)
+            Some(Span::from_millis(200))
         );
         assert_eq!(parse_steal("cpu  2332 0"), None);
         assert_eq!(parse_steal("intr 1 2 3"), None);

@@ -10,12 +10,12 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use moirai_scheduler::Nanos;
+use moirai_scheduler::{Moment, Span};
 
 use crate::clock::now;
 
 /// A turn that takes longer is one that waits for something.
-pub const STUCK: Nanos = 100_000_000;
+pub const STUCK: Span = Span::from_millis(100);
 const LOOK: Duration = Duration::from_millis(50);
 
 static WATCHED: Mutex<Vec<Weak<Inner>>> = Mutex::new(Vec::new());
@@ -40,8 +40,8 @@ struct Inner {
 pub struct Watched {
     /// Its name.
     pub name: String,
-    /// Its longest turn, also one that goes on; nanoseconds.
-    pub longest: Nanos,
+    /// Its longest turn, also one that goes on.
+    pub longest: Span,
 }
 
 impl Turns {
@@ -62,32 +62,38 @@ impl Turns {
     }
 
     /// A turn begins; the one before is over, if the thread has not rested.
-    pub fn begin(&self, now: Nanos) {
-        let before = self.0.since.swap(now, Ordering::Relaxed);
-        self.0.note(before, now);
+    pub fn begin(&self, now: Moment) {
+        let before = self.0.since.swap(now.as_nanos(), Ordering::Relaxed);
+        self.0.note(Moment::from_nanos(before), now);
     }
 
     /// The turn is over, and nothing else begins until something happens.
-    pub fn rest(&self, now: Nanos) {
+    pub fn rest(&self, now: Moment) {
         let before = self.0.since.swap(0, Ordering::Relaxed);
-        self.0.note(before, now);
+        self.0.note(Moment::from_nanos(before), now);
     }
 }
 
 impl Inner {
-    fn note(&self, before: Nanos, now: Nanos) {
-        if before != 0 {
-            self.longest.fetch_max(now.saturating_sub(before), Ordering::Relaxed);
+    /// When the turn began; zero while the thread rests.
+    fn since(&self) -> Moment {
+        Moment::from_nanos(self.since.load(Ordering::Relaxed))
+    }
+
+    fn note(&self, before: Moment, now: Moment) {
+        if !before.is_zero() {
+            self.longest.fetch_max(now.since(before).as_nanos(), Ordering::Relaxed);
         }
     }
 
     /// Names the thread if it is in a turn for too long and was not named for it yet.
-    fn look(&self, now: Nanos) {
-        let since = self.since.load(Ordering::Relaxed);
+    fn look(&self, now: Moment) {
+        let since = self.since();
         self.note(since, now);
-        let stuck = since != 0 && now.saturating_sub(since) > STUCK;
-        if stuck && self.reported.swap(since, Ordering::Relaxed) != since {
-            let (name, ms) = (&self.name, now.saturating_sub(since) / 1_000_000);
+        let stuck = !since.is_zero() && now.since(since) > STUCK;
+        let begun = since.as_nanos();
+        if stuck && self.reported.swap(begun, Ordering::Relaxed) != begun {
+            let (name, ms) = (&self.name, now.since(since).as_millis());
             let place = self.place();
             tracing::warn!(thread = %name, "has been in one turn for {ms} ms; it is in {place}");
         }
@@ -113,8 +119,9 @@ impl Inner {
 pub fn watched() -> Vec<Watched> {
     let now = now();
     let of = |inner: Arc<Inner>| {
-        inner.note(inner.since.load(Ordering::Relaxed), now);
-        Watched { name: inner.name.clone(), longest: inner.longest.load(Ordering::Relaxed) }
+        inner.note(inner.since(), now);
+        let longest = Span::from_nanos(inner.longest.load(Ordering::Relaxed));
+        Watched { name: inner.name.clone(), longest }
     };
     all().into_iter().map(of).collect()
 }
@@ -164,8 +171,8 @@ impl Drop for Watchdog {
 mod tests {
     use super::*;
 
-    fn longest(name: &str) -> Nanos {
-        watched().into_iter().find(|it| it.name == name).map_or(0, |it| it.longest)
+    fn longest(name: &str) -> Span {
+        watched().into_iter().find(|it| it.name == name).map_or(Span::ZERO, |it| it.longest)
     }
 
     #[test]
@@ -173,13 +180,13 @@ mod tests {
         let turns = Turns::of_this_thread("test-a");
         let at = now();
         turns.begin(at);
-        turns.begin(at + 3_000);
-        turns.rest(at + 10_000);
-        turns.begin(at + 90_000);
-        turns.rest(at + 91_000);
-        assert_eq!(longest("test-a"), 7_000);
+        turns.begin(at + Span::from_micros(3));
+        turns.rest(at + Span::from_micros(10));
+        turns.begin(at + Span::from_micros(90));
+        turns.rest(at + Span::from_micros(91));
+        assert_eq!(longest("test-a"), Span::from_micros(7));
         drop(turns);
-        assert_eq!(longest("test-a"), 0, "not watched any more");
+        assert_eq!(longest("test-a"), Span::ZERO, "not watched any more");
     }
 
     #[test]
@@ -189,7 +196,7 @@ mod tests {
         turns.begin(begun);
         assert!(longest("test-b") >= 10 * STUCK);
         turns.0.look(now());
-        assert_eq!(turns.0.reported.load(Ordering::Relaxed), begun);
+        assert_eq!(turns.0.reported.load(Ordering::Relaxed), begun.as_nanos());
         let _watchdog = Watchdog::start().expect("a thread");
         assert!(!turns.0.place().is_empty());
     }

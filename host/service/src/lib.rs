@@ -5,6 +5,7 @@
 //! | `life.rs` | the life of a tenant as a state machine; pure |
 //! | `launch.rs`, `open.rs` | from tables to running tenants |
 //! | `process.rs` | from opened files to a tenant's process |
+//! | `groups.rs` | memory and processes of a tenant, in control groups |
 //! | `found.rs` | what is not there, for `moirai plan` |
 //! | `tenant.rs` | the entry of one tenant: what others may see and ask |
 //! | `supervisor.rs`, `release.rs` | a tenant's thread: carries out its life, gives all back |
@@ -67,6 +68,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use export::Export;
+use groups::Groups;
 use owner::{Machine, OwnError, Owners};
 use realtime::Lifted;
 use resources::Resources;
@@ -193,6 +195,8 @@ struct Shared {
     _lifted: Option<Lifted>,
     /// User ids that tenant processes run under, as numbers above the first.
     uids: Mutex<BTreeSet<u32>>,
+    /// Where tenants get their limits of memory and processes.
+    groups: Groups,
     binary: PathBuf,
 }
 
@@ -205,6 +209,16 @@ pub struct HostService {
     kept: kept::SharedKept,
 }
 
+/// Where tenants get their limits; says which of them cannot be had.
+fn groups() -> Groups {
+    let groups = Groups::find();
+    for controller in groups.missing() {
+        let what = "no control groups here: tenant processes run without this limit";
+        tracing::warn!(controller, "{what}");
+    }
+    groups
+}
+
 /// A lock that a panic elsewhere does not close: what it guards is changed in single steps.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -213,7 +227,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Measures the costs of a core.
 fn measured_costs(core: usize) -> std::io::Result<CoreCosts> {
     let Measured { switch, cache, vcpu, wake_p99 } = measure(core)?;
-    Ok(CoreCosts { switch, cache, vcpu, wake_p99, measured: true })
+    let [switch, cache, vcpu] = [switch, cache, vcpu].map(|cost| cost.as_nanos());
+    Ok(CoreCosts { switch, cache, vcpu, wake_p99: wake_p99.as_nanos(), measured: true })
 }
 
 /// Takes the costs of a core that were measured on this host, or measures them.
@@ -264,6 +279,7 @@ impl HostService {
             _machine: machine,
             _lifted: lifted,
             uids: Mutex::default(),
+            groups: groups(),
             binary: open::tenant_binary(),
         };
         Ok(Self {

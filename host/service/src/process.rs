@@ -8,10 +8,11 @@ use std::sync::Arc;
 
 use moirai_devices::{blk, net};
 use moirai_launch::{
-    Boot, Child, DeviceSpec, LaunchFds, LaunchSpec, Sandbox, SpawnError, kvm::KvmError,
-    kvm::open_kvm, spawn,
+    Boot, Child, DeviceSpec, LaunchFds, LaunchSpec, Sandbox, SpawnError, Surroundings,
+    kvm::KvmError, kvm::open_kvm, spawn_in,
 };
 
+use super::groups::{Group, Limits};
 use super::open::{Opened, open};
 use super::own::OwnDevices;
 use super::served::{ServedDevice, Source};
@@ -30,8 +31,12 @@ pub(super) struct Process {
     pub(super) child: Child,
     /// What the guest says, on all its consoles.
     pub(super) consoles: Vec<UnixStream>,
+    /// What the process itself says, which is for the log.
+    pub(super) words: UnixStream,
     /// The gates of its vCPUs.
     pub(super) gates: GatePage,
+    /// What it may take of the machine.
+    pub(super) group: Group,
 }
 
 /// Why a tenant could not be started although it was admitted.
@@ -115,14 +120,26 @@ pub(super) fn start(
         devices: devices.sockets,
         own_devices: own.fds,
     };
-    let child = spawn(&shared.binary, &launch, fds)?;
+    let limits = Limits { memory_bytes: spec.memory, vcpus: spec.cores.len() as u64 };
+    let group = shared.groups.make(&spec.name, limits)?;
+    let (words, stderr) = UnixStream::pair()?;
+    words.set_nonblocking(true)?;
+    let adopt = |pid| group.adopt(pid).and_then(|()| goes_first(pid));
+    let surroundings = Surroundings { stderr: Some(stderr.into()), adopt: Some(&adopt) };
+    let child = spawn_in(surroundings, &shared.binary, &launch, fds)?;
     tenant.with(|live| live.pid = Some(child.pid()));
     shared.state.note_tenant(&spec.name, child.pid().cast_signed())?;
     // Who has a virtio console types there; the serial port only speaks.
     let keyboard = own.console.as_ref().unwrap_or(&console).try_clone()?;
     tenant.set_keyboard(Some(keyboard));
     let consoles = [Some(console), own.console].into_iter().flatten().collect();
-    Ok(Process { child, consoles, gates })
+    Ok(Process { child, consoles, words, gates, group })
+}
+
+/// When the machine has no memory left, tenants go before the host service does.
+fn goes_first(pid: u32) -> std::io::Result<()> {
+    const FIRST: &str = "500";
+    std::fs::write(format!("/proc/{pid}/oom_score_adj"), FIRST)
 }
 
 fn take_uid(shared: &Shared) -> u32 {

@@ -1,11 +1,11 @@
 //! What tenants share, running: the dispatchers of the cores and the I/O domains of the groups.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::link;
 use super::state::StateDir;
 use super::{ServiceError, link::LinkError};
-use moirai_config::Profile;
 use moirai_config::model::Config;
 use moirai_cpu::{Dispatcher, DispatcherError, DispatcherSpec};
 use moirai_io::{DiskSpec, GroupSpec, IoDomain, LinkSpec};
@@ -13,7 +13,7 @@ use moirai_runtime::{NoiseError, NoiseFloor, NoiseProbe, StallLog, Watchdog};
 
 /// How long an event loop looks for more work before it sleeps: about the price of the wake-up that
 /// it saves.
-const POLL_NS: u64 = 50_000;
+const POLL: Duration = Duration::from_micros(50);
 
 /// Dispatchers and I/O domains; they end with the value.
 #[derive(Debug)]
@@ -39,10 +39,7 @@ impl Resources {
             let spec = DispatcherSpec {
                 core: *core,
                 policy: config.host.cpu_policy,
-                wake_cost: match config.host.profile {
-                    Profile::None => 0,
-                    Profile::Default => config.host.costs.wake_up(),
-                },
+                wake_cost: config.host.wake_cost(),
                 stalls: stalls.clone(),
             };
             dispatchers.insert(*core, Dispatcher::start(spec)?);
@@ -95,10 +92,7 @@ fn groups(
             name: disk.name.clone(),
             depth: usize::try_from(disk.depth).unwrap_or(1),
             max_unit: disk.max_unit,
-            blocking: match config.host.profile {
-                Profile::None => 0,
-                Profile::Default => disk.max_unit,
-            },
+            blocking: disk.blocking(config.host.profile),
             policy: disk.policy,
         });
     }
@@ -108,6 +102,8 @@ fn groups(
             rate_bps: link.rate_bps,
             mtu: link.mtu,
             policy: link.policy,
+            reserved: link.reserved.clone(),
+            broadcast: link.broadcast,
             tap: link::open(link, state)?,
         });
     }
@@ -116,7 +112,7 @@ fn groups(
         core: config.host.io_core,
         disks,
         links,
-        poll_ns: POLL_NS,
+        poll: POLL,
         stalls: stalls.clone(),
     };
     Ok(groups.into_iter().map(make).collect())

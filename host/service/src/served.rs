@@ -17,7 +17,7 @@ use moirai_config::admission::plan::TenantPlan;
 use moirai_config::admission::{Claim, MemoryClaim, Part};
 use moirai_config::export::{Export, ExportDevice};
 use moirai_config::{Config, Holder, Problem, model};
-use moirai_io::{BlkSpec, DeviceId, IoDomainError, NetSpec};
+use moirai_io::{BlkSpec, DeviceId, IoDomainError, NetSpec, Sources};
 
 /// What to do about a volume that somebody else has on this machine.
 const OWNED_HELP: &str = "stop whoever has it, or name another volume; several may only read one: \
@@ -303,6 +303,8 @@ impl ServedDevice {
                     link: link.name.clone(),
                     mac: model.mac,
                     pairs: model.queues,
+                    sources: sources(model),
+                    receive: model.receive,
                     contract: model.contract,
                     socket,
                 })?;
@@ -312,6 +314,11 @@ impl ServedDevice {
         let place = Place { group: group.clone(), id };
         Ok(Self { shared: Arc::clone(shared), holder: holder.clone(), part, place })
     }
+}
+
+/// From whom an interface may send.
+fn sources(net: &model::Net) -> Sources {
+    if net.spoofs { Sources::Any } else { Sources::Own(net.addresses.clone()) }
 }
 
 impl Drop for ServedDevice {

@@ -4,8 +4,8 @@
 //! only grow as long as a tenant runs; a reader takes two looks and subtracts.
 
 use moirai_api::{
-    CoreStats, DiskStats, DomainStats, LinkStats, NoiseStats, PartStats, Phase, Stats, TenantStats,
-    ThreadStats,
+    CoreStats, DiskStats, DomainStats, LinkStats, NoiseStats, PartStats, Phase, SpoofedStats,
+    Stats, TenantStats, ThreadStats,
 };
 use std::collections::HashMap;
 
@@ -17,7 +17,7 @@ use moirai_config::admission::plan::ContractReport;
 use moirai_config::admission::{Part, per_second};
 use moirai_cpu::{CoreSnapshot, VcpuSnapshot};
 use moirai_io::{DeviceSnapshot, DomainSnapshot};
-use moirai_runtime::{NoiseFloor, Watched, now};
+use moirai_runtime::{NoiseFloor, Stall, Watched, now};
 
 impl HostService {
     /// Asks every dispatcher and every event loop once.
@@ -42,11 +42,11 @@ impl HostService {
             parts: tenant.with(|live| snapshots.parts(live, &self.shared.config)),
         });
         Stats {
-            now_ns: now(),
+            now_ns: now().as_nanos(),
             failed,
             tenants: tenants.chain(self.export_stats(&snapshots)).collect(),
             resources: self.resources(),
-            stalls: self.stalls().all().iter().map(|stall| (stall.begin, stall.end)).collect(),
+            stalls: self.stalls().all().iter().map(stall).collect(),
             disks: domains.iter().flat_map(|domain| &domain.disks).map(disk).collect(),
             links: domains.iter().flat_map(|domain| &domain.links).map(link).collect(),
             cores: cores.iter().map(core).collect(),
@@ -176,11 +176,19 @@ pub(super) fn add_device(stats: &mut PartStats, device: &DeviceSnapshot) {
     stats.read_modify_writes = device.read_modify_writes;
     stats.errors = device.errors;
     stats.dropped_tx = device.dropped_tx;
+    stats.spoofed = spoofed(&device.spoofed);
+    stats.over_budget = device.over_budget;
+    stats.receive_cpu_ns = device.receive_cpu_ns;
     stats.dropped_rx = device.dropped_rx;
     stats.received = device.received;
     stats.direct_io = device.direct_io;
     stats.failed.clone_from(&device.failed);
     stats.not_kept.clone_from(&device.not_kept);
+}
+
+fn spoofed(counts: &moirai_io::Spoofed) -> SpoofedStats {
+    let moirai_io::Spoofed { mac, arp, ip, neighbour, router, hidden } = *counts;
+    SpoofedStats { mac, arp, ip, neighbour, router, hidden }
 }
 
 /// `disk/NAME` or `link/NAME`.
@@ -199,8 +207,12 @@ fn core(core: &CoreSnapshot) -> CoreStats {
     }
 }
 
+fn stall(stall: &Stall) -> (u64, u64) {
+    (stall.begin.as_nanos(), stall.end.as_nanos())
+}
+
 fn thread(watched: Watched) -> ThreadStats {
-    ThreadStats { name: watched.name, longest_turn_ns: watched.longest }
+    ThreadStats { name: watched.name, longest_turn_ns: watched.longest.as_nanos() }
 }
 
 fn noise(floor: &NoiseFloor) -> NoiseStats {
@@ -224,6 +236,8 @@ fn link(link: &moirai_io::LinkSnapshot) -> LinkStats {
         sent: link.sent,
         unclaimed: link.unclaimed,
         refused: link.refused,
+        policed: link.policed,
+        receive_cpu_ns: link.receive_cpu_ns,
     }
 }
 

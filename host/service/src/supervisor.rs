@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 use moirai_launch::{ChannelError, Child, Ended, ExitReason, FromHost, ToHost};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::console::Console;
+use super::groups::Group;
 use super::life::{Event, Step, Turn};
 use super::release::{give_back, give_back_devices};
 use super::tenant::{Live, Tenant, Vcpu};
@@ -36,6 +38,8 @@ const STOP_PATIENCE: Duration = Duration::from_secs(2);
 const SHORTEST_LIFE: Duration = Duration::from_secs(1);
 /// How often a supervisor that waits looks whether it still has to.
 const LOOK: Duration = Duration::from_millis(50);
+/// Messages of a process that are heard in one turn.
+const MESSAGES: usize = 64;
 
 /// The supervisor of one tenant.
 pub(super) struct Supervisor {
@@ -44,7 +48,12 @@ pub(super) struct Supervisor {
     child: Child,
     /// What the guest says, on all its consoles; those that are at their end are taken out.
     consoles: Vec<UnixStream>,
+    /// What the process itself says, until its end, and where that goes.
+    words: Option<UnixStream>,
+    said: Console,
     gates: GatePage,
+    /// What the process may take of the machine.
+    group: Group,
     /// vCPU threads that the process reported.
     tids: Vec<i32>,
     /// When the phase began to last too long.
@@ -74,7 +83,8 @@ impl Supervisor {
 
     /// The state of one whose process has just begun.
     fn new(shared: Arc<Shared>, tenant: Arc<Tenant>, process: Process) -> std::io::Result<Self> {
-        let Process { child, consoles, gates } = process;
+        let Process { child, consoles, words, gates, group } = process;
+        let said = Console::new(&format!("{} (process)", tenant.name));
         let patience = tenant.with(|live| start_patience(&live.spec));
         rustix::io::ioctl_fionbio(child.control().as_fd(), true)?;
         let began = moirai_runtime::instant();
@@ -83,7 +93,10 @@ impl Supervisor {
             tenant,
             child,
             consoles,
+            words: Some(words),
+            said,
             gates,
+            group,
             tids: Vec::new(),
             overdue: Some(began + patience),
             began,
@@ -177,7 +190,8 @@ impl Supervisor {
         let control = self.child.control().as_fd();
         let control = if self.control_open { control } else { self.child.pidfd() };
         let fixed = [self.child.pidfd(), self.tenant.doorbell.as_fd(), control];
-        let all = fixed.into_iter().chain(self.consoles.iter().map(AsFd::as_fd));
+        let spoken = self.consoles.iter().chain(&self.words).map(AsFd::as_fd);
+        let all = fixed.into_iter().chain(spoken);
         let mut fds: Vec<_> = all.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
         let polled = poll(&mut fds, timeout.as_ref());
         let mut count = [0u8; 8];
@@ -188,12 +202,14 @@ impl Supervisor {
     }
 
     fn hear_consoles(&mut self) {
-        let tenant = &self.tenant;
-        self.consoles.retain_mut(|console| hear(tenant, console));
+        let console = &self.tenant.console;
+        self.consoles.retain_mut(|stream| hear(console, stream));
+        self.words.take_if(|stream| !hear(&self.said, stream));
     }
 
+    /// A process that says more at a time than it has to is heard again in the next turn.
     fn hear_control(&mut self) {
-        loop {
+        for _ in 0..MESSAGES {
             match self.child.control().receive() {
                 Ok((message, _unwanted_fds)) => self.told(message),
                 Err(ChannelError::Io(error)) if error.kind() == std::io::ErrorKind::WouldBlock => {
@@ -347,6 +363,10 @@ impl Supervisor {
         let ended = self.child.wait();
         let reason = match ended {
             Ok(Ended::Signalled(libc::SIGSYS)) => "it broke its seccomp filter (SIGSYS)".to_owned(),
+            Ok(Ended::Signalled(libc::SIGKILL)) if self.group.ran_out_of_memory() => {
+                "it took more memory than its process may have beside its guest's, and was killed"
+                    .to_owned()
+            }
             Ok(Ended::Signalled(signal)) => format!("it was killed by signal {signal}"),
             Ok(Ended::Exited(status)) => format!("its process ended with status {status}"),
             Err(error) => format!("its process cannot be waited for: {error}"),
@@ -361,8 +381,8 @@ impl Supervisor {
         let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
         loop {
             self.hear_consoles();
-            let mut fds: Vec<_> =
-                self.consoles.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
+            let spoken = self.consoles.iter().chain(&self.words);
+            let mut fds: Vec<_> = spoken.map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
             if fds.is_empty() || !matches!(poll(&mut fds, Some(&at_once)), Ok(1..)) {
                 return;
             }
@@ -370,14 +390,14 @@ impl Supervisor {
     }
 }
 
-/// Takes what a guest has said on one console; false if it will say no more.
-fn hear(tenant: &Tenant, console: &mut UnixStream) -> bool {
+/// Takes what was said on one stream; false if nothing more will be.
+fn hear(console: &Console, stream: &mut UnixStream) -> bool {
     let mut buffer = [0u8; 4096];
     // One turn takes a bounded amount: a guest that floods its console delays only itself.
     for _ in 0..16 {
-        match console.read(&mut buffer) {
+        match stream.read(&mut buffer) {
             Ok(0) => return false,
-            Ok(length) => tenant.console.write(buffer.get(..length).unwrap_or_default()),
+            Ok(length) => console.write(buffer.get(..length).unwrap_or_default()),
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
             Err(error) => return error.kind() == std::io::ErrorKind::WouldBlock,
         }

@@ -50,6 +50,14 @@ pub(super) fn exited(reason: &ExitReason, is_kernel: bool, last: Option<String>)
     End { ok, reason: text }
 }
 
+/// The addresses of an interface, for reading.
+pub(super) fn addresses(net: &moirai_config::model::Net) -> String {
+    let mac = net.mac.map(|byte| format!("{byte:02x}")).join(":");
+    let others = net.addresses.iter().map(|address| format!(" {address}"));
+    let spoofs = if net.spoofs { " spoofing=allow" } else { "" };
+    mac + &others.collect::<String>() + spoofs
+}
+
 impl Tenant {
     /// Describes the tenant; `config` is that of the host.
     pub(super) fn view(&self, config: &Config) -> TenantView {
@@ -63,7 +71,7 @@ impl Tenant {
             });
             let nets = spec.nets.iter().map(|net| DeviceView {
                 resource: name("link", config.links.get(net.link).map(|link| &link.name)),
-                what: net.mac.map(|byte| format!("{byte:02x}")).join(":"),
+                what: addresses(net),
                 contract: ContractReport::of(&net.contract),
                 failed: None,
             });

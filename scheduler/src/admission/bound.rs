@@ -8,8 +8,8 @@
 
 use super::WHOLE_PPM;
 use super::demand::Set;
-use super::load::{DIGITS, Load, fraction_up, to_nanos};
-use crate::contract::Nanos;
+use super::load::{DIGITS, Load, fraction_up};
+use crate::time::Span;
 
 /// Bounds beyond so many times the longest deadline are worth computing the hyperperiod for.
 const FAR: u128 = 64;
@@ -19,13 +19,13 @@ pub(super) enum Bound {
     /// Not even the utilisation fits.
     Overloaded,
     /// Nothing fails after this.
-    Until(Nanos),
+    Until(Span),
 }
 
 impl Set {
     /// The quick test: demand never exceeds `density * t`.
     pub(super) fn density_fits(&self) -> bool {
-        let first = self.tasks.first().map_or(1, |task| task.deadline);
+        let first = self.tasks.first().map_or(Span::ONE, |task| task.deadline);
         let interrupts = self
             .interrupts
             .iter()
@@ -50,7 +50,7 @@ impl Set {
     /// How far to look.
     pub(super) fn bound(&self) -> Bound {
         let Load { used, constant, longest, .. } = self.load;
-        let longest = u128::from(longest);
+        let longest = longest.wide();
         // Millionths of fixed-point units. `used` is too large by less than one unit each.
         let used = used.saturating_mul(u128::from(WHOLE_PPM));
         let capacity = self.capacity << DIGITS;
@@ -63,12 +63,12 @@ impl Set {
                 true => self.hyperperiod(until).unwrap_or(u128::MAX),
                 false => u128::MAX,
             };
-            return Bound::Until(to_nanos(until.min(repeats.saturating_add(longest))));
+            return Bound::Until(Span::from_wide(until.min(repeats.saturating_add(longest))));
         }
         match self.hyperperiod(u128::MAX) {
             Some(hyperperiod) if self.is_served_in(hyperperiod) => Bound::Until(match constant {
-                0 => 0,
-                _ => to_nanos(hyperperiod.saturating_add(longest)),
+                0 => Span::ZERO,
+                _ => Span::from_wide(hyperperiod.saturating_add(longest)),
             }),
             _ => Bound::Overloaded,
         }
@@ -77,11 +77,11 @@ impl Set {
     /// The hyperperiod; `None` if it is longer than `most`, or too long to be computed with.
     fn hyperperiod(&self, most: u128) -> Option<u128> {
         let tasks = self.tasks.iter().map(|task| task.period);
-        let sources = self.interrupts.iter().map(|source| source.period.max(1));
+        let sources = self.interrupts.iter().map(|source| source.period.max(Span::ONE));
         let mut hyperperiod = 1u128;
         for period in tasks.chain(sources) {
-            let common = gcd(u128::from(period), hyperperiod);
-            hyperperiod = hyperperiod.checked_mul(u128::from(period).checked_div(common)?)?;
+            let common = gcd(period.wide(), hyperperiod);
+            hyperperiod = hyperperiod.checked_mul(period.wide().checked_div(common)?)?;
             if hyperperiod > most {
                 return None;
             }
@@ -92,10 +92,11 @@ impl Set {
     /// Whether the exact utilisation fits. Only asked where rounding cannot tell.
     fn is_served_in(&self, hyperperiod: u128) -> bool {
         let tasks = self.tasks.iter().map(|task| (task.period, task.cost));
-        let sources = self.interrupts.iter().map(|source| (source.period.max(1), source.cost));
+        let sources =
+            self.interrupts.iter().map(|source| (source.period.max(Span::ONE), source.cost));
         let work = tasks.chain(sources).try_fold(0u128, |sum, (period, cost)| {
-            let jobs = hyperperiod.checked_div(u128::from(period))?;
-            sum.checked_add(jobs.checked_mul(u128::from(cost))?)
+            let jobs = hyperperiod.checked_div(period.wide())?;
+            sum.checked_add(jobs.checked_mul(cost.wide())?)
         });
         let needed = work.and_then(|work| work.checked_mul(u128::from(WHOLE_PPM)));
         let supplied = self.capacity.checked_mul(hyperperiod);

@@ -15,21 +15,20 @@
 //!    [`Order::Frozen`] everyone stays where it was inserted (much more pessimistic: a first
 //!    comer with a long deadline keeps the top).
 
+use crate::time::{Amount, Span};
 use alloc::vec::Vec;
-
-use crate::contract::Nanos;
 
 /// A real-time channel at one hop. All in nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Channel {
     /// `C`: transmission time of the largest message.
-    pub message: Nanos,
+    pub message: Amount,
     /// Transmission time of its largest packet, which is not preempted.
-    pub packet: Nanos,
+    pub packet: Amount,
     /// `I`: shortest time between logical arrivals.
-    pub interval: Nanos,
+    pub interval: Span,
     /// `d`: local deadline after the logical arrival.
-    pub deadline: Nanos,
+    pub deadline: Span,
 }
 
 /// Whether priorities are given anew at each admission.
@@ -49,7 +48,7 @@ pub enum ChannelRefusal {
     /// At the best position its own response time is too long, or unbounded (`None`).
     Late {
         /// The response time there.
-        response: Option<Nanos>,
+        response: Option<Span>,
     },
     /// At every position some admitted channel would miss its deadline.
     Harms,
@@ -75,13 +74,13 @@ impl core::error::Error for ChannelRefusal {}
 pub struct DOrder {
     channels: Vec<Channel>,
     order: Order,
-    best_effort: Nanos,
+    best_effort: Amount,
 }
 
 impl DOrder {
     /// An empty link whose best-effort packets take at most `best_effort` nanoseconds.
     #[must_use]
-    pub const fn new(order: Order, best_effort: Nanos) -> Self {
+    pub const fn new(order: Order, best_effort: Amount) -> Self {
         Self { channels: Vec::new(), order, best_effort }
     }
 
@@ -96,7 +95,7 @@ impl DOrder {
     /// # Errors
     /// See [`ChannelRefusal`]; nothing is changed then.
     pub fn admit(&mut self, newcomer: Channel) -> Result<usize, ChannelRefusal> {
-        if newcomer.interval == 0 || newcomer.deadline < newcomer.message {
+        if newcomer.interval.is_zero() || newcomer.deadline < newcomer.message.time() {
             return Err(ChannelRefusal::Malformed);
         }
         let mut base = self.channels.clone();
@@ -125,23 +124,24 @@ impl DOrder {
     }
 
     fn meets(&self, channels: &[Channel], i: usize) -> bool {
-        let deadline = channels.get(i).map_or(0, |c| c.deadline.min(c.interval));
+        let deadline = channels.get(i).map_or(Span::ZERO, |c| c.deadline.min(c.interval));
         self.response(channels, i).is_some_and(|response| response <= deadline)
     }
 
     /// The response time of channel `i`, `None` if it is longer than its interval.
-    fn response(&self, channels: &[Channel], i: usize) -> Option<Nanos> {
+    fn response(&self, channels: &[Channel], i: usize) -> Option<Span> {
         let own = channels.get(i)?;
         let (higher, lower) = channels.split_at_checked(i)?;
         let lower = lower.iter().skip(1).map(|channel| channel.packet);
-        let blocking = lower.fold(self.best_effort, Nanos::max);
+        let blocking = lower.fold(self.best_effort, Amount::max);
         let start = own.message.checked_add(blocking)?;
-        let mut time = start;
+        let mut time = start.time();
         while time <= own.interval.max(own.deadline) {
             let next = higher.iter().try_fold(start, |sum, channel| {
                 let jobs = time.div_ceil(channel.interval);
-                sum.checked_add(jobs.checked_mul(channel.message)?)
+                sum.checked_add(channel.message.checked_mul(jobs)?)
             })?;
+            let next = next.time();
             if next == time {
                 return Some(time);
             }

@@ -2,7 +2,8 @@
 
 use super::demand::Set;
 use super::{Overhead, Resource, WHOLE_PPM};
-use crate::contract::{Contract, Nanos};
+use crate::contract::Contract;
+use crate::time::{Amount, Span};
 
 /// `sum s/p <= capacity`: exact for preemptible resources if every `D = p` and nothing costs
 /// anything (Liu and Layland 1973); necessary for all others.
@@ -19,7 +20,7 @@ pub fn density_fits(capacity_ppm: u32, set: &[Contract]) -> bool {
 }
 
 fn bare(capacity_ppm: u32, set: &[Contract]) -> Set {
-    let resource = Resource { capacity_ppm, blocking: 0, overhead: Overhead::NONE };
+    let resource = Resource { capacity_ppm, blocking: Amount::ZERO, overhead: Overhead::NONE };
     Set::new(&resource, set.iter().copied())
 }
 
@@ -35,15 +36,16 @@ pub fn reserved_ppm(set: &[Contract]) -> u32 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DrrQueue {
     /// Service that the queue may take in each round, in nanoseconds; at least its largest unit.
-    pub quantum: Nanos,
+    pub quantum: Amount,
 }
 
 /// The longest time that the head of a newly backlogged queue `of` waits and is served, in
 /// nanoseconds: `3F - 2Q_i` with `F` the sum of all quanta (Stiliadis and Varma 1998, with the rate
 /// `R` already in the quanta). `None` if there is no such queue or a sum overflows.
 #[must_use]
-pub fn drr_latency(queues: &[DrrQueue], of: usize) -> Option<Nanos> {
+pub fn drr_latency(queues: &[DrrQueue], of: usize) -> Option<Span> {
     let quantum = queues.get(of)?.quantum;
-    let frame = queues.iter().try_fold(0u64, |sum, queue| sum.checked_add(queue.quantum))?;
-    frame.checked_mul(3)?.checked_sub(quantum.checked_mul(2)?)
+    let frame =
+        queues.iter().try_fold(Amount::ZERO, |sum, queue| sum.checked_add(queue.quantum))?;
+    frame.checked_mul(3)?.checked_sub(quantum.checked_mul(2)?).map(Amount::time)
 }

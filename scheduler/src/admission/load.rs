@@ -2,7 +2,8 @@
 //! of.
 
 use super::Resource;
-use crate::contract::{Contract, Nanos};
+use crate::contract::Contract;
+use crate::time::{Amount, Span};
 
 /// Fixed point: fractions have this many binary digits.
 pub(super) const DIGITS: u32 = 60;
@@ -10,10 +11,10 @@ pub(super) const DIGITS: u32 = 60;
 /// All clients with the same period and deadline.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Task {
-    pub(super) period: Nanos,
-    pub(super) deadline: Nanos,
+    pub(super) period: Span,
+    pub(super) deadline: Span,
     /// Slices with overheads, summed.
-    pub(super) cost: Nanos,
+    pub(super) cost: Amount,
     /// How many they are.
     pub(super) clients: u64,
 }
@@ -22,16 +23,16 @@ pub(super) struct Task {
 pub(super) struct Seen {
     pub(super) jobs: u64,
     /// The last deadline at or before that time.
-    pub(super) last: Nanos,
+    pub(super) last: Span,
 }
 
 impl Task {
-    pub(super) fn new(contract: &Contract, switches: Nanos) -> Self {
+    pub(super) fn new(contract: &Contract, switches: Amount) -> Self {
         let cost = contract.slice().saturating_add(switches);
         Self { period: contract.period(), deadline: contract.deadline(), cost, clients: 1 }
     }
 
-    pub(super) fn key(&self) -> (Nanos, Nanos) {
+    pub(super) fn key(&self) -> (Span, Span) {
         (self.deadline, self.period)
     }
 
@@ -41,16 +42,16 @@ impl Task {
     }
 
     /// `None` before the first deadline.
-    pub(super) fn seen(&self, time: Nanos) -> Option<Seen> {
+    pub(super) fn seen(&self, time: Span) -> Option<Seen> {
         let rest = time.checked_sub(self.deadline)?;
         let before = rest.checked_div(self.period)?;
-        let last = self.deadline.saturating_add(before.saturating_mul(self.period));
+        let last = self.deadline.saturating_add(self.period.saturating_mul(before));
         Some(Seen { jobs: before.saturating_add(1), last })
     }
 
     /// What its clients overdraw, once each.
-    pub(super) fn overrun(&self, each: Nanos) -> u128 {
-        u128::from(each).saturating_mul(u128::from(self.clients))
+    pub(super) fn overrun(&self, each: Amount) -> u128 {
+        each.wide().saturating_mul(u128::from(self.clients))
     }
 }
 
@@ -64,7 +65,7 @@ pub(super) struct Load {
     pub(super) dense: u128,
     /// What demand may be ahead of `U*t`, in nanoseconds.
     pub(super) constant: u128,
-    pub(super) longest: Nanos,
+    pub(super) longest: Span,
     /// How many slices there are.
     pub(super) tasks: u128,
 }
@@ -72,37 +73,33 @@ pub(super) struct Load {
 impl Load {
     /// What there is without any client.
     pub(super) fn of_resource(resource: &Resource) -> Self {
-        let constant = u128::from(resource.blocking);
-        let mut load = Self { used: 0, dense: 0, constant, longest: 0, tasks: 0 };
+        let constant = resource.blocking.wide();
+        let mut load = Self { used: 0, dense: 0, constant, longest: Span::ZERO, tasks: 0 };
         for source in &resource.overhead.interrupts {
             let rate = fraction_up(source.cost, source.period);
             load.used = load.used.saturating_add(rate);
             load.dense = load.dense.saturating_add(rate);
-            load.constant = load.constant.saturating_add(u128::from(source.cost));
+            load.constant = load.constant.saturating_add(source.cost.wide());
         }
         load
     }
 
     /// One more task.
-    pub(super) fn add(&mut self, task: &Task, overrun: Nanos) {
+    pub(super) fn add(&mut self, task: &Task, overrun: Amount) {
         let overrun = task.overrun(overrun);
-        let cost = u128::from(task.cost).saturating_add(overrun);
+        let cost = task.cost.wide().saturating_add(overrun);
         self.used = self.used.saturating_add(fraction_up(task.cost, task.period));
-        self.dense = self.dense.saturating_add(fraction_up(to_nanos(cost), task.deadline));
-        let early = u128::from(task.period.saturating_sub(task.deadline));
-        let early = u128::from(task.cost).saturating_mul(early);
-        let ahead = early.div_ceil(u128::from(task.period.max(1)));
+        self.dense = self.dense.saturating_add(fraction_up(Amount::from_wide(cost), task.deadline));
+        let early = task.period.saturating_sub(task.deadline).wide();
+        let early = task.cost.wide().saturating_mul(early);
+        let ahead = early.div_ceil(task.period.wide().max(1));
         self.constant = self.constant.saturating_add(ahead).saturating_add(overrun);
         self.longest = self.longest.max(task.deadline);
         self.tasks = self.tasks.saturating_add(1);
     }
 }
 
-pub(super) fn to_nanos(amount: u128) -> Nanos {
-    Nanos::try_from(amount).unwrap_or(Nanos::MAX)
-}
-
 /// `ceil(part / whole)` in fixed point.
-pub(super) fn fraction_up(part: Nanos, whole: Nanos) -> u128 {
-    (u128::from(part) << DIGITS).div_ceil(u128::from(whole.max(1)))
+pub(super) fn fraction_up(part: Amount, whole: Span) -> u128 {
+    (part.wide() << DIGITS).div_ceil(whole.wide().max(1))
 }

@@ -35,7 +35,8 @@ pub use classic::{DrrQueue, density_fits, drr_latency, reserved_ppm, utilisation
 
 pub use qpa::WORK_MAX;
 
-use crate::contract::{Contract, Nanos};
+use crate::contract::Contract;
+use crate::time::{Amount, Span};
 use demand::Set;
 
 /// Parts per million that make a whole.
@@ -45,29 +46,34 @@ pub const WHOLE_PPM: u32 = 1_000_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Interrupt {
     /// The shortest time between two interrupts, in nanoseconds. Zero counts as one.
-    pub period: Nanos,
+    pub period: Span,
     /// What one of them costs, in nanoseconds.
-    pub cost: Nanos,
+    pub cost: Amount,
 }
 
 /// What keeping contracts costs on a host, as measured by its profile.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Overhead {
     /// One switch between clients, in nanoseconds.
-    pub switch: Nanos,
+    pub switch: Amount,
     /// Refilling caches after a switch, in nanoseconds.
-    pub cache: Nanos,
+    pub cache: Amount,
     /// By how much a client may overdraw a slice, in nanoseconds: one largest unit, where units are
     /// charged when they are handed out ([`crate::Policy::hand_out`]). Zero on a preemptible
     /// resource.
-    pub overrun: Nanos,
+    pub overrun: Amount,
     /// What else takes time.
     pub interrupts: Vec<Interrupt>,
 }
 
 impl Overhead {
     /// Nothing costs anything.
-    pub const NONE: Self = Self { switch: 0, cache: 0, overrun: 0, interrupts: Vec::new() };
+    pub const NONE: Self = Self {
+        switch: Amount::ZERO,
+        cache: Amount::ZERO,
+        overrun: Amount::ZERO,
+        interrupts: Vec::new(),
+    };
 }
 
 /// A resource as far as admission is concerned.
@@ -79,7 +85,7 @@ pub struct Resource {
     /// How long what is inside a device may keep it from others, in nanoseconds: one largest unit
     /// at every depth, where a window bounds it ([`crate::device::Window`]). Zero on a preemptible
     /// resource.
-    pub blocking: Nanos,
+    pub blocking: Amount,
     /// Costs of switching and interrupts.
     pub overhead: Overhead,
 }
@@ -87,7 +93,7 @@ pub struct Resource {
 impl Resource {
     /// A whole device whose units cannot be preempted: the largest one takes `unit` nanoseconds.
     #[must_use]
-    pub fn of_units(unit: Nanos) -> Self {
+    pub fn of_units(unit: Amount) -> Self {
         let overhead = Overhead { overrun: unit, ..Overhead::NONE };
         Self { capacity_ppm: WHOLE_PPM, blocking: unit, overhead }
     }
@@ -97,11 +103,11 @@ impl Resource {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Violation {
     /// Length of the interval that starts when all slices are released at once, in nanoseconds.
-    pub time: Nanos,
+    pub time: Span,
     /// Service due in it with all overheads, in nanoseconds.
-    pub demand: Nanos,
+    pub demand: Amount,
     /// Service that the resource promises in it at most, in nanoseconds.
-    pub supply: Nanos,
+    pub supply: Amount,
     /// Nothing fails here: it is where the test gave up. Everything later fits.
     pub undecided: bool,
 }
@@ -185,7 +191,7 @@ pub fn admit(
     // Nothing is promised to a newcomer without a slice, but the resource may cost more with it.
     let Err(violation) = base.with(newcomer).check() else { return Ok(()) };
     let capacity = resource.capacity_ppm.min(WHOLE_PPM);
-    let (nearest, later) = if newcomer.slice() == 0 {
+    let (nearest, later) = if newcomer.slice() == Amount::ZERO {
         (None, None)
     } else {
         let mut search = nearest::Search::new(newcomer, |it| base.with(&it), violation);

@@ -10,10 +10,11 @@ use alloc::vec::Vec;
 use super::Violation;
 use super::demand::Set;
 use super::qpa::SEARCH_WORK_MAX;
-use crate::contract::{Contract, Nanos};
+use crate::contract::Contract;
+use crate::time::{Amount, Span};
 
 /// Slices below this, in nanoseconds, are not worth offering (unless less was asked for).
-const SLICE_MIN: Nanos = 1_000;
+const SLICE_MIN: Amount = Amount::from_micros(1);
 
 /// Of the times at which sets have failed, so many of the latest are tried first.
 const REMEMBERED: usize = 8;
@@ -23,7 +24,7 @@ pub(super) struct Search<'a, F> {
     asked: &'a Contract,
     with: F,
     /// Where sets have failed.
-    failed: Vec<Nanos>,
+    failed: Vec<Span>,
 }
 
 impl<'a, F: Fn(Contract) -> Set> Search<'a, F> {
@@ -43,31 +44,42 @@ impl<'a, F: Fn(Contract) -> Set> Search<'a, F> {
             (self.asked.period(), self.asked.slice(), self.asked.deadline());
         let most = slice.saturating_sub(SLICE_MIN.min(slice));
         let whole = deadline == period;
-        self.first(1, most, |cut| (period, slice.saturating_sub(cut), deadline))
+        let less = |cut| (period, slice.saturating_sub(Amount::from_nanos(cut)), deadline);
+        self.first(1, most.as_nanos(), less)
             .or_else(|| self.later())
             .or_else(|| {
                 let deadline = |period| if whole { period } else { deadline };
                 let longer = |period| (period, slice, deadline(period));
-                self.first(period, Contract::PERIOD_MAX, longer)
+                self.shortest(period, Contract::PERIOD_MAX, longer)
             })
-            .or_else(|| self.first(period, Contract::PERIOD_MAX, |period| (period, slice, period)))
+            .or_else(|| self.shortest(period, Contract::PERIOD_MAX, |it| (it, slice, it)))
     }
 
     /// See [`super::Refusal::later`].
     pub(super) fn later(&mut self) -> Option<Contract> {
         let (period, slice, deadline) =
             (self.asked.period(), self.asked.slice(), self.asked.deadline());
-        let least = deadline.saturating_add(1);
-        self.first(least, period, |deadline| (period, slice, deadline))
+        let least = deadline.saturating_add(Span::ONE);
+        self.shortest(least, period, |deadline| (period, slice, deadline))
+    }
+
+    /// The contract for the shortest time in `low..=high` that fits.
+    fn shortest(
+        &mut self,
+        low: Span,
+        high: Span,
+        make: impl Fn(Span) -> (Span, Amount, Span),
+    ) -> Option<Contract> {
+        self.first(low.as_nanos(), high.as_nanos(), |it| make(Span::from_nanos(it)))
     }
 
     /// The contract for the least `x` in `low..=high` that fits, if the one for `high` does: the
     /// larger `x`, the less is asked for.
     fn first(
         &mut self,
-        mut low: Nanos,
-        mut high: Nanos,
-        make: impl Fn(Nanos) -> (Nanos, Nanos, Nanos),
+        mut low: u64,
+        mut high: u64,
+        make: impl Fn(u64) -> (Span, Amount, Span),
     ) -> Option<Contract> {
         if low > high {
             return None;
@@ -86,7 +98,7 @@ impl<'a, F: Fn(Contract) -> Set> Search<'a, F> {
         Some(best)
     }
 
-    fn fitting(&mut self, (period, slice, deadline): (Nanos, Nanos, Nanos)) -> Option<Contract> {
+    fn fitting(&mut self, (period, slice, deadline): (Span, Amount, Span)) -> Option<Contract> {
         let contract = Contract::new(period, slice, deadline, self.asked.extra()).ok()?;
         let set = (self.with)(contract);
         if self.failed.iter().rev().take(REMEMBERED).any(|&time| set.fails_at(time)) {

@@ -8,13 +8,15 @@
 use super::Violation;
 use super::bound::Bound;
 use super::demand::{Look, Set};
-use crate::contract::Nanos;
+use crate::time::Span;
 
 /// Most work (tasks looked at) of one test: some 30 ms.
 pub const WORK_MAX: u64 = 20_000_000;
 /// The same for each of the many tests of a search for what would fit. There giving up is no harm:
 /// a little less is offered.
 pub(super) const SEARCH_WORK_MAX: u64 = 30_000;
+/// No time beyond is doubled.
+const LATE: Span = Span::from_nanos(u64::MAX / 4);
 
 impl Set {
     /// Whether the set fits.
@@ -53,11 +55,7 @@ impl Set {
     }
 
     /// The next time to look at; `None` if there is none.
-    fn step(
-        &self,
-        time: Nanos,
-        Look { needed, last, .. }: Look,
-    ) -> Result<Option<Nanos>, Violation> {
+    fn step(&self, time: Span, Look { needed, last, .. }: Look) -> Result<Option<Span>, Violation> {
         if needed < time {
             return Ok(Some(needed));
         }
@@ -65,13 +63,13 @@ impl Set {
         match last {
             Some(deadline) if deadline < time => Ok(Some(deadline)),
             Some(deadline) if needed > deadline => Err(self.violation(deadline, false)),
-            Some(deadline) => Ok(self.last_deadline(deadline.saturating_sub(1))),
+            Some(deadline) => Ok(self.last_deadline(deadline.saturating_sub(Span::ONE))),
             None => Ok(None),
         }
     }
 
     /// Whether it is known to fail at `time`: a look at where a set like it has failed.
-    pub(super) fn fails_at(&self, time: Nanos) -> bool {
+    pub(super) fn fails_at(&self, time: Span) -> bool {
         let Look { needed, last, .. } = self.look(time);
         last == Some(time) && needed > time
     }
@@ -79,9 +77,10 @@ impl Set {
     /// A time at which an overloaded set is seen to fail: demand outgrows any supply, so doubling
     /// finds one.
     fn overload(&self) -> Violation {
-        let mut time = self.tasks.iter().map(|task| task.deadline).max().unwrap_or(1).max(1);
+        let mut time =
+            self.tasks.iter().map(|task| task.deadline).max().unwrap_or(Span::ONE).max(Span::ONE);
         while let Some(deadline) = self.last_deadline(time) {
-            if self.look(deadline).needed > deadline || time > Nanos::MAX / 4 {
+            if self.look(deadline).needed > deadline || time > LATE {
                 return self.violation(deadline, false);
             }
             time = time.saturating_mul(2);
@@ -95,6 +94,7 @@ mod tests {
     use super::*;
     use crate::admission::{Overhead, Resource};
     use crate::contract::Contract;
+    use crate::time::Amount;
 
     /// A hundred periods without a common factor, so that the hyperperiod helps nobody, and a
     /// utilisation of 99.99%: tens of seconds of deadlines, 5 ms of them settled by each step.
@@ -103,10 +103,12 @@ mod tests {
         let prime = |k: u64| (10_000_001 + 53_000 * k..).find(is_prime).unwrap();
         let contracts = (0..100).map(|k| {
             let period = prime(k);
-            Contract::new(period, period * slices_ppm / 1_000_000, period / 10 * 9, None).unwrap()
+            let slice = Amount::from_nanos(period * slices_ppm / 1_000_000);
+            let (period, deadline) = (Span::from_nanos(period), Span::from_nanos(period / 10 * 9));
+            Contract::new(period, slice, deadline, None).unwrap()
         });
         Set::new(
-            &Resource { capacity_ppm: 1_000_000, blocking: 0, overhead: Overhead::NONE },
+            &Resource { capacity_ppm: 1_000_000, blocking: Amount::ZERO, overhead: Overhead::NONE },
             contracts,
         )
     }

@@ -8,9 +8,9 @@
 //!    If the slice was cut by a wake-up since, nothing goes back: the cut was all that could be
 //!    used without making others late.
 
-use super::{Budget, signed};
-use crate::contract::Nanos;
+use super::Budget;
 use crate::policy::{ClientId, Service, Ticket};
+use crate::time::{Amount, Moment};
 
 impl Budget {
     /// A unit goes to the device.
@@ -18,15 +18,15 @@ impl Budget {
         &mut self,
         client: ClientId,
         service: Service,
-        estimate: Nanos,
-        now: Nanos,
+        estimate: Amount,
+        now: Moment,
     ) -> Ticket {
         self.judge(now);
         self.in_flight = self.in_flight.saturating_add(1);
         let mut due = None;
-        if service == Service::Guaranteed && self.contract.slice() > 0 {
+        if service == Service::Guaranteed && self.contract.slice() > Amount::ZERO {
             due = self.promise.due(self.deadline);
-            self.left = self.left.saturating_sub(signed(estimate));
+            self.left = self.left.saturating_sub(estimate.signed());
             self.reserved = self.reserved.saturating_add(estimate);
         }
         let (slice, since) = (self.account.refills, self.promise.since());
@@ -34,7 +34,7 @@ impl Budget {
     }
 
     /// A unit may never come back.
-    pub(crate) fn overdue(&mut self, ticket: &mut Ticket, now: Nanos) {
+    pub(crate) fn overdue(&mut self, ticket: &mut Ticket, now: Moment) {
         self.judge(now);
         self.promise.returned(ticket, now);
         self.let_go(ticket);
@@ -54,9 +54,9 @@ impl Budget {
     }
 
     /// A unit is back and has cost `cost`.
-    pub(crate) fn settle(&mut self, ticket: &mut Ticket, cost: Nanos, now: Nanos) {
+    pub(crate) fn settle(&mut self, ticket: &mut Ticket, cost: Amount, now: Moment) {
         self.in_flight = self.in_flight.saturating_sub(1);
-        if ticket.service == Service::Extra || self.contract.slice() == 0 {
+        if ticket.service == Service::Extra || self.contract.slice() == Amount::ZERO {
             return;
         }
         self.judge(now);
@@ -64,14 +64,14 @@ impl Budget {
         self.let_go(ticket);
         let Some(back) = ticket.estimate.checked_sub(cost) else {
             let more = cost.saturating_sub(ticket.estimate);
-            self.left = self.left.saturating_sub(signed(more));
+            self.left = self.left.saturating_sub(more.signed());
             return;
         };
         if self.owns(ticket) {
-            self.left = self.left.saturating_add(signed(back));
+            self.left = self.left.saturating_add(back.signed());
         } else if ticket.slice < self.account.refills && self.cuts == self.cuts_at_release {
-            let lacks = signed(self.contract.slice()).saturating_sub(self.granted).max(0);
-            let back = signed(back).min(lacks);
+            let lacks = self.contract.slice().signed().saturating_sub(self.granted).max(0);
+            let back = back.signed().min(lacks);
             self.left = self.left.saturating_add(back);
             self.granted = self.granted.saturating_add(back);
         }

@@ -9,12 +9,12 @@
 //!    next unit goes to the device alone ([`super::Window`]), and is a measure again.
 //! 3. The *weight* is the mean: in what proportion units that share the device pay for it.
 
-use crate::contract::Nanos;
+use crate::time::{Amount, Moment, Span};
 
 /// How many mean deviations an estimate lies above the mean.
 const DEVIATIONS: u64 = 4;
 /// A measure is believed for this long, in nanoseconds.
-const STALE: Nanos = 10_000_000_000;
+const STALE: Span = Span::from_secs(10);
 
 /// Size classes: up to 2^9 bytes, then one for each power of two, the last one open.
 const SMALLEST: u32 = 9;
@@ -22,7 +22,7 @@ const SIZES: usize = 20;
 const KINDS: usize = 5;
 
 /// What is known of a class before it was measured: this, and a nanosecond for each byte.
-const PRIOR_FIXED: Nanos = 50_000;
+const PRIOR_FIXED: Amount = Amount::from_micros(50);
 
 /// What a unit does to a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -60,27 +60,27 @@ impl Kind {
 struct Class {
     mean: u64,
     deviation: u64,
-    measured_at: Option<Nanos>,
+    measured_at: Option<Moment>,
 }
 
 /// The costs of the units of one device.
 #[derive(Clone, Debug)]
 pub struct CostModel {
-    unit_max: Nanos,
+    unit_max: Amount,
     classes: [[Class; SIZES]; KINDS],
 }
 
 impl CostModel {
     /// Nothing is known; the largest unit costs `unit_max` nanoseconds.
     #[must_use]
-    pub const fn new(unit_max: Nanos) -> Self {
+    pub const fn new(unit_max: Amount) -> Self {
         let class = Class { mean: 0, deviation: 0, measured_at: None };
         Self { unit_max, classes: [[class; SIZES]; KINDS] }
     }
 
     /// What a unit of this kind and size is reckoned to cost at most, in nanoseconds.
     #[must_use]
-    pub fn estimate(&self, kind: Kind, bytes: u64, now: Nanos) -> Nanos {
+    pub fn estimate(&self, kind: Kind, bytes: u64, now: Moment) -> Amount {
         match self.class(kind, bytes) {
             Some(class) if class.is_fresh(now) => class.upper().min(self.unit_max),
             _ => self.unit_max,
@@ -89,15 +89,15 @@ impl CostModel {
 
     /// What it costs in the mean, in nanoseconds; never zero.
     #[must_use]
-    pub fn weight(&self, kind: Kind, bytes: u64) -> Nanos {
-        let prior = PRIOR_FIXED.saturating_add(bytes);
+    pub fn weight(&self, kind: Kind, bytes: u64) -> Amount {
+        let prior = PRIOR_FIXED.saturating_add(Amount::from_nanos(bytes));
         let class = self.class(kind, bytes).filter(|class| class.measured_at.is_some());
-        class.map_or(prior, |class| class.mean / 8).max(1)
+        class.map_or(prior, Class::mean).max(Amount::ONE)
     }
 
     /// A unit that had the device to itself has cost so much. The owner leaves out those during
     /// which the machine stood still.
-    pub fn learn(&mut self, kind: Kind, bytes: u64, cost: Nanos, now: Nanos) {
+    pub fn learn(&mut self, kind: Kind, bytes: u64, cost: Amount, now: Moment) {
         let class = self.classes.get_mut(kind.place()).and_then(|it| it.get_mut(size_class(bytes)));
         if let Some(class) = class {
             class.learn(cost, now);
@@ -110,18 +110,23 @@ impl CostModel {
 }
 
 impl Class {
-    fn is_fresh(&self, now: Nanos) -> bool {
-        self.measured_at.is_some_and(|at| now.saturating_sub(at) <= STALE)
+    fn is_fresh(&self, now: Moment) -> bool {
+        self.measured_at.is_some_and(|at| now.since(at) <= STALE)
     }
 
-    fn upper(&self) -> Nanos {
-        self.mean.saturating_add(self.deviation.saturating_mul(DEVIATIONS)) / 8
+    fn mean(&self) -> Amount {
+        Amount::from_nanos(self.mean / 8)
+    }
+
+    fn upper(&self) -> Amount {
+        let eighths = self.mean.saturating_add(self.deviation.saturating_mul(DEVIATIONS));
+        Amount::from_nanos(eighths / 8)
     }
 
     /// Means that move by an eighth, deviations by a quarter, of what is new. The first measure is
     /// taken as it is, with an eighth of it as deviation: the estimate is then half above it.
-    fn learn(&mut self, cost: Nanos, now: Nanos) {
-        let cost = cost.saturating_mul(8);
+    fn learn(&mut self, cost: Amount, now: Moment) {
+        let cost = cost.as_nanos().saturating_mul(8);
         if self.is_fresh(now) {
             let error = cost.abs_diff(self.mean);
             let step = error / 8;
@@ -150,39 +155,59 @@ mod tests {
     use super::*;
 
     const KIB: u64 = 1024;
-    const MS: Nanos = 1_000_000;
 
     #[test]
     fn a_class_that_is_not_known_costs_the_largest_unit_and_a_stale_one_again() {
-        let mut model = CostModel::new(MS);
-        assert_eq!(model.estimate(Kind::Read, 4 * KIB, 0), MS);
-        model.learn(Kind::Read, 4 * KIB, 72_000, 5);
-        assert_eq!(model.estimate(Kind::Read, 4 * KIB, 5), 72_000 + 36_000);
-        assert_eq!(model.estimate(Kind::Read, 3 * KIB, STALE), 108_000, "the same class");
-        assert_eq!(model.estimate(Kind::Write, 4 * KIB, 5), MS);
-        assert_eq!(model.estimate(Kind::Read, 4 * KIB, STALE + 6), MS);
-        assert_eq!(model.weight(Kind::Read, 4 * KIB), 72_000, "proportions are still believed");
+        let mut model = CostModel::new(Amount::from_millis(1));
+        assert_eq!(model.estimate(Kind::Read, 4 * KIB, Moment::ZERO), Amount::from_millis(1));
+        model.learn(Kind::Read, 4 * KIB, Amount::from_micros(72), Moment::from_nanos(5));
+        assert_eq!(
+            model.estimate(Kind::Read, 4 * KIB, Moment::from_nanos(5)),
+            Amount::from_nanos(72_000 + 36_000)
+        );
+        let stale = Moment::ZERO + STALE;
+        assert_eq!(
+            model.estimate(Kind::Read, 3 * KIB, stale),
+            Amount::from_micros(108),
+            "the same class"
+        );
+        assert_eq!(
+            model.estimate(Kind::Write, 4 * KIB, Moment::from_nanos(5)),
+            Amount::from_millis(1)
+        );
+        assert_eq!(
+            model.estimate(Kind::Read, 4 * KIB, stale + Span::from_nanos(6)),
+            Amount::from_millis(1)
+        );
+        assert_eq!(
+            model.weight(Kind::Read, 4 * KIB),
+            Amount::from_micros(72),
+            "proportions are still believed"
+        );
     }
 
     #[test]
     fn an_estimate_follows_what_is_measured_and_stays_above_most_of_it() {
-        let mut model = CostModel::new(MS);
+        let mut model = CostModel::new(Amount::from_millis(1));
         let costs = [70_000, 75_000, 90_000, 68_000, 72_000, 110_000, 71_000, 74_000];
         for (now, cost) in (0..).zip(costs.iter().cycle().take(800)) {
-            model.learn(Kind::Read, 4 * KIB, *cost, now);
+            model.learn(Kind::Read, 4 * KIB, Amount::from_nanos(*cost), Moment::from_nanos(now));
         }
-        let estimate = model.estimate(Kind::Read, 4 * KIB, 800);
-        assert!((110_000..160_000).contains(&estimate), "{estimate}");
+        let estimate = model.estimate(Kind::Read, 4 * KIB, Moment::from_nanos(800));
+        assert!((110_000..160_000).contains(&estimate.as_nanos()), "{estimate}");
         let weight = model.weight(Kind::Read, 4 * KIB);
-        assert!((70_000..90_000).contains(&weight), "{weight}");
+        assert!((70_000..90_000).contains(&weight.as_nanos()), "{weight}");
     }
 
     #[test]
     fn no_estimate_is_longer_than_the_largest_unit_or_overflows() {
-        let mut model = CostModel::new(MS);
+        let mut model = CostModel::new(Amount::from_millis(1));
         for now in 0..5 {
-            model.learn(Kind::Flush, u64::MAX, Nanos::MAX, now);
+            model.learn(Kind::Flush, u64::MAX, Amount::MAX, Moment::from_nanos(now));
         }
-        assert_eq!(model.estimate(Kind::Flush, u64::MAX, 5), MS);
+        assert_eq!(
+            model.estimate(Kind::Flush, u64::MAX, Moment::from_nanos(5)),
+            Amount::from_millis(1)
+        );
     }
 }

@@ -10,39 +10,39 @@
 //! blocking term of admission is one largest unit at every depth. While nobody is promised anything
 //! on the device (a disk of best-effort tenants alone), only `depth` bounds it.
 
-use crate::contract::Nanos;
 use crate::policy::Service;
+use crate::time::Amount;
 
 /// How much a unit of slack may find inside and join all the same, its own cost included, in
 /// nanoseconds.
-pub const SLACK_WINDOW: Nanos = 250_000;
+pub const SLACK_WINDOW: Amount = Amount::from_micros(250);
 
 /// What is inside one device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
     depth: usize,
-    unit_max: Nanos,
+    unit_max: Amount,
     units: usize,
-    outstanding: Nanos,
+    outstanding: Amount,
 }
 
 impl Window {
     /// An empty device that takes at most `depth` units (at least one), the largest of which costs
     /// `unit_max` nanoseconds.
     #[must_use]
-    pub const fn new(depth: usize, unit_max: Nanos) -> Self {
+    pub const fn new(depth: usize, unit_max: Amount) -> Self {
         let depth = if depth == 0 { 1 } else { depth };
-        Self { depth, unit_max, units: 0, outstanding: 0 }
+        Self { depth, unit_max, units: 0, outstanding: Amount::ZERO }
     }
 
     /// Whether a unit of this `estimate` may go to the device now. `contracts`: somebody is
     /// promised time on it.
     #[must_use]
-    pub fn fits(&self, service: Service, estimate: Nanos, contracts: bool) -> bool {
+    pub fn fits(&self, service: Service, estimate: Amount, contracts: bool) -> bool {
         let limit = match service {
             Service::Guaranteed => self.unit_max,
             Service::Extra if contracts => self.unit_max.min(SLACK_WINDOW),
-            Service::Extra => Nanos::MAX,
+            Service::Extra => Amount::MAX,
         };
         let joined = self.outstanding.saturating_add(estimate);
         self.units == 0 || self.units < self.depth && joined <= limit
@@ -55,17 +55,17 @@ impl Window {
     }
 
     /// A unit goes to the device.
-    pub fn begin(&mut self, estimate: Nanos) {
+    pub fn begin(&mut self, estimate: Amount) {
         self.units = self.units.saturating_add(1);
         self.outstanding = self.outstanding.saturating_add(estimate);
     }
 
     /// A unit that went with this `estimate` came back.
-    pub fn end(&mut self, estimate: Nanos) {
+    pub fn end(&mut self, estimate: Amount) {
         self.units = self.units.saturating_sub(1);
         self.outstanding = self.outstanding.saturating_sub(estimate);
         if self.units == 0 {
-            self.outstanding = 0;
+            self.outstanding = Amount::ZERO;
         }
     }
 
@@ -77,7 +77,7 @@ impl Window {
 
     /// What they will take together, in nanoseconds.
     #[must_use]
-    pub const fn outstanding(&self) -> Nanos {
+    pub const fn outstanding(&self) -> Amount {
         self.outstanding
     }
 }
@@ -88,38 +88,41 @@ mod tests {
 
     #[test]
     fn an_empty_device_takes_a_unit_of_any_length_and_then_no_other() {
-        let mut window = Window::new(32, 1_000_000);
-        assert!(window.fits(Service::Extra, Nanos::MAX, true));
-        window.begin(5_000_000);
-        assert!(!window.fits(Service::Guaranteed, 1, true));
-        window.end(5_000_000);
-        assert!(window.fits(Service::Guaranteed, 1, true));
+        let mut window = Window::new(32, Amount::from_millis(1));
+        assert!(window.fits(Service::Extra, Amount::MAX, true));
+        window.begin(Amount::from_millis(5));
+        assert!(!window.fits(Service::Guaranteed, Amount::from_nanos(1), true));
+        window.end(Amount::from_millis(5));
+        assert!(window.fits(Service::Guaranteed, Amount::from_nanos(1), true));
     }
 
     #[test]
     fn small_units_share_the_device_up_to_one_largest_unit_and_slack_up_to_less() {
-        let mut window = Window::new(32, 1_000_000);
+        let mut window = Window::new(32, Amount::from_millis(1));
         let mut joined = 0;
-        while window.fits(Service::Extra, 70_000, true) {
-            window.begin(70_000);
+        while window.fits(Service::Extra, Amount::from_micros(70), true) {
+            window.begin(Amount::from_micros(70));
             joined += 1;
         }
         assert_eq!(joined, 3, "210 us of the 250 for slack");
-        while window.fits(Service::Guaranteed, 70_000, true) {
-            window.begin(70_000);
+        while window.fits(Service::Guaranteed, Amount::from_micros(70), true) {
+            window.begin(Amount::from_micros(70));
             joined += 1;
         }
-        assert_eq!((joined, window.units(), window.outstanding()), (14, 14, 980_000));
+        assert_eq!(
+            (joined, window.units(), window.outstanding()),
+            (14, 14, Amount::from_micros(980))
+        );
     }
 
     #[test]
     fn depth_bounds_the_number_and_is_all_where_nothing_is_promised() {
-        let mut window = Window::new(2, 1_000);
-        window.begin(10);
-        window.begin(10);
-        assert!(window.is_full() && !window.fits(Service::Guaranteed, 1, true));
-        window.end(10);
-        assert!(window.fits(Service::Extra, 1_000_000, false));
-        assert!(!window.fits(Service::Extra, 1_000_000, true));
+        let mut window = Window::new(2, Amount::from_micros(1));
+        window.begin(Amount::from_nanos(10));
+        window.begin(Amount::from_nanos(10));
+        assert!(window.is_full() && !window.fits(Service::Guaranteed, Amount::from_nanos(1), true));
+        window.end(Amount::from_nanos(10));
+        assert!(window.fits(Service::Extra, Amount::from_millis(1), false));
+        assert!(!window.fits(Service::Extra, Amount::from_millis(1), true));
     }
 }

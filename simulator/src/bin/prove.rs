@@ -12,12 +12,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use moirai_scheduler::Span;
 use moirai_simulator::proof::{INVARIANTS, Tally, claims};
 use moirai_simulator::world::{Spec, World};
 use serde::{Deserialize, Serialize};
 
-/// Virtual time of each world, in nanoseconds.
-const WORLD_NS: u64 = 1_000_000_000;
+/// Virtual time of each world.
+const WORLD_TIME: Span = Span::from_secs(1);
 
 /// Worlds that each thread runs between two looks at the clock.
 const BATCH: u64 = 16;
@@ -115,7 +116,7 @@ fn batch(policy: &str, first: u64, jobs: u64) -> Tally {
     let part = |start: u64| {
         let mut sum = Tally::default();
         for world in (0..BATCH).map(|i| start.wrapping_add(i)) {
-            let mut tally = World::new(&Spec::random(world)).run(policy, WORLD_NS, world);
+            let mut tally = World::new(&Spec::random(world)).run(policy, WORLD_TIME, world);
             let named = |what: &mut String| *what = format!("world {world}: {what}");
             tally.first.values_mut().for_each(named);
             sum.merge(&tally);

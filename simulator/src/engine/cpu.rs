@@ -1,5 +1,7 @@
 //! A core: preemptible, so the policy is asked again whenever anything happens.
 
+use moirai_scheduler::Span;
+
 use super::Engine;
 
 /// Runs the core until the end.
@@ -17,7 +19,7 @@ pub(super) fn run(engine: &mut Engine<'_>) {
             engine.idle += engine.now - start;
             continue;
         };
-        if engine.resource.switch > 0 && last != Some(pick.client) {
+        if engine.resource.switch > Span::ZERO && last != Some(pick.client) {
             last = Some(pick.client);
             let cost = engine.resource.switch.min(engine.end - engine.now);
             engine.now += cost;
@@ -29,9 +31,10 @@ pub(super) fn run(engine: &mut Engine<'_>) {
         let Some(job) = engine.clients[index].source.head(start) else {
             panic!("the policy picked a client without work: {:?}", pick.client);
         };
-        let until = start.saturating_add(job.left).min(pick.until).min(limit).max(start + 1);
-        job.left = job.left.saturating_sub(until - start);
-        let (done, due) = (job.left == 0, job.due);
+        let until =
+            start.saturating_add(job.left.time()).min(pick.until).min(limit).max(start + Span::ONE);
+        job.left = job.left.saturating_sub((until - start).service());
+        let (done, due) = (job.left.is_zero(), job.due);
         engine.now = until;
         engine.serve(index, pick.service, start);
         if done {

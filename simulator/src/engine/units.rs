@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use moirai_scheduler::device::{CostModel, Window};
-use moirai_scheduler::{Nanos, Pick, Service, Ticket};
+use moirai_scheduler::{Amount, Moment, Pick, Service, Span, Ticket};
 
 use super::Engine;
 use crate::source::Job;
@@ -20,7 +20,7 @@ struct Unit {
 struct Device {
     inside: VecDeque<Unit>,
     window: Window,
-    unit: Nanos,
+    unit: Amount,
     /// Units of a link say what they cost and are right; those of a disk are known by experience,
     /// each client's by its own: nobody can spoil the estimates of others.
     models: Vec<CostModel>,
@@ -28,13 +28,18 @@ struct Device {
     contracts: bool,
 }
 
+/// Units of a made-up disk have no size: a nanosecond announced stands for a byte.
+fn bytes(job: &Job) -> u64 {
+    job.announced.as_nanos()
+}
+
 impl Device {
     /// What a unit of a client is reckoned to cost. A disk does not believe that it is less than
     /// announced or than such units have cost.
-    fn estimate(&self, client: usize, job: &Job, now: Nanos) -> Nanos {
+    fn estimate(&self, client: usize, job: &Job, now: Moment) -> Amount {
         match self.models.get(client) {
             Some(model) => {
-                let learned = model.estimate(job.kind, job.announced, now);
+                let learned = model.estimate(job.kind, bytes(job), now);
                 learned.max(job.announced.min(self.unit))
             }
             None => job.left,
@@ -42,11 +47,11 @@ impl Device {
     }
 
     /// The first unit is over.
-    fn pop(&mut self, cost: Nanos, now: Nanos) -> Option<Unit> {
+    fn pop(&mut self, cost: Amount, now: Moment) -> Option<Unit> {
         let unit = self.inside.pop_front()?;
         self.window.end(unit.ticket.estimate);
         if let Some(model) = self.models.get_mut(unit.client) {
-            model.learn(unit.job.kind, unit.job.announced, cost, now);
+            model.learn(unit.job.kind, bytes(&unit.job), cost, now);
         }
         Some(unit)
     }
@@ -65,7 +70,7 @@ pub(super) fn run(engine: &mut Engine<'_>) {
         contracts: engine.clients.iter().any(|client| client.is_promised()),
     };
     // The first unit of the device is in service since then.
-    let mut since: Nanos = 0;
+    let mut since = Moment::ZERO;
     loop {
         // A machine that stands still does not serve either.
         since += engine.deliver();
@@ -82,12 +87,12 @@ pub(super) fn run(engine: &mut Engine<'_>) {
             engine.idle += engine.now.min(engine.end) - start;
             continue;
         };
-        let done = since.saturating_add(first.job.left);
-        engine.rest(done.max(start + 1), !waits);
+        let done = since.saturating_add(first.job.left.time());
+        engine.rest(done.max(start + Span::ONE), !waits);
         if engine.now < done {
             continue;
         }
-        let cost = engine.now - since;
+        let cost = (engine.now - since).service();
         if let Some(Unit { client, service, job, ticket }) = device.pop(cost, engine.now) {
             engine.serve_unit(client, service, ticket, since);
             engine.clients[client].in_flight -= 1;
@@ -99,7 +104,7 @@ pub(super) fn run(engine: &mut Engine<'_>) {
 
 /// Hands out units as long as the window has room. Whether there is nothing to ask before a unit is
 /// back.
-fn fill(engine: &mut Engine<'_>, device: &mut Device, since: &mut Nanos) -> bool {
+fn fill(engine: &mut Engine<'_>, device: &mut Device, since: &mut Moment) -> bool {
     while !device.window.is_full() {
         engine.decisions += 1;
         let Some(pick) = engine.policy.pick(engine.now) else { return false };
@@ -122,7 +127,7 @@ fn fill(engine: &mut Engine<'_>, device: &mut Device, since: &mut Nanos) -> bool
     true
 }
 
-fn begin(engine: &mut Engine<'_>, device: &mut Device, pick: Pick, job: Job, estimate: Nanos) {
+fn begin(engine: &mut Engine<'_>, device: &mut Device, pick: Pick, job: Job, estimate: Amount) {
     let client = engine.index_of(pick.client);
     let ticket = engine.policy.hand_out(&pick, estimate, engine.now);
     device.window.begin(estimate);

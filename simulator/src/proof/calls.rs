@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 
 use moirai_scheduler::{
-    Account, ClientId, ClientState, Contract, Head, Miss, Nanos, Pick, Policy, PolicyError,
-    Service, Ticket,
+    Account, Amount, ClientId, ClientState, Contract, Head, Miss, Moment, Pick, Policy,
+    PolicyError, Service, Ticket,
 };
 
 use super::{Checked, Record};
@@ -12,10 +12,10 @@ use crate::judge::Judge;
 use crate::supply::Supply;
 
 impl Policy for Checked {
-    fn add(&mut self, id: ClientId, contract: Contract, now: Nanos) -> Result<(), PolicyError> {
+    fn add(&mut self, id: ClientId, contract: Contract, now: Moment) -> Result<(), PolicyError> {
         self.policy.add(id, contract, now)?;
         self.policy.set_blocking(self.limits.blocking);
-        self.policy.set_wake_cost(self.limits.switch.saturating_mul(2));
+        self.policy.set_wake_cost(self.limits.switch.service().saturating_mul(2));
         let supply = Supply::new(contract, self.limits.blocking + self.limits.overrun);
         let (awake, asleep_since, last) = (false, now, None);
         let (judge, inside, wakes) = (Judge::default(), VecDeque::new(), 0);
@@ -28,15 +28,15 @@ impl Policy for Checked {
         Ok(())
     }
 
-    fn remove(&mut self, id: ClientId, now: Nanos) -> Result<Account, PolicyError> {
+    fn remove(&mut self, id: ClientId, now: Moment) -> Result<Account, PolicyError> {
         self.policy.remove(id, now)
     }
 
-    fn change(&mut self, id: ClientId, contract: Contract, now: Nanos) -> Result<(), PolicyError> {
+    fn change(&mut self, id: ClientId, contract: Contract, now: Moment) -> Result<(), PolicyError> {
         self.policy.change(id, contract, now)
     }
 
-    fn wake(&mut self, id: ClientId, head: Head, now: Nanos) {
+    fn wake(&mut self, id: ClientId, head: Head, now: Moment) {
         self.now = now;
         self.judge_all();
         let before = self.policy.state(id);
@@ -54,12 +54,15 @@ impl Policy for Checked {
         self.observe_all();
         if let (Some(before), Some(after)) = (before, after) {
             let Record { contract, asleep_since, .. } = &self.records[index];
-            let (s, d) = (i128::from(contract.slice()), i128::from(contract.deadline()));
+            let (s, d) = (
+                i128::from(contract.slice().as_nanos()),
+                i128::from(contract.deadline().as_nanos()),
+            );
             // Where a kernel switches, a wake-up counts from when it was, not from when it is told.
-            let told_late = self.limits.ranked && head.arrival > 0;
+            let told_late = self.limits.ranked && !head.arrival.is_zero();
             let woke = if told_late { head.arrival.max(*asleep_since).min(now) } else { now };
-            let slept = i128::from(woke.saturating_sub(*asleep_since));
-            let until = i128::from(after.deadline.saturating_sub(woke));
+            let slept = i128::from(woke.since(*asleep_since).as_nanos());
+            let until = i128::from(after.deadline.since(woke).as_nanos());
             let r = i128::from(after.left.max(0));
             let slept = if self.records[index].inside.is_empty() { slept } else { 0 };
             let holds = r * d <= until * s || r <= i128::from(before.left) - slept;
@@ -67,7 +70,7 @@ impl Policy for Checked {
         }
     }
 
-    fn block(&mut self, id: ClientId, now: Nanos) {
+    fn block(&mut self, id: ClientId, now: Moment) {
         self.now = now;
         self.judge_all();
         self.policy.block(id, now);
@@ -93,7 +96,7 @@ impl Policy for Checked {
         self.observe(index);
     }
 
-    fn pick(&mut self, now: Nanos) -> Option<Pick> {
+    fn pick(&mut self, now: Moment) -> Option<Pick> {
         self.now = now;
         self.judge_all();
         self.tally.decisions += 1;
@@ -105,12 +108,12 @@ impl Policy for Checked {
         pick
     }
 
-    fn charge(&mut self, id: ClientId, service: Service, cost: Nanos, now: Nanos) {
+    fn charge(&mut self, id: ClientId, service: Service, cost: Amount, now: Moment) {
         self.now = now;
         if let Some(index) = self.find(id)
             && service == Service::Guaranteed
         {
-            self.records[index].judge.served(now - cost, now);
+            self.records[index].judge.served(now - cost.time(), now);
         }
         self.judge_client(id);
         let before = self.policy.state(id);
@@ -118,7 +121,7 @@ impl Policy for Checked {
         self.check_service(id, service, cost, before, true);
     }
 
-    fn hand_out(&mut self, pick: &Pick, estimate: Nanos, now: Nanos) -> Ticket {
+    fn hand_out(&mut self, pick: &Pick, estimate: Amount, now: Moment) -> Ticket {
         self.now = now;
         let index = self.judge_client(pick.client);
         if let Some(index) = index {
@@ -131,7 +134,7 @@ impl Policy for Checked {
         ticket
     }
 
-    fn complete(&mut self, ticket: Ticket, cost: Nanos, now: Nanos) {
+    fn complete(&mut self, ticket: Ticket, cost: Amount, now: Moment) {
         self.now = now;
         let mut recent = true;
         if let Some(index) = self.judge_client(ticket.client) {
@@ -148,7 +151,7 @@ impl Policy for Checked {
         self.policy.take_misses(visit);
     }
 
-    fn judge(&mut self, now: Nanos) {
+    fn judge(&mut self, now: Moment) {
         self.now = now;
         self.judge_all();
         self.policy.judge(now);
@@ -160,7 +163,7 @@ impl Policy for Checked {
         }
     }
 
-    fn timeout(&self, now: Nanos) -> Option<Nanos> {
+    fn timeout(&self, now: Moment) -> Option<Moment> {
         self.policy.timeout(now)
     }
 

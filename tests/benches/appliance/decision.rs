@@ -4,13 +4,12 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use moirai_scheduler::{Atropos, ClientId, Contract, Head, Nanos, Policy, Weight};
+use moirai_scheduler::{Atropos, ClientId, Contract, Head, Moment, Policy, Span, Weight};
 
 use crate::options::Options;
 use crate::pair::quantile;
 use crate::report::{Goal, Report};
 
-const MS: Nanos = 1_000_000;
 const CLIENTS: u32 = 1024;
 const DECISIONS: usize = 200_000;
 
@@ -20,11 +19,11 @@ pub(crate) fn measure(report: &mut Report, options: &Options) {
     let (mut middle, mut late) = (Vec::new(), Vec::new());
     for _ in 0..options.pairs {
         let mut policy = policy();
-        let mut now = 100 * MS;
+        let mut now = Moment::from_millis(100);
         let costs = sorted(DECISIONS, || {
             let pick = policy.pick(now).expect("all clients are awake");
-            let end = pick.until.min(now + 50_000).max(now + 1);
-            policy.charge(pick.client, pick.service, end - now, end);
+            let end = pick.until.min(now + Span::from_micros(50)).max(now + Span::ONE);
+            policy.charge(pick.client, pick.service, (end - now).service(), end);
             now = end;
             black_box(pick);
         });
@@ -58,12 +57,12 @@ fn sorted(count: usize, mut call: impl FnMut()) -> Vec<f64> {
 fn policy() -> Atropos {
     let mut policy = Atropos::new(CLIENTS as usize);
     for i in 0..CLIENTS {
-        let period = 100 * MS + Nanos::from(i * 7919 % 1000) * 10_000;
-        let slice = period / Nanos::from(CLIENTS) / 2;
+        let period = Span::from_micros(100_000 + u64::from(i * 7919 % 1000) * 10);
+        let slice = period.service() / u64::from(CLIENTS) / 2;
         let contract = Contract::new(period, slice, period, Weight::new(1 + i % 4)).unwrap();
-        policy.add(ClientId(i), contract, 0).unwrap();
-        let phase = Nanos::from(i) * 100 * MS / Nanos::from(CLIENTS);
-        policy.wake(ClientId(i), Head::default(), phase);
+        policy.add(ClientId(i), contract, Moment::ZERO).unwrap();
+        let phase = Span::from_millis(100) * u64::from(i) / u64::from(CLIENTS);
+        policy.wake(ClientId(i), Head::default(), Moment::ZERO + phase);
     }
     policy
 }

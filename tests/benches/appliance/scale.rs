@@ -13,7 +13,7 @@ use moirai_devices::mock::{Guest, SLOTS, readable, writable};
 use moirai_devices::net::Offload;
 use moirai_io::{BlkSpec, DiskSpec, GroupSpec, IoDomain, LinkSpec, NetSpec};
 use moirai_runtime::StallLog;
-use moirai_scheduler::{Contract, Nanos, PolicyKind, Weight};
+use moirai_scheduler::{Amount, Contract, PolicyKind, Span, Weight};
 use rustix::thread::UnshareFlags;
 use vm_memory::{Bytes as _, GuestAddress};
 
@@ -21,7 +21,6 @@ use crate::options::Options;
 use crate::pair::Pairs;
 use crate::report::{Goal, Report};
 
-const MS: Nanos = 1_000_000;
 const IDLE: [usize; 4] = [1, 10, 100, 1000];
 /// Of what there is a sample of.
 const OPERATIONS: u64 = 20_000;
@@ -59,8 +58,8 @@ impl Bench {
             disks: vec![DiskSpec {
                 name: "disk".into(),
                 depth: 4,
-                max_unit: 4 * MS,
-                blocking: 4 * MS,
+                max_unit: Amount::from_millis(4),
+                blocking: Amount::from_millis(4),
                 policy: PolicyKind::Atropos,
             }],
             links: vec![LinkSpec {
@@ -68,9 +67,11 @@ impl Bench {
                 rate_bps: 100_000_000_000,
                 mtu: 1500,
                 policy: PolicyKind::Atropos,
+                reserved: Vec::new(),
+                broadcast: 20,
                 tap: tap(),
             }],
-            poll_ns: 0,
+            poll: Duration::ZERO,
             stalls: StallLog::default(),
         });
         let domain = domain.expect("real-time priority and io_uring are needed: run as root");
@@ -100,6 +101,8 @@ impl Bench {
                 link: "link".into(),
                 mac: [0x52, 0, 0, 2, high, low],
                 pairs: 1,
+                sources: moirai_io::Sources::Own(Vec::new()),
+                receive: 250,
                 contract: contract(),
                 socket,
             };
@@ -172,7 +175,8 @@ fn wait(guest: &mut Guest, queue: usize, count: usize) {
 }
 
 fn contract() -> Contract {
-    Contract::new(100 * MS, 0, 100 * MS, Some(Weight::MIN)).unwrap()
+    let period = Span::from_millis(100);
+    Contract::new(period, Amount::ZERO, period, Some(Weight::MIN)).unwrap()
 }
 
 /// A TAP that is up, in a network namespace of its own.

@@ -5,6 +5,7 @@
 mod debian;
 mod disk;
 mod link;
+mod neighbours;
 mod operator;
 mod peers;
 mod qemu;

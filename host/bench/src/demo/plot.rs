@@ -1,5 +1,6 @@
 //! The picture: how late each packet was, over the time of the run, with and without scheduling.
 
+use moirai_scheduler::Moment;
 use std::path::Path;
 
 use plotters::prelude::{
@@ -7,7 +8,7 @@ use plotters::prelude::{
 };
 
 use super::DemoError;
-use crate::recorder::analysis::{LATE_NS, Lateness};
+use crate::recorder::analysis::{LATE, Lateness};
 
 /// Points in one picture; more would only make the file large. The latest packet of each group is
 /// drawn, so that no peak is lost.
@@ -51,7 +52,7 @@ pub(super) fn draw(
             .legend(move |(x, y)| Circle::new((x + 8, y), 4, colour.filled()));
     }
     #[allow(clippy::cast_precision_loss, reason = "display only")]
-    let limit = LATE_NS as f64 / 1e6;
+    let limit = LATE.as_nanos() as f64 / 1e6;
     chart
         .draw_series(plotters::prelude::LineSeries::new([(0.0, limit), (end, limit)], LIMIT))
         .map_err(|error| failed(error.to_string()))?
@@ -69,10 +70,10 @@ pub(super) fn draw(
 /// Seconds since the first packet and milliseconds late, for each packet.
 #[allow(clippy::cast_precision_loss, reason = "display only")]
 fn seconds(line: &[Lateness]) -> Vec<(f64, f64)> {
-    let start = line.first().map_or(0, |packet| packet.due);
+    let start = line.first().map_or(Moment::ZERO, |packet| packet.due);
     let point = |packet: &Lateness| {
-        let at = packet.due.saturating_sub(start) as f64 / 1e9;
-        (at, (packet.late as f64 / 1e6).max(0.01))
+        let at = packet.due.since(start).as_nanos() as f64 / 1e9;
+        (at, (packet.late.as_nanos() as f64 / 1e6).max(0.01))
     };
     line.iter().map(point).collect()
 }
@@ -87,11 +88,14 @@ fn thin(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use moirai_scheduler::Span;
 
     #[test]
     fn the_picture_keeps_every_peak_and_stays_small() {
-        let mut line: Vec<_> = (0..50_000).map(|n| Lateness { due: n, late: 1_000_000 }).collect();
-        line[33_333].late = 90_000_000;
+        let mut line: Vec<_> = (0..50_000)
+            .map(|n| Lateness { due: Moment::from_nanos(n), late: Span::from_millis(1) })
+            .collect();
+        line[33_333].late = Span::from_millis(90);
         let thinned = thin(&seconds(&line));
         assert!(thinned.len() <= POINTS);
         assert!(thinned.iter().any(|point| (point.1 - 90.0).abs() < 1e-9));
@@ -101,7 +105,7 @@ mod tests {
     fn a_picture_is_drawn_even_if_nothing_arrived() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("arrivals.svg");
-        let line = vec![Lateness { due: 1, late: 2_000_000 }];
+        let line = vec![Lateness { due: Moment::from_nanos(1), late: Span::from_millis(2) }];
         draw(&path, &[line], &[]).unwrap();
         let svg = std::fs::read_to_string(path).unwrap();
         assert!(svg.contains("milliseconds late") && svg.contains("without scheduling"));

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::servant::Servant;
 use super::{DemoError, interrupted};
 use moirai_runtime::Stall;
+use moirai_scheduler::{Moment, Span};
 
 const LOOK: Duration = Duration::from_millis(100);
 /// Name of the tenant.
@@ -61,13 +62,13 @@ fn last(console: &str) -> PulseReport {
 
 /// By how much its contract's period is shorter than its own: by so much it catches up in each
 /// period after a stall has delayed one of its wake-ups (`scene/pulse.toml`).
-const CATCHES_UP: u64 = 1_000_000;
+const CATCHES_UP: Span = Span::from_millis(1);
 
 /// How many jobs the stalls that ended after `begin` can have made late: the one that each has
 /// delayed, and those after it until the contract is in phase again.
-pub(super) fn excused(stalls: &[Stall], begin: u64) -> u64 {
+pub(super) fn excused(stalls: &[Stall], begin: Moment) -> u64 {
     let stalls = stalls.iter().filter(|stall| stall.end > begin);
-    stalls.map(|stall| 1 + stall.end.saturating_sub(stall.begin) / CATCHES_UP).sum()
+    stalls.map(|stall| 1 + stall.end.since(stall.begin) / CATCHES_UP).sum()
 }
 
 impl PulseReport {
@@ -87,10 +88,11 @@ mod tests {
 
     #[test]
     fn a_stall_excuses_what_it_can_have_delayed_and_one_before_the_run_nothing() {
-        let stall = |begin, end| Stall { begin: begin * CATCHES_UP, end: end * CATCHES_UP };
-        assert_eq!(excused(&[], 0), 0);
-        assert_eq!(excused(&[stall(10, 17)], 5 * CATCHES_UP), 8);
-        assert_eq!(excused(&[stall(1, 5), stall(10, 11)], 5 * CATCHES_UP), 2);
+        let at = |times: u64| Moment::ZERO + times * CATCHES_UP;
+        let stall = |begin, end| Stall { begin: at(begin), end: at(end) };
+        assert_eq!(excused(&[], Moment::ZERO), 0);
+        assert_eq!(excused(&[stall(10, 17)], at(5)), 8);
+        assert_eq!(excused(&[stall(1, 5), stall(10, 11)], at(5)), 2);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use indicatif::ProgressBar;
 use moirai_runtime::netns::in_netns;
-use moirai_scheduler::Nanos;
+use moirai_scheduler::{Moment, Span};
 
 use super::player::{Played, Player};
 use super::pulse::{self, PULSE};
@@ -79,10 +79,11 @@ pub(super) fn run(
     let (after, jobs_after) = (servant.stats()?, pulse::look(&servant)?);
     let (played, arrivals) = receivers.finish();
     servant.end()?;
-    let still: Vec<Stall> = after.stalls.iter().map(|&(begin, end)| Stall { begin, end }).collect();
+    let still: Vec<Stall> = after.stalls.iter().map(|&stall| still(stall)).collect();
     let tenants = tenants(&before, &after);
     let jobs = jobs_after.since(jobs_before);
-    let on_time = jobs.jobs > 0 && jobs.late <= pulse::excused(&still, before.now_ns);
+    let on_time =
+        jobs.jobs > 0 && jobs.late <= pulse::excused(&still, Moment::from_nanos(before.now_ns));
     let stalls = Stalls { stalls: &still, used_permille: used_permille(&tenants) };
     let report = RunReport {
         receivers: seen(&played, &arrivals, &stalls),
@@ -91,7 +92,7 @@ pub(super) fn run(
         pulse_on_time: on_time,
         stalled_share: stalled_share(&still, before.now_ns, after.now_ns),
     };
-    let micro = |time: Nanos| time / 1_000;
+    let micro = |nanos: u64| nanos / 1_000;
     Ok(Recording {
         report,
         noise: NoiseReport {
@@ -190,10 +191,10 @@ fn part(stats: &Stats, tenant: &str, kind: &str) -> PartStats {
     parts.iter().find(of_kind).cloned().unwrap_or_default()
 }
 
-fn service(before: &PartStats, after: &PartStats, elapsed: Nanos) -> ServiceReport {
-    let per_second = |before: Nanos, after: Nanos| {
+fn service(before: &PartStats, after: &PartStats, elapsed: u64) -> ServiceReport {
+    let per_second = |before: u64, after: u64| {
         let service = u128::from(after.saturating_sub(before)) * 1_000_000_000;
-        Nanos::try_from(service / u128::from(elapsed)).unwrap_or(Nanos::MAX)
+        u64::try_from(service / u128::from(elapsed)).unwrap_or(u64::MAX)
     };
     ServiceReport {
         reserved: after.reserved,
@@ -210,21 +211,27 @@ fn copied(stats: &Stats) -> u64 {
     cinema.flat_map(|tenant| &tenant.parts).map(|part| part.copied_by_us_bytes).sum()
 }
 
+/// A stall as it came over the wire.
+fn still((begin, end): (u64, u64)) -> Stall {
+    Stall { begin: Moment::from_nanos(begin), end: Moment::from_nanos(end) }
+}
+
 /// Share of the time between `begin` and `end` that lies in stalls, each moment counted once.
-fn stalled_share(stalls: &[Stall], begin: Nanos, end: Nanos) -> f64 {
-    let mut inside: Vec<(Nanos, Nanos)> = stalls
+fn stalled_share(stalls: &[Stall], begin: u64, end: u64) -> f64 {
+    let (begin, end) = (Moment::from_nanos(begin), Moment::from_nanos(end));
+    let mut inside: Vec<(Moment, Moment)> = stalls
         .iter()
         .map(|stall| (stall.begin.max(begin), stall.end.min(end)))
         .filter(|(begin, end)| begin < end)
         .collect();
     inside.sort_unstable();
-    let (mut total, mut covered) = (0, begin);
+    let (mut total, mut covered) = (Span::ZERO, begin);
     for (from, to) in inside {
-        total += to.saturating_sub(from.max(covered));
+        total += to.since(from.max(covered));
         covered = covered.max(to);
     }
     #[allow(clippy::cast_precision_loss, reason = "display only")]
-    let share = total as f64 / end.saturating_sub(begin).max(1) as f64;
+    let share = total.as_nanos() as f64 / end.since(begin).max(Span::ONE).as_nanos() as f64;
     share
 }
 
@@ -234,7 +241,7 @@ mod tests {
 
     #[test]
     fn stalls_that_overlap_are_counted_once_and_only_inside_the_run() {
-        let stalls = [(0, 20), (15, 30), (90, 200)].map(|(begin, end)| Stall { begin, end });
+        let stalls = [(0, 20), (15, 30), (90, 200)].map(still);
         assert!((stalled_share(&stalls, 10, 110) - 0.4).abs() < 1e-9);
         assert!(stalled_share(&[], 0, 0).abs() < 1e-9);
     }

@@ -4,15 +4,15 @@
 //! packet that came soonest after its time stamp fixes the offset; every other packet is *late* by
 //! how much longer it took. This is the strictest reading: no packet is early.
 
-use moirai_scheduler::Nanos;
 use serde::{Deserialize, Serialize};
 
 use super::Arrival;
 use super::rtp::CLOCK_HZ;
 use moirai_runtime::Stall;
+use moirai_scheduler::{Moment, Span};
 
 /// A packet further behind the RTP clock than this is late.
-pub const LATE_NS: Nanos = 20_000_000;
+pub const LATE: Span = Span::from_millis(20);
 
 /// What one receiver saw.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -21,7 +21,7 @@ pub struct Analysis {
     pub packets: u64,
     /// Packets missing between the first and the last sequence number.
     pub lost: u64,
-    /// Packets more than [`LATE_NS`] behind the RTP clock, outside stalls of the machine.
+    /// Packets more than [`LATE`] behind the RTP clock, outside stalls of the machine.
     pub late: u64,
     /// The same, but the machine stood still between the packet's due time and its arrival, or so
     /// shortly before that what had piled up was still being worked off ([`Stalls`]).
@@ -50,24 +50,24 @@ pub struct Stalls<'a> {
 
 impl Stalls<'_> {
     /// Whether any stall touches the time from `due` to `arrived`.
-    fn touch(&self, due: Nanos, arrived: Nanos) -> bool {
+    fn touch(&self, due: Moment, arrived: Moment) -> bool {
         self.stalls.iter().any(|stall| stall.begin < arrived && due < stall.end)
     }
 
     /// How far behind the stalls before `time` have left the stream.
-    fn behind(&self, time: Nanos) -> Nanos {
+    fn behind(&self, time: Moment) -> Span {
         let mut stalls: Vec<&Stall> = self.stalls.iter().filter(|s| s.end <= time).collect();
         stalls.sort_unstable_by_key(|stall| stall.begin);
         let unused = 1000u64.saturating_sub(self.used_permille);
-        let recover = |behind: Nanos, from: Nanos, to: Nanos| {
-            let gained = u128::from(to.saturating_sub(from)) * u128::from(unused) / 1000;
-            behind.saturating_sub(Nanos::try_from(gained).unwrap_or(Nanos::MAX))
+        let recover = |behind: Span, from: Moment, to: Moment| {
+            let gained = to.since(from).wide() * u128::from(unused) / 1000;
+            behind.saturating_sub(Span::from_wide(gained))
         };
-        let (mut behind, mut seen) = (0, 0);
+        let (mut behind, mut seen) = (Span::ZERO, Moment::ZERO);
         for stall in stalls {
             behind = recover(behind, seen, stall.begin);
             // Several cores may see the same stall: each moment counts once.
-            behind += stall.end.saturating_sub(stall.begin.max(seen));
+            behind += stall.end.since(stall.begin.max(seen));
             seen = seen.max(stall.end);
         }
         recover(behind, seen, time)
@@ -78,9 +78,9 @@ impl Stalls<'_> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lateness {
     /// When it should have come, CLOCK_MONOTONIC.
-    pub due: Nanos,
+    pub due: Moment,
     /// How much later it came.
-    pub late: Nanos,
+    pub late: Span,
 }
 
 /// Lateness of every packet, in order of arrival. Time stamps may wrap around.
@@ -95,11 +95,11 @@ pub fn lateness(arrivals: &[Arrival]) -> Vec<Lateness> {
         last = arrival.timestamp;
         media.push(i128::from(ticks) * 1_000_000_000 / i128::from(CLOCK_HZ));
     }
-    let offset = |(arrival, media): (&Arrival, &i128)| i128::from(arrival.at) - media;
+    let offset = |(arrival, media): (&Arrival, &i128)| i128::from(arrival.at.as_nanos()) - media;
     let base = arrivals.iter().zip(&media).map(offset).min().unwrap_or(0);
     let line = arrivals.iter().zip(&media).map(|(arrival, media)| {
-        let due = Nanos::try_from(base + media).unwrap_or(0);
-        Lateness { due, late: arrival.at.saturating_sub(due) }
+        let due = Moment::from_nanos(u64::try_from(base + media).unwrap_or(0));
+        Lateness { due, late: arrival.at.since(due) }
     });
     line.collect()
 }
@@ -111,24 +111,24 @@ pub fn analyse(arrivals: &[Arrival], stalls: &Stalls<'_>) -> Analysis {
     let mut result = Analysis {
         packets: arrivals.len() as u64,
         lost: lost(arrivals),
-        jitter_us: jitter_ns(&line) / 1_000,
+        jitter_us: jitter(&line).as_micros(),
         ..Analysis::default()
     };
-    for packet in line.iter().filter(|packet| packet.late > LATE_NS) {
+    for packet in line.iter().filter(|packet| packet.late > LATE) {
         let arrived = packet.due + packet.late;
-        let excused = packet.late - LATE_NS <= stalls.behind(packet.due);
+        let excused = packet.late - LATE <= stalls.behind(packet.due);
         if excused || stalls.touch(packet.due, arrived) {
             result.late_in_stall += 1;
         } else {
             result.late += 1;
         }
     }
-    let mut sorted: Vec<Nanos> = line.iter().map(|packet| packet.late).collect();
+    let mut sorted: Vec<Span> = line.iter().map(|packet| packet.late).collect();
     sorted.sort_unstable();
     if let Some(&max) = sorted.last() {
-        result.late_max_us = max / 1_000;
+        result.late_max_us = max.as_micros();
         result.late_p99_us =
-            sorted.get((sorted.len() - 1) * 99 / 100).map_or(0, |late| late / 1_000);
+            sorted.get((sorted.len() - 1) * 99 / 100).map_or(0, |late| late.as_micros());
     }
     result
 }
@@ -151,25 +151,27 @@ fn lost(arrivals: &[Arrival]) -> u64 {
 
 /// RFC 3550: `J += (|D| - J) / 16`, D the difference of the lateness of neighbours. Kept in
 /// sixteenths so that the division loses nothing.
-fn jitter_ns(line: &[Lateness]) -> Nanos {
+fn jitter(line: &[Lateness]) -> Span {
     let mut sixteenths: u64 = 0;
     for pair in line.windows(2) {
         if let [before, after] = pair {
-            let difference = before.late.abs_diff(after.late);
+            let difference = before.late.abs_diff(after.late).as_nanos();
             sixteenths = (sixteenths + difference).saturating_sub((sixteenths + 8) / 16);
         }
     }
-    sixteenths / 16
+    Span::from_nanos(sixteenths / 16)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const TEN: Span = Span::from_millis(10);
+
     /// Packets `gap_ticks` apart, each delayed by what `delay` says.
-    fn stream(count: u16, delay: impl Fn(u16) -> Nanos) -> Vec<Arrival> {
+    fn stream(count: u16, delay: impl Fn(u16) -> u64) -> Vec<Arrival> {
         let packet = |n: u16| Arrival {
-            at: 1_000_000_000 + u64::from(n) * 10_000_000 + delay(n),
+            at: Moment::from_secs(1) + u64::from(n) * TEN + Span::from_nanos(delay(n)),
             sequence: n.wrapping_add(65_530),
             timestamp: (u32::from(n) * 900).wrapping_sub(5_000),
         };
@@ -192,8 +194,8 @@ mod tests {
     #[test]
     fn a_late_packet_in_a_stall_is_counted_apart() {
         let late = |n| if n == 10 || n == 60 { 25_000_000 } else { 0 };
-        let due = 1_000_000_000 + 10 * 10_000_000;
-        let stall = Stall { begin: due + 1_000_000, end: due + 24_000_000 };
+        let due = Moment::from_secs(1) + 10 * TEN;
+        let stall = Stall { begin: due + Span::from_millis(1), end: due + Span::from_millis(24) };
         let stalls = Stalls { stalls: &[stall], used_permille: 900 };
         let analysis = analyse(&stream(100, late), &stalls);
         assert_eq!((analysis.late, analysis.late_in_stall), (1, 1));
@@ -202,19 +204,24 @@ mod tests {
     #[test]
     fn what_a_stall_has_held_up_is_worked_off_with_the_unused_share() {
         let stalls = [(100, 200), (150, 200), (250, 300)];
-        let stalls = stalls.map(|(begin, end)| Stall { begin, end });
+        let at = Moment::from_nanos;
+        let stalls = stalls.map(|(begin, end)| Stall { begin: at(begin), end: at(end) });
         let stalls = Stalls { stalls: &stalls, used_permille: 600 };
-        assert_eq!(stalls.behind(150), 0, "a stall that lasts is no stall that has been");
-        assert_eq!(stalls.behind(200), 100);
-        assert_eq!(stalls.behind(300), 100 - 20 + 50);
-        assert_eq!(stalls.behind(400), 130 - 40);
-        assert_eq!(stalls.behind(10_000), 0);
+        assert_eq!(
+            stalls.behind(at(150)).as_nanos(),
+            0,
+            "a stall that lasts is no stall that has been"
+        );
+        assert_eq!(stalls.behind(at(200)).as_nanos(), 100);
+        assert_eq!(stalls.behind(at(300)).as_nanos(), 100 - 20 + 50);
+        assert_eq!(stalls.behind(at(400)).as_nanos(), 130 - 40);
+        assert_eq!(stalls.behind(at(10_000)).as_nanos(), 0);
     }
 
     #[test]
     fn later_than_the_stalls_explain_is_late() {
         // Ten milliseconds of stall, then packets 25 ms late that recover by a tenth of the time.
-        let stall = Stall { begin: 1_000_000_000, end: 1_010_000_000 };
+        let stall = Stall { begin: Moment::from_secs(1), end: Moment::from_secs(1) + TEN };
         let delay = |n| if (10..20).contains(&n) { 25_000_000 } else { 0 };
         let stalls = Stalls { stalls: &[stall], used_permille: 960 };
         let analysis = analyse(&stream(100, delay), &stalls);

@@ -4,6 +4,7 @@
 //! count against the sender.
 #![allow(unsafe_code, reason = "recvmsg with control messages for the kernel's time stamps")]
 
+use moirai_scheduler::{Moment, Span};
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
@@ -11,8 +12,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
-
-use moirai_scheduler::Nanos;
 
 use super::{Arrival, rtp};
 
@@ -99,20 +98,20 @@ fn record(socket: &UdpSocket, end: &AtomicBool, packets: &AtomicU64) -> Vec<Arri
 
 /// The kernel stamps in CLOCK_REALTIME; everything here is in CLOCK_MONOTONIC. Both clocks are read
 /// anew for each packet, so that a step of the real time cannot shift the record.
-fn to_monotonic(stamp: Option<Nanos>) -> Nanos {
+fn to_monotonic(stamp: Option<u64>) -> Moment {
     let monotonic = moirai_runtime::now();
     let realtime = moirai_runtime::wall_clock();
     let age = stamp.map_or(0, |stamp| realtime.saturating_sub(stamp));
-    monotonic.saturating_sub(age)
+    monotonic.saturating_sub(Span::from_nanos(age))
 }
 
-fn nanos(seconds: i64, nanoseconds: i64) -> Nanos {
+fn nanos(seconds: i64, nanoseconds: i64) -> u64 {
     let part = |value: i64| u64::try_from(value).unwrap_or(0);
     part(seconds) * 1_000_000_000 + part(nanoseconds)
 }
 
-/// One datagram and its time stamp.
-fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<(usize, Option<Nanos>)> {
+/// One datagram and its time stamp, in nanoseconds since 1970.
+fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<(usize, Option<u64>)> {
     let mut control = [0u64; 16];
     let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
     // SAFETY: all-zero is a valid msghdr (no name, no buffers).

@@ -4,6 +4,8 @@
 //! headers, `analysis.rs` turns arrivals into lateness, loss and jitter. Only `capture.rs` touches
 //! the machine.
 
+use moirai_scheduler::Moment;
+
 pub mod analysis;
 pub mod capture;
 pub mod rtp;
@@ -11,13 +13,11 @@ pub mod rtp;
 pub use analysis::{Analysis, Stalls, analyse};
 pub use capture::{Capture, CaptureError};
 
-use moirai_scheduler::Nanos;
-
 /// One packet as it came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Arrival {
     /// When, on CLOCK_MONOTONIC, by the kernel's time stamp.
-    pub at: Nanos,
+    pub at: Moment,
     /// RTP sequence number.
     pub sequence: u16,
     /// RTP time stamp (90 kHz).

@@ -39,6 +39,8 @@ pub(super) struct View {
     pub(super) rows: Vec<Row>,
     /// Links whose TAPs refused packets: name and how many.
     pub(super) refused: Vec<(String, u64)>,
+    /// Packets that were dropped beside that, one sentence each.
+    pub(super) dropped: Vec<String>,
     /// Tenants that have failed: name and reason.
     pub(super) failed: Vec<(String, String)>,
     /// The latest timer of any dispatcher, in nanoseconds, since the start.
@@ -65,6 +67,7 @@ impl View {
         });
         Self {
             interval_ns,
+            dropped: dropped(before, after),
             rows: rows.collect(),
             refused: refused.filter(|(_, count)| *count > 0).collect(),
             failed: after.failed.iter().map(|it| (it.name.clone(), it.reason.clone())).collect(),
@@ -86,8 +89,38 @@ impl View {
             let why = row.not_kept.as_ref()?;
             Some(format!("not kept: {} {}: {why}", row.tenant, row.resource))
         });
-        failed.chain(refused).chain(not_kept)
+        failed.chain(refused).chain(self.dropped.iter().cloned()).chain(not_kept)
     }
+}
+
+/// What was dropped between two looks because it was not its sender's, or would have taken too much
+/// of the event loop's time.
+fn dropped(before: &Stats, after: &Stats) -> Vec<String> {
+    let mut said = Vec::new();
+    for tenant in &after.tenants {
+        let old = before.tenants.iter().find(|old| old.name == tenant.name);
+        for (index, part) in tenant.parts.iter().enumerate() {
+            let old = old.and_then(|old| old.parts.get(index));
+            let grown =
+                |value: fn(&PartStats) -> u64| value(part).saturating_sub(old.map_or(0, value));
+            let (name, resource) = (&tenant.name, &part.resource);
+            let (spoofed, late) = (grown(|it| it.spoofed.sum()), grown(|it| it.over_budget));
+            if spoofed > 0 {
+                said.push(format!("{name} {resource}: {spoofed} packets were not its own to send"));
+            }
+            if late > 0 {
+                said.push(format!("{name} {resource}: {late} packets were over its `receive`"));
+            }
+        }
+    }
+    for link in &after.links {
+        let old = before.links.iter().find(|old| old.name == link.name);
+        let count = link.policed.saturating_sub(old.map_or(0, |old| old.policed));
+        if count > 0 {
+            said.push(format!("link/{}: {count} packets were over its `broadcast`", link.name));
+        }
+    }
+    said
 }
 
 impl Row {
@@ -198,6 +231,31 @@ mod tests {
         let said = |before, after| View::between(&at(before), &at(after)).to_string();
         assert!(said(3, 10).contains("link/up: its TAP refused 7 packets"), "{}", said(3, 10));
         assert!(!said(10, 10).contains("refused"));
+    }
+
+    #[test]
+    fn packets_that_were_dropped_for_their_sender_or_their_number_are_said() {
+        let at = |count| {
+            let mut stats = stats(0, 0);
+            stats.links = vec![LinkStats {
+                name: "up".to_owned(),
+                policed: 5 * count,
+                ..LinkStats::default()
+            }];
+            if let Some(part) = stats.tenants.iter_mut().flat_map(|it| &mut it.parts).next() {
+                (part.spoofed.arp, part.spoofed.ip, part.over_budget) = (count, count, 9 * count);
+            }
+            stats
+        };
+        let text = View::between(&at(1), &at(2)).to_string();
+        for said in [
+            "a cpu/1: 2 packets were not its own to send",
+            "a cpu/1: 9 packets were over its `receive`",
+            "link/up: 5 packets were over its `broadcast`",
+        ] {
+            assert!(text.contains(said), "{text}");
+        }
+        assert!(!View::between(&at(2), &at(2)).to_string().contains("packets"));
     }
 
     #[test]

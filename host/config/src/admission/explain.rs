@@ -1,9 +1,9 @@
 //! Why a contract does not fit, in numbers and as a picture: what is due by when, and what can be
 //! supplied. Owns nothing; `moirai plan --explain` and `--svg` show it.
 
-use moirai_scheduler::Contract;
 use moirai_scheduler::admission::Violation;
 use moirai_scheduler::admission::demand::{Point, Set};
+use moirai_scheduler::{Amount, Contract, Span};
 
 use super::ledger::{ContractRefusal, Holding, Ledger};
 use super::report::{Due, Explanation};
@@ -20,23 +20,23 @@ pub(super) fn demand_of(tenant: &Holder, refusal: &ContractRefusal) -> Explanati
     let due: Vec<_> = all.filter_map(|(tenant, contract)| due(tenant, contract, time)).collect();
     let slices = due.iter().fold(0u64, |sum, due| sum.saturating_add(due.total_ns));
     Explanation {
-        time_ns: time,
-        demand_ns: demand,
-        supply_ns: supply,
+        time_ns: time.as_nanos(),
+        demand_ns: demand.as_nanos(),
+        supply_ns: supply.as_nanos(),
         due,
-        overhead_ns: demand.saturating_sub(slices),
+        overhead_ns: demand.as_nanos().saturating_sub(slices),
     }
 }
 
 /// What a contract has due `time` after all slices are released at once.
-fn due(tenant: &Holder, contract: &Contract, time: u64) -> Option<Due> {
-    let rest = time.checked_sub(contract.deadline()).filter(|_| contract.slice() > 0)?;
+fn due(tenant: &Holder, contract: &Contract, time: Span) -> Option<Due> {
+    let rest = time.checked_sub(contract.deadline()).filter(|_| contract.slice() > Amount::ZERO)?;
     let slices = rest.checked_div(contract.period())?.saturating_add(1);
     Some(Due {
         tenant: tenant.clone(),
         slices,
-        slice_ns: contract.slice(),
-        total_ns: slices.saturating_mul(contract.slice()),
+        slice_ns: contract.slice().as_nanos(),
+        total_ns: contract.slice().saturating_mul(slices).as_nanos(),
     })
 }
 
@@ -70,11 +70,11 @@ fn chart(holding: &Holding<'_>, refused: &[(&Holder, &ContractRefusal)]) -> Opti
             (format!("{name}: all that is admitted"), held, None)
         }
     };
-    if contracts.iter().all(|contract| contract.slice() == 0) {
+    if contracts.iter().all(|contract| contract.slice().is_zero()) {
         return None;
     }
-    let longest = contracts.iter().map(Contract::period).max().unwrap_or(0);
-    let until = longest.saturating_mul(2).max(violation.map_or(0, |violation| violation.time));
+    let longest = contracts.iter().map(Contract::period).max().unwrap_or(Span::ZERO);
+    let until = longest.saturating_mul(2).max(violation.map_or(Span::ZERO, |it| it.time));
     let mut curve = Set::new(&holding.resource, contracts).curve(until, POINTS_MAX);
     if let Some(Violation { time, demand, supply, .. }) = violation
         && curve.last().is_none_or(|last| last.time < time)

@@ -370,6 +370,6 @@ fn ns_per_s(ppm: u32) -> u64 {
 
 /// The service a contract guarantees, in nanoseconds per second, rounded up.
 pub fn per_second(contract: &Contract) -> u64 {
-    let exact = u128::from(contract.slice()) * 1_000_000_000;
-    u64::try_from(exact.div_ceil(u128::from(contract.period()))).unwrap_or(u64::MAX)
+    let exact = contract.slice().wide() * 1_000_000_000;
+    u64::try_from(exact.div_ceil(contract.period().wide())).unwrap_or(u64::MAX)
 }

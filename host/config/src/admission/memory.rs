@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::amounts::{MEMORY, MIB, Mebibytes};
+use super::quantities::{MEMORY, MIB, Mebibytes};
 use super::report::{RefusalReport, ResourceReport};
 use crate::Profile;
 use crate::holder::Holder;

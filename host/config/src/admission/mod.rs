@@ -9,7 +9,7 @@
 //!
 //! | file | what it holds |
 //! | --- | --- |
-//! | `amounts.rs`, `report.rs` | how admission says what it counts, and what it refuses |
+//! | `quantities.rs`, `report.rs` | how admission says what it counts, and what it refuses |
 //! | `resource.rs`, `memory.rs` | what there is of cores, disks, links and memory |
 //! | `several.rs` | the nearest contract of a tenant with several virtual CPUs |
 //! | `ledger.rs` | who was promised what, and whether more fits |
@@ -17,12 +17,12 @@
 //! | `plan.rs` | a whole configuration at once |
 //! | `promise.rs`, `words.rs` | what one tenant is promised, in numbers and in words |
 
-mod amounts;
 mod explain;
 mod ledger;
 mod memory;
 pub mod plan;
 pub mod promise;
+mod quantities;
 mod report;
 mod resource;
 mod several;

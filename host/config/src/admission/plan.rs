@@ -5,10 +5,10 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::amounts::{Amount, WakeUp, source};
 use super::explain::{self, Chart};
 use super::ledger::{Claim, Ledger, Refusal};
 use super::memory::MemoryClaim;
+use super::quantities::{Quantity, WakeUp, source};
 pub use super::report::{ContractReport, RefusalReport, ResourceReport};
 use crate::costs::CoreCosts;
 use crate::holder::Holder;
@@ -129,7 +129,7 @@ impl fmt::Display for Plan {
         for resource in &self.resources {
             let name = &resource.name;
             let (reserved, capacity) =
-                (Amount(name, resource.reserved), Amount(name, resource.capacity));
+                (Quantity(name, resource.reserved), Quantity(name, resource.capacity));
             writeln!(f, "{name:<24} {reserved:>9} {capacity:>9}")?;
         }
         if let Some(costs) = self.core_costs {

@@ -1,6 +1,6 @@
 //! Whole configurations through admission.
 
-use moirai_scheduler::Contract;
+use moirai_scheduler::{Amount, Contract, Span};
 
 use super::*;
 use crate::{check, parse};
@@ -81,11 +81,14 @@ fn a_changed_contract_takes_the_place_of_the_old_one_or_leaves_it() {
     let claims = config.tenants.first().map(Claim::all_of).expect("a tenant");
     ledger.admit(&"a".into(), &claims, None).expect("admitted");
     let asking = |slice| {
-        let contract = Contract::new(10_000_000, slice, 10_000_000, None).expect("contract");
+        let ten = Span::from_millis(10);
+        let contract = Contract::new(ten, slice, ten, None).expect("contract");
         claims.iter().map(|claim| Claim { contract, ..*claim }).collect::<Vec<_>>()
     };
-    ledger.admit(&"a".into(), &asking(9_000_000), None).expect("fits in place of the old one");
-    ledger.admit(&"a".into(), &asking(9_900_000), None).expect_err("too much");
+    ledger
+        .admit(&"a".into(), &asking(Amount::from_millis(9)), None)
+        .expect("fits in place of the old one");
+    ledger.admit(&"a".into(), &asking(Amount::from_micros(9_900)), None).expect_err("too much");
     let reserved = |ledger: &Ledger| ledger.report().first().map(|report| report.reserved);
     assert_eq!(reserved(&ledger), Some(900_000_000));
     ledger.release(&"a".into());

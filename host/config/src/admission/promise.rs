@@ -1,14 +1,14 @@
 //! What is promised to one tenant, in numbers: `moirai explain` (`words.rs` says them). Pure.
 
-use moirai_scheduler::Contract;
 use moirai_scheduler::admission::Resource;
+use moirai_scheduler::{Amount, Contract, Span};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::amounts::MEMORY;
 use super::ledger::{Claim, Part, per_second};
 use super::memory::MemoryClaim;
 use super::plan::{TenantPlan, core_costs};
+use super::quantities::MEMORY;
 use super::report::ContractReport;
 use super::resource::all;
 use crate::costs::CoreCosts;
@@ -180,21 +180,25 @@ impl Promise {
         };
         let overhead = &resource.overhead;
         let costs = costs.filter(|_| matches!(claim.part, Part::Vcpu(_)));
-        let by = |costs: CoreCosts| claim.contract.deadline().saturating_add(costs.wake_p99);
+        let by = |costs: CoreCosts| {
+            let late = Span::from_nanos(costs.wake_p99);
+            claim.contract.deadline().saturating_add(late).as_nanos()
+        };
         Self {
             resource: name.to_owned(),
             part,
             contract: ContractReport::of(&claim.contract),
             reserved: per_second(&claim.contract),
             from: "wake-up".to_owned(),
-            done_by_ns: costs.filter(|_| claim.contract.slice() > 0).map(by),
-            blackout_ns: blackout(&claim.contract, resource.blocking, overhead.overrun),
+            done_by_ns: costs.filter(|_| claim.contract.slice() > Amount::ZERO).map(by),
+            blackout_ns: blackout(&claim.contract, resource.blocking, overhead.overrun)
+                .map(Span::as_nanos),
             admitted: AdmittedOverhead {
-                switch_ns: overhead.switch,
-                cache_ns: overhead.cache,
-                blocking_ns: resource.blocking,
-                overrun_ns: overhead.overrun,
-                nap_ns: costs.map_or(0, |costs| costs.wake_up()),
+                switch_ns: overhead.switch.as_nanos(),
+                cache_ns: overhead.cache.as_nanos(),
+                blocking_ns: resource.blocking.as_nanos(),
+                overrun_ns: overhead.overrun.as_nanos(),
+                nap_ns: costs.map_or(0, |costs| costs.wake_up().as_nanos()),
             },
             got: None,
         }
@@ -205,12 +209,13 @@ impl Promise {
 /// and slices overdrawn by up to `overrun`: a slice at once, the next one at its last moment, and
 /// as many slices gone as what is in the way is long.
 #[must_use]
-pub fn blackout(contract: &Contract, blocking: u64, overrun: u64) -> Option<u64> {
+pub fn blackout(contract: &Contract, blocking: Amount, overrun: Amount) -> Option<Span> {
     let (period, slice, deadline) = (contract.period(), contract.slice(), contract.deadline());
     let late = blocking.saturating_add(overrun);
     let (slices, rest) = (late.checked_div(slice)?, late.checked_rem(slice)?);
-    let alone = period.saturating_add(deadline).saturating_sub(slice.saturating_mul(2));
-    Some(alone.saturating_add(slices.saturating_mul(period)).saturating_add(rest))
+    let alone = period.saturating_add(deadline).saturating_sub(slice.saturating_mul(2).time());
+    let gone = period.saturating_mul(slices).saturating_add(rest.time());
+    Some(alone.saturating_add(gone))
 }
 
 #[cfg(test)]
@@ -221,16 +226,26 @@ mod tests {
     #[test]
     fn the_longest_blackout_is_what_the_reference_says_also_for_short_slices() {
         let blackout = |period, slice, deadline, blocking, overrun| {
+            let (period, deadline) = (Span::from_nanos(period), Span::from_nanos(deadline));
+            let [slice, blocking, overrun] = [slice, blocking, overrun].map(Amount::from_nanos);
             let contract = Contract::new(period, slice, deadline, None).expect("a contract");
-            blackout(&contract, blocking, overrun)
+            blackout(&contract, blocking, overrun).map(Span::as_nanos)
         };
         // p + D - 2s without units, plus B + e where a slice is longer than that.
         assert_eq!(blackout(20_000, 3_000, 20_000, 0, 0), Some(34_000));
         assert_eq!(blackout(20_000, 3_000, 4_000, 1_000, 1_000), Some(20_000));
         // A slice of 100 and 8000 in the way: 80 slices are gone.
         assert_eq!(blackout(100_000, 100, 10_000, 4_000, 4_050), Some(109_800 + 80 * 100_000 + 50));
-        let best_effort = Contract::new(10_000, 0, 10_000, moirai_scheduler::Weight::new(1));
-        assert_eq!(super::blackout(&best_effort.expect("a contract"), 1, 1), None);
+        let best_effort = Contract::new(
+            Span::from_micros(10),
+            Amount::ZERO,
+            Span::from_micros(10),
+            moirai_scheduler::Weight::new(1),
+        );
+        assert_eq!(
+            super::blackout(&best_effort.expect("a contract"), Amount::ONE, Amount::ONE),
+            None
+        );
     }
 
     #[test]

@@ -7,7 +7,7 @@ use moirai_scheduler::Contract;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::amounts::{Amount, MEMORY};
+use super::quantities::{MEMORY, Quantity};
 use crate::holder::Holder;
 use crate::units::Time;
 
@@ -94,9 +94,9 @@ impl ContractReport {
     #[must_use]
     pub fn of(contract: &Contract) -> Self {
         Self {
-            period_ns: contract.period(),
-            slice_ns: contract.slice(),
-            deadline_ns: contract.deadline(),
+            period_ns: contract.period().as_nanos(),
+            slice_ns: contract.slice().as_nanos(),
+            deadline_ns: contract.deadline().as_nanos(),
             extra: contract.extra().map_or(0, std::num::NonZero::get),
         }
     }
@@ -132,7 +132,8 @@ impl fmt::Display for ContractReport {
 impl fmt::Display for RefusalReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { resource, requested, available, nearest, later, reason, .. } = self;
-        let (requested, available) = (Amount(resource, *requested), Amount(resource, *available));
+        let (requested, available) =
+            (Quantity(resource, *requested), Quantity(resource, *available));
         write!(f, "{resource}: {requested} asked, {available} not reserved; {reason}; ")?;
         match (nearest, &self.write) {
             (Some(fit), Some(keys)) => write!(f, "{fit} would fit: write {keys}"),

@@ -3,6 +3,7 @@
 //! The figures of the default profile are conservative for the machines that Moirai was measured on
 //! (docs/design, platform facts); `profile = "none"` sets all of them to zero.
 
+use moirai_scheduler::Amount;
 use moirai_scheduler::admission::{Overhead, Resource};
 
 use crate::Profile;
@@ -40,7 +41,7 @@ pub(super) fn core_resource(host: &Host, vcpus: usize) -> Resource {
         Profile::None => Overhead::NONE,
         Profile::Default => host.costs.overhead(vcpus),
     };
-    Resource { capacity_ppm: host.cpu_capacity_ppm, blocking: 0, overhead }
+    Resource { capacity_ppm: host.cpu_capacity_ppm, blocking: Amount::ZERO, overhead }
 }
 
 /// A disk takes nothing back. Whatever its depth, its window holds at most one largest unit of
@@ -55,10 +56,10 @@ fn link_resource(link: &Link, profile: Profile) -> Resource {
     not_preemptible(packet, profile)
 }
 
-/// A resource that serves whole units, of which the largest takes `unit` nanoseconds.
-fn not_preemptible(unit: u64, profile: Profile) -> Resource {
+/// A resource that serves whole units, of which the largest takes `unit`.
+fn not_preemptible(unit: Amount, profile: Profile) -> Resource {
     let unit = match profile {
-        Profile::None => 0,
+        Profile::None => Amount::ZERO,
         Profile::Default => unit,
     };
     Resource::of_units(unit)

@@ -1,12 +1,12 @@
 //! The nearest contract of a tenant with several virtual CPUs. Each virtual CPU has a part of the
 //! tenant's slice on its core, so a contract fits only where all these cores have room for it.
 
-use moirai_scheduler::Contract;
+use moirai_scheduler::{Amount, Contract, Span};
 
 use super::report::ContractReport;
 
-/// Slices below this, in nanoseconds, are not worth offering.
-const SLICE_MIN: u64 = 1_000;
+/// Slices below this are not worth offering.
+const SLICE_MIN: Amount = Amount::from_micros(1);
 
 /// The contract of each virtual CPU that is nearest to `asked` and `fits` all of them: the largest
 /// slice; if there is none, the shortest deadline, else the shortest period, that works.
@@ -15,12 +15,16 @@ pub(super) fn nearest(asked: &Contract, fits: impl Fn(&Contract) -> bool) -> Opt
     let make = |period, slice, deadline| {
         Contract::new(period, slice, deadline, asked.extra()).ok().filter(|it| fits(it))
     };
-    let smaller = |cut: u64| make(period, slice.checked_sub(cut)?, deadline);
-    let later = |deadline| make(period, slice, deadline);
-    let longer = |longer| make(longer, slice, if deadline == period { longer } else { deadline });
-    least(1, slice.saturating_sub(SLICE_MIN.min(slice)), smaller)
-        .or_else(|| least(deadline, period, later))
-        .or_else(|| least(period, Contract::PERIOD_MAX, longer))
+    let smaller = |cut| make(period, slice.checked_sub(Amount::from_nanos(cut))?, deadline);
+    let later = |deadline| make(period, slice, Span::from_nanos(deadline));
+    let longer = |longer| {
+        let longer = Span::from_nanos(longer);
+        make(longer, slice, if deadline == period { longer } else { deadline })
+    };
+    let most = slice.saturating_sub(SLICE_MIN.min(slice));
+    least(1, most.as_nanos(), smaller)
+        .or_else(|| least(deadline.as_nanos(), period.as_nanos(), later))
+        .or_else(|| least(period.as_nanos(), Contract::PERIOD_MAX.as_nanos(), longer))
 }
 
 /// The contract of the least number for which there is one, if there is one for `high`: the larger

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use super::amounts::{Mebibytes, Percent, WakeUp, rounded};
 use super::promise::{AdmittedOverhead, Got, Promise, Promises};
+use super::quantities::{Mebibytes, Percent, WakeUp, rounded};
 use super::report::ContractReport;
 use crate::units::Time;
 

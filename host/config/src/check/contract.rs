@@ -79,7 +79,8 @@ pub fn resolve(table: &ContractTable, scope: Scope, path: &str) -> Result<Contra
         Some(Extra::Weight(weight)) => Weight::new(weight),
         None => (!guaranteed).then_some(Weight::MIN),
     };
-    Contract::new(period, slice, deadline, extra)
+    let (period, deadline) = (Time(period).span(), Time(deadline).span());
+    Contract::new(period, Time(slice).work(), deadline, extra)
         .map_err(|error| broken_rule(error, table, slice, &at))
 }
 
@@ -97,8 +98,8 @@ fn broken_rule(
             at("period", "the period is zero".to_owned(), help)
         }
         ContractError::PeriodTooLong { period } => {
-            let longest = Time(Contract::PERIOD_MAX);
-            let message = format!("a period of {} is longer than {longest}", Time(period));
+            let longest = Time::from(Contract::PERIOD_MAX);
+            let message = format!("a period of {} is longer than {longest}", Time::from(period));
             at(
                 "period",
                 message,
@@ -111,17 +112,17 @@ fn broken_rule(
             at(slice_key, message, "give it a slice, or extra = true to let it live on the slack")
         }
         ContractError::SliceOverDeadline { deadline, .. } if table.deadline.is_some() => {
-            let (slice, deadline) = (Time(slice), Time(deadline));
+            let (slice, deadline) = (Time(slice), Time::from(deadline));
             let message = format!("a slice of {slice} does not fit into a deadline of {deadline}");
             at(slice_key, message, "shorten the slice or move the deadline out")
         }
         ContractError::SliceOverDeadline { deadline, .. } => {
-            let (slice, period) = (Time(slice), Time(deadline));
+            let (slice, period) = (Time(slice), Time::from(deadline));
             let message = format!("a slice of {slice} is longer than its period of {period}");
             at(slice_key, message, "a slice is what is served in every period: shorten it")
         }
         ContractError::DeadlineOverPeriod { deadline, period } => {
-            let (deadline, period) = (Time(deadline), Time(period));
+            let (deadline, period) = (Time::from(deadline), Time::from(period));
             let message = format!("a deadline of {deadline} lies beyond the period of {period}");
             at("deadline", message, "a deadline is at most the period")
         }

@@ -6,10 +6,11 @@ use crate::document::DiskTable;
 use crate::model::Disk;
 use crate::problem::Problems;
 use crate::units::Time;
+use moirai_scheduler::Amount;
 
 const DEFAULT_DEPTH: u32 = 4;
 const MAX_DEPTH: u32 = 1024;
-const DEFAULT_MAX_UNIT: u64 = 1_000_000;
+const DEFAULT_MAX_UNIT: Amount = Amount::from_millis(1);
 /// No device that keeps promises about time takes a minute for one request.
 const MAX_UNIT_MAX: u64 = 60_000_000_000;
 
@@ -40,7 +41,7 @@ pub(super) fn check(table: &DiskTable, at: &str, problems: &mut Problems) -> Dis
     }
 }
 
-fn check_max_unit(table: &DiskTable, at: &str, problems: &mut Problems) -> u64 {
+fn check_max_unit(table: &DiskTable, at: &str, problems: &mut Problems) -> Amount {
     let Some(Time(unit)) = table.max_unit else { return DEFAULT_MAX_UNIT };
     if !(1..=MAX_UNIT_MAX).contains(&unit) {
         let message =
@@ -51,5 +52,5 @@ fn check_max_unit(table: &DiskTable, at: &str, problems: &mut Problems) -> u64 {
             "write for example \"1ms\"; `moirai probe disk` measures what it takes",
         );
     }
-    unit.clamp(1, MAX_UNIT_MAX)
+    Time(unit.clamp(1, MAX_UNIT_MAX)).work()
 }

@@ -4,12 +4,15 @@ use std::collections::HashSet;
 use std::net::Ipv4Addr;
 
 use super::names::{group, numbered};
+use super::net;
 use crate::document::LinkTable;
 use crate::model::{Cidr, Link};
 use crate::problem::Problems;
 use crate::units::Rate;
 
 const DEFAULT_MTU: u32 = 1500;
+/// What broadcasts may take of the loop's time, in thousandths.
+const DEFAULT_BROADCAST: u32 = 20;
 /// Smallest MTU of IPv4.
 const MIN_MTU: u32 = 68;
 /// Largest that a TAP takes: 65535 less its Ethernet header.
@@ -51,13 +54,22 @@ fn check(table: &LinkTable, at: &str, problems: &mut Problems) -> Link {
             "write for example \"moirai\": a name as `ip netns` shows it",
         );
     }
+    let address = check_address(table, at, problems);
+    let reserved = net::addresses(
+        table.reserved.as_deref().unwrap_or_default(),
+        &format!("{at}.reserved"),
+        problems,
+    );
     Link {
         name: table.name.clone(),
         rate_bps: check_rate(table, at, problems),
         tap,
         bridge: table.bridge.clone(),
         netns: table.netns.clone(),
-        address: check_address(table, at, problems),
+        address,
+        reserved: reserved.into_iter().chain(address.map(|it| it.address.into())).collect(),
+        broadcast: net::share(table.broadcast, &format!("{at}.broadcast"), problems)
+            .unwrap_or(DEFAULT_BROADCAST),
         mtu: check_mtu(table, at, problems),
         offload: table.offload.unwrap_or_default(),
         policy: table.policy.unwrap_or_default().0,

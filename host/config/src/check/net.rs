@@ -1,13 +1,23 @@
-//! Checks a network interface of a tenant or an export: its link, its address, its contract.
+//! Checks a network interface of a tenant or an export: its link, its addresses, what receiving may
+//! take, its contract.
+
+use std::net::IpAddr;
 
 use moirai_abi::limits::NET_PAIRS_MAX;
+use moirai_scheduler::Contract;
 
 use super::contract::{Scope, resolve};
 use super::names::unknown;
-use crate::document::NetTable;
+use crate::document::{NetTable, SpoofingName};
 use crate::holder::Holder;
 use crate::model::{Config, Net};
 use crate::problem::Problems;
+use crate::units::Rate;
+
+/// What receiving may take of the loop's time for a guest to which all of its link is guaranteed,
+/// and the least for any, in thousandths.
+const RECEIVE_OF_ALL: u64 = 250;
+const LEAST_RECEIVE: u32 = 100;
 
 /// Checks an interface whose table is at `at`: number `number` of `owner`.
 pub(super) fn check_net(
@@ -40,8 +50,77 @@ pub(super) fn check_net(
             "write for example 1: how many virtual CPUs are to send and receive at the same time";
         problems.add(format!("{at}.queues"), message, help);
     }
+    let at_addresses = format!("{at}.addresses");
+    let declared = table.addresses.as_deref();
+    let own = addresses(declared.unwrap_or_default(), &at_addresses, problems);
+    if declared.is_some_and(<[String]>::is_empty) {
+        let help = "write for example [\"10.0.0.2\"], or leave it out";
+        problems.add(&at_addresses, "a guest with no address at all".to_owned(), help);
+    }
+    if let Some(taken) = own.iter().find(|address| link.reserved.contains(*address)) {
+        let message = format!("{taken} is the host's on link {:?}, or reserved there", link.name);
+        problems.add(&at_addresses, message, "write an address of the guest's own");
+    }
+    let spoofs = table.spoofing == Some(SpoofingName::Allow);
+    if spoofs && declared.is_some() {
+        let message = "a guest that may send from all addresses has none of its own".to_owned();
+        let help = "leave out `addresses`, or spoofing = \"allow\"";
+        problems.add(format!("{at}.spoofing"), message, help);
+    }
+    let receive = share(table.receive, &format!("{at}.receive"), problems);
     let contract = resolve(&table.contract(), Scope::Link { rate_bps: link.rate_bps }, at);
-    Some(Net { link: index, mac, queues, contract: problems.note(contract)? })
+    let contract = problems.note(contract)?;
+    let receive = receive.unwrap_or_else(|| default_receive(&contract));
+    Some(Net { link: index, mac, addresses: own, spoofs, receive, queues, contract })
+}
+
+/// What receiving may take for a guest with this contract, in thousandths of the loop's time.
+fn default_receive(contract: &Contract) -> u32 {
+    let share = contract.slice().wide() * u128::from(RECEIVE_OF_ALL);
+    let share = share.checked_div(contract.period().wide()).unwrap_or(0);
+    u32::try_from(share).unwrap_or(LEAST_RECEIVE).max(LEAST_RECEIVE)
+}
+
+/// Addresses that one host can have, each named once.
+pub(super) fn addresses(texts: &[String], at: &str, problems: &mut Problems) -> Vec<IpAddr> {
+    let help = "write for example \"10.0.0.2\" or \"2001:db8::2\": addresses without prefixes";
+    let mut found = Vec::new();
+    for text in texts {
+        let host = |address: &IpAddr| match address {
+            IpAddr::V4(it) => {
+                !(it.is_multicast() || it.is_broadcast() || it.is_loopback() || it.octets()[0] == 0)
+            }
+            IpAddr::V6(it) => {
+                !(it.is_multicast() || it.is_loopback() || it.is_unspecified())
+                    && it.to_ipv4_mapped().is_none()
+            }
+        };
+        match text.parse().ok().filter(host) {
+            Some(address) if found.contains(&address) => {
+                problems.add(at, format!("{address} is written twice"), "write it once");
+            }
+            Some(address) => found.push(address),
+            None => {
+                problems.add(at, format!("{text:?} is not an IP address of one host"), help);
+            }
+        }
+    }
+    found
+}
+
+/// A share of the loop's time in thousandths.
+pub(super) fn share(rate: Option<Rate>, at: &str, problems: &mut Problems) -> Option<u32> {
+    let rate = rate?;
+    let thousandths = match rate {
+        Rate::Share(millionths) => u32::try_from(millionths / 1000).ok(),
+        Rate::Bits(_) | Rate::Bytes(_) => None,
+    };
+    let fitting = thousandths.filter(|share| (1..=1000).contains(share));
+    if fitting.is_none() {
+        let message = format!("{rate} is not a share of 0.1% to 100% of the event loop's time");
+        problems.add(at, message, "write for example \"10%\"");
+    }
+    fitting
 }
 
 fn parse_mac(text: &str) -> Option<[u8; 6]> {
@@ -64,3 +143,7 @@ fn derived_mac(tenant: &str, number: usize) -> [u8; 6] {
     let [a, b, c, d, e, ..] = hash.to_be_bytes();
     [0x02, a, b, c, d, e]
 }
+
+#[cfg(test)]
+#[path = "net_tests.rs"]
+mod tests;

@@ -10,6 +10,7 @@ use crate::document::TenantTable;
 use crate::holder::Holder;
 use crate::model::{Config, Tenant};
 use crate::problem::{Problem, Problems};
+use moirai_scheduler::Amount;
 
 /// Checks tenants that are to join the host of `config`; paths begin with `tenant[N]`.
 ///
@@ -69,7 +70,7 @@ fn check_one(
     // whose time there is no contract.
     let mut contracts =
         volumes.iter().map(|it| it.contract).chain(nets.iter().map(|it| it.contract));
-    let promised = contracts.any(|contract| contract.slice() > 0);
+    let promised = contracts.any(|contract| contract.slice() > Amount::ZERO);
     Some(Tenant {
         name: table.name.clone(),
         image: machine.image?,

@@ -86,6 +86,20 @@ pub struct StripeTable {
     pub unit: Option<Size>,
 }
 
+/// What becomes of packets that a guest sends and that are not its own to send.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum SpoofingName {
+    /// They are dropped, and counted by what is wrong with them.
+    #[default]
+    Refuse,
+    /// They are sent, if their hardware address is the guest's: for routers, servers of DHCP, and
+    /// guests with addresses of others behind them.
+    Allow,
+}
+
 /// `[[tenant.net]]`: a network interface and its contract on the link.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -95,6 +109,18 @@ pub struct NetTable {
     /// Hardware address, as `02:00:00:00:00:01`. Default: derived from the tenant's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac: Option<String>,
+    /// IP addresses that the guest has, as `["10.0.0.2", "2001:db8::2"]`; beside them only the
+    /// link-local one that is made of its hardware address. Default: those that it is the first on
+    /// its link to use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub addresses: Option<Vec<String>>,
+    /// What becomes of packets from addresses that are not the guest's. Default `refuse`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spoofing: Option<SpoofingName>,
+    /// What receiving may take of the event loop's time, 0.1% to 100%. What is more is dropped.
+    /// Default: `"25%"` times the share of the link that is guaranteed, at least `"10%"`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub receive: Option<Rate>,
     /// Pairs of a receive and a transmit queue, 1 to 7. Default 1.
     #[schemars(extend("minimum" = 1, "maximum" = 7))]
     #[serde(default, skip_serializing_if = "Option::is_none")]

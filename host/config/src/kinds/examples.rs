@@ -9,10 +9,12 @@ use super::{Walk, Wanted, keys_of, type_of};
 /// configuration file, by the end of the key's path: the longest one that fits counts.
 const EXAMPLES: &[(&str, &str)] = &[
     ("address", "\"10.0.0.1/24\""),
+    ("addresses", "[\"10.0.0.2\"]"),
     ("args", "\"ip=10.0.0.2/24\""),
     ("bandwidth", "\"400MB/s\""),
     ("block_size", "\"4K\""),
     ("bridge", "\"br0\""),
+    ("broadcast", "\"2%\""),
     ("cid", "3"),
     ("cmdline", "\"root=/dev/vda console=ttyS0\""),
     ("core", "1"),
@@ -57,6 +59,8 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("period", "\"10ms\""),
     ("queues", "1"),
     ("rate", "\"30%\""),
+    ("receive", "\"10%\""),
+    ("reserved", "[\"10.0.0.254\"]"),
     ("serial", "\"disk-1\""),
     ("slice", "\"2ms\""),
     ("socket", "\"/run/moirai/host.sock\""),

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use serde_json::Value;
 
 use crate::units::{Rate, Size, Time, UnitError};
-use moirai_scheduler::PolicyKind;
+use moirai_scheduler::{Amount, Moment, PolicyKind, Span};
 
 use crate::{PolicyName, check, json_schema, parse};
 
@@ -165,14 +165,15 @@ fn policies_have_the_names_that_the_scheduler_knows() {
 #[test]
 fn policies_that_suit_a_core_say_who_is_owed() {
     use moirai_scheduler::{ClientId, Contract, Head, policy_by_name};
-    let contract = Contract::new(10_000_000, 1_000_000, 10_000_000, None).expect("a contract");
+    let ten = Span::from_millis(10);
+    let contract = Contract::new(ten, Amount::from_millis(1), ten, None).expect("a contract");
     for name in PolicyKind::ALL.into_iter().filter(|name| !name.is_fifo()) {
         let mut policy = policy_by_name(name.as_str(), 1).expect("a policy");
-        policy.add(ClientId(0), contract, 0).expect("a place");
-        policy.wake(ClientId(0), Head::default(), 0);
+        policy.add(ClientId(0), contract, Moment::ZERO).expect("a place");
+        policy.wake(ClientId(0), Head::default(), Moment::ZERO);
         let mut ranked = 0;
         if let Some(policy) = policy.ranked() {
-            policy.ranks(0, &mut |_| ranked += 1);
+            policy.ranks(Moment::ZERO, &mut |_| ranked += 1);
         }
         assert_eq!(ranked > 0, name.suits_a_core(), "{}", name.as_str());
     }

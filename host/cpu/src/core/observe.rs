@@ -19,7 +19,7 @@
 //!
 //! vCPUs that wait and have not run since they woke are in `waiters.rs`.
 
-use moirai_scheduler::{Head, Nanos, Policy};
+use moirai_scheduler::{Amount, Head, Moment, Policy, Span};
 
 use super::Core;
 use crate::judge::{Backlog, Promise};
@@ -27,20 +27,20 @@ use crate::kernel::{CpuTime, Threads};
 use crate::vcpu::{Accounts, DOZE, Seen, Vcpu, Wait};
 
 /// What a vCPU runs at most between its gate and its next sleep.
-const MOMENT: Nanos = 200_000;
+const BRIEF: Amount = Amount::from_micros(200);
 /// Switches to a vCPU in the time of one look that are no naps: after the round or a wake-up, and
 /// after a thread of the kernel.
 const EXPLAINED: u64 = 2;
 /// No nap is shorter: the way out of the guest and back.
-const NAP_LEAST: Nanos = 4_000;
+const NAP_LEAST: Span = Span::from_micros(4);
 
 /// What a vCPU did since the last round.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum What {
     /// It woke no earlier than `since`, which may be before the last round, and probably at `at`.
     Woke {
-        since: Nanos,
-        at: Nanos,
+        since: Moment,
+        at: Moment,
     },
     /// It fell asleep.
     Slept,
@@ -53,7 +53,7 @@ pub(super) enum What {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Turn {
     /// No earlier than the last round.
-    pub(super) at: Nanos,
+    pub(super) at: Moment,
     pub(super) place: usize,
     pub(super) what: What,
 }
@@ -62,15 +62,15 @@ impl<T: Threads> Core<T> {
     /// Reads the CPU times. A thread that has none any more is gone. Whoever stands at its gate is
     /// left there until its next slice: one that has slipped through pays then. Returns what was
     /// used by those who are owed time.
-    pub(super) fn measure(&mut self, now: Nanos) -> Nanos {
-        let mut owed: Nanos = 0;
+    pub(super) fn measure(&mut self, now: Moment) -> Amount {
+        let mut owed = Amount::ZERO;
         for vcpu in self.vcpus.iter_mut().filter(|vcpu| !vcpu.is_gone()) {
             match vcpu.measure(now, self.last) {
                 Seen::Used(used) if vcpu.rank().is_some() => owed = owed.saturating_add(used),
                 Seen::Used(_) | Seen::Stands => {}
                 Seen::ReachedGate => {
                     let state = self.policy.state(vcpu.client());
-                    vcpu.stand_until(state.map_or(0, |state| state.refill));
+                    vcpu.stand_until(state.map_or(Moment::ZERO, |state| state.refill));
                 }
                 Seen::Ended => self.policy.block(vcpu.client(), now),
             }
@@ -79,15 +79,15 @@ impl<T: Threads> Core<T> {
     }
 
     /// Finds out who woke and who fell asleep since the last round.
-    pub(super) fn observe(&mut self, now: Nanos) {
+    pub(super) fn observe(&mut self, now: Moment) {
         for (place, vcpu) in self.vcpus.iter_mut().enumerate() {
             if vcpu.is_gone() || vcpu.is_gated() {
                 continue;
             }
             let busy = vcpu.accounts().busy();
-            let elapsed = now.saturating_sub(self.last);
+            let elapsed = now.since(self.last);
             // A wait that is over may have begun before the last round, and looked like sleep then.
-            let before = if vcpu.is_asleep() { 0 } else { vcpu.slice().unseen() };
+            let before = if vcpu.is_asleep() { Span::ZERO } else { vcpu.slice().unseen() };
             let slept = (before + elapsed).saturating_sub(busy).min(elapsed);
             // Its slice is not released to one that sleeps.
             let refill = if vcpu.is_asleep() || vcpu.rank().is_some() {
@@ -97,12 +97,12 @@ impl<T: Threads> Core<T> {
                 state.map(|state| state.refill).filter(|&refill| refill <= now)
             };
             let sleeps = falls_asleep(vcpu, slept, refill.is_some(), now);
-            if let Some(slept_at) = vcpu.slept_at().filter(|_| vcpu.used() > 0) {
+            if let Some(slept_at) = vcpu.slept_at().filter(|_| vcpu.used() > Amount::ZERO) {
                 let opened = match vcpu.end_wait() {
                     Some(Wait::Gate { due, .. }) => Some(due),
                     Some(Wait::Seen { .. }) | None => None,
                 };
-                if opened.is_some() && sleeps && vcpu.used() <= MOMENT {
+                if opened.is_some() && sleeps && vcpu.used() <= BRIEF {
                     vcpu.sleeps_on(now - slept);
                     continue;
                 }
@@ -120,10 +120,11 @@ impl<T: Threads> Core<T> {
                 let what = What::Woke { since, at: woke };
                 self.turns.push(Turn { at: since.max(self.last), place, what });
             }
-            let nap = vcpu.unseen_sleep(elapsed, if sleeps { slept } else { 0 });
+            let nap = vcpu.unseen_sleep(elapsed, if sleeps { slept } else { Span::ZERO });
             let nap = nap.filter(|_| vcpu.ask_for_sleeps() > 0);
             if sleeps {
-                let at = (now - slept).min(refill.map_or(now, |refill| refill.saturating_sub(1)));
+                let at = (now - slept)
+                    .min(refill.map_or(now, |refill| refill.saturating_sub(Span::ONE)));
                 self.turns.push(Turn { at, place, what: What::Slept });
             } else if let Some(nap) = nap {
                 self.turns.push(Turn { at: now - nap, place, what: What::NapBegan });
@@ -147,7 +148,7 @@ impl<T: Threads> Core<T> {
         self.turns = turns;
     }
 
-    fn woke(&mut self, place: usize, since: Nanos, woke: Nanos, at: Nanos) {
+    fn woke(&mut self, place: usize, since: Moment, woke: Moment, at: Moment) {
         let Some(vcpu) = self.vcpus.get_mut(place) else { return };
         vcpu.wake();
         self.policy.wake(vcpu.client(), Head { arrival: since, ..Head::default() }, at);
@@ -155,7 +156,7 @@ impl<T: Threads> Core<T> {
         promise(vcpu, self.policy.as_ref(), woke, before, self.backlog);
     }
 
-    fn fell_asleep(&mut self, place: usize, at: Nanos) {
+    fn fell_asleep(&mut self, place: usize, at: Moment) {
         let Some(vcpu) = self.vcpus.get_mut(place) else { return };
         vcpu.judge_late(&self.stalls, at, true);
         book(vcpu, self.policy.as_mut(), self.scheduling, at);
@@ -163,7 +164,7 @@ impl<T: Threads> Core<T> {
         vcpu.fall_asleep(at);
     }
 
-    fn nap_began(&mut self, place: usize, at: Nanos) {
+    fn nap_began(&mut self, place: usize, at: Moment) {
         let Some(vcpu) = self.vcpus.get_mut(place) else { return };
         vcpu.judge_late(&self.stalls, at, false);
         book(vcpu, self.policy.as_mut(), self.scheduling, at);
@@ -171,9 +172,9 @@ impl<T: Threads> Core<T> {
     }
 
     /// What the nap costs in switches is paid where naps are counted.
-    fn nap_ended(&mut self, place: usize, at: Nanos) {
+    fn nap_ended(&mut self, place: usize, at: Moment) {
         let Some(vcpu) = self.vcpus.get_mut(place) else { return };
-        self.policy.set_wake_cost(0);
+        self.policy.set_wake_cost(Amount::ZERO);
         self.policy.wake(vcpu.client(), Head::default(), at);
         self.policy.set_wake_cost(self.wake_cost);
         let time = vcpu.accounts().time();
@@ -182,7 +183,7 @@ impl<T: Threads> Core<T> {
 
     /// Books what was used since the last round, and lets those pay who slept too shortly to be
     /// seen.
-    pub(super) fn charge(&mut self, now: Nanos) {
+    pub(super) fn charge(&mut self, now: Moment) {
         for vcpu in &mut self.vcpus {
             book(vcpu, self.policy.as_mut(), self.scheduling, now);
         }
@@ -190,10 +191,10 @@ impl<T: Threads> Core<T> {
         for rank in &self.order {
             let Some(&place) = self.places.get(&rank.client.0) else { continue };
             let Some(vcpu) = self.vcpus.get_mut(place) else { continue };
-            let suspected = naps(vcpu.accounts(), above, now.saturating_sub(self.last));
+            let suspected = naps(vcpu.accounts(), above, now.since(self.last));
             let naps = vcpu.take_naps(suspected);
             above = above.saturating_add(vcpu.accounts().runs());
-            for _ in (0..naps).filter(|_| self.wake_cost > 0) {
+            for _ in (0..naps).filter(|_| self.wake_cost > Amount::ZERO) {
                 let state = self.policy.state(rank.client);
                 if vcpu.is_asleep() || state.is_none_or(|state| state.left <= 0) {
                     break;
@@ -209,7 +210,7 @@ impl<T: Threads> Core<T> {
 /// How often a vCPU may have slept and woken since the last round although it counts as awake: it
 /// was switched to more often than the last round and those above it explain. Whether it has, the
 /// kernel is asked.
-fn naps(seen: &Accounts, above: u64, elapsed: Nanos) -> u64 {
+fn naps(seen: &Accounts, above: u64, elapsed: Span) -> u64 {
     let slept = elapsed.saturating_sub(seen.busy());
     seen.runs().saturating_sub(above.saturating_add(EXPLAINED)).min(slept / NAP_LEAST)
 }
@@ -218,7 +219,7 @@ fn naps(seen: &Accounts, above: u64, elapsed: Nanos) -> u64 {
 pub(super) fn promise<T>(
     vcpu: &mut Vcpu<T>,
     policy: &dyn Policy,
-    begin: Nanos,
+    begin: Moment,
     time: CpuTime,
     backlog: Backlog,
 ) {
@@ -229,11 +230,11 @@ pub(super) fn promise<T>(
         let due = begin.saturating_add(vcpu.contract().deadline()).min(state.refill);
         let deadline = if whole { state.deadline.max(due) } else { state.deadline };
 
-        let left = Nanos::try_from(state.left).ok()?;
+        let left = u64::try_from(state.left).map(Amount::from_nanos).ok()?;
         // Of a slice in which it slept more than was seen, less is left than the policy knows.
-        let amount = left.min(deadline.saturating_sub(begin));
-        let amount = amount.checked_sub(vcpu.slice().unsure());
-        let amount = amount.filter(|&amount| amount > 0)?;
+        let amount = left.min(deadline.since(begin).service());
+        let amount = amount.checked_sub(vcpu.slice().unsure().service());
+        let amount = amount.filter(|&amount| amount > Amount::ZERO)?;
         let (noted, backlog) = (backlog.noted, backlog.left);
         Some(Promise { begin, deadline, amount, time, whole, noted, backlog })
     });
@@ -241,16 +242,16 @@ pub(super) fn promise<T>(
 }
 
 /// Whether one that was awake in the meantime is asleep now.
-fn falls_asleep<T: Threads>(vcpu: &mut Vcpu<T>, slept: Nanos, refill: bool, now: Nanos) -> bool {
-    let was_awake = !vcpu.is_asleep() || vcpu.used() > 0;
-    let may_sleep = vcpu.used() == 0 || slept > DOZE;
+fn falls_asleep<T: Threads>(vcpu: &mut Vcpu<T>, slept: Span, refill: bool, now: Moment) -> bool {
+    let was_awake = !vcpu.is_asleep() || vcpu.used() > Amount::ZERO;
+    let may_sleep = vcpu.used().is_zero() || slept > DOZE;
     // One that worked a little without a budget is not to be woken at its gate.
     let matters = vcpu.may_run() || refill || vcpu.is_asleep();
     was_awake && may_sleep && matters && vcpu.is_runnable(now).is_ok_and(|runnable| !runnable)
 }
 
 /// Books what one has used until `at`.
-fn book<T>(vcpu: &mut Vcpu<T>, policy: &mut dyn Policy, scheduling: bool, at: Nanos) {
+fn book<T>(vcpu: &mut Vcpu<T>, policy: &mut dyn Policy, scheduling: bool, at: Moment) {
     if let Some((service, used)) = vcpu.book(scheduling) {
         policy.charge(vcpu.client(), service, used, at);
     }

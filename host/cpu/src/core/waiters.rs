@@ -13,7 +13,7 @@
 //! One that is found waiting keeps the earliest deadline it can have, until it has run and the
 //! accounts tell.
 
-use moirai_scheduler::{Nanos, Rank};
+use moirai_scheduler::{Amount, Moment, Rank};
 
 use super::Core;
 use super::observe::{Turn, What};
@@ -22,18 +22,19 @@ use crate::vcpu::Wait;
 
 impl<T: Threads> Core<T> {
     /// Looks for those that wait. The order is still that of the last round.
-    pub(super) fn find_waiters(&mut self, now: Nanos) {
+    pub(super) fn find_waiters(&mut self, now: Moment) {
         self.note_fixed(now);
         let ran = |core: &Self, rank: &Rank| {
-            core.place(rank.client).is_some_and(|place| core.vcpus[place].used() > 0)
+            core.place(rank.client).is_some_and(|place| core.vcpus[place].used() > Amount::ZERO)
         };
         let mut above = self.order.iter().filter(|rank| ran(self, rank)).count();
-        let mut below = self.vcpus.iter().any(|vcpu| vcpu.used() > 0 && vcpu.rank().is_none());
+        let mut below =
+            self.vcpus.iter().any(|vcpu| vcpu.used() > Amount::ZERO && vcpu.rank().is_none());
         for index in (0..self.order.len()).rev() {
             let Rank { client, floats, .. } = self.order[index];
             let Some(place) = self.place(client) else { continue };
             let (last, vcpu) = (self.last, &mut self.vcpus[place]);
-            if vcpu.used() > 0 {
+            if vcpu.used() > Amount::ZERO {
                 (above, below) = (above - 1, true);
                 continue;
             }
@@ -77,7 +78,7 @@ impl<T: Threads> Core<T> {
     }
 
     /// Collects the deadlines of those that are awake, in order.
-    fn note_fixed(&mut self, now: Nanos) {
+    fn note_fixed(&mut self, now: Moment) {
         self.fixed.clear();
         for vcpu in self.vcpus.iter().filter(|vcpu| !vcpu.is_gone()) {
             let deadline = vcpu.contract().deadline();
@@ -97,7 +98,7 @@ impl<T: Threads> Core<T> {
     }
 
     /// Gives those that wait the deadlines they have, and those whose gates are about to be opened.
-    pub(super) fn place_waiters(&mut self, now: Nanos) {
+    pub(super) fn place_waiters(&mut self, now: Moment) {
         let mut moved = false;
         for rank in self.order.iter_mut().filter(|rank| rank.floats) {
             let Some(&place) = self.places.get(&rank.client.0) else { continue };
@@ -106,11 +107,11 @@ impl<T: Threads> Core<T> {
                 let state = self.policy.state(rank.client);
                 let due = state.map_or(now, |state| state.refill);
                 let length = vcpu.contract().period();
-                let period = due + now.saturating_sub(due) / length * length;
+                let period = due + now.since(due) / length * length;
                 vcpu.note_wait(Wait::Gate { due, period });
             }
             if let Some(wait) = vcpu.wait() {
-                rank.deadline = rank.deadline.saturating_sub(now.saturating_sub(wait.since()));
+                rank.deadline = rank.deadline.saturating_sub(now.since(wait.since()));
                 (rank.floats, moved) = (false, true);
             }
         }

@@ -1,6 +1,6 @@
 //! What the kernel's accounts tell of a vCPU: in all, and since the round before.
 
-use moirai_scheduler::Nanos;
+use moirai_scheduler::{Amount, Moment, Span};
 
 use crate::kernel::CpuTime;
 
@@ -8,38 +8,39 @@ use crate::kernel::CpuTime;
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Accounts {
     time: CpuTime,
-    used: Nanos,
-    waited: Nanos,
+    used: Amount,
+    waited: Span,
     runs: u64,
-    unbooked: Nanos,
-    ran_until: Nanos,
+    unbooked: Amount,
+    ran_until: Moment,
     /// How often it will be switched to because its gate was opened.
     gate_runs: u64,
 }
 
 impl Accounts {
     /// They begin at `now` with what the thread has used before.
-    pub(super) fn new(time: CpuTime, now: Nanos) -> Self {
+    pub(super) fn new(time: CpuTime, now: Moment) -> Self {
         Self { time, ran_until: now, ..Self::default() }
     }
 
     /// A round begins; nothing has been read yet.
     pub(super) fn begin_round(&mut self) {
-        (self.used, self.waited, self.runs, self.unbooked) = (0, 0, 0, 0);
+        (self.used, self.unbooked) = (Amount::ZERO, Amount::ZERO);
+        (self.waited, self.runs) = (Span::ZERO, 0);
     }
 
     /// Takes what the kernel tells; the round before was at `last`.
-    pub(super) fn read(&mut self, time: CpuTime, last: Nanos) {
+    pub(super) fn read(&mut self, time: CpuTime, last: Moment) {
         self.used = time.run.saturating_sub(self.time.run);
         self.unbooked = self.used;
         let gate = std::mem::take(&mut self.gate_runs);
         self.runs = time.runs.saturating_sub(self.time.runs).saturating_sub(gate);
         // A wait is seen together with the run that ended it.
-        let wait = if self.used > 0 { time.wait } else { self.time.wait };
+        let wait = if self.used > Amount::ZERO { time.wait } else { self.time.wait };
         self.waited = wait.saturating_sub(self.time.wait);
         self.time = CpuTime { wait, ..time };
-        if self.used > 0 {
-            self.ran_until = last.saturating_add(self.used);
+        if self.used > Amount::ZERO {
+            self.ran_until = last.saturating_add(self.used.time());
         }
     }
 
@@ -49,7 +50,7 @@ impl Accounts {
     }
 
     /// What it used and is not booked yet: zero from now on.
-    pub(super) fn take_unbooked(&mut self) -> Nanos {
+    pub(super) fn take_unbooked(&mut self) -> Amount {
         std::mem::take(&mut self.unbooked)
     }
 
@@ -66,18 +67,18 @@ impl Accounts {
     }
 
     /// What it used since the round before, in nanoseconds.
-    pub(crate) fn used(&self) -> Nanos {
+    pub(crate) fn used(&self) -> Amount {
         self.used
     }
 
     /// How long it waited for the core since the round before, as far as the wait is over.
-    pub(crate) fn waited(&self) -> Nanos {
+    pub(crate) fn waited(&self) -> Span {
         self.waited
     }
 
     /// What it used and waited since the round before.
-    pub(crate) fn busy(&self) -> Nanos {
-        self.used + self.waited
+    pub(crate) fn busy(&self) -> Span {
+        self.used.time() + self.waited
     }
 
     /// How often it got the core since the round before, but for its gate.
@@ -86,7 +87,7 @@ impl Accounts {
     }
 
     /// It ran at least until then.
-    pub(super) fn ran_until(&self) -> Nanos {
+    pub(super) fn ran_until(&self) -> Moment {
         self.ran_until
     }
 }

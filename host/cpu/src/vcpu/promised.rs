@@ -1,6 +1,6 @@
 //! What a vCPU is promised, slice by slice, and whether it got it.
 
-use moirai_scheduler::Nanos;
+use moirai_scheduler::{Amount, Moment, Span};
 
 use super::watched::Watched;
 use super::{Accounts, Slice, Vcpu};
@@ -33,12 +33,12 @@ impl<T> Vcpu<T> {
     }
 
     /// What it is promised is less by what it did itself.
-    pub(crate) fn pay(&mut self, cost: Nanos) {
+    pub(crate) fn pay(&mut self, cost: Amount) {
         self.judge.pay(cost);
     }
 
     /// By when it is promised something.
-    pub(crate) fn promised_by(&self) -> Option<Nanos> {
+    pub(crate) fn promised_by(&self) -> Option<Moment> {
         self.judge.deadline()
     }
 }
@@ -46,7 +46,7 @@ impl<T> Vcpu<T> {
 impl<T: Threads> Vcpu<T> {
     /// Judges a promise whose deadline has come. One that has fallen asleep at `now` is `done`: it
     /// wanted no more than what it has used.
-    pub(crate) fn judge_late(&mut self, stalls: &StallLog, now: Nanos, done: bool) {
+    pub(crate) fn judge_late(&mut self, stalls: &StallLog, now: Moment, done: bool) {
         let Self { judge, accounts, slice, watched, .. } = self;
         let slept = |promise: &Promise| slept(promise, accounts, slice, watched, now);
         judge.late(accounts.time(), accounts.used(), now, done, slept, stalls);
@@ -59,16 +59,16 @@ fn slept<T: Threads>(
     accounts: &Accounts,
     slice: &Slice,
     watched: &mut Watched<T>,
-    now: Nanos,
-) -> Nanos {
+    now: Moment,
+) -> Span {
     let CpuTime { run, wait, .. } = accounts.time();
     let run = run.saturating_sub(promise.time.run);
     let wait = wait.saturating_sub(promise.time.wait);
-    let rest = now.saturating_sub(promise.begin).saturating_sub(run.saturating_add(wait));
-    let pending = watched.waits_since(now).ok().flatten().map_or(0, |seen| {
+    let rest = now.since(promise.begin).saturating_sub(run.time().saturating_add(wait));
+    let pending = watched.waits_since(now).ok().flatten().map_or(Span::ZERO, |seen| {
         // One that naps may have slept until it was seen to wait.
         let since = if slice.has_naps() { seen } else { accounts.ran_until() };
-        now.saturating_sub(since.max(promise.begin))
+        now.since(since.max(promise.begin))
     });
     rest.saturating_sub(pending)
 }

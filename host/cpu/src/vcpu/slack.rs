@@ -1,6 +1,6 @@
 //! What a vCPU takes of the slack, and where it belongs while it may not run on its guarantee.
 
-use moirai_scheduler::{Nanos, Service};
+use moirai_scheduler::{Amount, Moment, Service};
 
 use super::Vcpu;
 use crate::kernel::{Threads, nice};
@@ -16,8 +16,8 @@ pub(crate) enum Rest {
 
 impl<T> Vcpu<T> {
     /// Takes what it used and nobody has booked, with the account that pays.
-    pub(crate) fn book(&mut self, scheduling: bool) -> Option<(Service, Nanos)> {
-        let used = Some(self.accounts.take_unbooked()).filter(|&used| used > 0)?;
+    pub(crate) fn book(&mut self, scheduling: bool) -> Option<(Service, Amount)> {
+        let used = Some(self.accounts.take_unbooked()).filter(|&used| used > Amount::ZERO)?;
         // Who has no part in the slack pays for what it took on its way to the gate.
         let stopped = self.ends_at_gate() && self.is_gated();
         if self.rank().is_some() || stopped && scheduling {
@@ -30,7 +30,7 @@ impl<T> Vcpu<T> {
     }
 
     /// Applies the rules of the slack where the floor is known; how far it is ahead, if it yields.
-    pub(crate) fn settle_share(&mut self, floor: Nanos) -> Option<Nanos> {
+    pub(crate) fn settle_share(&mut self, floor: Amount) -> Option<Amount> {
         self.share.settle(self.wants_slack, floor);
         self.share.yields().then(|| self.share.lead(floor))
     }
@@ -51,13 +51,14 @@ impl<T> Vcpu<T> {
 impl<T: Threads> Vcpu<T> {
     /// Asks whether it would take slack now, or will when its slice is used up; if so, its virtual
     /// time.
-    pub(crate) fn ask_for_slack(&mut self, now: Nanos) -> Option<Nanos> {
+    pub(crate) fn ask_for_slack(&mut self, now: Moment) -> Option<Amount> {
         self.wants_slack = if self.rank().is_some() {
             !self.is_asleep() && self.share.wanted()
         } else {
             // Nobody sees whether one that stands at its gate would.
-            let wants =
-                self.share.yields() || self.used() > 0 || self.is_runnable(now).unwrap_or(false);
+            let wants = self.share.yields()
+                || self.used() > Amount::ZERO
+                || self.is_runnable(now).unwrap_or(false);
             if wants {
                 self.share.note_wanted();
             }

@@ -1,6 +1,6 @@
 //! Whether a vCPU sleeps, as its policy knows it, and what is known of a sleeper that waits.
 
-use moirai_scheduler::Nanos;
+use moirai_scheduler::{Moment, Span};
 
 use super::Vcpu;
 
@@ -11,7 +11,7 @@ pub(super) enum Sleep {
     Awake,
     Asleep {
         /// It was asleep then, and maybe ever since.
-        at: Nanos,
+        at: Moment,
         wait: Option<Wait>,
     },
 }
@@ -21,15 +21,15 @@ pub(super) enum Sleep {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wait {
     /// It was seen to wait at `seen`, and woke after `since`.
-    Seen { since: Nanos, seen: Nanos },
+    Seen { since: Moment, seen: Moment },
     /// Its gate is opened for the slice that was due at `due`. The period under way began at
     /// `period`.
-    Gate { due: Nanos, period: Nanos },
+    Gate { due: Moment, period: Moment },
 }
 
 impl Wait {
     /// The earliest time at which it can have begun.
-    pub(crate) fn since(self) -> Nanos {
+    pub(crate) fn since(self) -> Moment {
         match self {
             Self::Seen { since, .. } => since,
             Self::Gate { period, .. } => period,
@@ -37,7 +37,7 @@ impl Wait {
     }
 
     /// From this time on it waits for certain.
-    pub(crate) fn seen(self) -> Nanos {
+    pub(crate) fn seen(self) -> Moment {
         match self {
             Self::Seen { seen, .. } => seen,
             Self::Gate { period, .. } => period,
@@ -45,7 +45,7 @@ impl Wait {
     }
 
     /// What the policy is told of it if it has to be told before the vCPU has run.
-    pub(crate) fn slice_since(self) -> Nanos {
+    pub(crate) fn slice_since(self) -> Moment {
         match self {
             Self::Seen { seen, .. } => seen,
             Self::Gate { due, .. } => due,
@@ -55,12 +55,12 @@ impl Wait {
 
 impl Sleep {
     /// Asleep at `at`.
-    pub(super) fn since(at: Nanos) -> Self {
+    pub(super) fn since(at: Moment) -> Self {
         Self::Asleep { at, wait: None }
     }
 
     /// The policy is told that it fell asleep at `at`. What is known of a wait stays known.
-    pub(super) fn fall(&mut self, at: Nanos) {
+    pub(super) fn fall(&mut self, at: Moment) {
         *self = Self::Asleep { at, wait: self.wait() };
     }
 
@@ -79,7 +79,7 @@ impl<T> Vcpu<T> {
     }
 
     /// One that counts as asleep was so at this time, and maybe ever since.
-    pub(crate) fn slept_at(&self) -> Option<Nanos> {
+    pub(crate) fn slept_at(&self) -> Option<Moment> {
         match self.sleep {
             Sleep::Awake => None,
             Sleep::Asleep { at, .. } => Some(at),
@@ -98,21 +98,21 @@ impl<T> Vcpu<T> {
 
     /// The policy is told that it fell asleep at `at`. What it does not get of its slice from then
     /// on is its own doing.
-    pub(crate) fn fall_asleep(&mut self, at: Nanos) {
+    pub(crate) fn fall_asleep(&mut self, at: Moment) {
         self.sleep.fall(at);
         self.sleeps.see();
         self.judge.promise(None);
     }
 
     /// One that counts as asleep was asleep at `time`, too.
-    pub(crate) fn sleeps_on(&mut self, time: Nanos) {
+    pub(crate) fn sleeps_on(&mut self, time: Moment) {
         if let Sleep::Asleep { at, .. } = &mut self.sleep {
             *at = time;
         }
     }
 
     /// One that counts as asleep was asleep no earlier than at `time`.
-    pub(crate) fn slept_until(&mut self, time: Nanos) {
+    pub(crate) fn slept_until(&mut self, time: Moment) {
         if let Sleep::Asleep { at, .. } = &mut self.sleep {
             *at = time.max(*at);
         }
@@ -134,12 +134,12 @@ impl<T> Vcpu<T> {
     }
 
     /// A sleep that was seen may have been longer, by so much.
-    pub(crate) fn blur(&mut self, by: Nanos) {
+    pub(crate) fn blur(&mut self, by: Span) {
         self.slice.blur(by);
     }
 
     /// How long it has slept although it counts as awake: see [`super::Slice::unseen_sleep`].
-    pub(crate) fn unseen_sleep(&mut self, elapsed: Nanos, sleeps: Nanos) -> Option<Nanos> {
+    pub(crate) fn unseen_sleep(&mut self, elapsed: Span, sleeps: Span) -> Option<Span> {
         if self.is_asleep() || self.rank().is_none() {
             return None;
         }

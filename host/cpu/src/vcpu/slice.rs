@@ -1,21 +1,21 @@
 //! What a round knows of a vCPU's slice and did not see: sleeps too short to be told.
 
-use moirai_scheduler::Nanos;
+use moirai_scheduler::Span;
 
 use super::accounts::Accounts;
 
 /// A vCPU that slept for less than this counts as awake. The kernel adds a wait to the account only
 /// when the wait is over, so a vCPU that the round itself has interrupted looks asleep for as long
 /// as the round takes.
-pub(crate) const DOZE: Nanos = 50_000;
+pub(crate) const DOZE: Span = Span::from_micros(50);
 
 /// The slice under way.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Slice {
     /// Slices that were released when it was looked at last.
     refills: u64,
-    unseen: Nanos,
-    blur: Nanos,
+    unseen: Span,
+    blur: Span,
     naps: u64,
 }
 
@@ -40,7 +40,7 @@ impl Slice {
     }
 
     /// A sleep that was seen may have been longer, by so much.
-    pub(super) fn blur(&mut self, by: Nanos) {
+    pub(super) fn blur(&mut self, by: Span) {
         self.blur = self.blur.saturating_add(by);
     }
 
@@ -55,12 +55,12 @@ impl Slice {
     }
 
     /// How long one that is awake has slept unseen since it woke, or waits.
-    pub(crate) fn unseen(&self) -> Nanos {
+    pub(crate) fn unseen(&self) -> Span {
         self.unseen
     }
 
     /// How much more of it may have been slept away than the policy knows.
-    pub(crate) fn unsure(&self) -> Nanos {
+    pub(crate) fn unsure(&self) -> Span {
         self.unseen.saturating_add(self.blur)
     }
 
@@ -72,19 +72,19 @@ impl Slice {
     pub(super) fn unseen_sleep(
         &mut self,
         seen: &Accounts,
-        elapsed: Nanos,
-        sleeps: Nanos,
-    ) -> Option<Nanos> {
+        elapsed: Span,
+        sleeps: Span,
+    ) -> Option<Span> {
         let all = self.unseen + elapsed;
-        if sleeps > 0 || seen.used() == 0 {
+        if sleeps > Span::ZERO || seen.used().is_zero() {
             // A sleep that goes on is seen.
             self.unseen = all.saturating_sub(seen.busy().saturating_add(sleeps));
             return None;
         }
         // It may wait again since it ran: at most for what it did not run since the last round.
         let certain = self.unseen.saturating_sub(seen.waited());
-        let nap = if certain > DOZE { certain.min(elapsed) } else { 0 };
+        let nap = if certain > DOZE { certain.min(elapsed) } else { Span::ZERO };
         self.unseen = all.saturating_sub(seen.busy().saturating_add(nap));
-        (nap > 0).then_some(nap)
+        (nap > Span::ZERO).then_some(nap)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use moirai_scheduler::Nanos;
+use moirai_scheduler::Moment;
 
 use crate::kernel::Threads;
 
@@ -11,7 +11,7 @@ use crate::kernel::Threads;
 pub(super) struct Watched<T> {
     thread: T,
     /// It was seen runnable first at this time, and has not run since.
-    since: Option<Nanos>,
+    since: Option<Moment>,
 }
 
 impl<T> Watched<T> {
@@ -34,7 +34,7 @@ impl<T: Threads> Watched<T> {
     /// Since when it is known to run or wait for the core, if it does. One that waits is asked
     /// once: nobody falls asleep without having run, and the kernel writes some fifty numbers to
     /// answer.
-    pub(super) fn waits_since(&mut self, now: Nanos) -> io::Result<Option<Nanos>> {
+    pub(super) fn waits_since(&mut self, now: Moment) -> io::Result<Option<Moment>> {
         if self.since.is_none() && self.thread.is_runnable()? {
             self.since = Some(now);
         }

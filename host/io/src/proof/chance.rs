@@ -35,6 +35,10 @@ impl Chance {
         choice[usize::try_from(self.below(choice.len() as u64)).unwrap()]
     }
 
+    pub(super) fn bytes(&mut self, count: usize) -> Vec<u8> {
+        (0..count).map(|_| self.next().to_le_bytes()[0]).collect()
+    }
+
     /// Another source.
     pub(super) fn split(&mut self) -> Self {
         Self(self.next())

@@ -3,19 +3,19 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use moirai_scheduler::Nanos;
+use moirai_scheduler::{Amount, Moment, Span};
 
 use crate::seams::{Errand, Machine};
 
 /// A millisecond.
-pub(super) const MS: Nanos = 1_000_000;
+pub(super) const MS: u64 = 1_000_000;
 /// A second.
-pub(super) const SECOND: Nanos = 1_000 * MS;
+pub(super) const SECOND: u64 = 1_000 * MS;
 
 /// What a look at the clock takes.
-const LOOK: Nanos = 40;
+const LOOK: Span = Span::from_nanos(40);
 /// How long an errand takes to be run.
-const ERRAND: Nanos = 300_000;
+const ERRAND: Span = Span::from_micros(300);
 
 /// A machine that stands still unless somebody lets time pass.
 #[derive(Clone, Default)]
@@ -23,22 +23,22 @@ pub(super) struct Virtual(Rc<Inner>);
 
 #[derive(Default)]
 struct Inner {
-    now: Cell<Nanos>,
+    now: Cell<Moment>,
     looks: Cell<u64>,
-    errands: RefCell<Vec<(Nanos, Errand)>>,
+    errands: RefCell<Vec<(Moment, Errand)>>,
 }
 
 impl Virtual {
     /// The time, without looking.
-    pub(super) fn time(&self) -> Nanos {
+    pub(super) fn time(&self) -> Moment {
         self.0.now.get()
     }
 
-    pub(super) fn pass(&self, time: Nanos) {
+    pub(super) fn pass(&self, time: Span) {
         self.0.now.set(self.time() + time);
     }
 
-    pub(super) fn pass_until(&self, time: Nanos) {
+    pub(super) fn pass_until(&self, time: Moment) {
         self.0.now.set(self.time().max(time));
     }
 
@@ -58,20 +58,20 @@ impl Virtual {
     }
 
     /// When the next errand is due.
-    pub(super) fn next_errand(&self) -> Option<Nanos> {
+    pub(super) fn next_errand(&self) -> Option<Moment> {
         self.0.errands.borrow().iter().map(|(at, _)| *at).min()
     }
 }
 
 impl Machine for Virtual {
-    fn now(&self) -> Nanos {
+    fn now(&self) -> Moment {
         self.0.looks.set(self.0.looks.get() + 1);
         self.pass(LOOK);
         self.time()
     }
 
-    fn cpu_time(&self) -> Nanos {
-        0
+    fn cpu_time(&self) -> Amount {
+        Amount::ZERO
     }
 
     fn send_off(&self, _name: &'static str, errand: Errand) {

@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 
 use moirai_devices::mock::{Guest, SLOT_BYTES, SLOTS, readable, writable};
 use moirai_devices::virtqueue::Descriptor;
-use moirai_scheduler::Nanos;
+use moirai_scheduler::{Moment, Span};
 use vm_memory::{Bytes as _, GuestAddress};
 
 use super::chance::Chance;
@@ -36,7 +36,7 @@ struct Asked {
     kind: Kind,
     sector: u64,
     sectors: u64,
-    at: Nanos,
+    at: Moment,
 }
 
 /// The guest.
@@ -48,7 +48,7 @@ pub(super) struct DiskGuest {
     /// The ring completes operations with errors.
     pub(super) errors: bool,
     pub(super) answered: u64,
-    pub(super) slowest: Nanos,
+    pub(super) slowest: Span,
 }
 
 impl DiskGuest {
@@ -67,12 +67,12 @@ impl DiskGuest {
             sectors: vec![known.then_some(0); sectors],
             errors,
             answered: 0,
-            slowest: 0,
+            slowest: Span::ZERO,
         }
     }
 
     /// Asks for something, if there is room; whether it did.
-    pub(super) fn ask(&mut self, chance: &mut Chance, now: Nanos) -> bool {
+    pub(super) fn ask(&mut self, chance: &mut Chance, now: Moment) -> bool {
         let number = usize::try_from(chance.below(self.guest.queues.len() as u64)).unwrap();
         if self.guest.queues[number].stopping {
             return false;
@@ -136,7 +136,7 @@ impl DiskGuest {
     }
 
     /// Looks at what came back.
-    pub(super) fn look(&mut self, now: Nanos) {
+    pub(super) fn look(&mut self, now: Moment) {
         for number in 0..self.guest.queues.len() {
             if !self.guest.interrupted(number) {
                 assert!(!self.guest.has_news(number), "an answer that nobody was told of");

@@ -1,6 +1,6 @@
 //! What a world is made of.
 
-use moirai_scheduler::{Contract, PolicyKind, Weight, policy};
+use moirai_scheduler::{Amount, Contract, PolicyKind, Span, Weight, policy};
 
 use super::chance::Chance;
 use super::clock::MS;
@@ -41,12 +41,12 @@ pub(super) fn faults(chance: &mut Chance) -> Faults {
 
 pub(super) fn disk(number: u64, chance: &mut Chance) -> Disk {
     let kind = chance.of(&POLICIES);
-    let max_unit = chance.of(&[MS / 2, 2 * MS, 20 * MS]);
+    let max_unit = Amount::from_nanos(chance.of(&[MS / 2, 2 * MS, 20 * MS]));
     let spec = DiskSpec {
         name: format!("d{number}"),
         depth: usize::try_from(chance.between(1, 32)).unwrap(),
         max_unit,
-        blocking: chance.of(&[0, max_unit]),
+        blocking: chance.of(&[Amount::ZERO, max_unit]),
         policy: kind,
     };
     Disk::new(spec, policy(kind, CLIENTS))
@@ -69,5 +69,6 @@ pub(super) fn contract(chance: &mut Chance) -> Contract {
         chance.between(period / 100, period / 3)
     };
     let deadline = chance.between(slice.max(period / 2), period);
-    Contract::new(period, slice, deadline, weight).unwrap()
+    let (period, deadline) = (Span::from_nanos(period), Span::from_nanos(deadline));
+    Contract::new(period, Amount::from_nanos(slice), deadline, weight).unwrap()
 }

@@ -38,10 +38,24 @@ impl NetGuest {
             self.guest.post(number, slot, &[writable(data, 2048)]);
             return true;
         }
-        let frame = frame([0x52, 0, 0, 0, 0, 0xee], self.mac, chance);
+        let to = [0x52, 0, 0, 0, 0, 0xee];
+        let frame = match chance.below(10) {
+            0 => claim(to, self.mac, chance.of(&[0, 1]), [0, chance.of(&[0, 1, 2, 3, 4, 5])]),
+            1 => [&to[..], &self.mac, &[8, 6], &chance.bytes(40)].concat(),
+            2 => [&to[..], &self.mac, &[0x86, 0xdd, 0x60], &chance.bytes(90)].concat(),
+            _ => frame(to, self.mac, chance),
+        };
+        self.send(&frame)
+    }
+
+    /// Sends this, if it can.
+    pub(super) fn send(&mut self, frame: &[u8]) -> bool {
+        let number = TRANSMIT;
+        let Some(slot) = self.guest.free_slot(number) else { return false };
+        let data = self.guest.data(number, slot);
         let header = self.guest.header(number, slot);
         self.guest.memory.write_slice(&[0; 12], GuestAddress(header)).unwrap();
-        self.guest.memory.write_slice(&frame, GuestAddress(data)).unwrap();
+        self.guest.memory.write_slice(frame, GuestAddress(data)).unwrap();
         let length = u32::try_from(frame.len()).unwrap();
         self.guest.post(number, slot, &[readable(header, VNET_HEADER), readable(data, length)]);
         self.sent += 1;
@@ -74,6 +88,17 @@ impl NetGuest {
     pub(super) fn has_all(&self) -> bool {
         self.guest.queues[TRANSMIT].lent.iter().all(|lent| !lent)
     }
+}
+
+/// A frame of IPv4 (kind 0) or ARP that says to be from 10.0 and these bytes.
+pub(super) fn claim(to: [u8; 6], from: [u8; 6], kind: u8, [high, low]: [u8; 2]) -> Vec<u8> {
+    let address = [10, 0, high, low];
+    let rest = if kind == 0 {
+        [&[8, 0, 0x45][..], &[0; 11], &address, &[10, 0, 0, 1], &[0; 40]].concat()
+    } else {
+        [&[8, 6, 0, 1, 8, 0, 6, 4, 0, 2][..], &from, &address, &[0; 10]].concat()
+    };
+    [&to[..], &from, &rest].concat()
 }
 
 /// A frame of some length.

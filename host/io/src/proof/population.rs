@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 
 use moirai_devices::backend::Volume;
 use moirai_devices::mock::Guest;
-use moirai_scheduler::{Account, Nanos};
+use moirai_scheduler::{Account, Moment};
 use rustix::fs::{MemfdFlags, memfd_create};
 
 use super::chance::Chance;
@@ -15,7 +15,7 @@ use super::moody::Moody;
 use super::net_guest::NetGuest;
 use super::world::{Kind, Tenant, World};
 use crate::device::{Body, Place};
-use crate::{BlkSpec, DeviceId, NetSpec, Peer};
+use crate::{BlkSpec, DeviceId, NetSpec, Peer, Sources};
 
 /// Queues of a disk.
 const QUEUES: u16 = 2;
@@ -58,11 +58,21 @@ impl World {
         let [_, .., high, low] = id.0.to_be_bytes();
         let mac = [0x52, 0, 0, 1, high, low];
         let place = self.chance.below(self.cables.len() as u64);
+        // What was let through before somebody declared its address still goes out.
+        let waiting = self.domain.devices.iter().any(|device| device.queued() > 0);
+        let declares = self.chance.permille(500) && !waiting;
+        let declared = if declares { vec![[10, 0, high, low].into()] } else { Vec::new() };
+        if declares {
+            let cable = &self.cables[usize::try_from(place).unwrap()];
+            cable.borrow_mut().declared.insert([high, low]);
+        }
         let spec = NetSpec {
             tenant: format!("t{}", id.0),
             link: format!("l{place}"),
             mac,
             pairs: 1,
+            sources: Sources::Own(declared),
+            receive: 100,
             contract: contract(&mut self.chance),
             socket,
         };
@@ -70,7 +80,7 @@ impl World {
         Kind::Net(NetGuest::boot(theirs, mac, &mut self.chance))
     }
 
-    pub(super) fn detach(&mut self, now: Nanos) {
+    pub(super) fn detach(&mut self, now: Moment) {
         if self.tenants.len() < 2 {
             return;
         }
@@ -79,6 +89,12 @@ impl World {
         let device = self.domain.devices.get(tenant.id).unwrap();
         let (place, _) = device.place();
         let inside = matches!(&device.body, Body::Blk(blk) if blk.in_flight > 0);
+        if let Kind::Net(net) = &tenant.kind {
+            let [.., high, low] = net.mac;
+            for cable in &self.cables {
+                cable.borrow_mut().declared.remove(&[high, low]);
+            }
+        }
         let Account { guaranteed, extra, .. } = self.domain.detach(tenant.id, now).unwrap();
         if let Place::Disk(place) = place {
             let paid = &mut self.paid[place];
@@ -93,7 +109,7 @@ impl World {
         match kind {
             Kind::Disk(disk) => {
                 self.tally.requests += disk.answered;
-                let slowest = disk.slowest / 1_000_000;
+                let slowest = disk.slowest.as_millis();
                 self.tally.slowest_ms = self.tally.slowest_ms.max(slowest);
             }
             Kind::Net(net) => {
@@ -116,7 +132,7 @@ impl World {
 
     /// Another VMM connects to the same device, as they do to exports; the last one's requests may
     /// be under way.
-    pub(super) fn replace_peer(&mut self, now: Nanos) {
+    pub(super) fn replace_peer(&mut self, now: Moment) {
         let mut chance = self.chance.split();
         let errors = self.faults.error > 0;
         let (socket, theirs) = UnixStream::pair().unwrap();

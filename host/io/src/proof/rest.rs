@@ -1,25 +1,23 @@
 //! How a world comes to rest: nobody asks for anything more, nothing goes wrong any more, and all
 //! that was asked for is answered and paid for.
 
-use moirai_scheduler::Nanos;
-
-use super::clock::SECOND;
 use super::disk_guest::DiskGuest;
 use super::net_guest::NetGuest;
 use super::ring::Faults;
 use super::world::{Kind, Tenant, World};
 use crate::device::{Device, Place};
+use moirai_scheduler::{Amount, Span};
 
 /// Turns in which a world has to come to rest after everybody has stopped asking.
 const REST: u64 = 300_000;
 /// Operations that take long, out of slices that are short, leave debts; they are paid within this.
-const PATIENCE: Nanos = 3_600 * SECOND;
+const PATIENCE: Span = Span::from_secs(3_600);
 
 impl World {
     pub(super) fn come_to_rest(&mut self) {
         self.domain.ring.faults = Faults::default();
         self.cables.iter().for_each(|cable| cable.borrow_mut().down = false);
-        self.pause = 1;
+        self.pause = Span::ONE;
         let end = self.clock.time() + PATIENCE;
         let mut turns = 0;
         while !self.is_at_rest() {
@@ -31,7 +29,7 @@ impl World {
             let still = asleep && self.domain.ring.sleeps_for_ever;
             assert!(!still || self.is_at_rest(), "the loop sleeps for ever: {}", self.who_waits());
             // Nobody acts: the loop sleeps as long as it wants to.
-            self.pause = SECOND;
+            self.pause = Span::from_secs(1);
         }
         self.check_charges();
         self.check_cables();
@@ -89,10 +87,10 @@ impl World {
                 (Place::Disk(at), client) if at == place => Some(disk.schedule.account(client)),
                 _ => None,
             });
-            let paid: Nanos = here.map(|account| account.guaranteed + account.extra).sum();
+            let paid: Amount = here.map(|account| account.guaranteed + account.extra).sum();
             assert_eq!(
-                paid + gone,
-                disk.busy(),
+                paid + *gone,
+                disk.busy().service(),
                 "of {}, {} units inside",
                 disk.name,
                 disk.in_flight()

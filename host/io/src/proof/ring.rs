@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use moirai_devices::backend::{Completion, Deallocate, Deferred, Operations, Ring};
 use moirai_devices::memory::Buffers;
-use moirai_scheduler::Nanos;
+use moirai_scheduler::{Moment, Span};
 use rustix::event::{Timespec, epoll};
 use rustix::fs::{FallocateFlags, fallocate};
 
@@ -41,7 +41,7 @@ enum Work {
 
 struct Operation {
     token: u64,
-    due: Nanos,
+    due: Moment,
     work: Work,
 }
 
@@ -59,14 +59,14 @@ pub(super) struct Fickle {
     pub(super) faults: Faults,
     capacity: usize,
     /// How long an operation takes: something up to this.
-    slowest: Nanos,
+    slowest: Span,
     operations: Vec<Operation>,
     polls: Vec<Poll>,
     epoll: OwnedFd,
     next_poll: u64,
     ready: std::collections::VecDeque<Completion>,
     /// When the world acts next: nobody sleeps beyond that.
-    pub(super) world_acts_at: Option<Nanos>,
+    pub(super) world_acts_at: Option<Moment>,
     /// The loop sleeps without a time limit, and nothing is under way that would wake it.
     pub(super) sleeps_for_ever: bool,
     pub(super) calls: u64,
@@ -75,7 +75,7 @@ pub(super) struct Fickle {
 
 impl Fickle {
     pub(super) fn new(clock: Virtual, mut chance: Chance, faults: Faults, capacity: usize) -> Self {
-        let slowest = chance.of(&[20_000, 300_000, 5_000_000]);
+        let slowest = Span::from_nanos(chance.of(&[20_000, 300_000, 5_000_000]));
         Self {
             clock,
             chance,
@@ -115,7 +115,7 @@ impl Fickle {
 
     fn begin(&mut self, token: u64, work: Work) -> Result<(), Deferred> {
         self.admit()?;
-        let takes = self.chance.between(1_000, self.slowest);
+        let takes = Span::from_nanos(self.chance.between(1_000, self.slowest.as_nanos()));
         // Now and then a disk thinks about itself for a long time.
         let takes = if self.chance.permille(2) { takes * 50 } else { takes };
         self.operations.push(Operation { token, due: self.clock.time() + takes, work });
@@ -304,14 +304,14 @@ impl Ring for Fickle {
             return Ok(());
         }
         let now = self.clock.time();
-        let limit = timeout.map(|it| now.saturating_add(u64::try_from(it.as_nanos()).unwrap()));
+        let limit = timeout.map(|it| now.saturating_add(Span::from_duration(it)));
         let done = self.operations.iter().map(|it| it.due).min();
         let errand = self.clock.next_errand();
         self.sleeps_for_ever = limit.is_none() && done.is_none() && errand.is_none();
         let next = [limit, done, errand, self.world_acts_at].into_iter().flatten().min();
         if let Some(next) = next {
             // A timer is a little late.
-            self.clock.pass_until(next + self.chance.below(2_000));
+            self.clock.pass_until(next + Span::from_nanos(self.chance.below(2_000)));
         }
         self.gather();
         Ok(())

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use moirai_runtime::{StallLog, mailbox};
-use moirai_scheduler::Nanos;
+use moirai_scheduler::{Amount, Moment, Span};
 
 use super::chance::Chance;
 use super::clock::{MS, SECOND, Virtual};
@@ -83,9 +83,9 @@ pub(super) struct World {
     /// How many requests of a thousand a moody volume has wait.
     pub(super) defers: u64,
     /// The longest pause between two things that happen.
-    pub(super) pause: Nanos,
+    pub(super) pause: Span,
     /// What clients that have gone had paid, disk by disk; `None` once a unit came back for nobody.
-    pub(super) paid: Vec<Option<Nanos>>,
+    pub(super) paid: Vec<Option<Amount>>,
     pub(super) tally: Tally,
 }
 
@@ -93,7 +93,7 @@ impl World {
     pub(super) fn new(seed: u64) -> Self {
         let mut chance = Chance::new(seed);
         let clock = Virtual::default();
-        clock.pass(SECOND);
+        clock.pass(Span::from_secs(1));
         let faults = faults(&mut chance);
         let capacity = usize::try_from(chance.between(64, 300)).unwrap();
         let ring = Fickle::new(clock.clone(), chance.split(), faults, capacity);
@@ -113,11 +113,12 @@ impl World {
             inbox,
             disks,
             links,
-            poll_ns: chance.of(&[0, 50_000]),
+            poll: Span::from_nanos(chance.of(&[0, 50_000])),
             stalls: StallLog::default(),
         });
-        let paid = vec![Some(0); domain.disks.len()];
+        let paid = vec![Some(Amount::ZERO); domain.disks.len()];
         let (defers, pause) = (chance.of(&[0, 0, 100]), chance.of(&[5_000, 100_000, 5 * MS]));
+        let pause = Span::from_nanos(pause);
         let (tenants, tally) = (Vec::new(), Tally::default());
         let next = 0;
         let mut world = Self {
@@ -154,7 +155,7 @@ impl World {
         self.clock.run_errands(false);
         self.clock.take_looks();
         let calls = self.domain.ring.calls;
-        let wake = self.clock.time() + self.chance.below(self.pause);
+        let wake = self.clock.time() + Span::from_nanos(self.chance.below(self.pause.as_nanos()));
         self.domain.ring.world_acts_at = Some(wake);
         self.domain.cycle();
         let calls = self.domain.ring.calls - calls + self.clock.take_looks();
@@ -182,14 +183,18 @@ impl World {
         let now = self.clock.time();
         match self.chance.below(1000) {
             0..900 => self.ask(now),
-            900..950 => self.bring(),
+            900..949 => self.bring(),
+            949..950 => (0..self.chance.between(100, 400)).for_each(|_| self.bring()),
             950..960 => self.stop_queue(),
             960..965 => self.change(now),
             965..967 if self.tenants.len() < 8 => self.attach(),
             967..969 => self.detach(now),
             969..975 => self.misbehave(),
             975..978 => self.replace_peer(now),
-            978..980 => self.clock.pass(self.chance.of(&[300_000, 20 * MS, 2 * SECOND])),
+            978..980 => {
+                let long = self.chance.of(&[300_000, 20 * MS, 2 * SECOND]);
+                self.clock.pass(Span::from_nanos(long));
+            }
             980..985 => drop(self.domain.snapshot(now)),
             985..990 => {
                 if let Some(cable) = self.cables.first() {
@@ -197,7 +202,7 @@ impl World {
                     cable.down = !cable.down;
                 }
             }
-            _ => self.clock.pass(self.chance.below(50_000)),
+            _ => self.clock.pass(Span::from_nanos(self.chance.below(50_000))),
         }
     }
 
@@ -207,7 +212,7 @@ impl World {
         self.tenants.get_mut(place)
     }
 
-    fn ask(&mut self, now: Nanos) {
+    fn ask(&mut self, now: Moment) {
         let mut chance = self.chance.split();
         let Some(tenant) = self.tenant() else { return };
         match &mut tenant.kind {
@@ -245,7 +250,7 @@ impl World {
         }
     }
 
-    fn change(&mut self, now: Nanos) {
+    fn change(&mut self, now: Moment) {
         let contract = contract(&mut self.chance);
         let Some(id) = self.tenant().map(|tenant| tenant.id) else { return };
         self.domain.change(id, contract, now).unwrap();

@@ -64,7 +64,7 @@ fn described(spec: &Spec, config: &Config) -> (String, String) {
         ),
         ExportDevice::Net(net) => (
             name("link", config.links.get(net.link).map(|link| &link.name)),
-            net.mac.map(|byte| format!("{byte:02x}")).join(":"),
+            crate::view::addresses(net),
         ),
     }
 }

@@ -44,7 +44,21 @@ const PART_COUNTERS: &[(&str, &str, Value<PartStats>)] = &[
     ("copied_by_us_bytes", "payload that Moirai copied", |part| part.copied_by_us_bytes),
     ("copied_by_kernel_bytes", "payload the kernel copied", |part| part.copied_by_kernel_bytes),
     ("errors", "requests answered with an error", |part| part.errors),
-    ("dropped_tx", "malformed packets of the guest", |part| part.dropped_tx),
+    ("dropped_tx", "packets of the guest that were malformed or not its own", |part| {
+        part.dropped_tx
+    }),
+    ("spoofed_mac", "of them: another source address", |part| part.spoofed.mac),
+    ("spoofed_arp", "of them: another ARP sender", |part| part.spoofed.arp),
+    ("spoofed_ip", "of them: another IP source address", |part| part.spoofed.ip),
+    ("spoofed_neighbour", "of them: another IPv6 neighbour", |part| part.spoofed.neighbour),
+    ("spoofed_router", "of them: only routers, DHCP servers, bridges say it", |part| {
+        part.spoofed.router
+    }),
+    ("spoofed_hidden", "of them: unreadable headers", |part| part.spoofed.hidden),
+    ("over_budget", "packets whose reception would have taken too much time", |part| {
+        part.over_budget
+    }),
+    ("receive_cpu_nanoseconds", "CPU time of receiving", |part| part.receive_cpu_ns),
     ("dropped_rx", "packets the guest had no buffer for", |part| part.dropped_rx),
     ("received", "packets received", |part| part.received),
 ];
@@ -149,6 +163,14 @@ fn shared_resources(stats: &Stats, registry: &mut Registry) {
     };
     registry.register("link_sent", "packets sent", links(|link| link.sent));
     registry.register("link_refused", "packets that its TAP refused", links(|link| link.refused));
+    let policed = links(|link| link.policed);
+    registry.register("link_policed", "packets for all or nobody over the budget", policed);
+    let receiving = links(|link| link.receive_cpu_ns);
+    registry.register(
+        "link_receive_cpu_nanoseconds",
+        "CPU time for packets for all or nobody",
+        receiving,
+    );
     registry.register("link_unclaimed", "packets for nobody", links(|link| link.unclaimed));
     let cores = || stats.cores.iter();
     let overhead = counters(&mut cores().map(|core| (of_core(core.core), core.overhead_ns)));

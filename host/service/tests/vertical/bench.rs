@@ -14,12 +14,12 @@ use moirai_launch::{
     Boot, Child, DeviceSpec, LaunchFds, LaunchSpec, Sandbox, ToHost, Transport, open_kvm, spawn,
 };
 use moirai_runtime::StallLog;
-use moirai_scheduler::{Contract, Nanos, PolicyKind, Weight};
+use moirai_scheduler::{Amount, Contract, PolicyKind, Span, Weight};
 use serde_json::Value;
 
 /// A test that waits longer than this has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
-pub(crate) const MS: Nanos = 1_000_000;
+pub(crate) const TEN: Span = Span::from_millis(10);
 
 /// One test at a time has the machine's real-time priorities to itself.
 pub(crate) fn turn() -> MutexGuard<'static, ()> {
@@ -61,8 +61,8 @@ pub(crate) fn domain_with_disk() -> IoDomain {
     let disk = DiskSpec {
         name: "disk".into(),
         depth: 4,
-        max_unit: 1_000_000,
-        blocking: 1_000_000,
+        max_unit: Amount::from_millis(1),
+        blocking: Amount::from_millis(1),
         policy: PolicyKind::Atropos,
     };
     let spec = GroupSpec {
@@ -70,14 +70,15 @@ pub(crate) fn domain_with_disk() -> IoDomain {
         core: None,
         disks: vec![disk],
         links: Vec::new(),
-        poll_ns: 0,
+        poll: Duration::ZERO,
         stalls: StallLog::default(),
     };
     IoDomain::start(spec).expect("real-time priority and io_uring are needed: run as root")
 }
 
-pub(crate) fn contract(period_ms: Nanos, slice_ms: Nanos) -> Contract {
-    Contract::new(period_ms * MS, slice_ms * MS, period_ms * MS, Some(Weight::MIN)).unwrap()
+pub(crate) fn contract(period_ms: u64, slice_ms: u64) -> Contract {
+    let period = Span::from_millis(period_ms);
+    Contract::new(period, Amount::from_millis(slice_ms), period, Some(Weight::MIN)).unwrap()
 }
 
 /// A running tenant and its console.

@@ -11,14 +11,14 @@ mod net;
 
 use std::os::unix::net::UnixStream;
 
-use bench::{MS, Tenant, contract, domain_with_disk, volume};
+use bench::{TEN, Tenant, contract, domain_with_disk, volume};
 use moirai_bench::recorder::{Capture, Stalls, analyse};
 use moirai_cpu::{Dispatcher, DispatcherSpec, VcpuSpec};
 use moirai_devices::backend::Volume;
 use moirai_io::{BlkSpec, NetSpec};
 use moirai_runtime::StallLog;
 use moirai_runtime::netns::in_netns;
-use moirai_scheduler::{Contract, PolicyKind};
+use moirai_scheduler::{Amount, Contract, PolicyKind};
 use net::{Namespace, domain_with_link};
 
 #[test]
@@ -62,7 +62,7 @@ fn a_vcpu_without_extra_gets_its_slice_and_no_more() {
     let _turn = bench::turn();
     let core = std::thread::available_parallelism().unwrap().get() - 1;
     let dispatcher = Dispatcher::start(DispatcherSpec {
-        wake_cost: 0,
+        wake_cost: Amount::ZERO,
         core,
         policy: PolicyKind::Atropos,
         stalls: StallLog::default(),
@@ -76,7 +76,7 @@ fn a_vcpu_without_extra_gets_its_slice_and_no_more() {
             pid: i32::try_from(tenant.child.pid()).unwrap(),
             tid: tenant.tids[0],
             gate: tenant.gates.word(0).unwrap(),
-            contract: Contract::new(10 * MS, 2 * MS, 10 * MS, None).unwrap(),
+            contract: Contract::new(TEN, Amount::from_millis(2), TEN, None).unwrap(),
         })
         .unwrap();
     let begin = moirai_runtime::instant();
@@ -98,6 +98,8 @@ fn network(domain: &moirai_io::IoDomain, last_byte: u8) -> (u32, UnixStream) {
         link: "link".into(),
         mac: [2, 0, 0, 0, 0, last_byte],
         pairs: 1,
+        sources: moirai_io::Sources::Own(Vec::new()),
+        receive: 100,
         contract: contract(10, 5),
         socket: backend,
     };

@@ -7,7 +7,7 @@ use moirai_devices::net::Offload;
 use moirai_io::{DiskSpec, GroupSpec, IoDomain, LinkSpec};
 use moirai_runtime::StallLog;
 use moirai_runtime::netns::in_netns;
-use moirai_scheduler::PolicyKind;
+use moirai_scheduler::{Amount, PolicyKind};
 
 /// A namespace that is removed with the value.
 pub(crate) struct Namespace(pub(crate) String);
@@ -49,17 +49,25 @@ pub(crate) fn domain_with_link(
     let disk = DiskSpec {
         name: "disk".into(),
         depth: 4,
-        max_unit: 1_000_000,
-        blocking: 1_000_000,
+        max_unit: Amount::from_millis(1),
+        blocking: Amount::from_millis(1),
         policy,
     };
-    let link = LinkSpec { name: "link".into(), rate_bps, mtu: 1500, policy, tap: namespace.tap() };
+    let link = LinkSpec {
+        name: "link".into(),
+        rate_bps,
+        mtu: 1500,
+        policy,
+        reserved: Vec::new(),
+        broadcast: 20,
+        tap: namespace.tap(),
+    };
     let spec = GroupSpec {
         name: "test".into(),
         core: Some(0),
         disks: vec![disk],
         links: vec![link],
-        poll_ns: 0,
+        poll: std::time::Duration::ZERO,
         stalls: StallLog::default(),
     };
     IoDomain::start(spec).expect("real-time priority and io_uring are needed: run as root")

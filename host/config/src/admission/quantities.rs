@@ -30,9 +30,9 @@ impl fmt::Display for Mebibytes {
 }
 
 /// How much of a resource, in what it is measured in.
-pub(super) struct Amount<'a>(pub(super) &'a str, pub(super) u64);
+pub(super) struct Quantity<'a>(pub(super) &'a str, pub(super) u64);
 
-impl fmt::Display for Amount<'_> {
+impl fmt::Display for Quantity<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self(MEMORY, u64::MAX) => f.pad("unknown"),
