@@ -17,7 +17,8 @@ use imago::raw::Raw;
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::fs::{FlockOperation, Mode, OFlags, ResolveFlags, flock, open, openat2};
 
-use super::header::{Header, HeaderError, IMAGE, MAX_CLUSTER_BYTES};
+use super::fields::HeaderError;
+use super::header::{Header, IMAGE, MAX_CLUSTER_BYTES};
 use super::name::file_name;
 use super::storage::{Beginning, ImageFile};
 use crate::backend::error::{ImageError, VolumeError};
@@ -131,7 +132,8 @@ fn format_of(image: &str, name: &str, named: Option<&str>) -> Result<Format, Ima
 
 fn check_memory(layers: &[Layer]) -> Result<(), ImageError> {
     let headers = layers.iter().filter_map(|layer| layer.header.as_ref());
-    let needed = headers.fold(0_u64, |sum, header| sum.saturating_add(header.memory_bytes()));
+    let needed =
+        headers.fold(0_u64, |sum, header| sum.saturating_add(header.tables.memory_bytes()));
     if needed <= MAX_TABLES_BYTES {
         return Ok(());
     }
@@ -272,12 +274,13 @@ fn read_header(
         let what = mark.words(name) + ", or only read it: readonly = true";
         return Err(judge(HeaderError::Unsupported(what)).into());
     }
-    let table = read(header.l1.offset, header.l1.len).map_err(failed(name))?;
-    header.check_l1(&table, file_bytes).map_err(judge)?;
+    let tables = &header.tables;
+    let table = read(tables.l1.offset, tables.l1.len).map_err(failed(name))?;
+    tables.check_l1(&table, file_bytes).map_err(judge)?;
     if !read_only {
         // Who only reads needs no refcounts, and may read an image in which they are wrong.
-        let table = read(header.reftable.offset, header.reftable.len).map_err(failed(name))?;
-        header.check_reftable(&table, file_bytes).map_err(judge)?;
+        let table = read(tables.reftable.offset, tables.reftable.len).map_err(failed(name))?;
+        tables.check_reftable(&table, file_bytes).map_err(judge)?;
     }
     Ok(header)
 }

@@ -4,7 +4,9 @@
 //! exists for three reasons: we open the files that an image names, a version 2 image has its
 //! backing format where imago does not look, and a header may claim anything.
 
-use super::tables::Table;
+use super::fields::HeaderError::{self, Damaged, NotQcow2, Unsupported};
+use super::fields::{text, u32_at, u64_at};
+use super::tables::Tables;
 
 /// `QFI\xfb`.
 pub(super) const MAGIC: &[u8] = b"QFI\xfb";
@@ -32,9 +34,6 @@ const COMPRESSION_AT: usize = 104;
 
 /// Largest cluster; names and extensions lie in the first one.
 pub(in crate::backend) const MAX_CLUSTER_BYTES: u64 = 2 << 20;
-/// How many level-2 tables and refcount blocks imago keeps of each layer.
-const CACHED_L2: u64 = 128;
-const CACHED_REFBLOCKS: u64 = 32;
 
 /// What the header says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,10 +41,7 @@ pub(in crate::backend) struct Header {
     pub(in crate::backend) version: u32,
     pub(in crate::backend) cluster_bytes: u64,
     pub(in crate::backend) size_bytes: u64,
-    pub(in crate::backend) l1: Table,
-    pub(in crate::backend) reftable: Table,
-    /// Of the internal snapshots; only the least that it may be long.
-    pub(in crate::backend) snapshots: Table,
+    pub(in crate::backend) tables: Tables,
     pub(in crate::backend) backing: Option<String>,
     pub(in crate::backend) backing_format: Option<String>,
     /// `Some(None)`: it has a data file and does not say which.
@@ -77,16 +73,6 @@ impl Mark {
     }
 }
 
-/// What is wrong with a header.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::backend) enum HeaderError {
-    NotQcow2,
-    Damaged(String),
-    Unsupported(String),
-}
-
-use HeaderError::{Damaged, NotQcow2, Unsupported};
-
 impl Header {
     /// Parses `bytes`, the beginning of a file of `file_bytes`: as much of it as there is up to
     /// [`MAX_CLUSTER_BYTES`].
@@ -110,12 +96,7 @@ impl Header {
             version,
             cluster_bytes,
             size_bytes: u64_at(bytes, 24)?,
-            l1: Table { offset: u64_at(bytes, 40)?, len: u64::from(u32_at(bytes, 36)?) * 8 },
-            reftable: Table {
-                offset: u64_at(bytes, 48)?,
-                len: u64::from(u32_at(bytes, 56)?) * cluster_bytes,
-            },
-            snapshots: Self::snapshot_table(u64_at(bytes, 64)?, u32_at(bytes, 60)?),
+            tables: Tables::read(bytes, cluster_bytes)?,
             backing: None,
             backing_format: None,
             data_file: None,
@@ -126,7 +107,7 @@ impl Header {
         let first = bytes.get(..first).unwrap_or_default();
         header.extensions(first)?;
         header.backing = backing_name(first)?;
-        header.check_tables(file_bytes)?;
+        header.tables.check(header.size_bytes, file_bytes)?;
         Ok(header)
     }
 
@@ -178,13 +159,6 @@ impl Header {
             _ => None,
         };
         unsupported(features, bytes.get(COMPRESSION_AT).copied().unwrap_or(0))
-    }
-
-    /// The most memory that imago takes for this layer's tables.
-    pub(in crate::backend) fn memory_bytes(&self) -> u64 {
-        let tables = self.l1_entries().min(CACHED_L2).saturating_add(CACHED_REFBLOCKS);
-        let tables = tables.saturating_mul(self.cluster_bytes);
-        tables.saturating_add(self.l1.len.saturating_mul(2)).saturating_add(self.reftable.len)
     }
 }
 
@@ -247,24 +221,4 @@ fn backing_name(bytes: &[u8]) -> Result<Option<String>, HeaderError> {
     let name =
         name.ok_or_else(|| Damaged("the backing file's name leaves the header".to_owned()))?;
     text(name).map(Some)
-}
-
-fn text(bytes: &[u8]) -> Result<String, HeaderError> {
-    // It gets into messages and logs.
-    let text = std::str::from_utf8(bytes).ok().filter(|text| !text.contains(char::is_control));
-    text.map(str::to_owned).ok_or_else(|| Damaged("a name that is no text".to_owned()))
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> Result<u32, HeaderError> {
-    let field = bytes.get(at..).and_then(|rest| rest.first_chunk());
-    field.map(|field| u32::from_be_bytes(*field)).ok_or_else(short)
-}
-
-pub(super) fn u64_at(bytes: &[u8], at: usize) -> Result<u64, HeaderError> {
-    let field = bytes.get(at..).and_then(|rest| rest.first_chunk());
-    field.map(|field| u64::from_be_bytes(*field)).ok_or_else(short)
-}
-
-fn short() -> HeaderError {
-    Damaged("the header is cut off".to_owned())
 }

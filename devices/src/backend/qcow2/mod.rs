@@ -2,7 +2,8 @@
 //!
 //! | file | what it holds |
 //! | --- | --- |
-//! | `chain.rs`, `header.rs`, `tables.rs`, `name.rs` | what is opened, and what is refused |
+//! | `chain.rs`, `name.rs` | what is opened, and what is refused |
+//! | `header.rs`, `tables.rs`, `fields.rs` | the same, of what the image itself says |
 //! | `storage.rs` | what imago sees of it |
 //! | `map.rs` | where clusters are, as far as the loop knows |
 //! | `turnstile.rs` | which requests may be in the image together |
@@ -24,6 +25,7 @@
 
 mod bell;
 mod chain;
+mod fields;
 mod header;
 mod map;
 mod name;
@@ -104,7 +106,7 @@ impl Image {
             // none.
             reserved: match header.data_file {
                 Some(_) => [(0, 0); 3],
-                None => header.reserved(),
+                None => header.tables.reserved(),
             },
             _locks: locks,
         };

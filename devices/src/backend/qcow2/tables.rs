@@ -3,13 +3,12 @@
 //! Pure, for bytes that anybody may have written. imago gets to see no table that does not lie in
 //! the file, is larger than any real one, or overlaps another one.
 
-use super::header::{Header, HeaderError, u64_at};
-
-use HeaderError::{Damaged, Unsupported};
+use super::fields::HeaderError::{self, Damaged, Unsupported};
+use super::fields::{u32_at, u64_at};
 
 /// Most entries of the level-1 table, as in QEMU and imago.
 const MAX_L1_ENTRIES: u64 = 4 << 20;
-/// Largest refcount table, as in QEMU: enough for 32 TiB in clusters of 64 KiB.
+/// Largest refcount table, as in QEMU: enough for 128 GiB in clusters of 512 bytes.
 const MAX_REFTABLE_BYTES: u64 = 8 << 20;
 /// Most internal snapshots, as in QEMU, and the least that each of them takes.
 const MAX_SNAPSHOTS: u64 = 65_536;
@@ -20,6 +19,10 @@ const L1_RESERVED: u64 = 0x7f00_0000_0000_01ff;
 const L1_COPIED: u64 = 1 << 63;
 /// Bits of an entry of the refcount table that mean nothing.
 const REFTABLE_RESERVED: u64 = 0x1ff;
+
+/// How many level-2 tables and refcount blocks imago keeps of each layer.
+const CACHED_L2: u64 = 128;
+const CACHED_REFBLOCKS: u64 = 32;
 
 /// A table that the header names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,14 +43,45 @@ impl Table {
     }
 }
 
-impl Header {
-    /// The tables have to be of a possible size, in the file, in places of their own, and large
-    /// enough for the disk.
-    pub(super) fn check_tables(&self, file_bytes: u64) -> Result<(), HeaderError> {
-        let needed = self.size_bytes.div_ceil(self.bytes_per_l2());
+/// All of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::backend) struct Tables {
+    cluster_bytes: u64,
+    pub(in crate::backend) l1: Table,
+    pub(in crate::backend) reftable: Table,
+    /// Of the internal snapshots; only the least that it may be long.
+    pub(in crate::backend) snapshots: Table,
+}
+
+impl Tables {
+    /// What a header says of them.
+    pub(super) fn read(header: &[u8], cluster_bytes: u64) -> Result<Self, HeaderError> {
+        let table = |at: usize, count: u32, each: u64| {
+            u64_at(header, at).map(|offset| Table { offset, len: u64::from(count) * each })
+        };
+        Ok(Self {
+            cluster_bytes,
+            l1: table(40, u32_at(header, 36)?, 8)?,
+            reftable: table(48, u32_at(header, 56)?, cluster_bytes)?,
+            snapshots: table(64, u32_at(header, 60)?, SNAPSHOT_BYTES)?,
+        })
+    }
+
+    /// The most memory that imago takes for those of a layer.
+    pub(super) fn memory_bytes(&self) -> u64 {
+        let cached = self.l1_entries().min(CACHED_L2).saturating_add(CACHED_REFBLOCKS);
+        let cached = cached.saturating_mul(self.cluster_bytes);
+        cached.saturating_add(self.l1.len.saturating_mul(2)).saturating_add(self.reftable.len)
+    }
+
+    /// They have to be of a possible size, in the file, in places of their own, and large enough
+    /// for the disk.
+    pub(super) fn check(&self, size_bytes: u64, file_bytes: u64) -> Result<(), HeaderError> {
+        let needed = size_bytes.div_ceil(self.bytes_per_l2());
         if self.l1_entries() > MAX_L1_ENTRIES || needed > MAX_L1_ENTRIES {
-            let size = self.size_bytes;
-            return Err(Unsupported(format!("claims {size} bytes, too many for its clusters")));
+            return Err(Unsupported(format!(
+                "claims {size_bytes} bytes, too many for its clusters"
+            )));
         }
         if self.l1_entries() < needed {
             return Err(Damaged("the level-1 table is too small for the disk".to_owned()));
@@ -63,21 +97,16 @@ impl Header {
             let count = self.snapshots.len / SNAPSHOT_BYTES;
             return Err(Damaged(format!("{count} snapshots")));
         }
-        for (name, table) in self.tables() {
+        for (name, table) in self.named() {
             self.check_place(name, table, file_bytes)?;
         }
-        let [first, second, third] = self.tables();
+        let [first, second, third] = self.named();
         for ((one, a), (other, b)) in [(first, second), (first, third), (second, third)] {
             if a.meets(b) {
                 return Err(Damaged(format!("the {one} table and the {other} table overlap")));
             }
         }
         Ok(())
-    }
-
-    /// The table of `count` snapshots; what each of them says is not known yet.
-    pub(super) fn snapshot_table(offset: u64, count: u32) -> Table {
-        Table { offset, len: u64::from(count) * SNAPSHOT_BYTES }
     }
 
     pub(in crate::backend) fn l1_entries(&self) -> u64 {
@@ -92,7 +121,7 @@ impl Header {
         [(0, self.cluster_bytes), range(self.l1), range(self.snapshots)]
     }
 
-    fn tables(&self) -> [(&'static str, Table); 3] {
+    fn named(&self) -> [(&'static str, Table); 3] {
         [("level-1", self.l1), ("refcount", self.reftable), ("snapshot", self.snapshots)]
     }
 
@@ -149,7 +178,7 @@ impl Header {
             let cluster = Table { offset: entry & !(reserved | flags), len: self.cluster_bytes };
             let inside =
                 cluster.end() <= file_bytes && cluster.offset.is_multiple_of(self.cluster_bytes);
-            let taken = self.tables().iter().any(|(_, other)| cluster.meets(*other));
+            let taken = self.named().iter().any(|(_, other)| cluster.meets(*other));
             let empty = cluster.offset == 0;
             if entry & reserved != 0 || !(empty || inside && !taken) {
                 let what = format!("entry {number} of the {name} table is {entry:#x}");

@@ -2,8 +2,9 @@
 
 use proptest::prelude::*;
 
-use super::header::{Header, HeaderError, Mark};
-use super::tables::Table;
+use super::fields::HeaderError;
+use super::header::{Header, Mark};
+use super::tables::{Table, Tables};
 
 /// The header of a version 3 image of 1 GiB with 64 KiB clusters in a file of 1 MiB.
 fn sound() -> Vec<u8> {
@@ -100,7 +101,7 @@ fn marks_are_told_and_an_empty_disk_needs_no_table() {
     assert_eq!(changed(&[(72, &3_u64.to_be_bytes())]).mark, Some(Mark::Corrupt));
     let (nothing, entries) = (0_u64.to_be_bytes(), 0_u32.to_be_bytes());
     let empty = changed(&[(24, &nothing), (36, &entries), (40, &nothing)]);
-    assert_eq!((empty.size_bytes, empty.l1_entries()), (0, 0));
+    assert_eq!((empty.size_bytes, empty.tables.l1_entries()), (0, 0));
 }
 
 #[test]
@@ -112,8 +113,8 @@ fn a_snapshot_table_has_a_place_of_its_own() {
         parse(&bytes)
     };
     let table = Table { offset: 3 << 16, len: 80 };
-    assert_eq!(with(2, 3 << 16).unwrap().snapshots, table);
-    assert_eq!(with(0, u64::MAX).unwrap().snapshots.len, 0, "nobody looks there");
+    assert_eq!(with(2, 3 << 16).unwrap().tables.snapshots, table);
+    assert_eq!(with(0, u64::MAX).unwrap().tables.snapshots.len, 0, "nobody looks there");
     for (offset, said) in [
         (1 << 16, "the level-1 table and the snapshot table overlap"),
         (2 << 16, "the refcount table and the snapshot table overlap"),
@@ -130,8 +131,8 @@ fn entries_name_clusters_in_the_file_that_are_no_tables() {
     let header = parse(&sound()).unwrap();
     let check = |entry: u64, l1: bool| {
         let table = [(4_u64 << 16).to_be_bytes(), entry.to_be_bytes()].concat();
-        let check = if l1 { Header::check_l1 } else { Header::check_reftable };
-        check(&header, &table, 1 << 20).is_ok()
+        let check = if l1 { Tables::check_l1 } else { Tables::check_reftable };
+        check(&header.tables, &table, 1 << 20).is_ok()
     };
     for l1 in [true, false] {
         assert!(check(0, l1) && check(3 << 16, l1) && check(15 << 16, l1));
@@ -140,7 +141,7 @@ fn entries_name_clusters_in_the_file_that_are_no_tables() {
         }
         assert_eq!(check(3 << 16 | 1 << 63, l1), l1, "only level 1 says that it is not shared");
     }
-    let nothing = header.check_reftable(&[0; 16], 1 << 20).unwrap_err();
+    let nothing = header.tables.check_reftable(&[0; 16], 1 << 20).unwrap_err();
     assert_eq!(nothing, HeaderError::Damaged("its refcounts say that the header is free".into()));
 }
 
@@ -157,9 +158,9 @@ proptest! {
         }
         bytes.truncate(len);
         if let Ok(header) = Header::parse(&bytes, file_bytes) {
-            prop_assert!(header.memory_bytes() < 1 << 32);
-            let _ = header.check_l1(&bytes, file_bytes);
-            let _ = header.check_reftable(&bytes, file_bytes);
+            prop_assert!(header.tables.memory_bytes() < 1 << 32);
+            let _ = header.tables.check_l1(&bytes, file_bytes);
+            let _ = header.tables.check_reftable(&bytes, file_bytes);
         }
     }
 }
