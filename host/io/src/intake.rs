@@ -9,12 +9,13 @@
 //!    dropped when its destination is known, before it is copied to anybody.
 //! 3. Packets for one guest may take that guest's `receive`; the same.
 //!
-//! A link that has used up its part is not listened to until [`QUANTUM`] of it is there again, and
-//! one of which packets were dropped and no more are waiting not for a [`PAUSE`]: a loop that is
-//! woken for each packet would spend on waking what it saves on reading.
+//! A link that has used up its part is not listened to until [`QUANTUM`] of it is there again. One
+//! of which packets were dropped, and that was read to its end, is not listened to for a [`PAUSE`].
+//! A loop that is woken for each packet would spend on waking what it saves on reading.
 //!
 //! And a turn reads no more than [`TURN`] of time; nor more than [`FEW`] packets while somebody
-//! could send. A wire that is picked late by that loses nothing: the pacer lets it catch up on more.
+//! could send. A wire that is picked late by that loses nothing: the pacer lets it catch up on
+//! more.
 
 use moirai_scheduler::{Amount, Moment, Span};
 
