@@ -71,13 +71,16 @@ fn serve(args: &HostArgs) -> Result<Status, Failure> {
             never = bound.serve(Arc::clone(&service)) => match never {},
             never = serve_metrics(scrape, &service) => match never {},
         }
-        tracing::info!("ends; all tenants are stopped");
+        tracing::info!("ends; all tenants are told to stop");
         Ok(Status::Done)
     });
     // Handlers that still run hold the service; they end with the runtime.
     drop(runtime);
     drop(watch);
     drop(service);
+    if ended.is_ok() {
+        tracing::info!("has ended, and all its tenants");
+    }
     ended
 }
 
