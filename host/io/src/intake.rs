@@ -14,7 +14,8 @@
 //! woken for each packet would spend on waking what it saves on reading.
 //!
 //! And a turn reads no more than [`TURN`] of time; nor more than [`FEW`] packets while somebody
-//! could send. A wire that is picked late by that loses nothing: the pacer lets it catch up on more.
+//! could send. A wire that is picked late by that loses nothing: the pacer lets it catch up on
+//! more.
 
 use moirai_scheduler::{Amount, Moment, Span};
 
