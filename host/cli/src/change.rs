@@ -200,7 +200,8 @@ mod tests {
     fn each_bad_word_is_said() {
         for (word, why) in [
             ("cpu.slice", "no ="),
-            ("slice=4ms", "no key"),
+            ("slice=4ms", "whose slice"),
+            ("foo=1", "no key \"foo\""),
             ("gpu.slice=4ms", "neither"),
             ("cpu.speed=4", "not one of"),
             ("cpu.slice=-4ms", "negative"),
