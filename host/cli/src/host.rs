@@ -47,6 +47,7 @@ fn serve(args: &HostArgs) -> Result<Status, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("api")
+        .max_blocking_threads(BLOCKING)
         .enable_all()
         .build()?;
     let ended = runtime.block_on(async {
@@ -99,6 +100,9 @@ fn scrape(address: SocketAddr, bad: &dyn Fn(Vec<Problem>) -> Failure) -> Result<
     }
     Ok(taken)
 }
+
+/// Threads for calls that may wait a little: more wait for a thread.
+const BLOCKING: usize = 32;
 
 /// A terminal that is closed ends what was started from it, but not the tenants of others.
 async fn outlive_terminals(mut hangup: Signal) {
