@@ -72,8 +72,16 @@ fn serve(args: &HostArgs) -> Result<Status, Failure> {
             never = bound.serve(Arc::clone(&service)) => match never {},
             never = serve_metrics(scrape, &service) => match never {},
         }
-        tracing::info!("ends; all tenants are told to stop");
-        Ok(Status::Done)
+        tracing::info!("ends; all tenants are told to stop, and at once by a second signal");
+        let ending = Arc::clone(&service);
+        let mut ended = tokio::task::spawn_blocking(move || ending.end_all());
+        loop {
+            tokio::select! {
+                _ = &mut ended => return Ok(Status::Done),
+                _ = terminate.recv() => service.pull_all_plugs(),
+                _ = interrupt.recv() => service.pull_all_plugs(),
+            }
+        }
     });
     // Handlers that still run hold the service; they end with the runtime.
     drop(runtime);

@@ -360,16 +360,7 @@ impl HostService {
 
 impl Drop for HostService {
     fn drop(&mut self) {
-        let tenants: Vec<_> = lock(&self.tenants).values().cloned().collect();
-        tenants.iter().for_each(|tenant| tenant.ask_to_stop(false));
-        let exports = std::mem::take(&mut *lock(&self.exports));
-        exports.into_values().for_each(|export| self.end_export(export));
-        for tenant in tenants {
-            let patience = tenant.with(|live| live.spec.stop_after);
-            if !tenant.wait_for_end(END_PATIENCE + patience) {
-                tracing::error!(tenant = tenant.name, "does not end");
-            }
-        }
+        self.end_all();
         self.shared.state.remove_namespaces();
     }
 }

@@ -29,6 +29,26 @@ impl HostService {
         Ok(Stopping { tenant, overdue: moirai_runtime::instant() + patience })
     }
 
+    /// Ends all tenants and exports, and waits for that.
+    pub fn end_all(&self) {
+        let tenants: Vec<_> = lock(&self.tenants).values().cloned().collect();
+        tenants.iter().for_each(|tenant| tenant.ask_to_stop(false));
+        let exports = std::mem::take(&mut *lock(&self.exports));
+        exports.into_values().for_each(|export| self.end_export(export));
+        for tenant in tenants {
+            let patience = tenant.with(|live| live.spec.stop_after);
+            if !tenant.wait_for_end(END_PATIENCE + patience) {
+                tracing::error!(tenant = tenant.name, "does not end");
+            }
+        }
+    }
+
+    /// Waits for no guest any more: whoever waits for the end of all has it soon.
+    pub fn pull_all_plugs(&self) {
+        let tenants: Vec<_> = lock(&self.tenants).values().cloned().collect();
+        tenants.iter().for_each(|tenant| tenant.ask_to_stop(true));
+    }
+
     /// Forgets a tenant that has ended. `None`: it has not ended yet.
     ///
     /// # Errors
