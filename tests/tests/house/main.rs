@@ -5,11 +5,13 @@
 //! | --- | --- |
 //! | `marks` | tests that cannot run say so in a way that is counted; CI demands that they run |
 //! | `manifests` | every declared dependency is used |
+//! | `sizes` | files and functions have a largest size |
 //! | `width` | lines are as wide as rustfmt makes them, comments and texts too |
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
 mod manifests;
 mod marks;
+mod sizes;
 mod width;
 
 use std::fs;
