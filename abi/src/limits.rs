@@ -1,7 +1,9 @@
 //! The limits of devices.
 
-/// Most queue pairs of a network card: with the control queue, a device has 16 queues at most.
-pub const NET_PAIRS_MAX: u16 = 7;
+/// Most queues of one device.
+pub const QUEUES_MAX: u16 = 16;
+/// Most queue pairs of a network card, which has a control queue beside them.
+pub const NET_PAIRS_MAX: u16 = (QUEUES_MAX - 1) / 2;
 
 /// Files of a stripe set.
 pub const STRIPE_FILES: core::ops::RangeInclusive<usize> = 2..=64;

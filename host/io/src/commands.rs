@@ -69,7 +69,7 @@ impl<S: Seams> Domain<S> {
             unfinished: VecDeque::new(),
             in_flight: 0,
         });
-        let device = Device::new(id, spec.tenant, spec.contract, session, body, spec.queues);
+        let device = Device::new(id, spec.tenant, session, body, spec.queues);
         self.enlist(device, now);
         Ok(())
     }
@@ -106,7 +106,7 @@ impl<S: Seams> Domain<S> {
         let budget = Intake::of_port(spec.receive);
         let card = Card::new(nic);
         let body = Body::Net(Net { link: place, client, card, waiting, guard, budget });
-        self.enlist(Device::new(id, spec.tenant, spec.contract, session, body, queues), now);
+        self.enlist(Device::new(id, spec.tenant, session, body, queues), now);
         Ok(())
     }
 
@@ -122,13 +122,11 @@ impl<S: Seams> Domain<S> {
         contract: Contract,
         now: Moment,
     ) -> Result<(), IoDomainError> {
-        let device = self.devices.get_mut(id).ok_or(IoDomainError::UnknownDevice(id))?;
+        let device = self.devices.get(id).ok_or(IoDomainError::UnknownDevice(id))?;
         let (place, client) = device.place();
         let schedule = schedule_of(&mut self.disks, &mut self.links, place);
         let schedule = schedule.ok_or(IoDomainError::UnknownDevice(id))?;
-        schedule.change(client, contract, now).map_err(IoDomainError::Policy)?;
-        device.contract = contract;
-        Ok(())
+        schedule.change(client, contract, now).map_err(IoDomainError::Policy)
     }
 
     pub(crate) fn detach(&mut self, id: DeviceId, now: Moment) -> Result<Account, IoDomainError> {

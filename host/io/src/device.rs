@@ -13,7 +13,7 @@ use std::sync::Arc;
 use moirai_devices::backend::Storage;
 use moirai_devices::net::Role;
 use moirai_devices::vhost::Session;
-use moirai_scheduler::{Amount, ClientId, Contract, Head, Moment, Span};
+use moirai_scheduler::{Amount, ClientId, Head, Moment, Span};
 
 use crate::blk::Blk;
 use crate::link::Link;
@@ -45,7 +45,6 @@ struct Queue {
 pub(crate) struct Device<St> {
     pub(crate) id: DeviceId,
     pub(crate) tenant: String,
-    pub(crate) contract: Contract,
     pub(crate) session: Session,
     pub(crate) body: Body<St>,
     /// Whether all of the guest's memory is present in this process.
@@ -118,7 +117,6 @@ impl<St: Storage> Device<St> {
     pub(crate) fn new(
         id: DeviceId,
         tenant: String,
-        contract: Contract,
         session: Session,
         body: Body<St>,
         queues: u16,
@@ -126,7 +124,6 @@ impl<St: Storage> Device<St> {
         Self {
             id,
             tenant,
-            contract,
             session,
             body,
             memory: Report::default(),

@@ -40,7 +40,9 @@ impl<S: Seams> Domain<S> {
         let mut now = self.machine.now();
         while let Some(pick) = self.disks.get_mut(place).and_then(|disk| disk.pick(now)) {
             let owner = self.disks.get(place).and_then(|disk| disk.schedule.owner(pick.client));
-            let Some(Owner::Device(id)) = owner else { break };
+            let Some(owner) = owner else { break };
+            // Does not compile once there is another kind of owner: that needs a way of its own.
+            let Owner::Device(id) = owner;
             match self.begin(place, id, &pick, now) {
                 Turn::Waits => break,
                 turn => served |= turn == Turn::Begun,

@@ -2,7 +2,8 @@
 //!
 //! A *world* is a domain with a ring, links, volumes and drivers of this module. Its ring completes
 //! operations when it likes: late, in another order, short, with an error; it is full, or has no
-//! memory, when it likes. Links refuse, take long, come back. Drivers post requests and packets,
+//! memory, when it likes. The machine stands still and is seen to, or not; it has no threads to run
+//! errands, when it likes. Links refuse, take long, come back. Drivers post requests and packets,
 //! honest and broken ones, reset queues, hang up in mid-sentence. What must hold whatever happens:
 //!
 //! | rule | where it is checked |
@@ -11,6 +12,7 @@
 //! | nobody sends from an address that another one has declared | whenever a packet is sent |
 //! | a flood of packets that come in makes no packet late that goes out | `flood.rs` |
 //! | every request is answered once, with the data that belongs there | whenever a driver looks |
+//! | only misses are excused, and only by a machine that stood still | at the end of a world |
 //! | charges add up to the time in which a disk was busy | at the end of a world |
 //! | a turn is bounded | after every turn |
 //! | no request waits for longer than a time limit | whenever a driver looks, and at the end |
@@ -76,6 +78,9 @@ fn whatever_happens_every_request_is_answered_once_and_nothing_waits_for_ever() 
     assert!(sum.packets > turns() / 100, "{sum:?}");
     assert!(sum.faults > turns() / 500, "{sum:?}");
     assert!(sum.deferred > turns() / 10_000, "{sum:?}");
+    assert!(sum.dropped > turns() / 10_000, "{sum:?}");
+    assert!(sum.stalls > turns() / 2_000, "{sum:?}");
+    assert!(sum.excused > turns() / 10_000, "{sum:?}");
 }
 
 #[test]

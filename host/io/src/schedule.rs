@@ -125,6 +125,11 @@ impl Schedule {
         self.clients.get(&id).map(|client| client.owner)
     }
 
+    /// The contract of a client; `None` for one that has gone.
+    pub(crate) fn contract(&self, id: ClientId) -> Option<Contract> {
+        self.clients.get(&id).map(|client| client.contract)
+    }
+
     /// Whether anybody has work.
     pub(crate) fn has_work(&self) -> bool {
         self.busy > 0
@@ -204,6 +209,7 @@ mod tests {
         assert_eq!((schedule.promised(), schedule.spare_ppm_beside(ids[0])), (2, 666_667));
         assert_eq!(schedule.spare_ppm_beside(ids[2]), 333_334);
         schedule.change(ids[2], third, Moment::ZERO).unwrap();
+        assert_eq!(ids.map(|id| schedule.contract(id)), [Some(third); 3]);
         assert_eq!((schedule.promised(), schedule.spare_ppm_beside(ids[2])), (3, 333_334));
         schedule.dismiss(ids[0], Moment::ZERO).unwrap();
         assert_eq!((schedule.promised(), schedule.spare_ppm_beside(ids[1])), (2, 666_667));
@@ -218,7 +224,7 @@ mod tests {
         assert!(schedule.has_work());
         schedule.dismiss(first, Moment::ZERO).unwrap();
         assert!(!schedule.has_work());
-        assert_eq!(schedule.owner(first), None);
+        assert_eq!((schedule.owner(first), schedule.contract(first)), (None, None));
         schedule.head(first, Some(Head::default()), Moment::ZERO);
         assert!(!schedule.has_work(), "nobody is there");
         let second = schedule.admit(OWNER, contract, Moment::ZERO).unwrap();

@@ -11,6 +11,7 @@ use moirai_scheduler::{Amount, Contract, Moment};
 
 use crate::DeviceId;
 use crate::device::{Body, Device};
+use crate::disk::Disk;
 use crate::domain::Domain;
 use crate::schedule::Owner;
 use crate::seams::Seams;
@@ -31,7 +32,7 @@ impl<S: Seams> Domain<S> {
         }
         let told: BTreeSet<_> = verdicts.iter().map(|(id, _)| *id).collect();
         for device in self.devices.iter().filter(|device| !told.contains(&device.id)) {
-            let why = missed(device, now).or_else(|| too_slow(device, now));
+            let why = missed(device, now).or_else(|| too_slow(device, &self.disks, now));
             verdicts.extend(why.map(|why| (device.id, why)));
         }
         verdicts
@@ -85,9 +86,10 @@ fn missed<St>(device: &Device<St>, now: Moment) -> Option<String> {
 }
 
 /// A rate that is not reached although more was wanted.
-fn too_slow<St>(device: &Device<St>, now: Moment) -> Option<String> {
+fn too_slow<St>(device: &Device<St>, disks: &[Disk], now: Moment) -> Option<String> {
     let Body::Blk(blk) = &device.body else { return None };
-    let promised = promised_rate(device.contract, blk.bandwidth?);
+    let contract = disks.get(blk.disk)?.schedule.contract(blk.client)?;
+    let promised = promised_rate(contract, blk.bandwidth?);
     let got = device.record.rate_when_exhausted(now)?;
     // The second in which a period ends is nobody's exactly.
     let reached = u128::from(got) * 100 >= u128::from(promised) * 98;

@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 
+use moirai_abi::limits::QUEUES_MAX;
 use moirai_abi::machine::VIRTIO_MMIO_MAX;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -14,8 +15,6 @@ pub const MIN_MEMORY_BYTES: u64 = 2 << 20;
 pub const MAX_MEMORY_BYTES: u64 = 1 << 40;
 /// Longest command line that a host may ask for (the device words come on top).
 pub const MAX_CMDLINE_BYTES: usize = 2048;
-/// Most queues of one device.
-pub const MAX_QUEUES: u16 = 16;
 /// Most descriptors of one queue (virtio 1.2, section 2.7).
 pub const MAX_QUEUE_SIZE: u16 = 32768;
 
@@ -160,7 +159,7 @@ impl LaunchSpec {
             return Err(SpecError::TooManyDevices(count));
         }
         for (index, device) in self.devices.iter().enumerate() {
-            if !(1..=MAX_QUEUES).contains(&device.queues) {
+            if !(1..=QUEUES_MAX).contains(&device.queues) {
                 return Err(SpecError::Queues { index, queues: device.queues });
             }
             let size = device.queue_size;
@@ -208,7 +207,7 @@ pub enum SpecError {
     #[error("{0} devices: a tenant has at most {VIRTIO_MMIO_MAX}")]
     TooManyDevices(usize),
     /// A device with no queue or too many.
-    #[error("device {index} has {queues} queues: must be 1 to {MAX_QUEUES}")]
+    #[error("device {index} has {queues} queues: must be 1 to {QUEUES_MAX}")]
     Queues {
         /// Position in [`LaunchSpec::devices`].
         index: usize,

@@ -6,6 +6,8 @@
 //! guest that floods its console costs the log no more than [`LINES_PER_SECOND`].
 
 use std::collections::VecDeque;
+use std::io::Read as _;
+use std::os::unix::net::UnixStream;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -79,6 +81,21 @@ impl Console {
         }
         // Under the lock of `state`: a reader counts back from the end to what it has not seen.
         self.end.send_modify(|end| *end += bytes.len() as u64);
+    }
+
+    /// Takes what was said on a stream that does not block; false if nothing more will be.
+    pub(super) fn hear(&self, stream: &mut UnixStream) -> bool {
+        let mut buffer = [0u8; 4096];
+        // One turn takes a bounded amount: a guest that floods its console delays only itself.
+        for _ in 0..16 {
+            match stream.read(&mut buffer) {
+                Ok(0) => return false,
+                Ok(length) => self.write(buffer.get(..length).unwrap_or_default()),
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return error.kind() == std::io::ErrorKind::WouldBlock,
+            }
+        }
+        true
     }
 
     /// Says that nothing will follow.

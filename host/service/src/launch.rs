@@ -10,7 +10,7 @@ use super::process::{self, StartError};
 use super::served::{self, Admitted, Candidate, FilesInUse};
 use super::supervisor::Supervisor;
 use super::tenant::Tenant;
-use super::{END_PATIENCE, HostService, ServiceError, Shared, lock, release, view};
+use super::{END_PATIENCE, HostService, ServiceError, Shared, lock, release};
 use moirai_config::document::TenantTable;
 use moirai_config::{Problem, check_tenants, model};
 
@@ -28,8 +28,7 @@ impl HostService {
         for (tenant, opened) in tenants.iter().zip(opened) {
             if let Err(error) = start(&self.shared, tenant, opened) {
                 tracing::error!(tenant = tenant.name, %error, "cannot be started");
-                tenant.with(|live| live.end = Some(view::failed(error.to_string())));
-                release::give_back(&self.shared, tenant);
+                release::not_begun(&self.shared, tenant, error.to_string());
             }
         }
         for tenant in &tenants {

@@ -1,8 +1,10 @@
 //! The life of a tenant: what may follow what.
 //!
 //! Pure. A [`Life`] is the only thing that has a [`Phase`], and [`Life::enter`] the only way to
-//! change it: to a phase that [`Life::turn`] has said. The supervisor of the tenant carries out the
-//! [`Step`] between the two.
+//! change it: to a phase that [`Life::turn`] has said, once, and only while the phase is still the
+//! one in which that was said. The supervisor of the tenant carries out the [`Step`] between the
+//! two, in one place (`happens`); only a tenant that never had a process has no supervisor, and
+//! `release::not_begun` ends its life.
 
 use moirai_api::Phase;
 
@@ -10,19 +12,25 @@ use moirai_api::Phase;
 #[derive(Clone, Debug)]
 pub(super) struct Life(Phase);
 
-/// What an event leads to: something to do, and then a phase.
+/// What an event leads to: something to do, and then a phase. Taken once: whoever cannot do what is
+/// to be done drops it, and the phase stays.
 #[must_use]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Turn {
+    from: Phase,
     to: Phase,
-    /// What is to be done before the phase begins.
-    pub(super) step: Step,
+    step: Step,
 }
 
 impl Turn {
-    /// The phase that follows.
-    pub(super) fn leads_to(self) -> Phase {
-        self.to
+    /// What is to be done before the phase begins.
+    pub(super) fn step(&self) -> Step {
+        self.step
+    }
+
+    /// Whether this phase begins with it.
+    pub(super) fn begins(&self, phase: Phase) -> bool {
+        self.to == phase && self.from != phase
     }
 }
 
@@ -39,12 +47,14 @@ impl Life {
     /// What `event` leads to now.
     pub(super) fn turn(&self, event: Event) -> Turn {
         let (to, step) = next(self.0, event);
-        Turn { to, step }
+        Turn { from: self.0, to, step }
     }
 
-    /// The phase that follows begins.
+    /// The phase that follows begins. A turn out of a phase that is over changes nothing.
     pub(super) fn enter(&mut self, turn: Turn) {
-        self.0 = turn.to;
+        if self.0 == turn.from {
+            self.0 = turn.to;
+        }
     }
 }
 
@@ -139,6 +149,22 @@ mod tests {
                 assert_eq!(gives_back, phase != Phase::Ended && event == Event::Gone);
             }
         }
+    }
+
+    #[test]
+    fn a_turn_out_of_a_phase_that_is_over_changes_nothing() {
+        let mut life = Life::new();
+        let (built, stop) = (life.turn(Event::Built), life.turn(Event::StopAsked));
+        assert!(stop.begins(Phase::Stopping) && !stop.begins(Phase::Running));
+        life.enter(stop);
+        life.enter(built);
+        assert_eq!(life.phase(), Phase::Stopping, "it does not run again");
+        let late = life.turn(Event::Overdue);
+        assert!(!late.begins(Phase::Stopping), "it stops already");
+        let gone = life.turn(Event::Gone);
+        life.enter(gone);
+        life.enter(late);
+        assert_eq!(life.phase(), Phase::Ended);
     }
 
     #[test]

@@ -18,7 +18,7 @@ impl HostService {
         // What runs is in the order of the claims: virtual CPUs, volumes, interfaces.
         let (mut promises, parts) = tenant
             .with(|live| (Promises::to_tenant(config, &live.spec), snapshots.parts(live, config)));
-        if let Some(end) = tenant.with(|live| live.end.clone()) {
+        if let Some(end) = tenant.with(|live| live.end().cloned()) {
             promises.kept = end.ok;
             promises.ended = end.reason;
         }

@@ -1,8 +1,8 @@
 //! Gives back what a tenant held, however it ended.
 
-use super::life::Event;
+use super::life::{Event, Step, Turn};
 use super::tenant::{Tenant, Vcpu};
-use super::{Shared, lock};
+use super::{Shared, lock, view};
 
 /// Gives back what the process of a tenant holds, but for its promises.
 pub(super) fn give_back_devices(shared: &Shared, tenant: &Tenant) {
@@ -27,16 +27,28 @@ pub(super) fn give_back_devices(shared: &Shared, tenant: &Tenant) {
     shared.state.forget_tenant(&tenant.name);
 }
 
-/// Gives back everything that the tenant holds; its process is gone or never was.
-pub(super) fn give_back(shared: &Shared, tenant: &Tenant) {
+/// A process of the tenant cannot be had: its life ends with that.
+pub(super) fn not_begun(shared: &Shared, tenant: &Tenant, why: String) {
+    let turn = tenant.with(|live| {
+        live.ends(view::failed(why));
+        live.life.turn(Event::Gone)
+    });
+    // Who has ended already has given everything back.
+    if turn.step() == Step::GiveBack {
+        give_back(shared, tenant, turn);
+    }
+}
+
+/// Carries out [`Step::GiveBack`] of `turn`: gives back everything that the tenant holds. Its
+/// process is gone or never was.
+pub(super) fn give_back(shared: &Shared, tenant: &Tenant, turn: Turn) {
     give_back_devices(shared, tenant);
     tenant.console.close();
     let (reason, ok) = tenant.with(|live| {
-        let turn = live.life.turn(Event::Gone);
         live.life.enter(turn);
         // Together with the phase, so that no change is admitted after the release.
         live.admitted = None;
-        live.end.as_ref().map_or((String::new(), true), |end| (end.reason.clone(), end.ok))
+        live.end().map_or((String::new(), true), |end| (end.reason.clone(), end.ok))
     });
     if ok {
         tracing::info!(tenant = tenant.name, reason, "ended");

@@ -5,7 +5,6 @@
 //! When the guest has reset itself the same thread starts the next process and supervises it.
 
 use moirai_api::{End, Phase};
-use std::io::Read;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -18,7 +17,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::console::Console;
 use super::groups::Group;
 use super::life::{Event, Step, Turn};
-use super::release::{give_back, give_back_devices};
+use super::release::{give_back, give_back_devices, not_begun};
 use super::tenant::{Live, Tenant, Vcpu};
 use super::view;
 
@@ -120,11 +119,8 @@ impl Supervisor {
                 self.happens(Event::Overdue);
             }
             if gone {
-                if self.is_to_restart() {
-                    self.start_again();
-                } else {
-                    self.happens(Event::Gone);
-                }
+                let again = self.is_to_restart() && self.lives_long_enough();
+                self.happens(if again { Event::GoneToRestart } else { Event::Gone });
             }
         }
     }
@@ -137,31 +133,28 @@ impl Supervisor {
         self.reset && self.tenant.with(wanted)
     }
 
+    /// Waits until the last life is as long as the shortest may be: a guest that resets itself at
+    /// once must not keep the host busy. False if somebody wants the tenant to stop meanwhile.
+    fn lives_long_enough(&self) -> bool {
+        loop {
+            if self.tenant.with(|live| live.stop_asked) {
+                return false;
+            }
+            let left = SHORTEST_LIFE.saturating_sub(moirai_runtime::since(self.began));
+            if left.is_zero() {
+                return true;
+            }
+            std::thread::sleep(left.min(LOOK));
+        }
+    }
+
     /// Starts the tenant once more and supervises its new process from then on.
-    fn start_again(&mut self) {
-        // A guest that resets itself at once must not keep the host busy.
-        while moirai_runtime::since(self.began) < SHORTEST_LIFE
-            && !self.tenant.with(|live| live.stop_asked)
-        {
-            std::thread::sleep(
-                SHORTEST_LIFE.saturating_sub(moirai_runtime::since(self.began)).min(LOOK),
-            );
-        }
-        if self.tenant.with(|live| live.stop_asked) {
-            return self.happens(Event::Gone);
-        }
-        let turn = self.tenant.with(|live| live.life.turn(Event::GoneToRestart));
-        if turn.step != Step::StartAgain {
-            return self.happens(Event::Gone);
-        }
+    fn start_again(&mut self, turn: Turn) {
         self.hear_last_words();
         // Reaps the process; how it ended it has said itself.
         let _ = self.child.wait();
         give_back_devices(&self.shared, &self.tenant);
-        self.tenant.with(|live| {
-            live.life.enter(turn);
-            (live.end, live.restarts) = (None, live.restarts + 1);
-        });
+        self.tenant.with(|live| live.begins_again(turn));
         tracing::info!(tenant = self.tenant.name, "the guest has reset itself and starts again");
         let (shared, tenant) = (Arc::clone(&self.shared), Arc::clone(&self.tenant));
         let next = start_again(&shared, &tenant).and_then(|process| {
@@ -170,10 +163,7 @@ impl Supervisor {
         });
         match next {
             Ok(next) => *self = next,
-            Err(reason) => {
-                self.ends(view::failed(reason));
-                give_back(&self.shared, &self.tenant);
-            }
+            Err(reason) => not_begun(&self.shared, &self.tenant, reason),
         }
     }
 
@@ -203,8 +193,8 @@ impl Supervisor {
 
     fn hear_consoles(&mut self) {
         let console = &self.tenant.console;
-        self.consoles.retain_mut(|stream| hear(console, stream));
-        self.words.take_if(|stream| !hear(&self.said, stream));
+        self.consoles.retain_mut(|stream| console.hear(stream));
+        self.words.take_if(|stream| !self.said.hear(stream));
     }
 
     /// A process that says more at a time than it has to is heard again in the next turn.
@@ -270,16 +260,17 @@ impl Supervisor {
 
     /// Notes why the tenant ends; the first reason counts.
     fn ends(&self, end: End) {
-        self.tenant.with(|live| live.end.get_or_insert(end).ok);
+        self.tenant.with(|live| live.ends(end));
     }
 
+    /// The one place where a step is carried out, and the phase after it entered.
     fn happens(&mut self, event: Event) {
         let before = self.tenant.phase();
         let turn = self.tenant.with(|live| live.life.turn(event));
-        if turn.leads_to() == Phase::Stopping && before != Phase::Stopping {
+        if turn.begins(Phase::Stopping) {
             self.overdue = Some(moirai_runtime::instant() + self.stop_patience(event));
         }
-        match turn.step {
+        match turn.step() {
             Step::Wait => {}
             Step::Dispatch => return self.dispatch(turn),
             Step::AskToStop => {
@@ -295,9 +286,8 @@ impl Supervisor {
                 }
                 self.child.kill();
             }
-            Step::GiveBack => return self.give_back(),
-            // Takes the supervisor itself: see `run`.
-            Step::StartAgain => {}
+            Step::GiveBack => return self.give_back(turn),
+            Step::StartAgain => return self.start_again(turn),
         }
         self.tenant.with(|live| live.life.enter(turn));
     }
@@ -359,7 +349,7 @@ impl Supervisor {
         Ok(())
     }
 
-    fn give_back(&mut self) {
+    fn give_back(&mut self, turn: Turn) {
         let ended = self.child.wait();
         let reason = match ended {
             Ok(Ended::Signalled(libc::SIGSYS)) => "it broke its seccomp filter (SIGSYS)".to_owned(),
@@ -373,7 +363,7 @@ impl Supervisor {
         };
         self.hear_last_words();
         self.ends(view::failed(reason));
-        give_back(&self.shared, &self.tenant);
+        give_back(&self.shared, &self.tenant, turn);
     }
 
     /// Reads the consoles to their end: the last words matter most.
@@ -388,21 +378,6 @@ impl Supervisor {
             }
         }
     }
-}
-
-/// Takes what was said on one stream; false if nothing more will be.
-fn hear(console: &Console, stream: &mut UnixStream) -> bool {
-    let mut buffer = [0u8; 4096];
-    // One turn takes a bounded amount: a guest that floods its console delays only itself.
-    for _ in 0..16 {
-        match stream.read(&mut buffer) {
-            Ok(0) => return false,
-            Ok(length) => console.write(buffer.get(..length).unwrap_or_default()),
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return error.kind() == std::io::ErrorKind::WouldBlock,
-        }
-    }
-    true
 }
 
 fn start_patience(spec: &model::Tenant) -> Duration {

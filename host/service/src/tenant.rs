@@ -14,7 +14,7 @@ use moirai_launch::BalloonReport;
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::console::Console;
-use super::life::Life;
+use super::life::{Life, Turn};
 
 use super::lock;
 use super::served::{Admitted, ServedDevice};
@@ -61,7 +61,27 @@ pub(super) struct Live {
     pub(super) balloon: Balloon,
     /// Parts of the sandbox that could not be had.
     pub(super) missing: Vec<String>,
-    pub(super) end: Option<End>,
+    /// Why it ends or has ended.
+    end: Option<End>,
+}
+
+impl Live {
+    /// Notes why the tenant ends; the first reason counts.
+    pub(super) fn ends(&mut self, end: End) {
+        self.end.get_or_insert(end);
+    }
+
+    /// Why it ends or has ended; `None` as long as nothing is known.
+    pub(super) fn end(&self) -> Option<&End> {
+        self.end.as_ref()
+    }
+
+    /// The next process takes the place of the one that has ended.
+    pub(super) fn begins_again(&mut self, turn: Turn) {
+        self.life.enter(turn);
+        self.end = None;
+        self.restarts += 1;
+    }
 }
 
 /// A virtual CPU at the dispatcher of its core.

@@ -78,7 +78,7 @@ impl Tenant {
             TenantView {
                 name: self.name.clone(),
                 phase: live.life.phase(),
-                end: live.end.clone(),
+                end: live.end().cloned(),
                 pid: live.pid,
                 uid: live.uid,
                 core: spec.cores.first().copied().unwrap_or(0),

@@ -12,6 +12,8 @@ pub(crate) enum Goal {
     AtMost(f64),
     /// Moirai reaches at least this share of the peer.
     Share(f64),
+    /// Moirai's own figure is at most this many times the peer's.
+    AtMostTimes(f64),
     /// Only reported.
     None,
 }
@@ -106,6 +108,7 @@ impl Figure {
         match self.goal {
             Goal::AtMost(limit) => Some(median(&self.pairs.ours) <= limit),
             Goal::Share(share) => Some(median(&self.pairs.ratios()) >= share),
+            Goal::AtMostTimes(times) => Some(median(&self.pairs.ratios()) <= times),
             Goal::None => None,
         }
     }
@@ -126,6 +129,7 @@ impl Figure {
         let goal = match goal {
             Goal::AtMost(limit) => format!("<= {} {unit}, {verdict}", short(*limit)),
             Goal::Share(share) => format!(">= {share:.2}, {verdict}"),
+            Goal::AtMostTimes(times) => format!("<= {times:.2}, {verdict}"),
             Goal::None => String::new(),
         };
         let ours = format!("{} {unit}", short(median(&pairs.ours)));
@@ -152,6 +156,7 @@ impl Figure {
         let goal = match self.goal {
             Goal::AtMost(limit) => json!({"at_most": limit}),
             Goal::Share(share) => json!({"at_least_share_of_peer": share}),
+            Goal::AtMostTimes(times) => json!({"at_most_times_peer": times}),
             Goal::None => Value::Null,
         };
         let ratios = self.pairs.ratios();

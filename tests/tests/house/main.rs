@@ -4,13 +4,15 @@
 //! | module | what is checked |
 //! | --- | --- |
 //! | `marks` | tests that cannot run say so in a way that is counted; CI demands that they run |
-//! | `manifests` | every declared dependency is used |
 //! | `sizes` | files and functions have a largest size |
+//! | `manifests` | every declared dependency is used, and not by tests alone unless that is said |
+//! | `production` | what of the sources is not there for tests only |
 //! | `width` | lines are as wide as rustfmt makes them, comments and texts too |
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
 mod manifests;
 mod marks;
+mod production;
 mod sizes;
 mod width;
 

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use moirai_tests::root;
 use toml::Table;
 
+use super::production::production;
+
 /// The two workspaces.
 const WORKSPACES: [&str; 2] = ["Cargo.toml", "guest/Cargo.toml"];
 const KINDS: [&str; 3] = ["dependencies", "dev-dependencies", "build-dependencies"];
@@ -31,12 +33,16 @@ fn manifests(folder: &Path) -> Vec<PathBuf> {
 
 /// The names of what a package depends on, also where that is only so for some targets.
 fn dependencies(manifest: &Table) -> Vec<String> {
+    KINDS.iter().flat_map(|kind| of_kind(manifest, kind)).collect()
+}
+
+/// The same of one kind.
+fn of_kind(manifest: &Table, kind: &str) -> Vec<String> {
     let targets = manifest.get("target").and_then(|target| target.as_table()).into_iter();
     let targets = targets.flat_map(|target| target.values().filter_map(|value| value.as_table()));
     let tables = targets.chain([manifest]);
-    let kinds =
-        tables.flat_map(|table| KINDS.iter().filter_map(|kind| table.get(*kind)?.as_table()));
-    kinds.flat_map(|kind| kind.keys().cloned()).collect()
+    let tables = tables.filter_map(|table| table.get(kind)?.as_table());
+    tables.flat_map(|table| table.keys().cloned()).collect()
 }
 
 /// Whether a text has a name as a word of its own.
@@ -50,7 +56,7 @@ fn names(text: &str, name: &str) -> bool {
 }
 
 #[test]
-fn every_dependency_of_a_crate_is_used_in_it() {
+fn every_dependency_of_a_crate_is_used_in_it_and_not_by_tests_alone() {
     let all = manifests(&root());
     assert!(all.len() > 10, "{all:?}");
     let mut wrong = Vec::new();
@@ -63,14 +69,21 @@ fn every_dependency_of_a_crate_is_used_in_it() {
         };
         let mut sources = super::sources(folder);
         sources.retain(|(path, _)| !inner(&root().join(path)));
-        for name in dependencies(&table(manifest)) {
+        let manifest_of = manifest.display();
+        let table = table(manifest);
+        let inside = folder.strip_prefix(root()).unwrap();
+        let built = production(inside, &table, &sources);
+        let uses = |sources: &[(PathBuf, String)], name: &str| {
             let word = name.replace('-', "_");
-            if !sources.iter().any(|(_, text)| names(text, &word)) {
-                wrong.push(format!("{name} in {}", manifest.display()));
-            }
-        }
+            sources.iter().any(|(_, text)| names(text, &word))
+        };
+        let unused = dependencies(&table).into_iter().filter(|name| !uses(&sources, name));
+        wrong.extend(unused.map(|name| format!("nobody uses {name} in {manifest_of}")));
+        let tested = of_kind(&table, "dependencies").into_iter();
+        let tested = tested.filter(|name| uses(&sources, name) && !uses(&built, name));
+        wrong.extend(tested.map(|name| format!("only tests use {name} in {manifest_of}")));
     }
-    assert!(wrong.is_empty(), "nobody uses {wrong:#?}");
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
 #[test]

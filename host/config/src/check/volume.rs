@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
 
 use moirai_abi::disk_id::{DISK_ID_LEN, disk_id_of};
-use moirai_abi::limits::{STRIPE_FILES, STRIPE_UNIT_BYTES_MAX, STRIPE_UNIT_STEP_BYTES};
+use moirai_abi::limits::{QUEUES_MAX, STRIPE_FILES, STRIPE_UNIT_BYTES_MAX, STRIPE_UNIT_STEP_BYTES};
 
 use super::contract::{Scope, resolve};
 use super::names::unknown;
@@ -16,8 +16,6 @@ use crate::problem::Problems;
 use crate::units::{Rate, Size};
 
 const DEFAULT_UNIT_BYTES: u64 = 64 << 10;
-/// Most request queues.
-const MAX_QUEUES: u16 = 16;
 /// Logical blocks, in bytes; the first one is the default.
 const BLOCK_SIZES: [u64; 4] = [512, 1024, 2048, 4096];
 
@@ -38,8 +36,8 @@ pub(super) fn check(
     };
     let files = files(disk, table, at, problems);
     let queues = table.queues.unwrap_or(1);
-    if !(1..=MAX_QUEUES).contains(&queues) {
-        let message = format!("{queues} queues are not 1 to {MAX_QUEUES}");
+    if !(1..=QUEUES_MAX).contains(&queues) {
+        let message = format!("{queues} queues are not 1 to {QUEUES_MAX}");
         let help =
             "write for example 1: how many virtual CPUs are to use the volume at the same time";
         problems.add(format!("{at}.queues"), message, help);

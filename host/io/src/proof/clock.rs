@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use moirai_scheduler::{Amount, Moment, Span};
 
+use super::chance::Chance;
 use crate::seams::{Errand, Machine};
 
 /// A millisecond.
@@ -26,6 +27,10 @@ struct Inner {
     now: Cell<Moment>,
     looks: Cell<u64>,
     errands: RefCell<Vec<(Moment, Errand)>>,
+    /// How many errands of a thousand find nobody who runs them.
+    drops: Cell<u64>,
+    chance: RefCell<Option<Chance>>,
+    dropped: Cell<u64>,
 }
 
 impl Virtual {
@@ -45,6 +50,22 @@ impl Virtual {
     /// How often somebody has looked since the last call.
     pub(super) fn take_looks(&self) -> u64 {
         self.0.looks.take()
+    }
+
+    /// From now on so many errands of a thousand are dropped undone, as without threads.
+    pub(super) fn drop_errands(&self, permille: u64, chance: Chance) {
+        self.0.drops.set(permille);
+        *self.0.chance.borrow_mut() = Some(chance);
+    }
+
+    /// How many errands were dropped.
+    pub(super) fn dropped(&self) -> u64 {
+        self.0.dropped.get()
+    }
+
+    fn drops_this_one(&self) -> bool {
+        let mut chance = self.0.chance.borrow_mut();
+        chance.as_mut().is_some_and(|chance| chance.permille(self.0.drops.get()))
     }
 
     /// Runs the errands whose time has come; all, if `all`.
@@ -75,6 +96,10 @@ impl Machine for Virtual {
     }
 
     fn send_off(&self, _name: &'static str, errand: Errand) {
+        if self.drops_this_one() {
+            self.0.dropped.set(self.dropped() + 1);
+            return drop(errand);
+        }
         self.0.errands.borrow_mut().push((self.time() + ERRAND, errand));
     }
 

@@ -88,6 +88,7 @@ impl World {
         let tenant = self.tenants.swap_remove(place);
         let device = self.domain.devices.get(tenant.id).unwrap();
         let (place, _) = device.place();
+        self.tally.excused += device.record.excused();
         let inside = matches!(&device.body, Body::Blk(blk) if blk.in_flight > 0);
         if let Kind::Net(net) = &tenant.kind {
             let [.., high, low] = net.mac;

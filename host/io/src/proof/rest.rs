@@ -16,6 +16,7 @@ const PATIENCE: Span = Span::from_secs(3_600);
 impl World {
     pub(super) fn come_to_rest(&mut self) {
         self.domain.ring.faults = Faults::default();
+        self.clock.drop_errands(0, self.chance.split());
         self.cables.iter().for_each(|cable| cable.borrow_mut().down = false);
         self.pause = Span::ONE;
         let end = self.clock.time() + PATIENCE;
@@ -33,6 +34,7 @@ impl World {
         }
         self.check_charges();
         self.check_cables();
+        self.check_excuses();
         for tenant in std::mem::take(&mut self.tenants) {
             self.tally_up(tenant.kind);
         }
@@ -96,6 +98,25 @@ impl World {
                 disk.in_flight()
             );
         }
+    }
+
+    /// Only a miss is excused, and only where the machine was seen to stand still.
+    fn check_excuses(&mut self) {
+        for device in self.domain.devices.iter() {
+            let excused = device.record.excused();
+            let misses = match device.place() {
+                (Place::Disk(at), client) => self.domain.disks[at].schedule.account(client).misses,
+                (Place::Link(at), client) => self.domain.links[at].known().account(client).misses,
+            };
+            assert!(excused <= misses, "{excused} of {misses} misses of {:?}", device.id);
+            self.tally.excused += excused;
+        }
+        let seen = self.tally.stalls > 0 || self.domain.hiccups.all().next().is_some();
+        assert!(
+            self.tally.excused == 0 || seen,
+            "{} misses excused by nothing",
+            self.tally.excused
+        );
     }
 
     /// What a link says that it has sent is what its far end has carried.

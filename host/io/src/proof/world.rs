@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use moirai_runtime::{StallLog, mailbox};
+use moirai_runtime::{Stall, StallLog, mailbox};
 use moirai_scheduler::{Amount, Moment, Span};
 
 use super::chance::Chance;
@@ -53,6 +53,12 @@ pub(super) struct Tally {
     pub(super) faults: u64,
     pub(super) deferred: u64,
     pub(super) attached: u64,
+    /// Errands that nobody ran.
+    pub(super) dropped: u64,
+    /// Times in which the machine stood still and somebody saw it.
+    pub(super) stalls: u64,
+    /// Misses that one of them excuses.
+    pub(super) excused: u64,
     pub(super) slowest_ms: u64,
     pub(super) most_calls: u64,
 }
@@ -65,6 +71,9 @@ impl Tally {
         self.faults += other.faults;
         self.deferred += other.deferred;
         self.attached += other.attached;
+        self.dropped += other.dropped;
+        self.stalls += other.stalls;
+        self.excused += other.excused;
         self.slowest_ms = self.slowest_ms.max(other.slowest_ms);
         self.most_calls = self.most_calls.max(other.most_calls);
     }
@@ -77,6 +86,7 @@ pub(super) struct World {
     pub(super) clock: Virtual,
     pub(super) domain: Domain<Unreal>,
     pub(super) cables: Vec<Rc<RefCell<Inner>>>,
+    stalls: StallLog,
     pub(super) tenants: Vec<Tenant>,
     pub(super) next: u32,
     pub(super) faults: Faults,
@@ -94,6 +104,7 @@ impl World {
         let mut chance = Chance::new(seed);
         let clock = Virtual::default();
         clock.pass(Span::from_secs(1));
+        clock.drop_errands(chance.of(&[0, 100, 500]), chance.split());
         let faults = faults(&mut chance);
         let capacity = usize::try_from(chance.between(64, 300)).unwrap();
         let ring = Fickle::new(clock.clone(), chance.split(), faults, capacity);
@@ -106,6 +117,7 @@ impl World {
             cables.push(inner);
         }
         let (_, inbox) = mailbox().unwrap();
+        let stalls = StallLog::default();
         let domain = Domain::new(Parts {
             name: "proof".into(),
             machine: clock.clone(),
@@ -114,7 +126,7 @@ impl World {
             disks,
             links,
             poll: Span::from_nanos(chance.of(&[0, 50_000])),
-            stalls: StallLog::default(),
+            stalls: stalls.clone(),
         });
         let paid = vec![Some(Amount::ZERO); domain.disks.len()];
         let (defers, pause) = (chance.of(&[0, 0, 100]), chance.of(&[5_000, 100_000, 5 * MS]));
@@ -127,6 +139,7 @@ impl World {
             clock,
             domain,
             cables,
+            stalls,
             tenants,
             next,
             faults,
@@ -148,6 +161,7 @@ impl World {
         }
         self.come_to_rest();
         self.tally.faults = self.domain.ring.faulted;
+        self.tally.dropped = self.clock.dropped();
         self.tally
     }
 
@@ -191,13 +205,10 @@ impl World {
             967..969 => self.detach(now),
             969..975 => self.misbehave(),
             975..978 => self.replace_peer(now),
-            978..980 => {
-                let long = self.chance.of(&[300_000, 20 * MS, 2 * SECOND]);
-                self.clock.pass(Span::from_nanos(long));
-            }
+            978..980 => self.stand_still(),
             980..985 => drop(self.domain.snapshot(now)),
             985..990 => {
-                if let Some(cable) = self.cables.first() {
+                if let Some(cable) = self.cable() {
                     let mut cable = cable.borrow_mut();
                     cable.down = !cable.down;
                 }
@@ -210,6 +221,24 @@ impl World {
         let count = self.tenants.len() as u64;
         let place = usize::try_from(self.chance.below(count.max(1))).unwrap();
         self.tenants.get_mut(place)
+    }
+
+    /// One of the links' far ends.
+    fn cable(&mut self) -> Option<Rc<RefCell<Inner>>> {
+        let count = self.cables.len() as u64;
+        let place = usize::try_from(self.chance.below(count.max(1))).unwrap();
+        self.cables.get(place).map(Rc::clone)
+    }
+
+    /// The machine stands still. Mostly somebody sees it.
+    fn stand_still(&mut self) {
+        let long = self.chance.of(&[300_000, 20 * MS, 2 * SECOND]);
+        let begin = self.clock.time();
+        self.clock.pass(Span::from_nanos(long));
+        if self.chance.permille(700) {
+            self.stalls.note(Stall { begin, end: self.clock.time() });
+            self.tally.stalls += 1;
+        }
     }
 
     fn ask(&mut self, now: Moment) {
@@ -228,7 +257,7 @@ impl World {
             Kind::Disk(_) => None,
         });
         let macs: Vec<_> = macs.chain([[0xff; 6], [0x52, 9, 9, 9, 9, 9]]).collect();
-        let Some(cable) = self.cables.first() else { return };
+        let Some(cable) = self.cable() else { return };
         let mut packet = vec![0; 12];
         packet.extend(frame(self.chance.of(&macs), [2; 6], &mut self.chance));
         if self.chance.permille(50) {
