@@ -95,8 +95,9 @@ fn files_and_functions_are_small() {
 
 #[test]
 fn a_function_ends_where_its_brace_is() {
-    let text = "fn a() {\n    if b {\n    }\n}\n\nimpl C {\n    pub(super) fn d() {\n        e();\n    \
-                }\n    fn f();\n}\n";
+    let alone = "fn a() {\n    if b {\n    }\n}\n\n";
+    let inside = "impl C {\n    pub(super) fn d() {\n        e();\n    }\n    fn f();\n}\n";
+    let text = format!("{alone}{inside}");
     let named = |name: &str, lines| (name.to_owned(), lines);
-    assert_eq!(functions(text), [named("a", 4), named("d", 3), named("f", 1)]);
+    assert_eq!(functions(&text), [named("a", 4), named("d", 3), named("f", 1)]);
 }

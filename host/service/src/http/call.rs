@@ -13,8 +13,8 @@ use crate::{HostService, ServiceError};
 /// The service, as handlers share it.
 pub(super) type Shared = State<Arc<HostService>>;
 
-/// Calls that begin something or think for long, at the same time. Whoever comes later waits, and is
-/// forgotten if it goes meanwhile.
+/// Calls that begin something or think for long, at the same time. Whoever comes later waits, and
+/// is forgotten if it goes meanwhile.
 static LONG: Semaphore = Semaphore::const_new(8);
 
 /// Calls the service for something that takes long: it leaves threads and cores to the others.
