@@ -75,7 +75,7 @@ impl Session {
             .collect::<Result<_, _>>()?;
         Ok(Self {
             stream,
-            receiver: Receiver::new(profile.allow_unsealed_memory),
+            receiver: Receiver::default(),
             profile,
             features: 0,
             protocol: Protocol::empty(),

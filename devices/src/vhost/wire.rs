@@ -107,17 +107,11 @@ pub(super) enum Received {
 pub(super) struct Receiver {
     bytes: Vec<u8>,
     files: Vec<OwnedFd>,
-    /// Any kind of file is taken, because the peer is trusted.
-    any_file: bool,
     /// Files of which nobody knows how long it takes to close them.
     strange: Vec<OwnedFd>,
 }
 
 impl Receiver {
-    pub(super) fn new(any_file: bool) -> Self {
-        Self { any_file, ..Self::default() }
-    }
-
     /// What came and is neither memory nor an eventfd, to be closed where there is time to wait.
     pub(super) fn take_strange(&mut self) -> Vec<OwnedFd> {
         std::mem::take(&mut self.strange)
@@ -184,8 +178,7 @@ impl Receiver {
         )?;
         for message in control.drain() {
             if let RecvAncillaryMessage::ScmRights(files) = message {
-                let (known, strange): (Vec<_>, Vec<_>) =
-                    files.partition(|file| self.any_file || is_harmless(file));
+                let (known, strange): (Vec<_>, Vec<_>) = files.partition(is_harmless);
                 self.files.extend(known);
                 self.strange.extend(strange);
             }

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `bodies.rs`, `change.rs` | what is asked for |
 //! | `view.rs`, `phase.rs`, `stats.rs`, `kept.rs` | what is answered |
+//! | `counters.rs` | the one table of what is measured: names, meanings, how each is read |
 //! | `error.rs` | what a refused request is told |
 //! | `client.rs` | requests over the unix socket, within limits of time and size |
 //!
@@ -15,6 +16,7 @@ mod bodies;
 mod bodies_tests;
 mod change;
 pub mod client;
+mod counters;
 mod error;
 mod kept;
 mod phase;
@@ -24,6 +26,7 @@ mod view;
 pub use bodies::{Exports, Launch};
 pub use change::Change;
 pub use client::{Client, ClientError};
+pub use counters::{Family, Kind, families};
 pub use error::{ErrorBody, ErrorKind};
 pub use kept::KeptEvent;
 pub use phase::Phase;

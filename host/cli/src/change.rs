@@ -27,7 +27,7 @@ pub(super) fn parse(words: &[String]) -> Result<Change, Failure> {
             change.memory = Some(read(value, "M").map_err(|why| bad(word, &why))?);
             continue;
         }
-        let (place, key) = key.rsplit_once('.').ok_or_else(|| bad(word, "it has no key"))?;
+        let (place, key) = key.rsplit_once('.').ok_or_else(|| bad(word, &whose(key)))?;
         let table = match place.split_once('.') {
             None if place == "cpu" => change.cpu.get_or_insert_default(),
             None if place == "disk" => change.disk.entry("0".to_owned()).or_default(),
@@ -39,6 +39,17 @@ pub(super) fn parse(words: &[String]) -> Result<Change, Failure> {
         set(table, key, value).map_err(|why| bad(word, &why))?;
     }
     Ok(change)
+}
+
+/// What is missing before a key that stands alone.
+fn whose(key: &str) -> String {
+    match KEYS.contains(&key) {
+        true => format!("it does not say whose {key}: put cpu., disk. or net. before it"),
+        false => format!(
+            "there is no key {key:?}: there are memory, and after a dot {}",
+            KEYS.join(", ")
+        ),
+    }
 }
 
 fn bad(word: &str, why: &str) -> Failure {
@@ -189,7 +200,8 @@ mod tests {
     fn each_bad_word_is_said() {
         for (word, why) in [
             ("cpu.slice", "no ="),
-            ("slice=4ms", "no key"),
+            ("slice=4ms", "whose slice"),
+            ("foo=1", "no key \"foo\""),
             ("gpu.slice=4ms", "neither"),
             ("cpu.speed=4", "not one of"),
             ("cpu.slice=-4ms", "negative"),

@@ -20,6 +20,15 @@ use moirai_config::{self, MAX_STOP_AFTER, Report};
 pub(super) fn launch(socket: &Path, args: &FileArgs) -> Result<Status, Failure> {
     let (text, document) = moirai_config::read(&args.file).map_err(|bad| Failure::bad(&bad))?;
     let file = args.file.display().to_string();
+    if document.tenant.is_empty() {
+        let what = format!("{file} has no [[tenant]]: there is nothing to launch");
+        return Err(Failure::new(Status::Bad, what));
+    }
+    if !document.disk.is_empty() || !document.link.is_empty() {
+        eprintln!(
+            "{file}: its disks and links are for `moirai host`; the one that runs has its own"
+        );
+    }
     let tenants: Vec<TenantView> = Client::new(socket)?
         .send(Method::POST, "/v1/tenants", &Launch { tenant: document.tenant })
         .map_err(|error| match error {
@@ -98,9 +107,15 @@ fn an_export(name: &str) -> String {
 
 /// The path of a tenant or an export. A name that none can have is refused here.
 pub(super) fn path(kind: &str, name: &str) -> Result<String, Failure> {
-    if let ("tenants", Holder::Export(export)) = (kind, Holder::from(name)) {
-        return Err(Failure::new(Status::Bad, an_export(&export)));
-    }
+    let holder = Holder::from(name);
+    let name = match (kind, &holder) {
+        ("tenants", Holder::Export(export)) => {
+            return Err(Failure::new(Status::Bad, an_export(export)));
+        }
+        // Where exports stand beside tenants they are called so.
+        ("exports", Holder::Export(export)) => export,
+        _ => name,
+    };
     if name.is_empty() || !name.bytes().all(|c| c.is_ascii_alphanumeric() || b"-_.".contains(&c)) {
         return Err(Failure::new(Status::Bad, format!("no {kind} can have the name {name:?}")));
     }

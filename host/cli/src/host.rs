@@ -47,6 +47,7 @@ fn serve(args: &HostArgs) -> Result<Status, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("api")
+        .max_blocking_threads(BLOCKING)
         .enable_all()
         .build()?;
     let ended = runtime.block_on(async {
@@ -71,13 +72,24 @@ fn serve(args: &HostArgs) -> Result<Status, Failure> {
             never = bound.serve(Arc::clone(&service)) => match never {},
             never = serve_metrics(scrape, &service) => match never {},
         }
-        tracing::info!("ends; all tenants are stopped");
-        Ok(Status::Done)
+        tracing::info!("ends; all tenants are told to stop, and at once by a second signal");
+        let ending = Arc::clone(&service);
+        let mut ended = tokio::task::spawn_blocking(move || ending.end_all());
+        loop {
+            tokio::select! {
+                _ = &mut ended => return Ok(Status::Done),
+                _ = terminate.recv() => service.pull_all_plugs(),
+                _ = interrupt.recv() => service.pull_all_plugs(),
+            }
+        }
     });
     // Handlers that still run hold the service; they end with the runtime.
     drop(runtime);
     drop(watch);
     drop(service);
+    if ended.is_ok() {
+        tracing::info!("has ended, and all its tenants");
+    }
     ended
 }
 
@@ -96,6 +108,9 @@ fn scrape(address: SocketAddr, bad: &dyn Fn(Vec<Problem>) -> Failure) -> Result<
     }
     Ok(taken)
 }
+
+/// Threads for calls that may wait a little: more wait for a thread.
+const BLOCKING: usize = 32;
 
 /// A terminal that is closed ends what was started from it, but not the tenants of others.
 async fn outlive_terminals(mut hangup: Signal) {

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use moirai_devices::backend::Storage;
-use moirai_scheduler::Moment;
+use moirai_devices::counters::Counters;
+use moirai_scheduler::{Account, Moment};
 
 use crate::audit::INTERVAL;
-use crate::device::{Body, Device, Place};
+use crate::device::{Body, Device, Place, Usage};
 use crate::disk::Disk;
 use crate::domain::Domain;
 use crate::seams::{Machine as _, Seams};
@@ -44,54 +45,83 @@ impl<S: Seams> Domain<S> {
         }
     }
 
+    /// Without `..`: what a device counts goes on, or is named here as what does not.
     fn device_snapshot(&self, device: &Device<S::Storage>) -> DeviceSnapshot {
-        let (kind, resource, account) = match device.place() {
-            (Place::Disk(place), client) => {
-                let disk = self.disks.get(place);
-                let account = disk.map(|disk| disk.schedule.account(client));
-                ("disk", disk.map(|disk| disk.name.clone()), account)
-            }
-            (Place::Link(place), client) => {
-                let link = self.links.get(place);
-                let account = link.map(|link| link.known().account(client));
-                ("link", link.map(|link| link.name.clone()), account)
-            }
-        };
-        let account = account.unwrap_or_default();
+        let (kind, resource, account) = self.standing(device);
+        let Account { guaranteed, extra, misses, stall_loss, refills: _ } = account;
+        let Usage {
+            completed,
+            bytes,
+            latency_max,
+            queued_max,
+            io_cpu,
+            received,
+            over_budget,
+            receive_cpu,
+        } = device.usage;
         let (in_flight, counters, direct_io) = moved(&device.body);
+        let Counters {
+            direct_bytes,
+            copied_by_us_bytes,
+            copied_by_kernel_bytes,
+            read_modify_writes,
+            completed: _, // The domain counts all that have ended.
+            io_errors,
+            refused,
+            unanswerable,
+            dropped_tx,
+            spoofed,
+            dropped_rx,
+        } = counters;
         DeviceSnapshot {
             id: device.id.0,
             tenant: device.tenant.clone(),
             kind,
-            resource: resource.unwrap_or_default(),
-            guaranteed_ns: account.guaranteed.as_nanos(),
-            extra_ns: account.extra.as_nanos(),
-            misses: account.misses.saturating_sub(device.record.excused()),
+            resource,
+            guaranteed_ns: guaranteed.as_nanos(),
+            extra_ns: extra.as_nanos(),
+            misses: misses.saturating_sub(device.record.excused()),
             misses_in_stall: device.record.excused(),
             excused: device.record.excuses(),
-            stall_loss_ns: account.stall_loss.as_nanos(),
+            stall_loss_ns: stall_loss.as_nanos(),
             queued: device.queued(),
-            queued_max: device.usage.queued_max,
+            queued_max,
             in_flight,
-            completed: device.usage.completed,
-            bytes: device.usage.bytes,
-            latency_max_ns: device.usage.latency_max.as_nanos(),
-            io_cpu_ns: device.usage.io_cpu.as_nanos(),
-            direct_bytes: counters.direct_bytes,
-            copied_by_us_bytes: counters.copied_by_us_bytes,
-            copied_by_kernel_bytes: counters.copied_by_kernel_bytes,
-            read_modify_writes: counters.read_modify_writes,
-            errors: counters.io_errors + counters.refused + counters.unanswerable,
-            dropped_tx: counters.dropped_tx,
-            spoofed: counters.spoofed.into(),
-            over_budget: device.usage.over_budget,
-            receive_cpu_ns: device.usage.receive_cpu.as_nanos(),
-            dropped_rx: counters.dropped_rx,
-            received: device.usage.received,
+            completed,
+            bytes,
+            latency_max_ns: latency_max.as_nanos(),
+            io_cpu_ns: io_cpu.as_nanos(),
+            direct_bytes,
+            copied_by_us_bytes,
+            copied_by_kernel_bytes,
+            read_modify_writes,
+            errors: io_errors + refused + unanswerable,
+            dropped_tx,
+            spoofed: spoofed.into(),
+            over_budget,
+            receive_cpu_ns: receive_cpu.as_nanos(),
+            dropped_rx,
+            received,
             direct_io,
             failed: device.failed().map(str::to_owned),
             not_kept: None,
         }
+    }
+
+    /// The kind and name of what a device is on, and its account there.
+    fn standing(&self, device: &Device<S::Storage>) -> (&'static str, String, Account) {
+        let (kind, found) = match device.place() {
+            (Place::Disk(place), client) => {
+                let disk = self.disks.get(place);
+                ("disk", disk.map(|disk| (disk.name.clone(), disk.schedule.account(client))))
+            }
+            (Place::Link(place), client) => {
+                let link = self.links.get(place);
+                ("link", link.map(|link| (link.name.clone(), link.known().account(client))))
+            }
+        };
+        let (resource, account) = found.unwrap_or_default();
+        (kind, resource, account)
     }
 }
 
@@ -108,9 +138,7 @@ fn disk_snapshot(disk: &mut Disk, now: Moment) -> DiskSnapshot {
 }
 
 /// What is in the disk, how payload moved, whether around the page cache.
-fn moved<St: Storage>(
-    body: &Body<St>,
-) -> (usize, moirai_devices::counters::Counters, Option<bool>) {
+fn moved<St: Storage>(body: &Body<St>) -> (usize, Counters, Option<bool>) {
     match body {
         Body::Blk(blk) => {
             let mut counters = blk.volume.counters();

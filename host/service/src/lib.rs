@@ -19,6 +19,7 @@
 //! | `console.rs` | output of a guest |
 //! | `view.rs`, `stats.rs` | what is reported |
 //! | `kept.rs`, `promise.rs` | which contracts are kept; what is promised to one tenant |
+//! | `stop.rs` | the end of a tenant, waited for without a thread |
 //! | `state.rs` | what a later start must know |
 //! | `privilege.rs`, `realtime.rs` | which promises this process may make |
 //!
@@ -56,6 +57,7 @@ mod served;
 mod sockets;
 mod state;
 mod stats;
+mod stop;
 mod supervisor;
 mod tenant;
 mod view;
@@ -75,6 +77,7 @@ use resources::Resources;
 use state::StateDir;
 pub use state::StateError;
 use stats::Snapshots;
+pub use stop::Stopping;
 use tenant::Tenant;
 
 use moirai_config::admission::plan::{ResourceReport, TenantPlan};
@@ -349,27 +352,6 @@ impl HostService {
         taken.ok_or_else(|| ServiceError::NotRunning(name.to_owned()))
     }
 
-    /// Ends a tenant and forgets it. A guest with a power button gets the time that its table gives
-    /// it, unless it is to end `at_once`.
-    ///
-    /// # Errors
-    /// [`ServiceError::Unknown`] and [`ServiceError::Immortal`].
-    pub fn stop(&self, name: &str, at_once: bool) -> Result<TenantView, ServiceError> {
-        let tenant = self.find(name)?;
-        tenant.ask_to_stop(at_once);
-        let patience = tenant.with(|live| live.spec.stop_after);
-        if !tenant.wait_for_end(END_PATIENCE + patience) {
-            return Err(ServiceError::Immortal(name.to_owned()));
-        }
-        let mut tenants = lock(&self.tenants);
-        // Somebody may have started a new one of that name meanwhile.
-        if tenants.get(name).is_some_and(|now| Arc::ptr_eq(now, &tenant)) {
-            tenants.remove(name);
-        }
-        drop(tenants);
-        Ok(tenant.view(&self.shared.config))
-    }
-
     fn find(&self, name: &str) -> Result<Arc<Tenant>, ServiceError> {
         let tenants = lock(&self.tenants);
         tenants.get(name).cloned().ok_or_else(|| ServiceError::Unknown(name.to_owned()))
@@ -378,16 +360,7 @@ impl HostService {
 
 impl Drop for HostService {
     fn drop(&mut self) {
-        let tenants: Vec<_> = lock(&self.tenants).values().cloned().collect();
-        tenants.iter().for_each(|tenant| tenant.ask_to_stop(false));
-        let exports = std::mem::take(&mut *lock(&self.exports));
-        exports.into_values().for_each(|export| self.end_export(export));
-        for tenant in tenants {
-            let patience = tenant.with(|live| live.spec.stop_after);
-            if !tenant.wait_for_end(END_PATIENCE + patience) {
-                tracing::error!(tenant = tenant.name, "does not end");
-            }
-        }
+        self.end_all();
         self.shared.state.remove_namespaces();
     }
 }

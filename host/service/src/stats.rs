@@ -16,7 +16,7 @@ use moirai_config::Config;
 use moirai_config::admission::plan::ContractReport;
 use moirai_config::admission::{Part, per_second};
 use moirai_cpu::{CoreSnapshot, VcpuSnapshot};
-use moirai_io::{DeviceSnapshot, DomainSnapshot};
+use moirai_io::{DeviceSnapshot, DiskSnapshot, DomainSnapshot, LinkSnapshot};
 use moirai_runtime::{NoiseFloor, Stall, Watched, now};
 
 impl HostService {
@@ -147,43 +147,40 @@ impl<'a> Snapshots<'a> {
     }
 }
 
+/// Copies what has the same name on both sides. All fields of the snapshot have to be named, so the
+/// compiler says which one was forgotten. `apart` are those that the caller takes otherwise, or
+/// leaves out.
+macro_rules! copy {
+    ($snapshot:ident: $from:ident to $to:ident;
+     same: $($same:ident)*; counts: $($count:ident)*; apart: $($apart:ident)*) => {
+        let $snapshot { $($same,)* $($count,)* $($apart: _,)* } = $from;
+        $($to.$same.clone_from($same);)*
+        $($to.$count = *$count as u64;)*
+    };
+}
+
 fn add_vcpu(stats: &mut PartStats, vcpu: &VcpuSnapshot) {
-    stats.guaranteed_ns = vcpu.guaranteed_ns;
-    stats.extra_ns = vcpu.extra_ns;
-    stats.misses = vcpu.misses;
-    stats.misses_in_stall = vcpu.misses_in_stall;
-    stats.stall_loss_ns = vcpu.stall_loss_ns;
-    stats.least_slice_ns = vcpu.least_slice_ns;
-    stats.not_kept.clone_from(&vcpu.not_kept);
+    copy! {
+        VcpuSnapshot: vcpu to stats;
+        same: guaranteed_ns extra_ns misses misses_in_stall stall_loss_ns least_slice_ns not_kept;
+        counts:;
+        // Who it is, and what events and verdicts are made of.
+        apart: id tenant excused promised refills
+    }
 }
 
 pub(super) fn add_device(stats: &mut PartStats, device: &DeviceSnapshot) {
-    stats.guaranteed_ns = device.guaranteed_ns;
-    stats.extra_ns = device.extra_ns;
-    stats.misses = device.misses;
-    stats.misses_in_stall = device.misses_in_stall;
-    stats.stall_loss_ns = device.stall_loss_ns;
-    stats.queued = device.queued as u64;
-    stats.queued_max = device.queued_max as u64;
-    stats.in_flight = device.in_flight as u64;
-    stats.completed = device.completed;
-    stats.bytes = device.bytes;
-    stats.latency_max_ns = device.latency_max_ns;
-    stats.io_cpu_ns = device.io_cpu_ns;
-    stats.direct_bytes = device.direct_bytes;
-    stats.copied_by_us_bytes = device.copied_by_us_bytes;
-    stats.copied_by_kernel_bytes = device.copied_by_kernel_bytes;
-    stats.read_modify_writes = device.read_modify_writes;
-    stats.errors = device.errors;
-    stats.dropped_tx = device.dropped_tx;
+    copy! {
+        DeviceSnapshot: device to stats;
+        same: guaranteed_ns extra_ns misses misses_in_stall stall_loss_ns completed bytes
+            latency_max_ns io_cpu_ns direct_bytes copied_by_us_bytes copied_by_kernel_bytes
+            read_modify_writes errors dropped_tx over_budget receive_cpu_ns dropped_rx received
+            direct_io failed not_kept;
+        counts: queued queued_max in_flight;
+        // Who it is, what events are made of, and what has a type of its own.
+        apart: id tenant kind resource excused spoofed
+    }
     stats.spoofed = spoofed(&device.spoofed);
-    stats.over_budget = device.over_budget;
-    stats.receive_cpu_ns = device.receive_cpu_ns;
-    stats.dropped_rx = device.dropped_rx;
-    stats.received = device.received;
-    stats.direct_io = device.direct_io;
-    stats.failed.clone_from(&device.failed);
-    stats.not_kept.clone_from(&device.not_kept);
 }
 
 fn spoofed(counts: &moirai_io::Spoofed) -> SpoofedStats {
@@ -196,56 +193,70 @@ pub(super) fn name(kind: &str, name: Option<&String>) -> String {
     format!("{kind}/{}", name.map_or("?", String::as_str))
 }
 
-fn core(core: &CoreSnapshot) -> CoreStats {
+fn core(snapshot: &CoreSnapshot) -> CoreStats {
+    let CoreSnapshot { core, vcpus: _, decisions, overhead_ns, timer_late_ns } = snapshot;
     CoreStats {
-        core: core.core,
-        decisions: core.decisions,
-        overhead_ns: core.overhead_ns,
-        late_p50_ns: core.timer_late_ns.p50,
-        late_p99_ns: core.timer_late_ns.p99,
-        late_max_ns: core.timer_late_ns.max,
+        core: *core,
+        decisions: *decisions,
+        overhead_ns: *overhead_ns,
+        late_p50_ns: timer_late_ns.p50,
+        late_p99_ns: timer_late_ns.p99,
+        late_max_ns: timer_late_ns.max,
     }
 }
 
 fn stall(stall: &Stall) -> (u64, u64) {
-    (stall.begin.as_nanos(), stall.end.as_nanos())
+    let Stall { begin, end } = stall;
+    (begin.as_nanos(), end.as_nanos())
 }
 
 fn thread(watched: Watched) -> ThreadStats {
-    ThreadStats { name: watched.name, longest_turn_ns: watched.longest.as_nanos() }
+    let Watched { name, longest } = watched;
+    ThreadStats { name, longest_turn_ns: longest.as_nanos() }
 }
 
 fn noise(floor: &NoiseFloor) -> NoiseStats {
+    let NoiseFloor { late_ns, looks: _, steal_ns } = floor;
     NoiseStats {
-        late_p50_ns: floor.late_ns.p50,
-        late_p99_ns: floor.late_ns.p99,
-        late_max_ns: floor.late_ns.max,
-        steal_ns: floor.steal_ns,
+        late_p50_ns: late_ns.p50,
+        late_p99_ns: late_ns.p99,
+        late_max_ns: late_ns.max,
+        steal_ns: *steal_ns,
     }
 }
 
-fn disk(disk: &moirai_io::DiskSnapshot) -> DiskStats {
-    let in_flight = disk.in_flight as u64;
-    DiskStats { name: disk.name.clone(), busy_ns: disk.busy_ns, in_flight }
+fn disk(disk: &DiskSnapshot) -> DiskStats {
+    let DiskSnapshot {
+        name,
+        busy_ns,
+        in_flight,
+        // What verdicts about the disk are made of.
+        max_unit_ns: _,
+        measured_unit_ns: _,
+        kinds: _,
+    } = disk;
+    DiskStats { name: name.clone(), busy_ns: *busy_ns, in_flight: *in_flight as u64 }
 }
 
-fn link(link: &moirai_io::LinkSnapshot) -> LinkStats {
+fn link(link: &LinkSnapshot) -> LinkStats {
+    let LinkSnapshot { name, busy_ns, sent, unclaimed, refused, policed, receive_cpu_ns } = link;
     LinkStats {
-        name: link.name.clone(),
-        busy_ns: link.busy_ns,
-        sent: link.sent,
-        unclaimed: link.unclaimed,
-        refused: link.refused,
-        policed: link.policed,
-        receive_cpu_ns: link.receive_cpu_ns,
+        name: name.clone(),
+        busy_ns: *busy_ns,
+        sent: *sent,
+        unclaimed: *unclaimed,
+        refused: *refused,
+        policed: *policed,
+        receive_cpu_ns: *receive_cpu_ns,
     }
 }
 
 fn domain(domain: &DomainSnapshot) -> DomainStats {
-    DomainStats {
-        group: domain.group.clone(),
-        cpu_ns: domain.cpu_ns,
-        polled_ns: domain.polled_ns,
-        sleeps: domain.sleeps,
-    }
+    let DomainSnapshot { group, cpu_ns, polled_ns, sleeps, disks: _, links: _, devices: _ } =
+        domain;
+    DomainStats { group: group.clone(), cpu_ns: *cpu_ns, polled_ns: *polled_ns, sleeps: *sleeps }
 }
+
+#[cfg(test)]
+#[path = "stats_tests.rs"]
+mod tests;

@@ -4,6 +4,7 @@
 //! | module | what is checked |
 //! | --- | --- |
 //! | `marks` | tests that cannot run say so in a way that is counted; CI demands that they run |
+//! | `sizes` | files and functions have a largest size |
 //! | `manifests` | every declared dependency is used, and not by tests alone unless that is said |
 //! | `production` | what of the sources is not there for tests only |
 //! | `width` | lines are as wide as rustfmt makes them, comments and texts too |
@@ -12,6 +13,7 @@
 mod manifests;
 mod marks;
 mod production;
+mod sizes;
 mod width;
 
 use std::fs;

@@ -5,7 +5,7 @@ use axum::extract::State;
 use moirai_api::{Change, ExportView, Exports};
 
 use super::Refusal;
-use super::call::{Shared, call};
+use super::call::{Shared, call, call_for_long};
 use super::request::{Body, Name};
 use moirai_config::admission::promise::Promises;
 
@@ -30,7 +30,7 @@ pub(super) async fn start(
     State(service): Shared,
     Body(exports): Body<Exports>,
 ) -> Result<Json<Vec<ExportView>>, Refusal> {
-    call(service, move |service| service.export(&exports.export)).await.map(Json)
+    call_for_long(service, move |service| service.export(&exports.export)).await.map(Json)
 }
 
 /// Change the contract of an export; the old one stays if admission refuses

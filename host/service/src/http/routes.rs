@@ -2,6 +2,7 @@
 
 use moirai_api::{Change, ErrorKind, HostView, KeptEvent, Launch, Stats, TenantView};
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Request, State};
@@ -11,7 +12,7 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::call::{Shared, call};
+use super::call::{Shared, call, call_for_long};
 use super::request::{Asked, Asks, Body, Name, body_bytes};
 use super::{Refusal, console, exports, head, metrics};
 use crate::{HostService, ServiceError};
@@ -98,7 +99,7 @@ async fn launch(
     State(service): Shared,
     Body(launch): Body<Launch>,
 ) -> Result<Json<Vec<TenantView>>, Refusal> {
-    call(service, move |service| service.launch(&launch.tenant)).await.map(Json)
+    call_for_long(service, move |service| service.launch(&launch.tenant)).await.map(Json)
 }
 
 /// Show a tenant
@@ -150,6 +151,9 @@ async fn events(State(service): Shared) -> Result<Json<Vec<KeptEvent>>, Refusal>
     call(service, |service| Ok(service.events())).await.map(Json)
 }
 
+/// How often is looked whether a tenant has ended.
+const LOOK: Duration = Duration::from_millis(20);
+
 /// How to end a tenant.
 #[derive(Debug, serde::Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -176,7 +180,20 @@ async fn stop(
     Name(name): Name,
     Asked(StopQuery { now }): Asked<StopQuery>,
 ) -> Result<Json<TenantView>, Refusal> {
-    call(service, move |service| service.stop(&name, now)).await.map(Json)
+    let asked = Arc::clone(&service);
+    let stopping = call(asked, move |service| service.ask_to_stop(&name, now)).await?;
+    // By itself, so that it is forgotten also if the client goes.
+    let forgotten = tokio::spawn(async move {
+        loop {
+            match service.forget(&stopping) {
+                Ok(Some(tenant)) => return Ok(Json(tenant)),
+                Ok(None) => tokio::time::sleep(LOOK).await,
+                Err(error) => return Err(Refusal::from(error)),
+            }
+        }
+    });
+    let bug = |_| Refusal::new(ErrorKind::Failed, "the host service has a bug: see its log");
+    forgotten.await.map_err(bug)?
 }
 
 /// Ask admission about a whole configuration; nothing is started
@@ -196,7 +213,7 @@ async fn ask_plan(
         config.host.costs = service.config().host.costs;
         Ok(plan(&config))
     };
-    call(service, asked).await.map(Json)
+    call_for_long(service, asked).await.map(Json)
 }
 
 /// Show the host and its reservations
