@@ -269,6 +269,45 @@ impl Host {
     }
 }
 
+/// CPU time that 600 us of a guest's work take on the tenants' core when nobody else wants it, in
+/// microseconds. It is some 700 on this machine at its best. A machine below that is busy with
+/// others makes it thousands: then no contract that was written for 600 us of work can be judged.
+///
+/// # Panics
+/// If the guest does not report.
+#[must_use]
+pub fn cost_of_work(host: &Host) -> u64 {
+    host.launch(&format!(
+        "[[tenant]]\nname = \"probe\"\nimage = \"pulse\"\nmemory = \"16M\"\ncore = {}\nargs \
+         = \"period_us=20000 work_us=600 report_ms=500\"\ncpu = {{ period = \"20ms\", slice \
+         = \"10ms\" }}\n",
+        core()
+    ));
+    let number = |value: &Value, key: &str| value[key].as_u64().unwrap_or_default();
+    let look = || {
+        let part = host.part("probe", "cpu");
+        let used = number(&part, "guaranteed_ns") + number(&part, "extra_ns");
+        let console = host.console("probe");
+        let reports = console.lines().filter_map(|line| serde_json::from_str(line).ok());
+        let jobs = reports.filter_map(|line: Value| line["jobs"].as_u64()).last();
+        (used, jobs.unwrap_or_default())
+    };
+    wait_for("the probe reports", || look().1 > 0);
+    let (used, jobs) = look();
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    let (used, jobs) = (look().0 - used, look().1 - jobs);
+    let _ = host.ask(&["stop", "probe"]);
+    used / 1_000 / jobs.max(1)
+}
+
+/// Why an experiment with [`cost_of_work`] of so much says nothing; `None` if it does.
+#[must_use]
+pub fn too_slow(cost_us: u64) -> Option<String> {
+    const MOST: u64 = 950;
+    let why = || format!("the machine is too busy with others: 600 us of work take {cost_us} us");
+    (cost_us > MOST).then(why)
+}
+
 /// Waits until `done`.
 ///
 /// # Panics

@@ -7,7 +7,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use moirai_tests::{Host, core};
+use moirai_tests::{Host, core, cost_of_work, too_slow};
 use serde_json::Value;
 
 /// Of so many jobs one may be late: the machine stalls, and this test is not the only load on it.
@@ -32,6 +32,11 @@ fn number(report: &Value, key: &str) -> u64 {
 /// contract, beside a hog with this contract and one that takes what is left.
 fn on_time_in_phases(hog: &str, phases: &[u64], words: &str, contract: &str) {
     let host = Host::start();
+    if let Some(why) = too_slow(cost_of_work(&host)) {
+        eprintln!("NOT TESTED HERE: {why}");
+        assert!(std::env::var_os("MOIRAI_REQUIRE_SPEED").is_none());
+        return;
+    }
     host.launch(&tenant("hog", "carnage", "", &format!("cpu = {{ {hog} }}")));
     host.launch(&tenant("greedy", "carnage", "", "cpu = { extra = true }"));
     for phase in phases {

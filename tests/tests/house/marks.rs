@@ -57,6 +57,9 @@ fn nobody_says_it_in_words_that_are_not_counted() {
     }
 }
 
+/// What CI does not demand, because its machine cannot promise it.
+const NOT_IN_CI: [(&str, &str); 1] = [("SPEED", "it is shared, and at times five times slower")];
+
 #[test]
 fn ci_demands_everything_that_can_be_demanded() {
     let mut known = BTreeSet::new();
@@ -67,6 +70,7 @@ fn ci_demands_everything_that_can_be_demanded() {
     }
     let ci = fs::read_to_string(moirai_tests::root().join(".ci/run")).unwrap();
     assert!(known.contains("ROOT"), "{known:?}");
+    known.retain(|name| !NOT_IN_CI.iter().any(|(left_out, _)| name == left_out));
     for name in known {
         assert!(ci.contains(&format!("{DEMAND}{name}=1")), ".ci/run does not set {DEMAND}{name}=1");
     }

@@ -93,6 +93,7 @@ fn a_screen_gives_the_terminal_back_whatever_signal_ends_it() {
         let mut top = Screen::start(&mut command, 30, 120);
         top.shows(&[ENTERED, "leaves"]);
         assert!(!top.is_given_back());
+        println!("signal {signal}");
         top.send(signal);
         assert_eq!(wait(&mut top.child).signal(), Some(signal));
         assert!(top.is_given_back(), "signal {signal}");
