@@ -289,7 +289,7 @@ pub fn cost_of_work(host: &Host) -> u64 {
         let used = number(&part, "guaranteed_ns") + number(&part, "extra_ns");
         let console = host.console("probe");
         let reports = console.lines().filter_map(|line| serde_json::from_str(line).ok());
-        let jobs = reports.filter_map(|line: Value| line["jobs"].as_u64()).last();
+        let jobs = reports.filter_map(|line: Value| line["jobs"].as_u64()).next_back();
         (used, jobs.unwrap_or_default())
     };
     wait_for("the probe reports", || look().1 > 0);
