@@ -16,13 +16,17 @@ use moirai_devices::vhost::Session;
 use moirai_scheduler::{Amount, ClientId, Head, Moment, Span};
 
 use crate::blk::Blk;
+use crate::budget::Budget;
 use crate::link::Link;
 use crate::nic::{Net, Sender};
 use crate::populate::{Presence, Report};
 use crate::record::Record;
-use crate::talk::Talk;
 use crate::{DeviceId, Peer};
 
+/// Thousandths of the loop's time that a peer may take by its messages, and how much of it at once.
+/// A few dozen messages set a device up; what a peer sends beyond that stays in its socket.
+const TALK: u64 = 20;
+const TALK_BURST: Span = Span::from_millis(20);
 /// How many chains are taken off one ring at a time, so that no tenant holds up the loop.
 const BATCH: usize = 64;
 
@@ -65,8 +69,8 @@ pub(crate) struct Device<St> {
     leavings: Arc<()>,
     /// It is in the loop's list of devices with something to do at the end of the turn.
     pub(crate) touched: bool,
-    /// What its peer's messages have cost.
-    pub(crate) talk: Talk,
+    /// What its peer's messages may cost.
+    pub(crate) talk: Budget,
     pub(crate) usage: Usage,
     /// How well its contract was kept.
     pub(crate) record: Record,
@@ -135,7 +139,7 @@ impl<St: Storage> Device<St> {
             exported: false,
             leavings: Arc::new(()),
             touched: false,
-            talk: Talk::default(),
+            talk: Budget::new(TALK, TALK_BURST),
             usage: Usage::default(),
             record: Record::default(),
         }

@@ -27,7 +27,6 @@
 //! | `budget.rs`, `intake.rs` | how much of the loop's time receiving may take |
 //! | `wire.rs`, `pacer.rs` | what a packet pays; when the link is free |
 //! | `populate.rs` | guest memory made present, off the loop |
-//! | `talk.rs` | what a peer's messages may cost |
 //! | `audit.rs`, `hiccups.rs` | whose misses were the machine's |
 //! | `record.rs` | what was kept and what was not |
 //! | `verdict.rs` | why a contract is not kept |
@@ -72,7 +71,6 @@ mod schedule;
 mod seams;
 mod sending;
 mod snapshot;
-mod talk;
 mod token;
 mod verdict;
 mod waiting;

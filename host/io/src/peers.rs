@@ -19,7 +19,7 @@ impl<S: Seams> Domain<S> {
             return;
         };
         let begin = self.machine.now();
-        if !device.talk.may_speak(begin) {
+        if !device.talk.has(begin) {
             return self.muted.push(id, begin);
         }
         match device.session.ready() {
@@ -41,7 +41,7 @@ impl<S: Seams> Domain<S> {
         }
         let cost = self.machine.now().since(begin);
         if let Some(device) = self.devices.get_mut(id) {
-            device.talk.spoke(begin, cost);
+            device.talk.pay(begin, cost);
             device.usage.io_cpu += cost.service();
         }
     }

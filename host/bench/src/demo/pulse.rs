@@ -21,6 +21,9 @@ pub struct PulseReport {
     pub jobs: u64,
     /// Jobs that ended after their deadline.
     pub late: u64,
+    /// Jobs that should have been done in the run and were not, beyond what two reports leave open.
+    #[serde(default)]
+    pub undone: u64,
     /// The longest time from the release of a job to its end, microseconds, since the start.
     pub worst_us: u64,
     /// The longest time from the release of a job to its start, microseconds, since the start.
@@ -60,6 +63,10 @@ fn last(console: &str) -> PulseReport {
     reports.next_back().unwrap_or_default()
 }
 
+/// How often it has a job, and how often it reports (`scene/pulse.toml`), nanoseconds.
+const PERIOD: u64 = 20_000_000;
+/// What it has done is known as of its last report, at either end of the run.
+const REPORT: u64 = 500_000_000;
 /// By how much its contract's period is shorter than its own: by so much it catches up in each
 /// period after a stall has delayed one of its wake-ups (`scene/pulse.toml`).
 const CATCHES_UP: Span = Span::from_millis(1);
@@ -72,13 +79,21 @@ pub(super) fn excused(stalls: &[Stall], begin: Moment) -> u64 {
 }
 
 impl PulseReport {
-    /// What was done since `before`.
-    pub(super) fn since(self, before: Self) -> Self {
+    /// What was done since `before`, so many nanoseconds ago.
+    pub(super) fn since(self, before: Self, elapsed: u64) -> Self {
+        let jobs = self.jobs.saturating_sub(before.jobs);
+        let asked = (elapsed / PERIOD).saturating_sub(2 * REPORT / PERIOD);
         Self {
-            jobs: self.jobs.saturating_sub(before.jobs),
+            jobs,
             late: self.late.saturating_sub(before.late),
+            undone: asked.saturating_sub(jobs),
             ..self
         }
+    }
+
+    /// Whether no more of its jobs were late or not done than the stalls can have caused.
+    pub(super) fn is_on_time(self, excused: u64) -> bool {
+        self.jobs > 0 && self.late + self.undone <= excused
     }
 }
 
@@ -105,8 +120,13 @@ mod tests {
                        {\"event\":\"rep";
         let after = last(console);
         assert_eq!((after.jobs, after.worst_us), (35, 710));
-        let run = after.since(PulseReport { jobs: 10, late: 1, ..after });
+        let run = after.since(PulseReport { jobs: 10, late: 1, ..after }, 1_000_000_000);
         assert_eq!((run.jobs, run.late, run.start_worst_us), (25, 0, 95));
+        assert!(run.undone == 0 && run.is_on_time(0));
+        // Jobs that are not done are not on time, although none that was done was late.
+        let idle = after.since(PulseReport { jobs: 10, late: 1, ..after }, 8_000_000_000);
+        assert_eq!((idle.jobs, idle.late, idle.undone), (25, 0, 325));
+        assert!(!idle.is_on_time(324) && idle.is_on_time(325));
         assert_eq!(last(""), PulseReport::default());
     }
 }

@@ -236,11 +236,11 @@ fn receivers(text: &mut String, run: &RunReport) {
 }
 
 fn jobs(text: &mut String, pulse: PulseReport) {
-    let PulseReport { jobs, late, worst_us, start_worst_us } = pulse;
+    let PulseReport { jobs, late, undone, worst_us, start_worst_us } = pulse;
     let _ = writeln!(
         text,
-        "pulse: {jobs} jobs, {late} late; the slowest was done {worst_us} us after its wake-up \
-         and began {start_worst_us} us after it"
+        "pulse: {jobs} jobs, {late} late, {undone} not done; the slowest was done {worst_us} us \
+         after its wake-up and began {start_worst_us} us after it"
     );
 }
 

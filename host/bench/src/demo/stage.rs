@@ -81,9 +81,8 @@ pub(super) fn run(
     servant.end()?;
     let still: Vec<Stall> = after.stalls.iter().map(|&stall| still(stall)).collect();
     let tenants = tenants(&before, &after);
-    let jobs = jobs_after.since(jobs_before);
-    let on_time =
-        jobs.jobs > 0 && jobs.late <= pulse::excused(&still, Moment::from_nanos(before.now_ns));
+    let jobs = jobs_after.since(jobs_before, after.now_ns.saturating_sub(before.now_ns));
+    let on_time = jobs.is_on_time(pulse::excused(&still, Moment::from_nanos(before.now_ns)));
     let stalls = Stalls { stalls: &still, used_permille: used_permille(&tenants) };
     let report = RunReport {
         receivers: seen(&played, &arrivals, &stalls),
