@@ -9,8 +9,9 @@ const SECONDS: u64 = 8;
 fn cost_without(report: &serde_json::Value) -> u64 {
     let pulse = &report["without"]["tenants"][1];
     assert_eq!(pulse["name"], "pulse");
-    let used = pulse["cpu"]["extra"].as_u64().unwrap() * SECONDS / 1_000;
-    used / report["without"]["pulse"]["jobs"].as_u64().unwrap().max(1)
+    let used = pulse["cpu"]["extra"].as_u64().unwrap();
+    let said = &report["without"]["pulse"];
+    used * said["t_ms"].as_u64().unwrap() / 1_000_000 / said["jobs"].as_u64().unwrap().max(1)
 }
 
 #[test]

@@ -63,7 +63,7 @@ fn on_time_in_phases(hog: &str, phases: &[u64], words: &str, contract: &str) {
 fn a_task_that_wakes_in_any_phase_is_on_time_beside_hogs() {
     let hog = "period = \"20ms\", slice = \"9ms\"";
     let contract = "period = \"19ms\", slice = \"1050us\", deadline = \"5ms\"";
-    on_time_in_phases(hog, &[0, 5_000, 10_000, 15_000], "work_us=600 deadline_us=5000", contract);
+    on_time_in_phases(hog, &[0, 5_000, 10_000, 15_000], "work_us=400 deadline_us=5000", contract);
 }
 
 /// phases-deadline-is-period.toml: 149 of 492 jobs were late.
@@ -71,7 +71,7 @@ fn a_task_that_wakes_in_any_phase_is_on_time_beside_hogs() {
 fn a_task_that_may_be_done_at_any_time_in_its_period_is_on_time_beside_hogs() {
     let hog = "period = \"20ms\", slice = \"11ms\"";
     let contract = "period = \"19ms\", slice = \"1700us\"";
-    on_time_in_phases(hog, &[0, 10_000, 15_000], "work_us=1300", contract);
+    on_time_in_phases(hog, &[0, 10_000, 15_000], "work_us=900", contract);
 }
 
 /// Writes a volume, so that reads find blocks.

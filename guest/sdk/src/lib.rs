@@ -192,12 +192,13 @@ impl App {
         }
     }
 
-    /// True once per `report_ms=`.
+    /// True once per `report_ms=`, unless the last report is not written yet: reports say sums, and
+    /// a queue of them would say what was true when the first of them was made.
     pub fn report_due(&mut self) -> bool {
         let now = now();
         let Some(every) = self.report_every.filter(|_| now >= self.report_at) else { return false };
         self.report_at = now.saturating_sub(now % every).saturating_add(every);
-        true
+        !console::pending()
     }
 
     /// Prints that the application is set up; written at once.

@@ -17,11 +17,13 @@ pub(super) const PULSE: &str = "pulse";
 /// Jobs of a periodic task: each is released by a timer and measures its own start and end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PulseReport {
+    /// Milliseconds from its start to this report; in the report of a run, the time that it covers.
+    pub t_ms: u64,
     /// Jobs done in the run.
     pub jobs: u64,
     /// Jobs that ended after their deadline.
     pub late: u64,
-    /// Jobs that should have been done in the run and were not, beyond what two reports leave open.
+    /// Jobs that should have been done and were not.
     #[serde(default)]
     pub undone: u64,
     /// The longest time from the release of a job to its end, microseconds, since the start.
@@ -65,8 +67,9 @@ fn last(console: &str) -> PulseReport {
 
 /// How often it has a job, and how often it reports (`scene/pulse.toml`), nanoseconds.
 const PERIOD: u64 = 20_000_000;
-/// What it has done is known as of its last report, at either end of the run.
-const REPORT: u64 = 500_000_000;
+/// What it has done is known as of its last report. It writes two bytes of one beside each job on a
+/// slow machine; after so long without a new one, no job counts as done.
+const SILENT: u64 = 4_000_000_000;
 /// By how much its contract's period is shorter than its own: by so much it catches up in each
 /// period after a stall has delayed one of its wake-ups (`scene/pulse.toml`).
 const CATCHES_UP: Span = Span::from_millis(1);
@@ -82,11 +85,14 @@ impl PulseReport {
     /// What was done since `before`, so many nanoseconds ago.
     pub(super) fn since(self, before: Self, elapsed: u64) -> Self {
         let jobs = self.jobs.saturating_sub(before.jobs);
-        let asked = (elapsed / PERIOD).saturating_sub(2 * REPORT / PERIOD);
+        let reported = self.t_ms.saturating_sub(before.t_ms).saturating_mul(1_000_000);
+        let silent = elapsed.saturating_sub(reported).saturating_sub(SILENT);
+        let asked = (reported.saturating_add(silent) / PERIOD).saturating_sub(1);
         Self {
             jobs,
             late: self.late.saturating_sub(before.late),
             undone: asked.saturating_sub(jobs),
+            t_ms: self.t_ms.saturating_sub(before.t_ms),
             ..self
         }
     }
@@ -113,20 +119,24 @@ mod tests {
     #[test]
     fn the_last_report_counts_and_other_words_do_not() {
         let console = "hello\n{\"event\":\"ready\",\"rounds\":5}\n\
-                       {\"event\":\"report\",\"jobs\":10,\"late\":1,\"worst_us\":700,\
+                       {\"event\":\"report\",\"t_ms\":300,\"jobs\":10,\"late\":1,\"worst_us\":700,\
                        \"start_worst_us\":90}\n\
-                       {\"event\":\"report\",\"jobs\":35,\"late\":1,\"worst_us\":710,\
+                       {\"event\":\"report\",\"t_ms\":820,\"jobs\":35,\"late\":1,\"worst_us\":710,\
                        \"start_worst_us\":95}\n\
                        {\"event\":\"rep";
         let after = last(console);
         assert_eq!((after.jobs, after.worst_us), (35, 710));
-        let run = after.since(PulseReport { jobs: 10, late: 1, ..after }, 1_000_000_000);
+        let before = PulseReport { t_ms: 300, jobs: 10, late: 1, ..after };
+        let run = after.since(before, 1_000_000_000);
         assert_eq!((run.jobs, run.late, run.start_worst_us), (25, 0, 95));
         assert!(run.undone == 0 && run.is_on_time(0));
         // Jobs that are not done are not on time, although none that was done was late.
-        let idle = after.since(PulseReport { jobs: 10, late: 1, ..after }, 8_000_000_000);
-        assert_eq!((idle.jobs, idle.late, idle.undone), (25, 0, 325));
-        assert!(!idle.is_on_time(324) && idle.is_on_time(325));
+        let slow = after.since(PulseReport { jobs: 15, ..before }, 1_000_000_000);
+        assert_eq!((slow.jobs, slow.late, slow.undone), (20, 0, 5));
+        assert!(!slow.is_on_time(4) && slow.is_on_time(5));
+        // Nor are those of a time of which it says nothing.
+        let silent = after.since(before, 520_000_000 + SILENT + 2_000_000_000);
+        assert_eq!((silent.jobs, silent.undone), (25, 100));
         assert_eq!(last(""), PulseReport::default());
     }
 }

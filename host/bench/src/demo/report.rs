@@ -236,7 +236,7 @@ fn receivers(text: &mut String, run: &RunReport) {
 }
 
 fn jobs(text: &mut String, pulse: PulseReport) {
-    let PulseReport { jobs, late, undone, worst_us, start_worst_us } = pulse;
+    let PulseReport { t_ms: _, jobs, late, undone, worst_us, start_worst_us } = pulse;
     let _ = writeln!(
         text,
         "pulse: {jobs} jobs, {late} late, {undone} not done; the slowest was done {worst_us} us \
