@@ -114,7 +114,7 @@ fn serve_disk(session: &mut Session, frontend: &mut blk::Frontend, volume: &mut 
         match frontend.next_request(mem, queue).unwrap() {
             blk::Next::Empty => break,
             blk::Next::Answered => {}
-            blk::Next::Request(request) => {
+            blk::Next::Request(blk::Taken { chain, request }) => {
                 let mut job = Job::new(request);
                 let mut step = volume.submit(&mut ring, 1, &mut job).unwrap();
                 while step == Step::Pending {
@@ -123,7 +123,7 @@ fn serve_disk(session: &mut Session, frontend: &mut blk::Frontend, volume: &mut 
                     step = volume.completed(&mut ring, done.token, &mut job, done.result).unwrap();
                 }
                 let Step::Done(outcome) = step else { panic!("still pending") };
-                frontend.complete(mem, queue, job.request.chain, outcome).unwrap();
+                frontend.complete(mem, queue, chain, outcome).unwrap();
             }
         }
     }
@@ -234,12 +234,12 @@ fn ipxe_sends_and_receives_over_our_link_behind_qemu() {
             match tx.next_packet(mem, queue).unwrap() {
                 tx::Next::Empty => break,
                 tx::Next::Dropped => {}
-                tx::Next::Packet(packet) => {
+                tx::Next::Packet(tx::Taken { chain, packet }) => {
                     let mut udp = [0; 28];
                     packet.payload.copy_to(&mut udp);
                     discovers += u32::from(packet.head[24..] == [8, 0] && udp[22..24] == [0, 67]);
                     packets += 1;
-                    tx.complete(mem, queue, packet.chain).unwrap();
+                    tx.complete(mem, queue, chain).unwrap();
                 }
             }
         }
