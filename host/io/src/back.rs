@@ -4,7 +4,7 @@
 
 use moirai_devices::backend::{Deferred, Job, Ring as _, Step, Storage};
 use moirai_devices::blk::{Outcome, TakenChain};
-use moirai_scheduler::{ClientId, Moment, Span};
+use moirai_scheduler::{ClientId, Moment};
 
 use crate::DeviceId;
 use crate::blk::Blk;
@@ -15,9 +15,6 @@ use crate::jobs::InFlight;
 use crate::populate::OFFLOAD_BYTES;
 use crate::seams::{Machine as _, Seams};
 use crate::waiting::Waiting;
-
-/// No stall is shorter.
-const STALL: Span = Span::from_millis(5);
 
 impl<S: Seams> Domain<S> {
     /// An operation of a job came back.
@@ -97,11 +94,9 @@ impl<S: Seams> Domain<S> {
         now: Moment,
     ) {
         let Some(disk) = self.disks.get_mut(place) else { return };
-        let (hiccups, stalls) = (&self.hiccups, &self.stalls);
+        let outages = &self.outages;
         disk.end(unit, now, |begun| {
-            // The log is locked only where there may be something in it.
-            let stalled = || now.since(begun) > STALL && stalls.overlaps(begun, now);
-            let undisturbed = !hiccups.since(begun) && !stalled();
+            let undisturbed = !outages.since(begun, now);
             Circumstances { plain: !job.is_detoured(), undisturbed }
         });
         if let Some(device) = self.devices.get_mut(device)

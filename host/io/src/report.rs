@@ -6,7 +6,6 @@ use moirai_devices::backend::Storage;
 use moirai_devices::counters::Counters;
 use moirai_scheduler::{Account, Moment};
 
-use crate::audit::INTERVAL;
 use crate::device::{Body, Device, Place, Usage};
 use crate::disk::Disk;
 use crate::domain::Domain;
@@ -15,7 +14,7 @@ use crate::{DeviceSnapshot, DiskSnapshot, DomainSnapshot, LinkSnapshot};
 
 impl<S: Seams> Domain<S> {
     pub(crate) fn snapshot(&mut self, now: Moment) -> DomainSnapshot {
-        self.audited_at = self.audited_at.min(now.saturating_sub(INTERVAL));
+        self.outages.hurry(now);
         self.disks.iter_mut().for_each(|disk| disk.schedule.policy().judge(now));
         self.links.iter_mut().for_each(|link| link.schedule().policy().judge(now));
         self.audit(now);
