@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::builder::PossibleValuesParser;
+use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::{Args, Parser, Subcommand};
-use moirai_scheduler::POLICIES;
+use moirai_scheduler::{POLICIES, PolicyKind};
 
 /// Tenant VMs that keep promises about time.
 #[derive(Debug, Parser)]
@@ -203,8 +203,8 @@ pub struct SimulateArgs {
     #[arg(long, default_value_t = 1, value_parser = |text: &str| whole::<u64>(text, 0, u64::MAX))]
     pub seed: u64,
     /// Simulate every core, disk and link under this policy.
-    #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(POLICIES))]
-    pub policy: Option<String>,
+    #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(POLICIES).try_map(|name| name.parse::<PolicyKind>()))]
+    pub policy: Option<PolicyKind>,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
