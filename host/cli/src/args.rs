@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::builder::{PossibleValuesParser, TypedValueParser as _};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 use moirai_scheduler::{POLICIES, PolicyKind};
 
@@ -203,7 +203,7 @@ pub struct SimulateArgs {
     #[arg(long, default_value_t = 1, value_parser = |text: &str| whole::<u64>(text, 0, u64::MAX))]
     pub seed: u64,
     /// Simulate every core, disk and link under this policy.
-    #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(POLICIES).try_map(|name| name.parse::<PolicyKind>()))]
+    #[arg(long, value_name = "NAME", value_parser = policies())]
     pub policy: Option<PolicyKind>,
     /// Print JSON.
     #[arg(long)]
@@ -346,4 +346,9 @@ pub struct LibosArgs {
     pub app: String,
     /// The image.
     pub out: PathBuf,
+}
+
+/// Takes the names of policies, and shows them.
+fn policies() -> impl TypedValueParser<Value = PolicyKind> {
+    PossibleValuesParser::new(POLICIES).try_map(|name| name.parse())
 }

@@ -137,7 +137,8 @@ proptest! {
                     load: simulated(tenant.loads.cpu),
                 };
                 let tenant = moirai_simulator::Tenant { name: "a".to_owned(), uses: vec![used] };
-                let core = moirai_simulator::Resource::cpu("core", moirai_scheduler::PolicyKind::Atropos);
+                let policy = moirai_scheduler::PolicyKind::Atropos;
+                let core = moirai_simulator::Resource::cpu("core", policy);
                 let scenario = moirai_simulator::Scenario::new(vec![core], vec![tenant]);
                 let simulated = moirai_simulator::run_policy(
                     &scenario,
