@@ -10,4 +10,5 @@ pub mod boot;
 pub mod disk_id;
 pub mod limits;
 pub mod machine;
+pub mod shell;
 pub mod wire;

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use moirai_abi::shell::Word;
+
 /// Why a volume cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum VolumeError {
@@ -94,7 +96,7 @@ pub enum ImageError {
         what: String,
     },
     /// Header or tables contradict themselves or the file.
-    #[error("image {image} is damaged: {what}; `qemu-img check {image}` says more")]
+    #[error("image {image} is damaged: {what}; `qemu-img check {}` says more", Word(image))]
     Damaged {
         /// The image.
         image: String,
@@ -124,7 +126,9 @@ pub enum ImageError {
     /// It does not say in which format its backing file is, and formats are never guessed.
     #[error(
         "image {image} does not say whether its backing file {name} is raw or qcow2; tell it: \
-         `qemu-img rebase -u -b {name} -F FORMAT {image}`"
+         `qemu-img rebase -u -b {} -F FORMAT {}`",
+        Word(name),
+        Word(image)
     )]
     NoFormat {
         /// The image.
@@ -141,7 +145,8 @@ pub enum ImageError {
     /// Too many layers.
     #[error(
         "image {image} has more than {most} layers of backing files; merge some: \
-         `qemu-img commit {image}`"
+         `qemu-img commit {}`",
+        Word(image)
     )]
     TooDeep {
         /// The image.

@@ -14,6 +14,7 @@ use std::time::Duration;
 use imago::FormatAccess;
 use imago::qcow2::Qcow2;
 use imago::raw::Raw;
+use moirai_abi::shell::Word;
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::fs::{FlockOperation, Mode, OFlags, ResolveFlags, flock, open, openat2};
 
@@ -119,14 +120,19 @@ fn format_of(image: &str, name: &str, named: Option<&str>) -> Result<Format, Ima
         Some("raw") => Ok(Format::Raw),
         Some("qcow2") => Ok(Format::Qcow2),
         None => Err(ImageError::NoFormat { image: image.to_owned(), name: name.to_owned() }),
-        Some(other) => Err(ImageError::Unsupported {
-            image: image.to_owned(),
-            what: format!(
+        Some(other) => {
+            // An image names its backing file from its own folder.
+            let folder = Path::new(image).parent().unwrap_or(Path::new(""));
+            let old = folder.join(name).display().to_string();
+            let (old, new) = (Word(&old), format!("{name}.new"));
+            let (new, top) = (Word(&new), Word(image));
+            let what = format!(
                 "has a backing file of format {other:?}, not raw or qcow2; convert that: `qemu-img \
-                 convert -O qcow2 {name} {name}.new`, and rebase: `qemu-img rebase -u -b \
-                 {name}.new -F qcow2 {image}`"
-            ),
-        }),
+                 convert -O qcow2 {old} {old}.new`, and rebase: `qemu-img rebase -u -b {new} -F \
+                 qcow2 {top}`"
+            );
+            Err(ImageError::Unsupported { image: image.to_owned(), what })
+        }
     }
 }
 
@@ -260,9 +266,10 @@ fn read_header(
     let judge = |error| match error {
         HeaderError::NotQcow2 => ImageError::NotQcow2(name.to_owned()),
         HeaderError::Damaged(what) => ImageError::Damaged { image: name.to_owned(), what },
-        HeaderError::Unsupported(what) => {
-            ImageError::Unsupported { image: name.to_owned(), what: what.replace(IMAGE, name) }
-        }
+        HeaderError::Unsupported(what) => ImageError::Unsupported {
+            image: name.to_owned(),
+            what: what.replace(IMAGE, &Word(name).to_string()),
+        },
     };
     let read = |offset: u64, len_bytes: u64| {
         let mut bytes = vec![0; usize::try_from(len_bytes).unwrap_or(0)];

@@ -4,6 +4,8 @@
 //! exists for three reasons: we open the files that an image names, a version 2 image has its
 //! backing format where imago does not look, and a header may claim anything.
 
+use moirai_abi::shell::Word;
+
 use super::fields::HeaderError::{self, Damaged, NotQcow2, Unsupported};
 use super::fields::{text, u32_at, u64_at};
 use super::tables::Tables;
@@ -69,7 +71,7 @@ impl Mark {
             Self::Dirty => "was not closed",
             Self::Corrupt => "is marked as corrupt",
         };
-        format!("{matter}; repair it: `qemu-img check -r all {name}`")
+        format!("{matter}; repair it: `qemu-img check -r all {}`", Word(name))
     }
 }
 
