@@ -14,7 +14,7 @@ use moirai_devices::backend::Volume;
 
 use super::launch::files_in_use;
 use super::open::open_volumes;
-use super::served::{self, Admitted, Candidate, FilesInUse, ServedDevice, Source};
+use super::served::{self, Admitted, Candidate, Driver, FilesInUse, ServedDevice, Source};
 use super::{HostService, ServiceError, lock};
 use crate::sockets::{ExportSocket, Listener};
 use moirai_config::export::{Export as Spec, ExportDevice, ExportTable};
@@ -127,8 +127,9 @@ impl HostService {
         let setup = |error| ServiceError::IoDomain(IoDomainError::Setup(error));
         // Without a peer: one end of a pair whose other end is closed.
         let (socket, _) = UnixStream::pair().map_err(setup)?;
+        let driver = Driver { socket, memory: spec.memory };
         let source = Source::of_export(&spec.device, opened.volumes).ok_or(IoDomainError::Gone)?;
-        let device = ServedDevice::attach(&self.shared, &spec.holder(), 0, source, socket)?;
+        let device = ServedDevice::attach(&self.shared, &spec.holder(), 0, source, driver)?;
         let (shared, place) = (Arc::clone(&self.shared), device.place.clone());
         let unsealed_memory = spec.unsealed_memory;
         let listener = Listener::start(&spec.name, opened.socket, move |socket| {

@@ -247,6 +247,14 @@ pub(super) struct ServedDevice {
     pub(super) place: Place,
 }
 
+/// Who drives a device.
+pub(super) struct Driver {
+    /// Our end of the vhost-user connection.
+    pub(super) socket: UnixStream,
+    /// The most guest memory that it may hand over, in bytes.
+    pub(super) memory: u64,
+}
+
 /// What is attached.
 pub(super) enum Source<'a> {
     /// A volume that is open.
@@ -269,7 +277,7 @@ impl<'a> Source<'a> {
 
 impl ServedDevice {
     /// Attaches device number `index` of its kind to the I/O domain of its disk or link; the driver
-    /// is at the other end of `socket`.
+    /// is at the other end, and may hand over as much memory as admission has counted.
     ///
     /// # Errors
     /// The I/O domain cannot take it.
@@ -278,7 +286,7 @@ impl ServedDevice {
         holder: &Holder,
         index: usize,
         source: Source<'_>,
-        socket: UnixStream,
+        Driver { socket, memory }: Driver,
     ) -> Result<Self, IoDomainError> {
         let (config, tenant) = (&shared.config, holder.to_string());
         let domain = |group| shared.resources.domain(group).ok_or(IoDomainError::Gone);
@@ -292,6 +300,7 @@ impl ServedDevice {
                     queues: model.queues,
                     contract: model.contract,
                     bandwidth: model.bandwidth,
+                    memory,
                     socket,
                 })?;
                 (Part::Volume(index), &disk.group, id)
@@ -305,6 +314,7 @@ impl ServedDevice {
                     pairs: model.queues,
                     sources: sources(model),
                     receive: model.receive,
+                    memory,
                     contract: model.contract,
                     socket,
                 })?;

@@ -90,6 +90,7 @@ impl Bench {
                 queues: 1,
                 contract: contract(),
                 bandwidth: None,
+                memory: 1 << 30,
                 socket,
             };
             domain.attach_blk(spec).unwrap();
@@ -105,6 +106,7 @@ impl Bench {
                 pairs: 1,
                 sources: moirai_io::Sources::Own(Vec::new()),
                 receive: 250,
+                memory: 1 << 30,
                 contract: contract(),
                 socket,
             };

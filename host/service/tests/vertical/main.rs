@@ -35,6 +35,7 @@ fn a_guest_reads_its_volume_and_nobody_copies_the_payload() {
         queues: 1,
         contract: contract(10, 2),
         bandwidth: None,
+        memory: 1 << 30,
         socket: backend,
     };
     let id = domain.attach_blk(spec).unwrap();
@@ -100,6 +101,7 @@ fn network(domain: &moirai_io::IoDomain, last_byte: u8) -> (u32, UnixStream) {
         pairs: 1,
         sources: moirai_io::Sources::Own(Vec::new()),
         receive: 100,
+        memory: 1 << 30,
         contract: contract(10, 5),
         socket: backend,
     };
@@ -146,6 +148,7 @@ fn a_film_is_streamed_without_a_copy_and_without_loss() {
         queues: 1,
         contract: contract(50, 10),
         bandwidth: None,
+        memory: 1 << 30,
         socket: backend,
     };
     domain.attach_blk(spec).unwrap();
