@@ -40,7 +40,7 @@ impl<S: Seams> Domain<S> {
                     drop(reply.send(self.connect(id, peer, now)));
                 }
                 Command::Detach(id, reply) => drop(reply.send(self.detach(id, now))),
-                Command::Snapshot(reply) => drop(reply.send(Ok(self.snapshot(now)))),
+                Command::Snapshot(reply) => drop(reply.send(self.snapshot(now))),
                 Command::End => self.ended = true,
             }
         }

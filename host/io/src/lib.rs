@@ -246,6 +246,9 @@ pub enum IoDomainError {
     /// The thread has ended.
     #[error("the I/O domain has ended")]
     Gone,
+    /// The thread does not answer.
+    #[error("the I/O domain does not answer")]
+    Silent,
     /// A thread, descriptor or ring could not be had.
     #[error("the I/O domain could not be set up: {0}")]
     Setup(#[source] io::Error),

@@ -25,9 +25,9 @@
 //!
 //! A tenant holds: reservations in the ledger, devices in I/O domains, vCPUs at dispatchers, a user
 //! id, a process, a state file. Its supervisor gives all of it back when the process is gone,
-//! however it went. Locks are taken in the order tenants, exports, tenant, ledger, user ids, and
-//! none is held while a process is waited for; exports are locked while an event loop is asked,
-//! which takes microseconds.
+//! however it went. Locks are taken in the order exporting, tenants, exports, beginning, tenant,
+//! ledger, user ids. None but `exporting` is held while a process or an event loop is waited for: an
+//! event loop that is stuck in the kernel keeps nobody from looking at the others.
 //!
 //! Neighbours: [`http`] and the demo call [`HostService`]; it calls the ledger, the dispatchers,
 //! the I/O domains and `moirai_launch`.
@@ -74,6 +74,7 @@ use groups::Groups;
 use owner::{Machine, OwnError, Owners};
 use realtime::Lifted;
 use resources::Resources;
+use served::FilesInUse;
 use state::StateDir;
 pub use state::StateError;
 use stats::Snapshots;
@@ -209,6 +210,11 @@ pub struct HostService {
     shared: Arc<Shared>,
     tenants: Mutex<BTreeMap<String, Arc<Tenant>>>,
     exports: Mutex<BTreeMap<String, Export>>,
+    /// Held while exports begin, change and end, which waits for event loops: whoever only looks at
+    /// them does not.
+    exporting: Mutex<()>,
+    /// The files of exports that begin.
+    beginning: Mutex<FilesInUse>,
     kept: kept::SharedKept,
 }
 
@@ -289,6 +295,8 @@ impl HostService {
             shared: Arc::new(shared),
             tenants: Mutex::default(),
             exports: Mutex::default(),
+            exporting: Mutex::default(),
+            beginning: Mutex::default(),
             kept: Mutex::default(),
         })
     }

@@ -33,6 +33,7 @@ impl HostService {
     pub fn end_all(&self) {
         let tenants: Vec<_> = lock(&self.tenants).values().cloned().collect();
         tenants.iter().for_each(|tenant| tenant.ask_to_stop(false));
+        let _alone = lock(&self.exporting);
         let exports = std::mem::take(&mut *lock(&self.exports));
         exports.into_values().for_each(|export| self.end_export(export));
         for tenant in tenants {

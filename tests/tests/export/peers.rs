@@ -193,7 +193,7 @@ fn a_peer_cannot_hand_over_more_memory_than_its_export_may() {
     let text = disk(&host, "db", "extra = true");
     export(&host, &text.replace(device, &format!("memory = \"4M\"\n{device}")));
     let huge =
-        text.replace("\"db", "\"huge").replace(device, &format!("memory = \"1T\"\n{device}"));
+        text.replace("\"db", "\"huge").replace(device, &format!("memory = \"1024G\"\n{device}"));
     std::fs::write(host.folder().join("huge.img"), vec![0; 1 << 20]).unwrap();
     let refused = try_export(&host, &huge);
     assert_eq!(refused.status.code(), Some(3), "{}", said(&refused));

@@ -10,6 +10,7 @@ mod export;
 mod net;
 
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use bench::{TEN, Tenant, contract, domain_with_disk, volume};
 use moirai_bench::recorder::{Capture, Stalls, analyse};
@@ -44,7 +45,7 @@ fn a_guest_reads_its_volume_and_nobody_copies_the_payload() {
     tenant.report("ready");
     let done = tenant.report("done");
     println!("{done}");
-    let snapshot = domain.snapshot().unwrap();
+    let snapshot = domain.snapshot(Duration::from_secs(5)).unwrap();
     let device = snapshot.devices.iter().find(|device| device.id == id.0).unwrap();
     println!("{device:?}");
     assert_eq!(device.completed, 2000);
@@ -163,7 +164,7 @@ fn a_film_is_streamed_without_a_copy_and_without_loss() {
     println!("{seen:?}");
     assert_eq!(seen.lost, 0);
     assert_eq!(seen.packets, bench::FILM_PACKETS / 7);
-    let snapshot = domain.snapshot().unwrap();
+    let snapshot = domain.snapshot(Duration::from_secs(5)).unwrap();
     let device = snapshot.devices.iter().find(|device| device.id == net).unwrap();
     println!("{device:?}");
     assert!(snapshot.devices.iter().all(|device| device.copied_by_us_bytes == 0));
