@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use smallvec::{SmallVec, smallvec};
 
 use super::error::VolumeError;
-use super::file::{DiskFile, FileId, open_path};
+use super::file::{DiskFile, FileId, open_below};
 use super::qcow2::{Image, Worker};
 use super::range::{clip, range_of};
 use super::ring::{Deferred, Operations};
@@ -57,7 +57,19 @@ impl Volume {
     /// # Errors
     /// See [`VolumeError`]; each says what to do.
     pub fn open(path: &Path, read_only: bool) -> Result<Self, VolumeError> {
-        Self::from_file(open_path(path, read_only)?, path.display().to_string(), read_only)
+        Self::open_below(None, path, read_only)
+    }
+
+    /// The same; if it is said to lie below a folder, no symlink leads out of that.
+    ///
+    /// # Errors
+    /// See [`VolumeError`].
+    pub fn open_below(
+        root: Option<&Path>,
+        path: &Path,
+        read_only: bool,
+    ) -> Result<Self, VolumeError> {
+        Self::from_file(open_below(root, path, read_only)?, path.display().to_string(), read_only)
     }
 
     /// Takes over an open raw file; `name` is for messages. Its file status flags are changed.
@@ -73,7 +85,30 @@ impl Volume {
         Ok(Self::of(vec![file], Shape::Raw, size_bytes, read_only))
     }
 
-    /// Opens the files of a stripe set with a unit of `unit_bytes`.
+    /// Opens the files of a stripe set with a unit of `unit_bytes`; they lie where
+    /// [`Volume::open_below`] says.
+    ///
+    /// # Errors
+    /// See [`VolumeError`]; also if the files do not make a set.
+    pub fn open_striped_below(
+        root: Option<&Path>,
+        paths: &[PathBuf],
+        unit_bytes: u64,
+        read_only: bool,
+    ) -> Result<Self, VolumeError> {
+        let opened = paths.iter().map(|path| {
+            DiskFile::new(
+                open_below(root, path, read_only)?,
+                &path.display().to_string(),
+                read_only,
+            )
+        });
+        let files = opened.collect::<Result<Vec<_>, _>>()?;
+        let (stripes, size_bytes) = Stripes::of(&files, paths, unit_bytes)?;
+        Ok(Self::of(files, Shape::Striped(stripes), size_bytes, read_only))
+    }
+
+    /// Opens the files of a stripe set, wherever they lie.
     ///
     /// # Errors
     /// See [`VolumeError`]; also if the files do not make a set.
@@ -82,12 +117,7 @@ impl Volume {
         unit_bytes: u64,
         read_only: bool,
     ) -> Result<Self, VolumeError> {
-        let opened = paths.iter().map(|path| {
-            DiskFile::new(open_path(path, read_only)?, &path.display().to_string(), read_only)
-        });
-        let files = opened.collect::<Result<Vec<_>, _>>()?;
-        let (stripes, size_bytes) = Stripes::of(&files, paths, unit_bytes)?;
-        Ok(Self::of(files, Shape::Striped(stripes), size_bytes, read_only))
+        Self::open_striped_below(None, paths, unit_bytes, read_only)
     }
 
     /// Opens the qcow2 image at `path` below the folder `root`, with all that it is made of; what
