@@ -138,6 +138,9 @@ pub enum ServiceError {
     /// Admission refused.
     #[error("{}", refused(.0))]
     Refused(Vec<TenantPlan>),
+    /// Whoever asked has gone.
+    #[error("whoever asked does not wait any more")]
+    Unwanted,
     /// A tenant does not end.
     #[error("tenant {0:?} was killed but does not end")]
     Immortal(String),
@@ -224,6 +227,10 @@ fn groups() -> Groups {
     for controller in groups.missing() {
         let what = "no control groups here: tenant processes run without this limit";
         tracing::warn!(controller, "{what}");
+    }
+    for group in groups.left() {
+        let (group, what) = (group.display(), "left by a host service that has ended, and in use");
+        tracing::warn!(%group, "{what}: see its cgroup.procs");
     }
     groups
 }
