@@ -5,9 +5,9 @@
 //! hands them commands and waits for the answer; the bell is an eventfd, so that they can sleep on
 //! it together with everything else they wait for.
 //!
-//! A thread that never waits can still be stuck, in a call of the kernel. Whoever only wants to know
-//! how things are asks a [`Question`]: it waits as long as it likes and then takes what was said
-//! last.
+//! A thread that never waits can still be stuck, in a call of the kernel. Whoever only wants to
+//! know how things are asks a [`Question`]: it waits as long as it likes and then takes what was
+//! said last.
 
 use std::io;
 use std::sync::mpsc::{

@@ -26,8 +26,8 @@
 //! A tenant holds: reservations in the ledger, devices in I/O domains, vCPUs at dispatchers, a user
 //! id, a process, a state file. Its supervisor gives all of it back when the process is gone,
 //! however it went. Locks are taken in the order exporting, tenants, exports, beginning, tenant,
-//! ledger, user ids. None but `exporting` is held while a process or an event loop is waited for: an
-//! event loop that is stuck in the kernel keeps nobody from looking at the others.
+//! ledger, user ids. None but `exporting` is held while a process or an event loop is waited for:
+//! an event loop that is stuck in the kernel keeps nobody from looking at the others.
 //!
 //! Neighbours: [`http`] and the demo call [`HostService`]; it calls the ledger, the dispatchers,
 //! the I/O domains and `moirai_launch`.

@@ -105,12 +105,12 @@ struct OwnedVolumes {
 }
 
 /// Admits all candidates or none; none if there are `problems` already. The caller holds the lock
-/// under which `used` stays true. It takes as long as admission thinks; whether it is still `wanted`
-/// is asked before each candidate.
+/// under which `used` stays true. It takes as long as admission thinks; whether it is still
+/// `wanted` is asked before each candidate.
 ///
 /// # Errors
-/// [`ServiceError::Bad`], [`ServiceError::Refused`] and [`ServiceError::Unwanted`]; then nothing has
-/// changed.
+/// [`ServiceError::Bad`], [`ServiceError::Refused`] and [`ServiceError::Unwanted`]; then nothing
+/// has changed.
 pub(super) fn admit(
     shared: &Arc<Shared>,
     mut problems: Vec<Problem>,

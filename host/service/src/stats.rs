@@ -25,8 +25,8 @@ use moirai_runtime::{NoiseFloor, Stall, Watched, now};
 const PATIENCE: Duration = Duration::from_millis(250);
 
 impl HostService {
-    /// Asks every dispatcher and every event loop once, and waits for all of them together no longer
-    /// than [`PATIENCE`].
+    /// Asks every dispatcher and every event loop once, and waits for all of them together no
+    /// longer than [`PATIENCE`].
     pub(super) fn snapshots(&self) -> (Vec<CoreSnapshot>, Vec<DomainSnapshot>) {
         let (resources, begin) = (&self.shared.resources, moirai_runtime::instant());
         let left = || PATIENCE.saturating_sub(moirai_runtime::since(begin));

@@ -93,7 +93,8 @@ impl HostService {
     }
 }
 
-/// Who is to be forgotten of those that have ended: whether one has failed, when it ended, its name.
+/// Who is to be forgotten of those that have ended: whether one has failed, when it ended, its
+/// name.
 fn oldest(mut ended: Vec<(bool, Instant, String)>) -> Vec<String> {
     ended.sort_unstable();
     let many = ended.len().saturating_sub(REMEMBERED);

@@ -92,8 +92,8 @@ pub fn charts(config: &Config) -> Vec<Chart> {
     explain::charts(&ledger, &refused)
 }
 
-/// The plan, the ledger after it, and what was refused to each tenant; of those only who came before
-/// it was not `wanted` any more.
+/// The plan, the ledger after it, and what was refused to each tenant; only of those who came
+/// before it was not `wanted` any more.
 fn answer(config: &Config, wanted: &dyn Fn() -> bool) -> (Plan, Ledger, Vec<Vec<Refusal>>) {
     let mut ledger = Ledger::new(config);
     let mut refusals = Vec::new();

@@ -306,10 +306,9 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!(
-                "this is the world of seed {}: MOIRAI_IO_SEED={0} makes it again (a shallow one: MOIRAI_IO_SHALLOW)",
-                self.seed
-            );
+            let Self { seed, .. } = self;
+            eprintln!("this is the world of seed {seed}: MOIRAI_IO_SEED={seed} makes it again");
+            eprintln!("(MOIRAI_IO_SHALLOW={seed} if it is a shallow one)");
         }
     }
 }
