@@ -18,6 +18,14 @@ pub enum VolumeError {
         /// "read" or "read and write".
         how: &'static str,
     },
+    /// A name, or a symlink, leads out of the folder of its disk.
+    #[error("volume {path} leads out of {root}, the folder of its disk")]
+    Outside {
+        /// Its name.
+        path: String,
+        /// The folder.
+        root: String,
+    },
     /// A directory, a pipe, a character device.
     #[error("volume {0} is neither a file nor a block device")]
     NotAVolume(String),

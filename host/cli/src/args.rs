@@ -86,8 +86,7 @@ pub enum Command {
         /// Directory to write them into; it must exist.
         directory: PathBuf,
     },
-    /// Print the JSON Schema of the configuration
-    #[command(hide = true)]
+    /// Print the JSON Schema of the configuration: all tables, keys and kinds of values
     Schema,
 }
 

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use moirai_devices::backend::tap::Tap;
 use moirai_devices::backend::uring::Uring;
@@ -16,7 +17,7 @@ use crate::link::Link;
 use crate::neighbours::{Neighbours, link_local};
 use crate::seams::{Linux, OnLinux, PRIORITY};
 use crate::{BlkSpec, DeviceId, DomainSnapshot, GroupSpec, IoDomainError, NetSpec, Peer};
-use moirai_runtime::{Mailbox, Turns, mailbox};
+use moirai_runtime::{Known, Mailbox, Question, Turns, mailbox};
 use moirai_runtime::{pin, set_scheduler_inherited};
 
 /// How many devices an event loop serves at most.
@@ -29,6 +30,7 @@ pub struct IoDomain {
     mailbox: Mailbox<Command>,
     next_id: AtomicU32,
     core: Option<usize>,
+    standing: Question<DomainSnapshot>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -70,7 +72,8 @@ impl IoDomain {
         let thread = thread.map_err(IoDomainError::Setup)?;
         match started.recv() {
             Ok(Ok(())) => {
-                Ok(Self { mailbox, next_id: AtomicU32::new(0), core, thread: Some(thread) })
+                let (next_id, standing) = (AtomicU32::new(0), Question::default());
+                Ok(Self { mailbox, next_id, core, standing, thread: Some(thread) })
             }
             Ok(Err(error)) => Err(IoDomainError::Setup(error)),
             Err(_) => Err(IoDomainError::Gone),
@@ -132,12 +135,22 @@ impl IoDomain {
         self.ask(|reply| Command::Detach(id, reply))
     }
 
-    /// Everything the domain knows, as of now.
+    /// Everything the domain knows, as of now, or as of the last time that it answered if it does
+    /// not within `patience`; that is marked as stale then.
     ///
     /// # Errors
-    /// If the thread has ended.
-    pub fn snapshot(&self) -> Result<DomainSnapshot, IoDomainError> {
-        self.ask(Command::Snapshot)
+    /// If the thread has ended, or has never answered.
+    pub fn snapshot(&self, patience: Duration) -> Result<DomainSnapshot, IoDomainError> {
+        match self.mailbox.look(&self.standing, Command::Snapshot, patience) {
+            Some(Known::Now(snapshot)) => Ok(snapshot),
+            Some(Known::Earlier(Some(mut snapshot))) => {
+                snapshot.stale = true;
+                snapshot.devices.iter_mut().for_each(|device| device.stale = true);
+                Ok(snapshot)
+            }
+            Some(Known::Earlier(None)) => Err(IoDomainError::Silent),
+            None => Err(IoDomainError::Gone),
+        }
     }
 
     fn new_id(&self) -> DeviceId {

@@ -169,6 +169,8 @@ pub struct BlkSpec<St = Volume> {
     /// If the contract was written as a rate: the bandwidth of the disk by which it became a slice,
     /// in bytes per second.
     pub bandwidth: Option<u64>,
+    /// The most guest memory that its driver may hand over, in bytes.
+    pub memory: u64,
     /// The backend's end of the vhost-user connection.
     pub socket: UnixStream,
 }
@@ -189,6 +191,8 @@ pub struct NetSpec {
     pub sources: Sources,
     /// What receiving may take of the loop's time, in thousandths.
     pub receive: u32,
+    /// The most guest memory that its driver may hand over, in bytes.
+    pub memory: u64,
     /// What the tenant is promised of the link's transmission time.
     pub contract: Contract,
     /// The backend's end of the vhost-user connection.
@@ -244,6 +248,9 @@ pub enum IoDomainError {
     /// The thread has ended.
     #[error("the I/O domain has ended")]
     Gone,
+    /// The thread does not answer.
+    #[error("the I/O domain does not answer")]
+    Silent,
     /// A thread, descriptor or ring could not be had.
     #[error("the I/O domain could not be set up: {0}")]
     Setup(#[source] io::Error),

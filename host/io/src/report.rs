@@ -35,6 +35,7 @@ impl<S: Seams> Domain<S> {
         });
         DomainSnapshot {
             group: self.name.clone(),
+            stale: false,
             cpu_ns: self.machine.cpu_time().as_nanos(),
             polled_ns: self.rest.polled.as_nanos(),
             sleeps: self.rest.sleeps,
@@ -75,6 +76,7 @@ impl<S: Seams> Domain<S> {
         DeviceSnapshot {
             id: device.id.0,
             tenant: device.tenant.clone(),
+            stale: false,
             kind,
             resource,
             guaranteed_ns: guaranteed.as_nanos(),

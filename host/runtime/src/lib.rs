@@ -22,7 +22,7 @@ mod stall;
 mod watchdog;
 
 pub use clock::{instant, now, own_cpu_time, since, sleep_until, wall_clock};
-pub use mailbox::{Inbox, Mailbox, Reply, mailbox};
+pub use mailbox::{Inbox, Known, Mailbox, Question, Reply, mailbox};
 pub use noise::{Lateness, NoiseError, NoiseFloor, NoiseProbe, Percentiles};
 pub use place::{pin, set_scheduler, set_scheduler_inherited};
 pub use stall::{Stall, StallLog};

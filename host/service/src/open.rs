@@ -133,6 +133,10 @@ fn advice_for(error: &VolumeError, volume: &model::Volume) -> String {
             };
             return format!("make them so: `truncate -s {most} {}`", pasted(Path::new(least)));
         }
+        VolumeError::Outside { .. } => {
+            "volumes lie below the disk's path, and so does what their symlinks lead to; write a \
+             block device as the `path` of a disk of its own"
+        }
         VolumeError::StripeTwice(_) => "name each file once in `files`",
         VolumeError::Image(ImageError::NotQcow2(_)) => {
             return format!("`qemu-img info {image}` says what it is");
@@ -168,10 +172,13 @@ fn advice_for(error: &VolumeError, volume: &model::Volume) -> String {
 /// It cannot be opened or is none.
 pub(super) fn open_volume(volume: &model::Volume) -> Result<Volume, VolumeError> {
     let readonly = volume.readonly;
+    let below = volume.root.as_deref();
     let mut opened = match &volume.kind {
-        VolumeKind::Raw => Volume::open(&volume.path, readonly),
+        VolumeKind::Raw => Volume::open_below(below, &volume.path, readonly),
         VolumeKind::Qcow2 { root } => Volume::open_qcow2(root, &volume.path, readonly),
-        VolumeKind::Striped { files, unit } => Volume::open_striped(files, *unit, readonly),
+        VolumeKind::Striped { files, unit } => {
+            Volume::open_striped_below(below, files, *unit, readonly)
+        }
     }?;
     opened.set_serial(&volume.serial);
     opened.set_block_size(volume.block_size);

@@ -41,6 +41,33 @@ fn the_block_size_that_is_written_is_the_one_that_the_guest_is_told() {
 }
 
 #[test]
+fn a_volume_that_leads_out_of_the_folder_of_its_disk_is_refused() {
+    let (folder, other) = (tempfile::tempdir(), tempfile::tempdir());
+    let (folder, other) = (folder.expect("a folder"), other.expect("a folder"));
+    let at = |name: &str| folder.path().join(name);
+    std::fs::write(other.path().join("secret"), vec![1; 4096]).expect("a file");
+    std::fs::write(at("inside"), vec![1; 4096]).expect("a file");
+    let link = |to: &Path, name: &str| std::os::unix::fs::symlink(to, at(name)).expect(name);
+    link(&other.path().join("secret"), "absolute");
+    link(&Path::new("..").join(other.path().file_name().expect("a name")).join("secret"), "up");
+    link(other.path(), "folder");
+    link(Path::new("inside"), "within");
+    for name in ["absolute", "up", "folder/secret"] {
+        for keys in [
+            format!("volume = \"{name}\""),
+            format!("volume = \"{name}\"\nreadonly = true"),
+            format!("stripe = {{ files = [\"inside\", \"{name}\"] }}"),
+        ] {
+            let volume = volume(folder.path(), &keys).expect("a volume");
+            let error = open_volume(&volume).expect_err(&keys);
+            assert!(matches!(error, VolumeError::Outside { .. }), "{keys}: {error}");
+        }
+    }
+    let within = volume(folder.path(), "volume = \"within\"").expect("a volume");
+    assert!(open_volume(&within).is_ok());
+}
+
+#[test]
 fn each_reason_why_a_volume_cannot_be_used_has_its_own_advice() {
     // One whose name a shell would take for two.
     let folder = tempfile::Builder::new().prefix("it's a long-name ").tempdir().expect("a folder");

@@ -15,7 +15,7 @@ use moirai_launch::{
 use super::groups::{Group, Limits};
 use super::open::{Opened, open};
 use super::own::OwnDevices;
-use super::served::{ServedDevice, Source};
+use super::served::{Driver, ServedDevice, Source};
 use super::tenant::Tenant;
 use super::{ServiceError, Shared, StateError, lock};
 use moirai_config::Problem;
@@ -168,8 +168,9 @@ impl Attached {
             Source::Volume(volume, _) => (blk::DEVICE_ID, volume.queues, blk::QUEUE_SIZE),
             Source::Net(card) => (net::DEVICE_ID, net::queues(card.queues), net::QUEUE_SIZE),
         };
-        let (ours, theirs) = UnixStream::pair()?;
-        let device = ServedDevice::attach(shared, &tenant.holder(), index, source, ours)?;
+        let (socket, theirs) = UnixStream::pair()?;
+        let driver = Driver { socket, memory: tenant.with(|live| live.spec.memory) };
+        let device = ServedDevice::attach(shared, &tenant.holder(), index, source, driver)?;
         tenant.with(|live| live.devices.push(device));
         self.specs.push(DeviceSpec { device_id, queues, queue_size });
         self.sockets.push(theirs.into());
