@@ -6,11 +6,16 @@
 
 use super::random::mix;
 
-pub(super) const SECTOR: usize = 512;
+const SECTOR: usize = 512;
 /// Bytes of a block.
 pub(super) const BLOCK: usize = 4096;
 const WORD: usize = 8;
 const MAGIC: u64 = 0x4d6f_6972_6169_2e63;
+
+/// The first sector of a block.
+pub(super) const fn sector(block: u64) -> u64 {
+    block * (BLOCK / SECTOR) as u64
+}
 
 /// What is known of a block: the number of the last write that was acknowledged, and of the last
 /// one that was tried. Writes to one block follow each other, so what lies between them may be

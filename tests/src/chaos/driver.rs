@@ -1,4 +1,4 @@
-//! A block driver at an export's socket: requests of whole blocks, several under way at a time.
+//! A block driver at an export's socket: several requests under way at a time.
 
 use std::io;
 use std::os::unix::net::UnixStream;
@@ -8,8 +8,6 @@ use std::time::{Duration, Instant};
 use moirai_devices::mock::{Guest, readable, writable};
 use rustix::net::{RecvFlags, recv};
 use vm_memory::{Bytes as _, GuestAddress};
-
-use super::block::{BLOCK, SECTOR};
 
 const READ: u32 = 0;
 const WRITE: u32 = 1;
@@ -27,8 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// What a request does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Job {
-    Read { block: u64, blocks: u64 },
-    Write { block: u64 },
+    Read { sector: u64, bytes: u64 },
+    Write { sector: u64 },
     Flush,
 }
 
@@ -81,6 +79,22 @@ impl Driver {
         self.under_way.iter().map(|(_, job)| *job)
     }
 
+    /// The next answer, waited for.
+    ///
+    /// # Errors
+    /// Nothing is under way, or it does not come.
+    pub(super) fn wait(&mut self) -> io::Result<Answer> {
+        loop {
+            if let Some(answer) = self.answer() {
+                return Ok(answer);
+            }
+            if self.under_way.is_empty() || self.is_gone() || self.is_forgotten() {
+                return Err(io::Error::other("the service does not answer"));
+            }
+            std::thread::sleep(Duration::from_micros(100));
+        }
+    }
+
     /// Whether a further request can be begun.
     pub(super) fn has_room(&self) -> bool {
         self.guest.free_slot(0).is_some()
@@ -90,12 +104,11 @@ impl Driver {
     pub(super) fn begin(&mut self, job: Job, data: &[u8]) {
         let Some(slot) = self.guest.free_slot(0) else { return };
         let (header, place) = (self.guest.header(0, slot), self.guest.data(0, slot));
-        let (kind, block, bytes) = match job {
-            Job::Read { block, blocks } => (READ, block, blocks * BLOCK as u64),
-            Job::Write { block } => (WRITE, block, data.len() as u64),
+        let (kind, sector, bytes) = match job {
+            Job::Read { sector, bytes } => (READ, sector, bytes),
+            Job::Write { sector } => (WRITE, sector, data.len() as u64),
             Job::Flush => (FLUSH, 0, 0),
         };
-        let sector = block * (BLOCK / SECTOR) as u64;
         let words = [&kind.to_le_bytes()[..], &[0; 4], &sector.to_le_bytes(), &[0xff]].concat();
         self.put(header, &words[..16]);
         self.put(header + STATUS, &words[16..]);
@@ -129,8 +142,8 @@ impl Driver {
         let status: u8 =
             self.guest.memory.read_obj(GuestAddress(self.guest.header(0, slot) + STATUS)).ok()?;
         let mut data = Vec::new();
-        if let Job::Read { blocks, .. } = job {
-            data.resize(usize::try_from(blocks).ok()? * BLOCK, 0);
+        if let Job::Read { bytes, .. } = job {
+            data.resize(usize::try_from(bytes).ok()?, 0);
             self.guest.memory.read_slice(&mut data, GuestAddress(self.guest.data(0, slot))).ok()?;
         }
         Some(Answer { job, ok: status == OK, data })

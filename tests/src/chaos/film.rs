@@ -4,10 +4,11 @@
 use std::io;
 use std::path::Path;
 
-use moirai_bench::recorder::analysis::{LATE, Stalls};
+use moirai_bench::recorder::analysis::{LATE, Stalls, lateness};
 use moirai_bench::recorder::{Analysis, Arrival, Capture, analyse};
 use moirai_runtime::Stall;
 use moirai_runtime::netns::in_netns;
+use moirai_scheduler::Moment;
 
 const PACKET: usize = 188;
 /// Ticks of 90 kHz from one packet to the next: 1 ms, 1.5 Mbit/s.
@@ -43,7 +44,7 @@ pub(super) fn make(path: &Path) -> io::Result<()> {
 pub(super) struct Receivers(Vec<Capture>);
 
 /// What all receivers of a showing saw.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Seen {
     pub(super) packets: u64,
     pub(super) lost: u64,
@@ -51,6 +52,8 @@ pub(super) struct Seen {
     pub(super) late: u64,
     pub(super) late_in_stall: u64,
     pub(super) late_max_us: u64,
+    /// When packets should have come that were late, outside of stalls and in them.
+    pub(super) late_at: Vec<Moment>,
 }
 
 impl Receivers {
@@ -76,7 +79,10 @@ impl Receivers {
     pub(super) fn finish(self, stalls: &[Stall]) -> Seen {
         let mut seen = Seen::default();
         for receiver in self.0 {
-            seen.add(&judged(&receiver.finish(), stalls));
+            let arrivals = receiver.finish();
+            seen.add(&judged(&arrivals, stalls));
+            let late = lateness(&arrivals).into_iter().filter(|packet| packet.late > LATE);
+            seen.late_at.extend(late.map(|packet| packet.due));
         }
         seen
     }
@@ -96,7 +102,7 @@ impl Seen {
     }
 
     /// Several showings.
-    pub(super) fn join(&mut self, other: Self) {
+    pub(super) fn join(&mut self, other: &Self) {
         self.packets += other.packets;
         self.lost += other.lost;
         self.late += other.late;
@@ -104,14 +110,18 @@ impl Seen {
         self.late_max_us = self.late_max_us.max(other.late_max_us);
     }
 
-    /// What is wrong with a showing; none if nothing is.
+    /// What is wrong with a showing, whatever the machine does; none if nothing is.
     pub(super) fn wrong(&self) -> Option<String> {
-        let late = || format!("{} packets came more than {} us late", self.late, LATE.as_micros());
         match self {
             Self { packets: 0, .. } => Some("no packet of the film came".to_owned()),
             Self { lost: 1.., .. } => Some(format!("{} packets of the film were lost", self.lost)),
-            Self { late: 1.., .. } => Some(late()),
             _ => None,
         }
+    }
+
+    /// Its lateness outside of stalls.
+    pub(super) fn lateness(&self) -> Option<String> {
+        let (late, limit) = (self.late, LATE.as_micros());
+        (late > 0).then(|| format!("{late} packets of the film came more than {limit} us late"))
     }
 }

@@ -6,7 +6,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use moirai_api::{Stats, TenantStats};
+use moirai_api::{PartStats, Stats, TenantStats};
 use moirai_runtime::Stall;
 use moirai_scheduler::{Moment, Span};
 
@@ -40,8 +40,10 @@ pub(super) struct Look {
     /// The longest turn of any thread, if it was in this time.
     pub(super) turn: Option<Span>,
     pub(super) found: Found,
-    /// What was promised and not kept.
+    /// What must not be, whatever the machine does.
     pub(super) broken: Vec<String>,
+    /// Promises about time that were not kept outside of stalls.
+    pub(super) late: Vec<String>,
 }
 
 /// A life of the host service.
@@ -52,6 +54,8 @@ pub(super) struct Life {
     longest: Span,
     stalls: Vec<Stall>,
     last: Moment,
+    /// The faults so far, and when each was over.
+    faults: Vec<(Fault, Moment)>,
 }
 
 impl Has {
@@ -97,7 +101,7 @@ impl Life {
         let first = world.stats()?;
         let has = Has::of(world.pid());
         let (longest, last) = (longest(&first), Moment::from_nanos(first.now_ns));
-        Ok(Self { stalls: stalls(&first), first, has, longest, last })
+        Ok(Self { stalls: stalls(&first), first, has, longest, last, faults: Vec::new() })
     }
 
     /// Looks at everything after a fault.
@@ -123,7 +127,9 @@ impl Life {
     fn judge(&mut self, stats: &Stats, fault: Fault, look: &mut Look) {
         self.remember(stats);
         for name in UNTOUCHED {
-            look.broken.extend(broken(tenant(&self.first, name), tenant(stats, name), name));
+            let (before, after) = (tenant(&self.first, name), tenant(stats, name));
+            look.broken.extend(broken(before, after, name));
+            look.late.extend(missed(before, after, name));
         }
         let turn = longest(stats);
         if turn > self.longest {
@@ -131,12 +137,13 @@ impl Life {
             look.turn = Some(turn);
             let excused = fault.is_stall() || self.stalled_since() + TURN >= turn;
             if turn > TURN && !excused {
-                look.broken.push(format!("a turn took {} ms", turn.as_nanos() / 1_000_000));
+                look.late.push(format!("a turn took {} ms", turn.as_nanos() / 1_000_000));
             }
         }
         // What was not kept is told once.
         self.first = stats.clone();
         self.last = Moment::from_nanos(stats.now_ns);
+        self.faults.push((fault, self.last));
     }
 
     /// The machine's stalls since the last look.
@@ -155,8 +162,9 @@ impl Life {
         self.stalls.extend(&new[from..]);
     }
 
-    /// Judges the whole life, before the host service is killed or ends.
-    pub(super) fn end(mut self, world: &mut World) -> (Seen, Vec<String>) {
+    /// Judges the whole life, before the host service is killed or ends: what receivers saw, what
+    /// is broken, and during which faults the film was late, in stalls or not.
+    pub(super) fn end(mut self, world: &mut World) -> (Seen, Vec<String>, Vec<Fault>) {
         let mut broken = Vec::new();
         match world.stats() {
             Ok(stats) => self.remember(&stats),
@@ -166,7 +174,11 @@ impl Life {
         let seen = receivers.map_or_else(Seen::default, |it| it.finish(&self.stalls));
         broken.extend(seen.wrong());
         broken.extend(self.shrinks(world.pid()));
-        (seen, broken)
+        let fault = |at: &Moment| self.faults.iter().find(|(_, end)| at <= end);
+        let mut during: Vec<_> = seen.late_at.iter().filter_map(fault).map(|it| it.0).collect();
+        during.sort_unstable();
+        during.dedup();
+        (seen, broken, during)
     }
 
     /// What comes and goes gets some time to go.
@@ -191,27 +203,40 @@ fn longest(stats: &Stats) -> Span {
     Span::from_nanos(longest.unwrap_or(0))
 }
 
-/// What a tenant that nobody touches was promised and did not get between two looks.
+/// What happened to a tenant that nobody touches between two looks.
 fn broken(before: Option<&TenantStats>, after: Option<&TenantStats>, name: &str) -> Vec<String> {
     let (Some(before), Some(after)) = (before, after) else {
         return vec![format!("{name} does not run any more")];
     };
-    let mut broken = Vec::new();
-    for (before, after) in before.parts.iter().zip(&after.parts) {
-        let resource = &after.resource;
-        let counts =
-            [("misses", before.misses, after.misses), ("errors", before.errors, after.errors)];
-        for (what, from, to) in counts.into_iter().filter(|(_, from, to)| to > from) {
-            broken.push(format!("{name}, {resource}: {} {what}", to - from));
-        }
-        broken.extend(after.failed.iter().map(|why| format!("{name}, {resource} failed: {why}")));
+    let mut broken = grown(before, after, name, "errors", |part| part.errors);
+    for part in &after.parts {
+        let failed = part.failed.iter();
+        broken.extend(failed.map(|why| format!("{name}, {} failed: {why}", part.resource)));
     }
     broken
 }
 
+/// What it was promised and did not get.
+fn missed(before: Option<&TenantStats>, after: Option<&TenantStats>, name: &str) -> Vec<String> {
+    let (Some(before), Some(after)) = (before, after) else { return Vec::new() };
+    grown(before, after, name, "misses", |part| part.misses)
+}
+
+fn grown(
+    before: &TenantStats,
+    after: &TenantStats,
+    name: &str,
+    what: &str,
+    of: impl Fn(&PartStats) -> u64,
+) -> Vec<String> {
+    let pairs = before.parts.iter().zip(&after.parts);
+    let more = pairs.map(|(from, to)| (&to.resource, of(to).saturating_sub(of(from))));
+    let more = more.filter(|(_, more)| *more > 0);
+    more.map(|(resource, more)| format!("{name}, {resource}: {more} {what}")).collect()
+}
+
 #[cfg(test)]
 mod tests {
-    use moirai_api::PartStats;
     use moirai_config::Holder;
 
     use super::*;
@@ -223,10 +248,10 @@ mod tests {
 
     #[test]
     fn a_miss_an_error_and_an_end_of_the_untouched_are_told() {
-        let broken = |from, to| broken(Some(&tenant(from)), Some(&tenant(to)), "cinema");
-        assert!(broken(3, 3).is_empty());
-        assert_eq!(broken(3, 5), ["cinema, cpu/1: 2 misses"]);
-        assert_eq!(super::broken(Some(&tenant(0)), None, "pulse").len(), 1);
+        let missed = |from, to| missed(Some(&tenant(from)), Some(&tenant(to)), "cinema");
+        assert!(missed(3, 3).is_empty());
+        assert_eq!(missed(3, 5), ["cinema, cpu/1: 2 misses"]);
+        assert_eq!(broken(Some(&tenant(0)), None, "pulse").len(), 1);
     }
 
     #[test]

@@ -19,6 +19,7 @@ struct Row {
     turn: Option<Span>,
     found: Found,
     broken: u64,
+    late: u64,
 }
 
 /// All of it.
@@ -27,6 +28,8 @@ pub(super) struct Report {
     rows: BTreeMap<Fault, Row>,
     film: Seen,
     broken: Vec<String>,
+    /// Promises about time, see [`Report::machine`].
+    late: Vec<String>,
     first: Option<Has>,
     last: Option<Has>,
     lives: u64,
@@ -42,14 +45,26 @@ impl Report {
         let lost = what.into_iter().map(|what| format!("lost: {what}"));
         let broken: Vec<_> = look.broken.into_iter().chain(lost).collect();
         row.broken += u64::from(!broken.is_empty());
+        row.late += look.late.len() as u64;
+        self.late.extend(look.late.into_iter().map(|it| format!("{}: {it}", fault.name())));
         row.found.join(look.found);
         self.broken.extend(broken.into_iter().map(|it| format!("{}: {it}", fault.name())));
     }
 
     /// A life of the host service with what it had at its end.
-    pub(super) fn life(&mut self, film: Seen, has: Has, broken: Vec<String>) {
+    pub(super) fn life(&mut self, end: (Seen, Vec<String>, Vec<Fault>), has: Has) {
+        let (film, broken, during) = end;
         self.lives += 1;
-        self.film.join(film);
+        let names: Vec<_> = during.iter().map(|fault| fault.name()).collect();
+        let late =
+            film.lateness().map(|it| format!("life {}: {it} ({})", self.lives, names.join(", ")));
+        if late.is_some()
+            && let Some(calm) = self.rows.get_mut(&Fault::Calm)
+        {
+            calm.late += u64::from(during.contains(&Fault::Calm));
+        }
+        self.late.extend(late);
+        self.film.join(&film);
         self.first.get_or_insert(has);
         self.last = Some(has);
         self.broken.extend(broken.into_iter().map(|it| format!("life {}: {it}", self.lives)));
@@ -62,7 +77,15 @@ impl Report {
 
     /// Whether everything was kept.
     pub(super) fn success(&self) -> bool {
-        self.broken.is_empty() && self.sum(|row| row.found.lost) == 0
+        let in_time = self.late.is_empty() || self.machine().is_some();
+        self.broken.is_empty() && self.sum(|row| row.found.lost) == 0 && in_time
+    }
+
+    /// Why promises about time cannot be judged on this machine: they broke with no fault, too.
+    pub(super) fn machine(&self) -> Option<String> {
+        let calm = self.rows.get(&Fault::Calm).filter(|calm| calm.late > 0)?;
+        let (late, times) = (calm.late, calm.times);
+        Some(format!("the machine breaks them without a fault: {late} in {times} calm times"))
     }
 
     fn sum(&self, of: impl Fn(&Row) -> u64) -> u64 {
@@ -108,7 +131,7 @@ impl Report {
     }
 
     fn below(&self) -> String {
-        let Seen { packets, lost, late, late_in_stall, late_max_us } = self.film;
+        let Seen { packets, lost, late, late_in_stall, late_max_us, .. } = self.film;
         let mut text = format!(
             "film: {packets} packets, {lost} lost, {late} late, {late_in_stall} late in stalls, at \
              most {late_max_us} us\n"
@@ -127,6 +150,9 @@ impl Report {
         }
         for broken in &self.broken {
             let _ = writeln!(text, "NOT KEPT: {broken}");
+        }
+        for late in &self.late {
+            let _ = writeln!(text, "LATE: {late}");
         }
         text
     }
@@ -153,6 +179,8 @@ impl Report {
             "descriptors": last.files,
             "memory_kib": last.kib,
             "not_kept": self.broken,
+            "late": self.late,
+            "judged_in_time": self.machine().is_none(),
         })
         .to_string()
     }
@@ -166,7 +194,7 @@ mod tests {
     fn the_table_adds_up_and_what_was_not_kept_is_in_it() {
         let mut report = Report::default();
         let found = Found { verified: 100, acknowledged: 7, ..Found::default() };
-        let look = Look { turn: Some(Span::from_micros(1500)), found, broken: Vec::new() };
+        let look = Look { turn: Some(Span::from_micros(1500)), found, ..Look::default() };
         report.note(Fault::DiskFull, look.clone());
         report.note(Fault::DiskFull, Look { turn: None, ..look.clone() });
         assert!(report.success());
@@ -178,5 +206,16 @@ mod tests {
         report.note(Fault::ApiFlood, Look { broken: vec!["a miss".into()], ..look });
         assert!(!report.success() && report.table().contains("NOT KEPT: api flood: a miss"));
         assert!(report.json(1, Duration::from_secs(2)).contains("\"survived\":2"));
+    }
+
+    #[test]
+    fn what_is_late_counts_unless_it_is_late_without_a_fault_too() {
+        let late = || Look { late: vec!["1 misses".to_owned()], ..Look::default() };
+        let mut report = Report::default();
+        report.note(Fault::Calm, Look::default());
+        report.note(Fault::DiskFull, late());
+        assert!(!report.success());
+        report.note(Fault::Calm, late());
+        assert!(report.success() && report.machine().is_some());
     }
 }

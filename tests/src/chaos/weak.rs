@@ -13,8 +13,8 @@ use std::io::{self, Read as _, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
@@ -28,16 +28,38 @@ const THREADS: usize = 4;
 /// Of how many requests one fails in a time of errors.
 const FAILS: u64 = 3;
 
+/// What happened to its file, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Event {
+    Write {
+        offset: u64,
+        data: Vec<u8>,
+    },
+    Resize(u64),
+    /// Everything before it is on stable storage.
+    Flush,
+}
+
+/// Why requests fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// One in [`FAILS`] reads, writes and flushes fails.
+    Error,
+    /// There is no room: so do writes.
+    Full,
+}
+
 /// What is wrong with it.
 #[derive(Debug, Default)]
 struct Trouble {
-    /// Reads and writes fail, one in [`FAILS`], while this is not 0.
-    errors: AtomicU64,
+    failure: Mutex<Option<Failure>>,
     /// Each read, write and flush takes so much longer, in milliseconds.
     delay_ms: AtomicU64,
     requests: AtomicU64,
     failed: AtomicU64,
     delayed: AtomicU64,
+    /// All that changes its file, if it is to be noted. Changes follow each other then.
+    events: Option<Mutex<Vec<Event>>>,
 }
 
 /// A weak disk; it is unmounted with the value.
@@ -59,17 +81,30 @@ impl Weak {
     /// # Errors
     /// The kernel has no FUSE, or this process may not mount.
     pub(super) fn mount(place: &Path, store: &Path, bytes: u64) -> io::Result<Self> {
-        std::fs::create_dir_all(place)?;
-        let file =
-            File::options().read(true).write(true).create(true).truncate(false).open(store)?;
+        let file = File::options().write(true).create(true).truncate(false).open(store)?;
         file.set_len(bytes)?;
+        Self::serve(place, store, Trouble::default())
+    }
+
+    /// Mounts one whose file is there already, and notes all that changes it.
+    ///
+    /// # Errors
+    /// See [`Weak::mount`].
+    pub(super) fn record(place: &Path, store: &Path) -> io::Result<Self> {
+        let events = Some(Mutex::new(Vec::new()));
+        Self::serve(place, store, Trouble { events, ..Trouble::default() })
+    }
+
+    fn serve(place: &Path, store: &Path, trouble: Trouble) -> io::Result<Self> {
+        std::fs::create_dir_all(place)?;
+        let file = File::options().read(true).write(true).open(store)?;
         let kernel = File::options().read(true).write(true).open("/dev/fuse")?;
         let words =
             format!("fd={},rootmode=40000,user_id=0,group_id=0,allow_other", kernel.as_raw_fd());
         let words = std::ffi::CString::new(words)?;
         let flags = MountFlags::NOSUID | MountFlags::NODEV;
         mount("moirai-chaos", place, "fuse", flags, words.as_c_str())?;
-        let trouble = Arc::new(Trouble::default());
+        let trouble = Arc::new(trouble);
         for number in 0..THREADS {
             let (kernel, store) = (kernel.try_clone()?, file.try_clone()?);
             let server = Server { kernel, store, trouble: Arc::clone(&trouble) };
@@ -79,15 +114,22 @@ impl Weak {
         Ok(Self { place: place.to_owned(), trouble })
     }
 
-    /// Makes one in three reads and writes fail, from now on or no more.
-    pub(super) fn fail(&self, fails: bool) {
-        self.trouble.errors.store(u64::from(fails), Ordering::Relaxed);
+    /// Makes requests fail from now on, or no more.
+    pub(super) fn fail(&self, failure: Option<Failure>) {
+        *self.trouble.failure.lock().unwrap_or_else(PoisonError::into_inner) = failure;
     }
 
     /// Makes each read, write and flush take so much longer.
     pub(super) fn delay(&self, delay: Duration) {
         let delay = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
         self.trouble.delay_ms.store(delay, Ordering::Relaxed);
+    }
+
+    /// What was noted so far.
+    pub(super) fn events<T>(&self, of: impl FnOnce(&[Event]) -> T) -> T {
+        let events = self.trouble.events.as_ref();
+        let events = events.map(|it| it.lock().unwrap_or_else(PoisonError::into_inner));
+        of(events.as_deref().map_or(&[], Vec::as_slice))
     }
 
     /// How many requests failed and how many took longer, so far.
@@ -99,24 +141,43 @@ impl Weak {
 
 impl Drop for Weak {
     fn drop(&mut self) {
-        self.fail(false);
+        self.fail(None);
         self.delay(Duration::ZERO);
         let _ = unmount(&self.place, UnmountFlags::DETACH);
     }
 }
 
 impl Trouble {
-    /// Waits as long as a request has to; whether it then fails.
-    fn strikes(&self) -> bool {
+    /// Waits as long as a request has to; the error with which it then fails.
+    fn strikes(&self, writes: bool) -> Option<i32> {
         let delay = self.delay_ms.load(Ordering::Relaxed);
         if delay > 0 {
             self.delayed.fetch_add(1, Ordering::Relaxed);
             std::thread::sleep(Duration::from_millis(delay));
         }
         let number = self.requests.fetch_add(1, Ordering::Relaxed);
-        let fails = self.errors.load(Ordering::Relaxed) != 0 && number.is_multiple_of(FAILS);
-        self.failed.fetch_add(u64::from(fails), Ordering::Relaxed);
-        fails
+        let failure = *self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        let code = match failure? {
+            Failure::Error => number.is_multiple_of(FAILS).then_some(fuse::IO_ERROR),
+            Failure::Full => writes.then_some(fuse::NO_SPACE),
+        };
+        self.failed.fetch_add(u64::from(code.is_some()), Ordering::Relaxed);
+        code
+    }
+}
+
+impl Trouble {
+    /// Does something to the file and notes it, if that is wanted.
+    fn change(
+        &self,
+        event: impl FnOnce() -> Event,
+        change: impl FnOnce() -> io::Result<()>,
+    ) -> io::Result<()> {
+        let Some(events) = &self.events else { return change() };
+        let mut events = events.lock().unwrap_or_else(PoisonError::into_inner);
+        change()?;
+        events.push(event());
+        Ok(())
     }
 }
 
@@ -148,13 +209,13 @@ impl Server {
             fuse::INIT => Answer::Bytes(fuse::init()),
             fuse::LOOKUP if request.name() == VOLUME.as_bytes() => Answer::Bytes(fuse::entry(size)),
             fuse::LOOKUP => Answer::Error(fuse::NO_ENTRY),
-            fuse::GETATTR | fuse::SETATTR => Answer::Bytes(fuse::attributes(request.node, size)),
+            fuse::SETATTR => self.resize(request, size),
+            fuse::GETATTR => Answer::Bytes(fuse::attributes(request.node, size)),
             fuse::OPEN | fuse::OPENDIR => Answer::Bytes(fuse::open()),
             fuse::STATFS => Answer::Bytes(fuse::statfs()),
             fuse::READ => self.read(request),
             fuse::WRITE => self.write(request),
-            fuse::FSYNC if self.trouble.strikes() => Answer::Error(fuse::IO_ERROR),
-            fuse::FSYNC => self.store.sync_data().map_or_else(Answer::from, |()| Answer::empty()),
+            fuse::FSYNC => self.flush(),
             fuse::RELEASE | fuse::RELEASEDIR | fuse::FLUSH | fuse::ACCESS | fuse::READDIR => {
                 Answer::empty()
             }
@@ -162,10 +223,29 @@ impl Server {
         })
     }
 
+    /// The disk below is no part of this: it need not be waited for.
+    fn flush(&self) -> Answer {
+        if let Some(code) = self.trouble.strikes(false) {
+            return Answer::Error(code);
+        }
+        let flushed = self.trouble.change(|| Event::Flush, || Ok(()));
+        flushed.map_or_else(Answer::from, |()| Answer::empty())
+    }
+
+    /// Another size, if that is what is to be set.
+    fn resize(&self, request: &Request<'_>, size: u64) -> Answer {
+        let new = request.new_size();
+        let event = || Event::Resize(new.unwrap_or(size));
+        let set = || new.map_or(Ok(()), |new| self.store.set_len(new));
+        let changed = if new.is_some() { self.trouble.change(event, set) } else { Ok(()) };
+        let attributes = || Answer::Bytes(fuse::attributes(request.node, new.unwrap_or(size)));
+        changed.map_or_else(Answer::from, |()| attributes())
+    }
+
     fn read(&self, request: &Request<'_>) -> Answer {
         let Some((offset, length)) = request.range() else { return Answer::Error(fuse::IO_ERROR) };
-        if self.trouble.strikes() {
-            return Answer::Error(fuse::IO_ERROR);
+        if let Some(code) = self.trouble.strikes(false) {
+            return Answer::Error(code);
         }
         let mut data = vec![0; length];
         match self.store.read_at(&mut data, offset) {
@@ -181,11 +261,12 @@ impl Server {
     fn write(&self, request: &Request<'_>) -> Answer {
         let Some((offset, length)) = request.range() else { return Answer::Error(fuse::IO_ERROR) };
         let data = request.data(length);
-        if self.trouble.strikes() {
+        if let Some(code) = self.trouble.strikes(true) {
             let _ = self.store.write_all_at(&data[..data.len() / 1024 * 512], offset);
-            return Answer::Error(fuse::IO_ERROR);
+            return Answer::Error(code);
         }
-        let written = self.store.write_all_at(data, offset);
+        let event = || Event::Write { offset, data: data.to_vec() };
+        let written = self.trouble.change(event, || self.store.write_all_at(data, offset));
         written.map_or_else(Answer::from, |()| Answer::Bytes(fuse::written(data.len())))
     }
 }
@@ -212,10 +293,13 @@ mod tests {
         open().read_exact_at(&mut back, 4096).unwrap();
         assert_eq!((back, open().metadata().unwrap().len()), ([7; 8192], 1 << 20));
 
-        weak.fail(true);
+        weak.fail(Some(Failure::Error));
         let failed = (0..9).filter(|_| open().write_all_at(&[8; 512], 0).is_err()).count();
         assert_eq!((failed, weak.counts().0), (3, 3));
-        weak.fail(false);
+        weak.fail(Some(Failure::Full));
+        let error = open().write_all_at(&[8; 512], 0).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+        weak.fail(None);
         weak.delay(Duration::from_millis(50));
         let begin = std::time::Instant::now();
         open().sync_data().unwrap();

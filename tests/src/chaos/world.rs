@@ -1,4 +1,4 @@
-//! The world that faults happen to: a host service with three disks and two links, a film and a
+//! The world that faults happen to: a host service with four disks and two links, a film and a
 //! pulse that nobody touches, neighbours that are killed, and writers at exports.
 
 use std::path::{Path, PathBuf};
@@ -28,6 +28,8 @@ pub(super) const PREY: &str = "prey";
 const VOLUME_BYTES: u64 = 8 << 20;
 /// The small disk: room for three quarters of its volume.
 const SMALL_BYTES: u64 = 6 << 20;
+/// The film's disk is memory: a disk that others use, too, keeps no promise for anybody.
+const MEMORY_BYTES: u64 = 64 << 20;
 
 /// Everything that runs.
 #[derive(Debug)]
@@ -54,6 +56,10 @@ state_dir = "{path}/state"
 [[disk]]
 name = "disk"
 path = "{path}"
+depth = 4
+[[disk]]
+name = "memory"
+path = "{path}/memory"
 depth = 4
 [[disk]]
 name = "weak"
@@ -87,7 +93,7 @@ fn tenant(name: &str) -> String {
         "cinema" => format!(
             "image = \"streamer\"\nargs = \"ip=10.77.0.2/24 \
              to=10.77.0.1:{first},10.77.0.1:{second}\"\nmemory = \"64M\"\nprefault = true\ncpu = \
-             {{ period = \"10ms\", slice = \"2ms\" }}\n[[tenant.disk]]\ndisk = \"disk\"\nvolume \
+             {{ period = \"10ms\", slice = \"2ms\" }}\n[[tenant.disk]]\ndisk = \"memory\"\nvolume \
              = \"film.ts\"\nreadonly = true\nperiod = \"50ms\"\nslice = \"10ms\"\n\
              [[tenant.net]]\nlink = \"link\"\nperiod = \"10ms\"\nrate = \"10Mbit/s\"\n"
         ),
@@ -127,13 +133,16 @@ impl World {
     pub(super) fn start(folder: &Path, seed: u64) -> Result<Self, String> {
         let made = |error: std::io::Error| format!("the volumes: {error}");
         let path = |name: &str| folder.join(name);
-        super::film::make(&path("film.ts")).map_err(made)?;
+        in_memory(&path("memory"), MEMORY_BYTES).map_err(made)?;
+        super::film::make(&path("memory/film.ts")).map_err(made)?;
         std::fs::write(path("scratch.img"), vec![0x5a; 32 << 20]).map_err(made)?;
         for name in ["strong", PREY] {
             let bytes = usize::try_from(VOLUME_BYTES).unwrap_or(0);
             std::fs::write(path(&format!("{name}.img")), vec![0; bytes]).map_err(made)?;
         }
-        small_disk(&path("small")).map_err(made)?;
+        in_memory(&path("small"), SMALL_BYTES).map_err(made)?;
+        let small = std::fs::File::create(path("small").join(VOLUME)).map_err(made)?;
+        small.set_len(VOLUME_BYTES).map_err(made)?;
         let weak = Weak::mount(&path("weak"), &path("weak.store"), VOLUME_BYTES);
         let weak = weak.map_err(|error| format!("the weak disk: {error}"))?;
         let netns = format!("moirai-c{}", std::process::id());
@@ -289,17 +298,18 @@ pub(super) fn stalls(stats: &Stats) -> Vec<Stall> {
     stats.stalls.iter().map(stall).collect()
 }
 
-/// A file system with less room than its volume says.
-fn small_disk(place: &Path) -> std::io::Result<()> {
+/// A file system in memory.
+fn in_memory(place: &Path, bytes: u64) -> std::io::Result<()> {
     std::fs::create_dir_all(place)?;
-    let words = std::ffi::CString::new(format!("size={SMALL_BYTES},mode=700"))?;
-    mount("moirai-chaos", place, "tmpfs", MountFlags::empty(), words.as_c_str())?;
-    std::fs::File::create(place.join(VOLUME))?.set_len(VOLUME_BYTES)
+    let words = std::ffi::CString::new(format!("size={bytes},mode=700"))?;
+    Ok(mount("moirai-chaos", place, "tmpfs", MountFlags::empty(), words.as_c_str())?)
 }
 
 impl Drop for World {
     fn drop(&mut self) {
         let _ = self.end();
-        let _ = unmount(self.folder.join("small"), UnmountFlags::DETACH);
+        for disk in ["memory", "small"] {
+            let _ = unmount(self.folder.join(disk), UnmountFlags::DETACH);
+        }
     }
 }

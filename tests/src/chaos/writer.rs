@@ -115,11 +115,11 @@ impl Writer {
                 self.driver.begin(Job::Flush, &[]);
                 continue;
             }
-            let job = Job::Write { block: self.chance.below(BLOCKS) };
+            let block = self.chance.below(BLOCKS);
+            let job = Job::Write { sector: block::sector(block) };
             if self.driver.under_way().any(|other| other == job) {
                 continue;
             }
-            let Job::Write { block } = job else { continue };
             let mut data = [0; BLOCK];
             block::fill(&mut data, block, self.ledger.tries(block)?);
             self.driver.begin(job, &data);
@@ -144,8 +144,8 @@ impl Writer {
 
     fn take(&mut self, answer: &Answer) -> io::Result<()> {
         match answer.job {
-            Job::Write { block } if answer.ok => {
-                self.ledger.acknowledged(block)?;
+            Job::Write { sector } if answer.ok => {
+                self.ledger.acknowledged(sector / block::sector(1))?;
                 self.acknowledged += 1;
             }
             Job::Flush if answer.ok => self.flushes += 1,
@@ -164,7 +164,8 @@ impl Writer {
         }
         let begin = Instant::now();
         for block in (0..BLOCKS).step_by(usize::try_from(AT_ONCE).unwrap_or(1)) {
-            let data = self.read(Job::Read { block, blocks: AT_ONCE }, begin)?;
+            let (sector, bytes) = (block::sector(block), AT_ONCE * BLOCK as u64);
+            let data = self.read(Job::Read { sector, bytes }, begin)?;
             for (block, found) in (block..).zip(data.chunks_exact(BLOCK)) {
                 self.lost.extend(block::judge(found, block, self.ledger.known(block)));
             }

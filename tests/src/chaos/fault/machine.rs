@@ -7,8 +7,9 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::super::random::Chance;
+use super::super::weak::Failure;
 use super::super::world::World;
-use super::pause;
+use super::{pause, struck};
 use crate::core;
 
 /// SCHED_FIFO of the kernel, and its highest priority.
@@ -17,7 +18,8 @@ const HIGHEST: i32 = 99;
 /// What the hog of memory may have, and what it takes.
 const HOG_LIMIT: u64 = 64 << 20;
 
-/// Fills the small disk. Its volume has holes, so writes into them fail then.
+/// Fills the small disk: writes into the holes of its volume fail then. When it has none any more,
+/// that says nothing; so on the weak disk there is no more room for any write.
 pub(super) fn disk_full(world: &World, chance: &mut Chance) -> Result<(), String> {
     let path = world.folder.join("small/ballast");
     let failed = |error: std::io::Error| format!("the ballast: {error}");
@@ -25,8 +27,12 @@ pub(super) fn disk_full(world: &World, chance: &mut Chance) -> Result<(), String
     // Until the kernel says that there is no more room.
     while ballast.write_all(&[0xff; 4096]).is_ok() {}
     drop(ballast);
+    let (before, _) = world.weak.counts();
+    world.weak.fail(Some(Failure::Full));
     pause(chance, 500, 1500);
-    fs::remove_file(path).map_err(failed)
+    world.weak.fail(None);
+    fs::remove_file(path).map_err(failed)?;
+    struck(before, world.weak.counts().0)
 }
 
 /// A program that wants more memory than its group may have, until the kernel ends it, some times
@@ -34,8 +40,8 @@ pub(super) fn disk_full(world: &World, chance: &mut Chance) -> Result<(), String
 pub(super) fn memory_pressure(world: &World, chance: &mut Chance) -> Result<(), String> {
     let Some(group) = memory_group() else { return global_pressure(world, chance) };
     let script = format!(
-        "echo $$ >{0}/cgroup.procs && echo 1000 >/proc/self/oom_score_adj && exec tail -c \
-         1G /dev/zero >/dev/null",
+        "echo $$ >{0}/cgroup.procs && echo 1000 >/proc/self/oom_score_adj && cat \
+         /dev/zero | tail -c 1G >/dev/null",
         group.display()
     );
     for _ in 0..=chance.below(3) {

@@ -9,11 +9,14 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::random::Chance;
+use super::weak::Failure;
 use super::world::{LOOSE, VICTIMS, World};
 
 /// A kind of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Fault {
+    /// No fault: what breaks now, the machine breaks.
+    Calm,
     TenantKilled,
     TenantStopped,
     WriterKilled,
@@ -32,7 +35,8 @@ pub(super) enum Fault {
 
 impl Fault {
     /// All kinds.
-    pub(super) const ALL: [Self; 14] = [
+    pub(super) const ALL: [Self; 15] = [
+        Self::Calm,
         Self::TenantKilled,
         Self::TenantStopped,
         Self::WriterKilled,
@@ -52,6 +56,7 @@ impl Fault {
     /// Its name in the table.
     pub(super) const fn name(self) -> &'static str {
         match self {
+            Self::Calm => "calm",
             Self::TenantKilled => "tenant killed",
             Self::TenantStopped => "tenant stopped",
             Self::WriterKilled => "writer killed",
@@ -88,6 +93,10 @@ impl Fault {
     /// What was to survive did not.
     pub(super) fn strike(self, world: &mut World, chance: &mut Chance) -> Result<(), String> {
         match self {
+            Self::Calm => {
+                pause(chance, 2000, 2000);
+                Ok(())
+            }
             Self::TenantKilled => tenant_killed(world, chance),
             Self::TenantStopped => {
                 let victim = world.tenant(chance.pick(&VICTIMS)).ok_or("a victim does not run")?;
@@ -106,9 +115,9 @@ impl Fault {
             Self::DiskFull => machine::disk_full(world, chance),
             Self::DiskErrors => {
                 let (before, _) = world.weak.counts();
-                world.weak.fail(true);
+                world.weak.fail(Some(Failure::Error));
                 pause(chance, 500, 1500);
-                world.weak.fail(false);
+                world.weak.fail(None);
                 struck(before, world.weak.counts().0)
             }
             Self::DiskDelays => {

@@ -23,6 +23,7 @@ pub(super) const BATCH_FORGET: u32 = 42;
 
 pub(super) const NO_ENTRY: i32 = 2;
 pub(super) const IO_ERROR: i32 = 5;
+pub(super) const NO_SPACE: i32 = 28;
 pub(super) const NO_SUCH_CALL: i32 = 38;
 
 /// The largest write, in bytes.
@@ -80,6 +81,12 @@ impl<'a> Request<'a> {
     pub(super) fn range(&self) -> Option<(u64, usize)> {
         let length = word(self.body, 16).min(LARGEST * 8);
         Some((long(self.body, 8), usize::try_from(length).ok()?))
+    }
+
+    /// The size that is to be set (FATTR_SIZE).
+    pub(super) fn new_size(&self) -> Option<u64> {
+        const SIZE: u32 = 1 << 3;
+        (word(self.body, 0) & SIZE != 0).then(|| long(self.body, 16))
     }
 
     /// What a write of this length writes.
