@@ -9,10 +9,10 @@
 mod cut;
 mod trace;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use moirai_bench::driver::Start;
+use moirai_bench::driver::{Driver as Service, Start};
 use serde_json::json;
 
 use super::block::{self, BLOCK, Known};
@@ -80,6 +80,10 @@ pub(super) fn main(folder: &Path, points: u64, seed: u64) -> Result<bool, String
                 wrong.push(format!("{}, cut after event {cut}: {why}", case.name()));
             }
         }
+        if !case.file_system && recorded.forgets_flushes().breaks(points, &folder, &mut chance) == 0
+        {
+            wrong.push(format!("{}: a disk that forgets flushes was not found", case.name()));
+        }
         let flushes = recorded.events.iter().filter(|event| **event == Event::Flush).count();
         let events = recorded.events.len();
         println!(
@@ -105,9 +109,8 @@ fn record(case: Case, folder: &Path, chance: &mut Chance) -> Result<Recorded, St
     run("qemu-img", &["create", "-q", "-f", format, &path, &size])?;
     let base = std::fs::read(&store).map_err(|error| error.to_string())?;
     let disk = Weak::record(&folder.join("disk"), &store).map_err(|error| error.to_string())?;
-    let socket = serve(case, folder)?;
-    let (driver, export) = (socket.0, socket.1);
-    let mut writer = connect(&export)?;
+    let driver = serve(case, folder)?;
+    let mut writer = connect(&folder.join("db.sock"))?;
     let (mut promises, mut tried, mut from) = (Vec::new(), Vec::new(), 0);
     if let Some((events, made)) = traced {
         trace::again(&mut writer, &events[..made])?;
@@ -123,7 +126,7 @@ fn record(case: Case, folder: &Path, chance: &mut Chance) -> Result<Recorded, St
 }
 
 /// A host service with nothing but this export.
-fn serve(case: Case, folder: &Path) -> Result<(moirai_bench::driver::Driver, PathBuf), String> {
+fn serve(case: Case, folder: &Path) -> Result<Service, String> {
     let (path, core) = (folder.display(), core());
     let format = if case.qcow2 { "format = \"qcow2\"\n" } else { "" };
     let text = format!(
@@ -135,14 +138,7 @@ fn serve(case: Case, folder: &Path) -> Result<(moirai_bench::driver::Driver, Pat
     let config = folder.join("host.toml");
     std::fs::write(&config, text).map_err(|error| error.to_string())?;
     let start = Start::new(&moirai_binary(), &config, &folder.join("host.sock"));
-    let driver = start.ends_with_this_thread().serve().map_err(|error| error.to_string())?;
-    let words = ["export", &*config.to_string_lossy()].map(str::to_owned);
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let export = driver.ask(&words).map_err(|error| error.to_string())?;
-    if !export.status.success() {
-        return Err(crate::said(&export));
-    }
-    Ok((driver, folder.join("db.sock")))
+    start.ends_with_this_thread().serve().map_err(|error| error.to_string())
 }
 
 fn connect(socket: &Path) -> Result<Driver, String> {
@@ -158,6 +154,33 @@ fn connect(socket: &Path) -> Result<Driver, String> {
 }
 
 impl Recorded {
+    /// The same of a service that answers flushes and does not do them: the proof that this would
+    /// be seen.
+    fn forgets_flushes(&self) -> Self {
+        let events = self.events.iter();
+        let events = events.map(|event| match event {
+            Event::Flush => Event::Write { offset: 0, data: Vec::new() },
+            other => other.clone(),
+        });
+        let promises = self.promises.iter();
+        let promises = promises.map(|it| Promise { from: it.from, known: it.known.clone() });
+        Self {
+            case: self.case,
+            base: self.base.clone(),
+            events: events.collect(),
+            from: self.from,
+            promises: promises.collect(),
+            tried: self.tried.clone(),
+        }
+    }
+
+    /// At how many of so many points something is not as it has to be.
+    fn breaks(&self, points: u64, folder: &Path, chance: &mut Chance) -> usize {
+        let cuts = (0..points).map(|_| chance.below(self.events.len() as u64));
+        let cuts: Vec<_> = cuts.filter_map(|cut| usize::try_from(cut).ok()).collect();
+        cuts.into_iter().filter(|cut| self.judge(*cut, folder, chance).is_err()).count()
+    }
+
     /// Looks at what a cut has left.
     fn judge(&self, cut: usize, folder: &Path, chance: &mut Chance) -> Result<(), String> {
         let image = cut::image(&self.base, &self.events, cut, chance);
