@@ -13,6 +13,7 @@
 //!
 //! Neighbours: dispatcher and I/O domain run on it. It knows neither.
 
+mod bell;
 mod clock;
 mod mailbox;
 pub mod netns;
