@@ -8,6 +8,7 @@ extern crate std;
 
 pub mod boot;
 pub mod disk_id;
+pub mod gate;
 pub mod limits;
 pub mod machine;
 pub mod shell;

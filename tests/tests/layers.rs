@@ -17,7 +17,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("moirai-vmm", &["moirai-abi", "moirai-devices", "moirai-launch"]),
     ("moirai-api", &["moirai-config"]),
     ("moirai-runtime", &["moirai-scheduler"]),
-    ("moirai-cpu", &["moirai-runtime", "moirai-scheduler"]),
+    ("moirai-cpu", &["moirai-abi", "moirai-runtime", "moirai-scheduler"]),
     ("moirai-io", &["moirai-runtime", "moirai-scheduler", "moirai-devices"]),
     (
         "moirai-service",

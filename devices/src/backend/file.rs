@@ -62,6 +62,8 @@ pub(super) struct DiskFile {
     grows: bool,
     id: FileId,
     discards: bool,
+    /// Its file system makes whoever begins a read or write wait.
+    waits: bool,
     claims: Claims,
 }
 
@@ -127,9 +129,9 @@ impl DiskFile {
         }
         let discards = !read_only && probe::punches(&file, size_bytes);
         let id = FileId::of(&metadata);
-        let claims = Claims::default();
+        let (claims, waits) = (Claims::default(), probe::makes_wait(&file));
         let (file, grows) = (Arc::new(file), false);
-        Ok(Self { file, direct, size_bytes, grows, id, discards, claims })
+        Ok(Self { file, direct, size_bytes, grows, id, discards, waits, claims })
     }
 
     /// Size in bytes.
