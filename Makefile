@@ -14,6 +14,7 @@ all: host images
 host:
 	cargo build --release --locked -p moirai-cli
 	vmm/build.sh
+	image/build.sh
 
 images: | setup-target
 	images/build.sh

@@ -12,7 +12,7 @@ use smallvec::{SmallVec, smallvec};
 
 use super::error::VolumeError;
 use super::file::{DiskFile, FileId, open_path};
-use super::qcow2::{Image, Worker};
+use super::qcow2::{Image, ImageProcesses, Worker};
 use super::range::{clip, range_of};
 use super::ring::{Deferred, Operations};
 use super::stripe::Stripes;
@@ -91,13 +91,18 @@ impl Volume {
     }
 
     /// Opens the qcow2 image at `path` below the folder `root`, with all that it is made of; what
-    /// it names has to lie below `root`, too. Give what [`Volume::take_worker`] returns a thread
-    /// before the first request.
+    /// it names has to lie below `root`, too. One of `processes` reads it from now on. Give what
+    /// [`Volume::take_worker`] returns a thread before the first request.
     ///
     /// # Errors
     /// See [`VolumeError`].
-    pub fn open_qcow2(root: &Path, path: &Path, read_only: bool) -> Result<Self, VolumeError> {
-        let (image, files, warnings) = Image::open(root, path, read_only)?;
+    pub fn open_qcow2(
+        root: &Path,
+        path: &Path,
+        read_only: bool,
+        processes: &dyn ImageProcesses,
+    ) -> Result<Self, VolumeError> {
+        let (image, files, warnings) = Image::open(root, path, read_only, processes)?;
         let size_bytes = image.size_bytes();
         let mut volume = Self::of(files, Shape::Image(Box::new(image)), size_bytes, read_only);
         volume.files.iter_mut().for_each(DiskFile::set_grows);
@@ -179,11 +184,8 @@ impl Volume {
 
     fn with_written(&self) -> impl Iterator<Item = (&DiskFile, bool)> {
         let last = self.files.len().saturating_sub(1);
-        let whole = !matches!(self.shape, Shape::Image(_));
-        let top = match &self.shape {
-            Shape::Image(image) => last + 1 - image.top_files().min(last + 1),
-            Shape::Raw | Shape::Striped(_) => 0,
-        };
+        let whole = self.image().is_none();
+        let top = self.image().map_or(0, |image| last + 1 - image.top_files().min(last + 1));
         let written = move |place| !self.read_only && (whole || place >= top);
         self.files.iter().enumerate().map(move |(place, file)| (file, written(place)))
     }
@@ -197,6 +199,13 @@ impl Volume {
     /// Gives it a serial number; of one that is longer than 20 bytes see [`disk_id`].
     pub fn set_serial(&mut self, serial: &str) {
         self.id = disk_id(serial);
+    }
+
+    fn image(&self) -> Option<&Image> {
+        match &self.shape {
+            Shape::Image(image) => Some(image),
+            Shape::Raw | Shape::Striped(_) => None,
+        }
     }
 
     fn all_discard(&self) -> bool {
@@ -370,14 +379,15 @@ impl Storage for Volume {
     }
 
     fn is_busy(&self) -> bool {
-        match &self.shape {
-            Shape::Image(image) => image.is_busy(),
-            Shape::Raw | Shape::Striped(_) => false,
-        }
+        self.image().is_some_and(Image::is_busy)
     }
 
     fn is_plain(&self) -> bool {
-        !matches!(self.shape, Shape::Image(_))
+        self.image().is_none()
+    }
+
+    fn failure(&self) -> Option<&str> {
+        self.image().and_then(Image::failure)
     }
 
     fn is_direct(&self) -> bool {

@@ -2,8 +2,8 @@
 //! corrupt. imago refuses every image with these marks, but such an image may be read. And nothing
 //! but a header is written where the header is.
 //!
-//! What direct I/O wants of a request is what the file system says (`probe`). imago would find it
-//! out by reading and writing the start of the file, and a hole there can be read in any way.
+//! What direct I/O wants of a request the host service has found out. imago would do so by reading
+//! and writing the start of the file, and a hole there can be read in any way.
 #![allow(unsafe_code, reason = "imago's trait for storage has unsafe methods")]
 
 use std::fmt::{Display, Formatter};
@@ -15,12 +15,12 @@ use imago::storage::PreallocateMode;
 use imago::storage::drivers::CommonStorageHelper;
 use imago::{Storage, StorageOpenOptions};
 
-use super::header::{FEATURES_LAST_BYTE, MAGIC, MARKS};
-use crate::backend::probe::Alignment;
+use moirai_image_wire::Alignment;
+use moirai_image_wire::format::{FEATURES_LAST_BYTE, MAGIC, MARKS};
 
 /// A file of an image.
 #[derive(Debug)]
-pub(super) struct ImageFile {
+pub(crate) struct ImageFile {
     inner: imago::file::File,
     alignment: Alignment,
     beginning: Beginning,
@@ -28,7 +28,7 @@ pub(super) struct ImageFile {
 
 /// What a file of an image begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Beginning {
+pub(crate) enum Beginning {
     /// Data: a raw backing file, a data file.
     Data,
     /// The header of an image.
@@ -39,7 +39,7 @@ pub(super) enum Beginning {
 
 impl ImageFile {
     /// Takes over an open file, and what its requests have to be multiples of.
-    pub(super) fn new(
+    pub(crate) fn new(
         file: File,
         writable: bool,
         alignment: Alignment,
