@@ -4,6 +4,7 @@
 //! ```text
 //! main --> confine (no name spaces, users, calls of its own)
 //!      --> serve  --> layers --> storage --> the files, as they came
+//!                 |              +-> late (the order of what is written)
 //!                 --> core   --> arena
 //! ```
 //!
@@ -14,6 +15,7 @@
 mod arena;
 pub mod confine;
 mod core;
+mod late;
 mod layers;
 mod serve;
 mod storage;

@@ -65,6 +65,8 @@ pub struct Start {
     pub align: u64,
     /// What of the file with the data of the top layer is no data, from and to.
     pub reserved: [(u64, u64); 3],
+    /// Where the level-1 table of the top layer is, from and to.
+    pub l1: (u64, u64),
     /// The user and group to become; `None` keeps the present ones.
     pub user: Option<u32>,
     /// The most address space.
@@ -86,7 +88,7 @@ impl Start {
         for number in [self.size_bytes, self.cluster_bytes, self.align] {
             out.u64(number);
         }
-        for (from, to) in self.reserved {
+        for (from, to) in self.reserved.into_iter().chain([self.l1]) {
             out.u64(from).u64(to);
         }
         out.u64(self.user.map_or(NOBODY, u64::from)).u64(self.memory_bytes).u64(self.file_bytes);
@@ -122,10 +124,11 @@ impl Start {
             return Err(Wrong::Value { what: "the number of layers", value: count.into() });
         }
         let (size_bytes, cluster_bytes, align) = (read.u64()?, read.u64()?, read.u64()?);
-        let mut reserved = [(0, 0); 3];
-        for range in &mut reserved {
+        let mut ranges = [(0, 0); 4];
+        for range in &mut ranges {
             *range = (read.u64()?, read.u64()?);
         }
+        let [reserved @ .., l1] = ranges;
         let user = read.u64()?;
         let user = if user == NOBODY {
             None
@@ -141,6 +144,7 @@ impl Start {
             cluster_bytes,
             align,
             reserved,
+            l1,
             user,
             memory_bytes,
             file_bytes,
@@ -194,11 +198,20 @@ mod tests {
             layers in prop::collection::vec(layer(), 1..=MAX_LAYERS),
             numbers in any::<[u64; 5]>(),
             reserved in any::<[(u64, u64); 3]>(),
+            l1 in any::<(u64, u64)>(),
             user in prop::option::of(any::<u32>()),
         ) {
             let [size_bytes, cluster_bytes, align, memory_bytes, file_bytes] = numbers;
             let start = Start {
-                layers, size_bytes, cluster_bytes, align, reserved, user, memory_bytes, file_bytes,
+                layers,
+                size_bytes,
+                cluster_bytes,
+                align,
+                reserved,
+                l1,
+                user,
+                memory_bytes,
+                file_bytes,
             };
             prop_assert_eq!(Start::decode(&start.encode()), Ok(start));
         }

@@ -1,7 +1,9 @@
 //! Image processes that die, say nothing, or lie: the image has failed for good and says why, and
 //! every request of it gets an answer.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use moirai_image_wire::channel::{receive, receive_with, send_message};
@@ -10,6 +12,9 @@ use moirai_image_wire::{Answer, Outcome, Start, Task, What};
 use super::images::{Open, Shop};
 use super::*;
 use crate::mock::ImageThreads;
+
+/// What is sent for a task.
+type Lies = fn(&Task) -> Option<Vec<u8>>;
 
 /// Takes the start and says that the image is open; then `answer` says what is sent for each task.
 /// `None` ends the process.
@@ -57,7 +62,7 @@ fn fails(open: &mut Open, said: &str) {
 fn each_wrong_answer_is_the_end_of_the_image() {
     let Some(shop) = Shop::new() else { return };
     shop.create("image", "", None, "1M");
-    let wrong: [(&str, fn(&Task) -> Option<Vec<u8>>); 9] = [
+    let wrong: [(&str, Lies); 9] = [
         ("lies: it sent a message of 3 bytes", |_| Some(vec![0; 3])),
         ("lies: it sent a message of 25 bytes", |_| Some(vec![0; 300])),
         ("lies: it sent the outcome 0", |_| Some(vec![0; Answer::BYTES])),
@@ -206,5 +211,67 @@ fn a_task_that_fails_is_an_error_of_that_request_alone() {
             assert_eq!(open.volume.failure(), None);
         }
         open.close();
+    }
+}
+
+/// A process that is killed is as if it had never had a task that was not flushed: the next one
+/// finds nothing that names what is free.
+#[test]
+fn an_image_whose_process_was_killed_loses_clusters_at_most() {
+    let Some(shop) = Shop::new() else { return };
+    for options in ["cluster_size=4096", "cluster_size=4096,compat=0.10", "cluster_size=512"] {
+        shop.create("image", options, None, "64M");
+        for tasks in [1, 2, 3, 5, 8, 13, 21, 34, 55, 89] {
+            let left = Arc::new(AtomicUsize::new(tasks));
+            let killed = ImageThreads::new(move |socket| {
+                let left = Arc::clone(&left);
+                drop(relay(socket, move || left.fetch_sub(1, Ordering::Relaxed) > 1));
+            });
+            let mut open = shop.open_with("image", false, &killed).unwrap();
+            let mut guest = Guest::new(open.volume.disk(1, 256));
+            for step in 0..tasks as u64 {
+                // Each in the range of another level-2 table.
+                let sector = (step * 4099 + tasks as u64 * 17) % (120 << 10);
+                guest.serve(&mut open.volume, 1, sector, &[readable(DATA, 4096)]);
+                if step == 7 {
+                    guest.serve(&mut open.volume, 4, 0, &[]);
+                }
+            }
+            open.close();
+            let checked = std::process::Command::new("qemu-img")
+                .args(["check", "--output=json"])
+                .arg(shop.path("image"))
+                .output()
+                .unwrap();
+            let said = String::from_utf8_lossy(&checked.stdout).into_owned();
+            let sound =
+                !said.contains("\"corruptions\"") && matches!(checked.status.code(), Some(0 | 3));
+            assert!(sound, "{options} after {tasks}: {said}");
+        }
+    }
+}
+
+/// An honest process behind a relay, killed as soon as `goes_on` says no: nothing of what it has in
+/// memory gets to the disk.
+fn relay(socket: OwnedFd, goes_on: impl Fn() -> bool) -> std::io::Result<()> {
+    let mut start = [0; Start::BYTES];
+    let (_, fds) = receive_with(&socket, &mut start)?;
+    let (ours, theirs) = moirai_image_wire::channel::pair()?;
+    // Its memory is never looked at again, as after a SIGKILL: the thread stays where it is.
+    std::thread::spawn(move || drop(moirai_image::serve(theirs, |_| Ok(()))));
+    // What locks hang on is closed here, as the kernel would.
+    let files = 1 + Start::decode(&start).expect("a start").files();
+    let fds: Vec<_> = fds.iter().take(files).map(AsFd::as_fd).collect();
+    moirai_image_wire::channel::send_with(&ours, &start, &fds)?;
+    let ours = std::mem::ManuallyDrop::new(ours);
+    let mut answer = [0; Answer::BYTES];
+    let mut task = [0; Task::BYTES];
+    loop {
+        receive(&*ours, &mut answer)?;
+        send_message(&socket, &answer)?;
+        if !goes_on() || receive(&socket, &mut task)? != Task::BYTES {
+            return Ok(());
+        }
+        send_message(&*ours, &task)?;
     }
 }
