@@ -163,22 +163,6 @@ fn an_image_process_that_dies_under_load_costs_its_volume_alone_and_the_next_lau
 }
 
 #[test]
-fn an_image_process_that_gets_no_more_memory_dies_alone() {
-    let host = Host::start();
-    create(&host, "image", "4G");
-    host.launch(&tenant("t", "image"));
-    let pid = process_of(&host, "image").unwrap();
-    // What it has, and a megabyte: its cache of tables needs more.
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let has = status.lines().find_map(|line| line.strip_prefix("VmSize:")).unwrap();
-    let has: u64 = has.trim().trim_end_matches(" kB").parse().unwrap();
-    let limit = format!("--as={}", (has + 200) << 10);
-    program(&["prlimit", "--pid", &pid.to_string(), &limit]);
-    fails(&host, "t", "was ended by signal 6", Duration::from_secs(30));
-    assert!(is_sound(&host, "image"));
-}
-
-#[test]
 fn an_image_process_that_stops_has_half_a_minute() {
     let host = Host::start();
     create(&host, "image", "4G");

@@ -108,3 +108,21 @@ fn what_is_no_file_is_named_as_what_it_is_and_not_waited_for() {
         assert!(problem.message.contains(what), "{}", problem.message);
     }
 }
+
+#[test]
+fn an_image_whose_program_is_not_there_says_where_it_belongs() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let made = std::process::Command::new("qemu-img")
+        .args(["create", "-q", "-f", "qcow2"])
+        .args([folder.path().join("image").as_path(), Path::new("1M")])
+        .status();
+    if made.is_err() {
+        eprintln!("NOT TESTED HERE: no qemu-img");
+        assert!(std::env::var_os("MOIRAI_REQUIRE_QEMU").is_none());
+        return;
+    }
+    let image = volume(folder.path(), "volume = \"image\"\nformat = \"qcow2\"").expect("a volume");
+    let images = crate::images::Images::new(PathBuf::from("/nowhere/moirai-image"));
+    let error = open_volume(&image, &images).expect_err("there is no program").to_string();
+    assert!(error.contains("/nowhere/moirai-image") && error.contains("MOIRAI_IMAGE"), "{error}");
+}
