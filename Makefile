@@ -16,6 +16,7 @@ all: host images
 host:
 	cargo build --release --locked -p moirai-cli
 	vmm/build.sh
+	image/build.sh
 
 images: | setup-target
 	images/build.sh

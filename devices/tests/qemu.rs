@@ -12,6 +12,7 @@ use moirai_devices::backend::Ring as _;
 use moirai_devices::backend::Volume;
 use moirai_devices::backend::uring::Uring;
 use moirai_devices::backend::{Job, Step, Storage};
+use moirai_devices::mock::ImageThreads;
 use moirai_devices::net::{MacAddr, Nic, Offload, tx};
 use moirai_devices::vhost::{DeviceProfile, Event, Session};
 use moirai_devices::{blk, net};
@@ -190,7 +191,8 @@ fn seabios_boots_from_an_image_behind_qemu() {
         let mut command = Command::new("qemu-img");
         let done = command.args(convert).arg(path).arg(folder.join("image")).status().unwrap();
         assert!(done.success());
-        Volume::open_qcow2(folder, Path::new("image"), false).unwrap()
+        let processes = ImageThreads::new(|socket| drop(moirai_image::serve(socket, |_| Ok(()))));
+        Volume::open_qcow2(folder, Path::new("image"), false, &processes).unwrap()
     });
 }
 

@@ -31,7 +31,7 @@ pub fn from_spawn() -> Result<ExitCode, TenantError> {
     // SAFETY: it is open, and by the contract of the seam ours; nobody else in this process uses
     // it.
     let control = unsafe { OwnedFd::from_raw_fd(CONTROL_FD) };
-    sandbox::close_inherited();
+    moirai_sandbox::close_inherited(CONTROL_FD.unsigned_abs() + 1);
     end_on_panic();
     serve(&TenantChannel::new(control))?;
     Ok(ExitCode::SUCCESS)

@@ -180,7 +180,20 @@ pub enum ImageError {
         /// Why.
         source: io::Error,
     },
-    /// The library that reads the format broke on it.
-    #[error("image {0} cannot be opened: the library that reads qcow2 broke on it")]
-    Broke(String),
+    /// The library that reads the format broke on it: its process did not outlive that.
+    #[error("image {image} cannot be opened: the library that reads qcow2 broke on it: {how}")]
+    Broke {
+        /// The image.
+        image: String,
+        /// What became of the process.
+        how: String,
+    },
+    /// There is no process for it.
+    #[error("image {image} cannot be served: {source}")]
+    NoProcess {
+        /// The image.
+        image: String,
+        /// Why.
+        source: io::Error,
+    },
 }

@@ -1,6 +1,7 @@
 //! Volumes and rings on the real kernel: from a chain in a guest's ring to its status byte.
 
 mod broken_images;
+mod broken_processes;
 mod differential;
 mod images;
 mod links;

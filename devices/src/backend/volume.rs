@@ -127,11 +127,8 @@ impl Volume {
 
     fn with_written(&self) -> impl Iterator<Item = (&DiskFile, bool)> {
         let last = self.files.len().saturating_sub(1);
-        let whole = !matches!(self.shape, Shape::Image(_));
-        let top = match &self.shape {
-            Shape::Image(image) => last + 1 - image.top_files().min(last + 1),
-            Shape::Raw | Shape::Striped(_) => 0,
-        };
+        let whole = self.image().is_none();
+        let top = self.image().map_or(0, |image| last + 1 - image.top_files().min(last + 1));
         let written = move |place| !self.read_only && (whole || place >= top);
         self.files.iter().enumerate().map(move |(place, file)| (file, written(place)))
     }
@@ -145,6 +142,13 @@ impl Volume {
     /// Gives it a serial number; of one that is longer than 20 bytes see [`disk_id`].
     pub fn set_serial(&mut self, serial: &str) {
         self.id = disk_id(serial);
+    }
+
+    fn image(&self) -> Option<&Image> {
+        match &self.shape {
+            Shape::Image(image) => Some(image),
+            Shape::Raw | Shape::Striped(_) => None,
+        }
     }
 
     fn all_discard(&self) -> bool {
@@ -318,14 +322,15 @@ impl Storage for Volume {
     }
 
     fn is_busy(&self) -> bool {
-        match &self.shape {
-            Shape::Image(image) => image.is_busy(),
-            Shape::Raw | Shape::Striped(_) => false,
-        }
+        self.image().is_some_and(Image::is_busy)
     }
 
     fn is_plain(&self) -> bool {
-        !matches!(self.shape, Shape::Image(_))
+        self.image().is_none()
+    }
+
+    fn failure(&self) -> Option<&str> {
+        self.image().and_then(Image::failure)
     }
 
     fn is_direct(&self) -> bool {

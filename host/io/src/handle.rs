@@ -87,10 +87,13 @@ impl IoDomain {
     pub fn attach_blk(&self, mut spec: BlkSpec) -> Result<DeviceId, IoDomainError> {
         if let Some(worker) = spec.volume.take_worker() {
             let core = self.core;
-            // In the fair class on the loop's core: it inflates and waits, and must neither hold up
-            // the loop nor take time from anybody's contract.
+            // It and its process are in the fair class on the loop's core: they inflate and wait,
+            // and must neither hold up the loop nor take time from anybody's contract.
             let thread = std::thread::Builder::new().name("image".into()).spawn(move || {
-                let _ = core.map(|core| pin(0, core));
+                let process = worker.process_id().and_then(|pid| i32::try_from(pid).ok());
+                for tid in process.into_iter().chain([0]) {
+                    let _ = core.map(|core| pin(tid, core));
+                }
                 worker.run();
             });
             thread.map_err(IoDomainError::Setup)?;

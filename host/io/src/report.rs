@@ -104,7 +104,7 @@ impl<S: Seams> Domain<S> {
             dropped_rx,
             received,
             direct_io,
-            failed: device.failed().map(str::to_owned),
+            failed: device.trouble().map(str::to_owned),
             not_kept: None,
         }
     }

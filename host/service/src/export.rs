@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use moirai_devices::backend::Volume;
 
+use super::images::Images;
 use super::launch::files_in_use;
 use super::open::open_volumes;
 use super::served::{self, Admitted, Candidate, Driver, FilesInUse, ServedDevice, Source};
@@ -121,7 +122,7 @@ impl HostService {
         let (mut problems, mut all) = (Vec::new(), Vec::new());
         for (index, spec) in specs.iter().enumerate() {
             self.shared.state.note_export(&spec.name, &spec.socket)?;
-            match open(spec, index) {
+            match open(spec, index, &self.shared.images) {
                 Ok(opened) => all.push(opened),
                 Err(found) => problems.extend(found),
             }
@@ -169,12 +170,12 @@ impl HostService {
     }
 }
 
-fn open(spec: &Spec, index: usize) -> Result<Opened, Vec<Problem>> {
+fn open(spec: &Spec, index: usize, images: &Images) -> Result<Opened, Vec<Problem>> {
     let volume = match &spec.device {
         ExportDevice::Volume(volume) => Some((format!("export[{index}].disk"), volume)),
         ExportDevice::Net(_) => None,
     };
-    let volumes = open_volumes(&spec.holder(), volume.into_iter())?;
+    let volumes = open_volumes(&spec.holder(), volume.into_iter(), images)?;
     let socket = ExportSocket::bind(&spec.socket).map_err(|error| {
         let help =
             "name a path at which this user may make a socket and nobody else has one".to_owned();

@@ -35,7 +35,7 @@ impl HostService {
         wanted: &dyn Fn() -> bool,
     ) -> Result<Vec<TenantView>, ServiceError> {
         let specs = check_tenants(&self.shared.config, tables).map_err(ServiceError::Bad)?;
-        let opened = open_all(&specs)?;
+        let opened = open_all(&specs, &self.shared)?;
         let tenants = self.enter(specs, &opened, wanted)?;
         self.forget_oldest();
         for (tenant, opened) in tenants.iter().zip(opened) {
@@ -86,11 +86,11 @@ impl HostService {
     }
 }
 
-fn open_all(specs: &[model::Tenant]) -> Result<Vec<Opened>, ServiceError> {
+fn open_all(specs: &[model::Tenant], shared: &Shared) -> Result<Vec<Opened>, ServiceError> {
     let mut problems = Vec::new();
     let mut all = Vec::new();
     for (index, spec) in specs.iter().enumerate() {
-        match open(spec, &format!("tenant[{index}]")) {
+        match open(spec, &format!("tenant[{index}]"), &shared.images) {
             Ok(opened) => all.push(opened),
             Err(found) => problems.extend(found),
         }

@@ -39,6 +39,7 @@ mod export;
 mod found;
 mod groups;
 pub mod http;
+mod images;
 mod interface;
 mod kept;
 mod launch;
@@ -71,6 +72,7 @@ use std::time::Duration;
 
 use export::Export;
 use groups::Groups;
+use images::Images;
 use owner::{Machine, OwnError, Owners};
 use realtime::Lifted;
 use resources::Resources;
@@ -205,6 +207,7 @@ struct Shared {
     /// Where tenants get their limits of memory and processes.
     groups: Groups,
     binary: PathBuf,
+    images: Images,
 }
 
 /// A running host service. Dropping it ends all tenants and gives back everything.
@@ -297,6 +300,7 @@ impl HostService {
             uids: Mutex::default(),
             groups: groups(),
             binary: open::tenant_binary(),
+            images: Images::new(open::image_binary()),
         };
         Ok(Self {
             shared: Arc::new(shared),

@@ -62,7 +62,7 @@ pub(super) enum StartError {
 pub(super) fn start_again(shared: &Arc<Shared>, tenant: &Tenant) -> Result<Process, String> {
     let said = |problems: Vec<Problem>| ServiceError::Bad(problems).to_string();
     let spec = tenant.with(|live| live.spec.clone());
-    let opened = open(&spec, "tenant").map_err(said)?;
+    let opened = open(&spec, "tenant", &shared.images).map_err(said)?;
     let owned = tenant.with(|live| {
         let admitted = live.admitted.as_mut();
         admitted.map_or(Ok(()), |it| it.own_again(&spec, "tenant", &opened.volumes))

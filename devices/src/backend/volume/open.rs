@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::super::error::VolumeError;
 use super::super::file::{DiskFile, open_below};
-use super::super::qcow2::Image;
+use super::super::qcow2::{Image, ImageProcesses};
 use super::super::stripe::Stripes;
 use super::{Shape, Volume};
 
@@ -79,13 +79,18 @@ impl Volume {
     }
 
     /// Opens the qcow2 image at `path` below the folder `root`, with all that it is made of; what
-    /// it names has to lie below `root`, too. Give what [`Volume::take_worker`] returns a thread
-    /// before the first request.
+    /// it names has to lie below `root`, too. One of `processes` reads it from now on. Give what
+    /// [`Volume::take_worker`] returns a thread before the first request.
     ///
     /// # Errors
     /// See [`VolumeError`].
-    pub fn open_qcow2(root: &Path, path: &Path, read_only: bool) -> Result<Self, VolumeError> {
-        let (image, files, warnings) = Image::open(root, path, read_only)?;
+    pub fn open_qcow2(
+        root: &Path,
+        path: &Path,
+        read_only: bool,
+        processes: &dyn ImageProcesses,
+    ) -> Result<Self, VolumeError> {
+        let (image, files, warnings) = Image::open(root, path, read_only, processes)?;
         let size_bytes = image.size_bytes();
         let mut volume = Self::of(files, Shape::Image(Box::new(image)), size_bytes, read_only);
         volume.files.iter_mut().for_each(DiskFile::set_grows);

@@ -1,23 +1,27 @@
-//! Shuts the process in before it reads a byte that a tenant wrote: its image, its registers, its
-//! backends' answers.
+//! Shuts a process in before it reads a byte that a stranger wrote. What each program still needs
+//! is that program's to say.
 //!
 //! Layers, outermost first: name spaces with an empty file system (root only), a user of its own
-//! without capabilities (root only), no new privileges, resource limits, and a system call filter
-//! that is tightened twice: [`enter`] leaves what building a VM needs, [`confine_vcpu`] and
-//! [`confine_main`] what running it needs. The process reports what the host does not grant.
+//! without capabilities (root only), no new privileges, resource limits, Landlock, and a filter of
+//! system calls ([`Filter`]) that can be tightened later, for each thread. [`enter`] reports what
+//! the host does not grant.
 #![allow(unsafe_code, reason = "unshare and close_range can break other users of descriptors")]
 
-pub mod filter;
+mod filter;
+mod landlock;
 
 use std::io;
+
+pub use filter::{Condition, Filter};
+pub use rustix::process::Resource;
 
 use rustix::io::Errno;
 use rustix::mount::{
     MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount,
 };
 use rustix::process::{
-    DumpableBehavior, Gid, Resource, Rlimit, Signal, Uid, chdir, geteuid, pivot_root,
-    set_dumpable_behavior, set_parent_process_death_signal, setrlimit,
+    DumpableBehavior, Gid, Rlimit, Signal, Uid, chdir, geteuid, pivot_root, set_dumpable_behavior,
+    set_parent_process_death_signal, setrlimit,
 };
 use rustix::thread::{
     CapabilitySet, CapabilitySets, UnshareFlags, clear_ambient_capability_set,
@@ -25,12 +29,6 @@ use rustix::thread::{
     set_thread_res_gid, set_thread_res_uid, unshare_unsafe,
 };
 use thiserror::Error;
-
-use filter::Stage;
-use moirai_launch::Sandbox;
-
-/// Enough for devices with their queues, and for the streams of a vsock device.
-const MAX_FILES: u64 = 1536;
 
 /// The process could not be shut in as was asked.
 #[derive(Debug, Error)]
@@ -55,21 +53,37 @@ pub enum SandboxError {
     },
 }
 
-/// Closes every descriptor but stdin, stdout, stderr and the control socket. To be called first of
-/// all, when nothing else is open that anybody owns.
-pub fn close_inherited() {
-    // SAFETY: called by `from_spawn` before anything was opened, so nobody in this process owns
-    // one of these descriptors. On kernels without the call they stay open; `spawn` has closed
-    // them already.
-    unsafe { libc::close_range(4, libc::c_uint::MAX, 0) };
+/// How a process is to be shut in.
+#[derive(Debug)]
+pub struct Wanted<'a> {
+    /// User to become; `None` keeps the present one. Needs privilege.
+    pub uid: Option<u32>,
+    /// Group to become; `None` keeps the present one. Needs privilege.
+    pub gid: Option<u32>,
+    /// Resource limits, soft and hard alike, in the units of setrlimit(2). No core is ever dumped.
+    pub limits: &'a [(Resource, u64)],
+    /// Whether no file can be opened, no socket connected and no other process reached from now on,
+    /// whatever the system calls are: Landlock without a rule.
+    pub no_files: bool,
+    /// The system calls of the process from now on.
+    pub filter: &'a Filter,
 }
 
-/// Lets every thread have a heap of its own. Without a number of its own glibc asks, with the ninth
-/// thread, how many cores there are, by opening a file: the filter would end the process.
-fn allow_heaps() {
-    const MORE_THAN_THREADS: libc::c_int = 64;
+/// Closes every descriptor from `first` on. To be called first of all, when nothing else is open
+/// that anybody owns.
+pub fn close_inherited(first: u32) {
+    // SAFETY: called before anything was opened, so nobody in this process owns one of these
+    // descriptors. On kernels without the call they stay open; who spawned us has closed them
+    // already.
+    unsafe { libc::close_range(first, libc::c_uint::MAX, 0) };
+}
+
+/// Lets each of so many threads have a heap of its own. Without a number of its own glibc asks,
+/// with the ninth thread, how many cores there are, by opening a file: a filter would end the
+/// process.
+pub fn allow_heaps(most: i32) {
     // SAFETY: sets a number inside the allocator, which locks it.
-    unsafe { libc::mallopt(libc::M_ARENA_MAX, MORE_THAN_THREADS) };
+    unsafe { libc::mallopt(libc::M_ARENA_MAX, most) };
 }
 
 /// Enters the sandbox with the calling thread, which has to be the only one. Returns what could
@@ -77,11 +91,7 @@ fn allow_heaps() {
 ///
 /// # Errors
 /// What was asked for explicitly or needs no privilege, and still failed.
-pub fn enter(wanted: &Sandbox) -> Result<Vec<String>, SandboxError> {
-    allow_heaps();
-    if !wanted.enabled {
-        return Ok(vec!["the sandbox is switched off in the launch".to_owned()]);
-    }
+pub fn enter(wanted: &Wanted<'_>) -> Result<Vec<String>, SandboxError> {
     let mut missing = Vec::new();
     if geteuid().is_root() {
         if let Err(error) = leave_name_spaces() {
@@ -96,37 +106,18 @@ pub fn enter(wanted: &Sandbox) -> Result<Vec<String>, SandboxError> {
     set_parent_process_death_signal(Some(Signal::KILL)).map_err(step("die with the host"))?;
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(step("forbid core dumps"))?;
     set_no_new_privs(true).map_err(step("give up new privileges"))?;
-    for (resource, limit) in [(Resource::Nofile, MAX_FILES), (Resource::Core, 0)] {
+    for &(resource, limit) in wanted.limits.iter().chain(&[(Resource::Core, 0)]) {
         let limit = Rlimit { current: Some(limit), maximum: Some(limit) };
         setrlimit(resource, limit).map_err(step("limit resources"))?;
     }
-    filter::install(Stage::Build)
-        .map_err(|error| SandboxError::Step { step: "filter system calls", error })?;
+    if wanted.no_files
+        && let Err(error) = landlock::forbid_files()
+    {
+        missing.push(format!("no Landlock: {error}"));
+    }
+    let install = wanted.filter.install();
+    install.map_err(|error| SandboxError::Step { step: "filter system calls", error })?;
     Ok(missing)
-}
-
-/// Leaves a vCPU thread what running a guest needs. Builds on [`enter`].
-///
-/// # Errors
-/// The kernel refuses the filter.
-pub fn confine_vcpu() -> io::Result<()> {
-    filter::install(Stage::Vcpu)
-}
-
-/// Leaves the main thread what its loop needs. Builds on [`enter`].
-///
-/// # Errors
-/// The kernel refuses the filter.
-pub fn confine_main() -> io::Result<()> {
-    filter::install(Stage::Main)
-}
-
-/// Leaves the thread of the process's own devices what serving them needs. Builds on [`enter`].
-///
-/// # Errors
-/// The kernel refuses the filter.
-pub fn confine_own() -> io::Result<()> {
-    filter::install(Stage::Own)
 }
 
 /// New name spaces, and an empty read-only root.
@@ -152,7 +143,7 @@ fn leave_name_spaces() -> io::Result<()> {
 }
 
 /// Changes user and group as asked, and drops all capabilities for good.
-fn become_nobody(wanted: &Sandbox, missing: &mut Vec<String>) -> Result<(), SandboxError> {
+fn become_nobody(wanted: &Wanted<'_>, missing: &mut Vec<String>) -> Result<(), SandboxError> {
     let privileged = geteuid().is_root();
     if privileged {
         for capability in CapabilitySet::all().iter() {
