@@ -23,5 +23,7 @@ pub mod spec;
 pub use channel::{ChannelError, HostChannel, TenantChannel, pair};
 pub use kvm::{KvmError, open_kvm};
 pub use messages::{BalloonReport, ExitReason, FromHost, Stage, ToHost};
-pub use spawn::{CONTROL_FD, Child, Ended, SpawnError, Surroundings, spawn, spawn_in};
+pub use spawn::{
+    CONTROL_FD, Child, Ended, SpawnError, Surroundings, prepare_to_spawn, spawn, spawn_in,
+};
 pub use spec::{Boot, DeviceSpec, LaunchFds, LaunchSpec, OwnDevice, Sandbox, SpecError, Transport};

@@ -188,7 +188,7 @@ struct Job {
 
 static SPAWNER: LazyLock<io::Result<Mutex<Sender<Job>>>> = LazyLock::new(|| {
     let (jobs, queue) = mpsc::channel::<Job>();
-    std::thread::Builder::new().name("tenant-spawner".into()).spawn(move || {
+    std::thread::Builder::new().name("spawner".into()).spawn(move || {
         for job in queue {
             // Nobody waits for the reply only if the asking thread has died.
             let _ = job.reply.send(posix_spawn(&job.start));
@@ -196,6 +196,15 @@ static SPAWNER: LazyLock<io::Result<Mutex<Sender<Job>>>> = LazyLock::new(|| {
     })?;
     Ok(Mutex::new(jobs))
 });
+
+/// Starts the thread that spawns, now and by the calling thread: it may do what its maker may, and
+/// later ones may be forbidden to run anything.
+///
+/// # Errors
+/// The kernel refuses a thread.
+pub fn prepare_to_spawn() -> io::Result<()> {
+    SPAWNER.as_ref().map(drop).map_err(|error| io::Error::new(error.kind(), error.to_string()))
+}
 
 fn on_spawner_thread(start: Start) -> io::Result<Pid> {
     let gone = || io::Error::other("the thread that spawns tenants is gone");

@@ -18,6 +18,7 @@ mod mailbox;
 pub mod netns;
 mod noise;
 mod place;
+mod refused;
 mod stall;
 mod watchdog;
 
