@@ -7,12 +7,14 @@
 //! the host does not grant.
 #![allow(unsafe_code, reason = "unshare and close_range can break other users of descriptors")]
 
+mod files;
 mod filter;
 mod landlock;
 
 use std::io;
 
-pub use filter::{Condition, Filter};
+pub use files::{FilesError, leave_files};
+pub use filter::{Condition, Filter, Program};
 pub use rustix::process::Resource;
 
 use rustix::io::Errno;

@@ -21,6 +21,8 @@ use tempfile::TempDir;
 
 /// A test that waits longer than this has failed.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+/// What the log says of a system call that a thread of the host service may not make.
+pub const REFUSED: &str = "which is not for it";
 /// How `show` and `stop` end of a tenant that has failed.
 const HAS_FAILED: i32 = 5;
 
@@ -92,10 +94,33 @@ address = "10.77.0.1/24"
 /// A running host service; ends with the value and leaves nothing behind.
 #[derive(Debug)]
 pub struct Host {
-    driver: Driver,
+    driver: Judged,
     folder: TempDir,
     /// Its network namespace.
     pub netns: String,
+}
+
+/// A host service that is judged when it goes. Whatever a test is about, it is about the
+/// compartments, too: the threads ask the kernel for nothing that is forbidden to them.
+#[derive(Debug)]
+struct Judged(Option<Driver>);
+
+impl Judged {
+    fn driver(&self) -> &Driver {
+        self.0.as_ref().expect("it goes with its last use")
+    }
+
+    fn kill(mut self) {
+        self.0.take().expect("it goes with its last use").kill();
+    }
+}
+
+impl Drop for Judged {
+    fn drop(&mut self) {
+        let log = self.0.as_ref().map(Driver::log).unwrap_or_default();
+        let refused: Vec<_> = log.lines().filter(|line| line.contains(REFUSED)).collect();
+        assert!(refused.is_empty() || std::thread::panicking(), "{}", refused.join("\n"));
+    }
 }
 
 impl Host {
@@ -143,13 +168,13 @@ impl Host {
         let (config, socket) = (folder.path().join("host.toml"), folder.path().join("host.sock"));
         let start = Start::new(&moirai_binary(), &config, &socket).words(words);
         let driver = start.serve().unwrap_or_else(|error| panic!("{error}"));
-        Self { driver, folder, netns }
+        Self { driver: Judged(Some(driver)), folder, netns }
     }
 
     /// Its process.
     #[must_use]
     pub fn pid(&self) -> u32 {
-        self.driver.pid()
+        self.driver.driver().pid()
     }
 
     /// Its folder, which is also its disk.
@@ -161,7 +186,7 @@ impl Host {
     /// What it has written on standard error so far.
     #[must_use]
     pub fn log(&self) -> String {
-        self.driver.log()
+        self.driver.driver().log()
     }
 
     /// Runs `moirai` against it.
@@ -170,7 +195,7 @@ impl Host {
     /// If `moirai` cannot be run.
     #[must_use]
     pub fn ask(&self, words: &[&str]) -> Output {
-        self.driver.ask(words).expect("moirai can be run")
+        self.driver.driver().ask(words).expect("moirai can be run")
     }
 
     /// Runs `moirai ... --json` against it and reads the answer.

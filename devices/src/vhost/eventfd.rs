@@ -43,11 +43,11 @@ pub(super) fn notify(eventfd: &OwnedFd) -> io::Result<()> {
     Signaller::of_process()?.signal(eventfd)
 }
 
-/// Makes ready what is needed to notify anybody.
+/// Makes ready what is needed to notify anybody: opens a file, once in the life of the process.
 ///
 /// # Errors
 /// The kernel has no asynchronous I/O, or all of it is in use (`fs.aio-max-nr`).
-pub(super) fn prepare() -> io::Result<()> {
+pub fn prepare() -> io::Result<()> {
     Signaller::of_process().map(drop)
 }
 

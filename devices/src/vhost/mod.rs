@@ -21,6 +21,7 @@ mod wire;
 mod tests;
 
 pub use error::SessionError;
+pub use eventfd::prepare as prepare_notifications;
 pub use events::{DEFAULT_MAX_MEMORY_BYTES, DeviceProfile, Event, Ready};
 pub use memory::MemoryError;
 pub use session::Session;

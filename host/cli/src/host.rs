@@ -1,25 +1,32 @@
 //! `moirai host`: the host service in the foreground, until SIGTERM or SIGINT.
 
 use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use rustix::fs::Mode;
 use rustix::process::{Resource, Rlimit};
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinError;
 use tracing_subscriber::EnvFilter;
 
 use super::args::HostArgs;
 use super::log::{self, Log};
 use super::{Failure, Status};
-use moirai_service::http::{Bound, Scrape};
+use moirai_confine::Role;
+use moirai_service::http::{Bound, Hands, Scrape, hands};
 use moirai_service::{HostService, LinkError, ServiceError, StateError};
 
 use moirai_config::model::Link;
 use moirai_config::{self, Problem, Report};
 
 pub(super) fn run(args: &HostArgs) -> Result<Status, Failure> {
+    // Before there is a second thread.
+    let missing = prepare()?;
     let log = log_to_stderr()?;
+    missing.iter().for_each(|what| tracing::warn!("{what}"));
     let ended = serve(args);
     // Before the reason is said.
     log.flush();
@@ -27,8 +34,6 @@ pub(super) fn run(args: &HostArgs) -> Result<Status, Failure> {
 }
 
 fn serve(args: &HostArgs) -> Result<Status, Failure> {
-    prepare();
-    stay_when_memory_is_short();
     let (text, document) = moirai_config::read(&args.config).map_err(|bad| Failure::bad(&bad))?;
     let file = args.config.display().to_string();
     let located = |problems| Report::locate(&file, &text, problems);
@@ -44,15 +49,14 @@ fn serve(args: &HostArgs) -> Result<Status, Failure> {
     })?;
     let service = Arc::new(service);
     let watch = service.watch_contracts()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .thread_name("api")
-        .max_blocking_threads(BLOCKING)
-        .enable_all()
-        .build()?;
+    let bound = Bound::new(&socket).map_err(|error| Failure::new(Status::Failed, error))?;
+    let scrape = metrics.map(|address| scrape(address, &bad)).transpose()?;
+    let api = api_threads()?;
+    Role::Supervisor.enter()?;
+    let runtime = hand_threads()?;
+    let (hands, errands) = hands();
     let ended = runtime.block_on(async {
-        let bound = Bound::new(&socket).map_err(|error| Failure::new(Status::Failed, error))?;
-        let scrape = metrics.map(|address| scrape(address, &bad)).transpose()?;
+        tokio::spawn(errands.run());
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         tokio::spawn(outlive_terminals(signal(SignalKind::hangup())?));
@@ -66,12 +70,18 @@ fn serve(args: &HostArgs) -> Result<Status, Failure> {
             .map_err(|error| Failure::new(Status::Failed, error))?
             .map_err(|error| failure(error, &bad))?;
         tracing::info!(socket = %socket.display(), "serves");
+        let mut serving = api.spawn(bound.serve(Arc::clone(&service), hands.clone()));
+        let mut scraped = api.spawn(serve_metrics(scrape, Arc::clone(&service), hands));
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
-            never = bound.serve(Arc::clone(&service)) => match never {},
-            never = serve_metrics(scrape, &service) => match never {},
+            ended = &mut serving => return Err(not_served(ended)),
+            ended = &mut scraped => return Err(not_served(ended)),
         }
+        // Whoever has asked is answered; nobody else is heard.
+        serving.abort();
+        scraped.abort();
+        drop(bound);
         tracing::info!("ends; all tenants are told to stop, and at once by a second signal");
         let ending = Arc::clone(&service);
         let mut ended = tokio::task::spawn_blocking(move || ending.end_all());
@@ -83,7 +93,8 @@ fn serve(args: &HostArgs) -> Result<Status, Failure> {
             }
         }
     });
-    // Handlers that still run hold the service; they end with the runtime.
+    // Handlers that still run hold the service; they end with the runtimes.
+    drop(api);
     drop(runtime);
     drop(watch);
     drop(service);
@@ -119,11 +130,38 @@ async fn outlive_terminals(mut hangup: Signal) {
     }
 }
 
-async fn serve_metrics(scrape: Option<Scrape>, service: &Arc<HostService>) -> Infallible {
+async fn serve_metrics(
+    scrape: Option<Scrape>,
+    service: Arc<HostService>,
+    hands: Hands,
+) -> io::Result<Infallible> {
     match scrape {
-        Some(scrape) => scrape.serve(Arc::clone(service)).await,
+        Some(scrape) => scrape.serve(service, hands).await,
         None => std::future::pending().await,
     }
+}
+
+/// Why nobody is served any more.
+fn not_served(ended: Result<io::Result<Infallible>, JoinError>) -> Failure {
+    match ended {
+        Ok(Ok(never)) => match never {},
+        Ok(Err(error)) => Failure::new(Status::Failed, error),
+        Err(error) => Failure::new(Status::Failed, error),
+    }
+}
+
+/// The threads that speak HTTP. They have no privilege and no files, and make no threads.
+fn api_threads() -> io::Result<Runtime> {
+    let mut threads = tokio::runtime::Builder::new_multi_thread();
+    threads.worker_threads(2).max_blocking_threads(1).thread_name("api").enable_all();
+    threads.on_thread_start(|| Role::Api.enter_or_say()).build()
+}
+
+/// The first thread hears signals; hands carry out what is asked and may wait a little.
+fn hand_threads() -> io::Result<Runtime> {
+    let mut threads = tokio::runtime::Builder::new_current_thread();
+    threads.max_blocking_threads(BLOCKING).thread_name("hand").enable_all();
+    threads.on_thread_start(|| Role::Hand.enter_or_say()).build()
 }
 
 /// Why the service does not start, with the lines of the configuration where that is the reason.
@@ -168,25 +206,30 @@ fn link_failure(
     Ok(Failure::new(Status::Failed, said))
 }
 
-/// What the process itself needs, whoever has started it.
-fn prepare() {
+/// What the process itself needs, whoever has started it, and what it gives up for good. Returns
+/// what it could not have.
+fn prepare() -> io::Result<Vec<String>> {
     // What it writes is read by a later start, as root: nobody else may write it, whatever mask was
     // inherited.
     rustix::process::umask(Mode::WGRP | Mode::WOTH);
     // Each tenant takes some descriptors, and shells and systemd give 1024 for a start.
     let limit = rustix::process::getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let mut missing = Vec::new();
     if let Err(error) = rustix::process::setrlimit(Resource::Nofile, raised) {
-        tracing::warn!(%error, "the limit of open files cannot be raised");
+        missing.push(format!("the limit of open files cannot be raised: {error}"));
     }
+    missing.extend(stay_when_memory_is_short().err());
+    missing.extend(moirai_confine::begin()?);
+    Ok(missing)
 }
 
 /// A machine without memory left ends others first: everybody's contracts end with this process.
-fn stay_when_memory_is_short() {
+fn stay_when_memory_is_short() -> Result<(), String> {
     const LAST_BUT_INIT: &str = "-900";
-    if let Err(error) = std::fs::write("/proc/self/oom_score_adj", LAST_BUT_INIT) {
-        tracing::warn!(%error, "when memory is short the kernel may end the host service first");
-    }
+    std::fs::write("/proc/self/oom_score_adj", LAST_BUT_INIT).map_err(|error| {
+        format!("when memory is short the kernel may end the host service first: {error}")
+    })
 }
 
 /// Logs to standard error; `MOIRAI_LOG` chooses what, as `RUST_LOG` does elsewhere.

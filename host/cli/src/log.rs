@@ -15,6 +15,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
 
+use moirai_confine::Role;
 use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -52,7 +53,10 @@ impl Log {
         let (lines, received) = sync_channel(WAITING);
         let lost = Arc::new(AtomicU64::new(0));
         let seen = Arc::clone(&lost);
-        let write = move || write_all(output, &received, &seen);
+        let write = move || {
+            Role::Log.enter_or_say();
+            write_all(output, &received, &seen);
+        };
         thread::Builder::new().name("log".to_owned()).spawn(write)?;
         Ok(Self { lines, lost, levels: false })
     }

@@ -4,6 +4,7 @@ use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use moirai_confine::Role;
 use moirai_runtime::{
     Inbox, Known, Lateness, Mailbox, Question, Turns, mailbox, now, own_cpu_time, pin,
     set_scheduler,
@@ -56,13 +57,14 @@ impl Dispatcher {
         let (report, started) = sync_channel(1);
         let thread = std::thread::Builder::new().name(format!("cpu-{core}")).spawn({
             move || {
-                let ready = pin(0, core).and_then(|()| {
+                let placed = pin(0, core).and_then(|()| {
                     if scheduling {
                         set_scheduler(0, libc::SCHED_FIFO, DISPATCHER_PRIORITY)
                     } else {
                         Ok(())
                     }
                 });
+                let ready = placed.and_then(|()| Role::Dispatcher.enter());
                 let failed = ready.is_err();
                 let _ = report.send(ready);
                 if !failed {

@@ -5,8 +5,10 @@ use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use moirai_confine::Role;
 use moirai_devices::backend::tap::Tap;
 use moirai_devices::backend::uring::Uring;
+use moirai_devices::vhost::prepare_notifications;
 use moirai_scheduler::{Account, Contract, Span, policy};
 
 use crate::command::{Command, Reply};
@@ -51,7 +53,12 @@ impl IoDomain {
                     .map_or(Ok(()), |core| pin(0, core))
                     .and_then(|()| set_scheduler_inherited(libc::SCHED_FIFO, PRIORITY))
                     // Made by the thread that uses it: io_uring may be tied to its submitter.
-                    .and_then(|()| Uring::new(RING_ENTRIES));
+                    .and_then(|()| Uring::new(RING_ENTRIES))
+                    .and_then(|ring| {
+                        // Opens a file, which the role forbids.
+                        prepare_notifications()?;
+                        Role::Io.enter().map(|()| ring)
+                    });
                 match ready {
                     Ok(ring) => {
                         let _ = report.send(Ok(()));
@@ -94,6 +101,7 @@ impl IoDomain {
                 for tid in process.into_iter().chain([0]) {
                     let _ = core.map(|core| pin(tid, core));
                 }
+                Role::Image.enter_or_say();
                 worker.run();
             });
             thread.map_err(IoDomainError::Setup)?;

@@ -8,6 +8,7 @@
 //! | [`Storage`]: what a disk shows | a volume | one that is short, slow, broken |
 //! | [`Link`]: where packets go | a TAP | one that refuses, takes long, comes back |
 
+use moirai_confine::Role;
 use moirai_devices::backend::tap::Tap;
 use moirai_devices::backend::uring::Uring;
 use moirai_devices::backend::{Link, Ring, Storage, Volume};
@@ -104,6 +105,7 @@ impl Machine for Linux {
             // Without the right to real-time priority the loop has none either.
             let placed = core.map_or(Ok(()), |core| pin(0, core));
             let _ = placed.and_then(|()| set_scheduler(0, libc::SCHED_FIFO, PRIORITY - 1));
+            Role::Memory.enter_or_say();
             errand();
         });
         if let Err(error) = thread {

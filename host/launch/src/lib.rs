@@ -24,6 +24,6 @@ pub mod spec;
 pub use channel::{ChannelError, HostChannel, TenantChannel, pair};
 pub use kvm::{KvmError, open_kvm};
 pub use messages::{BalloonReport, ExitReason, FromHost, Stage, ToHost};
-pub use process::{CONTROL_FD, Ended, Process};
+pub use process::{CONTROL_FD, Ended, Process, prepare_to_spawn};
 pub use spawn::{Child, SpawnError, Surroundings, spawn, spawn_in};
 pub use spec::{Boot, DeviceSpec, LaunchFds, LaunchSpec, OwnDevice, Sandbox, SpecError, Transport};

@@ -135,6 +135,15 @@ static SPAWNER: LazyLock<io::Result<Mutex<Sender<Job>>>> = LazyLock::new(|| {
     Ok(Mutex::new(jobs))
 });
 
+/// Starts the thread that starts processes, now and by the calling thread: it may do what its maker
+/// may, and later ones may be forbidden to run anything.
+///
+/// # Errors
+/// The kernel refuses a thread.
+pub fn prepare_to_spawn() -> io::Result<()> {
+    SPAWNER.as_ref().map(drop).map_err(|error| io::Error::new(error.kind(), error.to_string()))
+}
+
 fn on_spawner_thread(start: Start) -> io::Result<Pid> {
     let gone = || io::Error::other("the thread that starts processes is gone");
     let spawner = SPAWNER.as_ref().map_err(|e| io::Error::new(e.kind(), e.to_string()))?;

@@ -22,6 +22,7 @@ mod noise;
 mod place;
 #[cfg(not(all(test, feature = "loom")))]
 mod question;
+mod refused;
 mod stall;
 mod watchdog;
 

@@ -3,12 +3,15 @@
 //! The [`NoiseProbe`] is a thread of the highest priority that does nothing but sleep and look at
 //! the clock: what it sees is the machine's, not ours.
 
+use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use hdrhistogram::Histogram;
+use moirai_confine::Role;
 use moirai_scheduler::Span;
 use serde::Serialize;
 
@@ -114,12 +117,15 @@ impl NoiseProbe {
         let thread = std::thread::Builder::new().name(format!("noise-{core}")).spawn({
             let (end, seen) = (Arc::clone(&end), Arc::clone(&seen));
             move || {
-                let ready =
-                    pin(0, core).and_then(|()| set_scheduler(0, libc::SCHED_FIFO, PROBE_PRIORITY));
+                // Opened before the role forbids to.
+                let steal = StealCounter::open();
+                let ready = pin(0, core)
+                    .and_then(|()| set_scheduler(0, libc::SCHED_FIFO, PROBE_PRIORITY))
+                    .and_then(|()| Role::Probe.enter());
                 let failed = ready.is_err();
                 let _ = report.send(ready);
                 if !failed {
-                    probe(&end, &seen, &stalls);
+                    probe(&end, &seen, &stalls, &steal);
                 }
             }
         });
@@ -152,9 +158,14 @@ impl Drop for NoiseProbe {
     }
 }
 
-fn probe(end: &AtomicBool, seen: &Mutex<(Lateness, Span)>, stalls: &StallLog) {
+fn probe(
+    end: &AtomicBool,
+    seen: &Mutex<(Lateness, Span)>,
+    stalls: &StallLog,
+    counter: &StealCounter,
+) {
     let mut planned = now() + PROBE_PERIOD;
-    let mut last_steal = steal_total();
+    let mut last_steal = counter.total();
     let mut looks = 0u32;
     let mut last_look = now();
     while !end.load(Ordering::Relaxed) {
@@ -166,7 +177,7 @@ fn probe(end: &AtomicBool, seen: &Mutex<(Lateness, Span)>, stalls: &StallLog) {
         looks += 1;
         if looks == LOOKS_PER_STEAL {
             looks = 0;
-            let steal = steal_total();
+            let steal = counter.total();
             if steal > last_steal {
                 stalls.note(Stall { begin: last_look, end: woke });
                 seen.1 += steal - last_steal;
@@ -178,10 +189,21 @@ fn probe(end: &AtomicBool, seen: &Mutex<(Lateness, Span)>, stalls: &StallLog) {
     }
 }
 
-/// Steal of all cores since boot, from the first line of /proc/stat; zero if it cannot be read.
-fn steal_total() -> Span {
-    let Ok(text) = std::fs::read_to_string("/proc/stat") else { return Span::ZERO };
-    parse_steal(&text).unwrap_or(Span::ZERO)
+/// The kernel's counter of steal.
+struct StealCounter(Option<File>);
+
+impl StealCounter {
+    fn open() -> Self {
+        Self(File::open("/proc/stat").ok())
+    }
+
+    /// Steal of all cores since boot, from the first line of the file; zero if it cannot be read.
+    fn total(&self) -> Span {
+        let mut line = [0; 256];
+        let length = self.0.as_ref().and_then(|file| file.read_at(&mut line, 0).ok());
+        let line = line.get(..length.unwrap_or(0)).unwrap_or_default();
+        parse_steal(&String::from_utf8_lossy(line)).unwrap_or(Span::ZERO)
+    }
 }
 
 fn parse_steal(text: &str) -> Option<Span> {

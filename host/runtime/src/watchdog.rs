@@ -10,9 +10,11 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use moirai_confine::Role;
 use moirai_scheduler::{Moment, Span};
 
 use crate::clock::now;
+use crate::refused::Refused;
 
 /// A turn that takes longer is one that waits for something.
 pub const STUCK: Span = Span::from_millis(100);
@@ -147,8 +149,11 @@ impl Watchdog {
         let over = Arc::new(AtomicBool::new(false));
         let ends = Arc::clone(&over);
         let thread = std::thread::Builder::new().name("watchdog".to_owned()).spawn(move || {
+            Role::Watchdog.enter_or_say();
+            let mut refused = Refused::default();
             while !ends.load(Ordering::Relaxed) {
                 let now = now();
+                refused.tell(now);
                 all().iter().for_each(|watched| watched.look(now));
                 std::thread::park_timeout(LOOK);
             }

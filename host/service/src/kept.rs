@@ -4,6 +4,7 @@
 //! every few seconds, so that a change is in the log once, whether or not anybody asks.
 
 use moirai_api::{KeptEvent, Stats};
+use moirai_confine::Role;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, Weak};
@@ -86,7 +87,10 @@ impl HostService {
         let (ends, ended) = channel();
         let service = Arc::downgrade(self);
         let thread = std::thread::Builder::new().name("kept".to_owned());
-        let thread = thread.spawn(move || watch(&service, &ended))?;
+        let thread = thread.spawn(move || {
+            Role::Kept.enter_or_say();
+            watch(&service, &ended);
+        })?;
         Ok(KeptWatch { ends: Some(ends), thread: Some(thread) })
     }
 

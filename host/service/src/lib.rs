@@ -125,6 +125,9 @@ pub enum ServiceError {
     /// A link cannot be set up.
     #[error(transparent)]
     Link(#[from] LinkError),
+    /// Tenant processes cannot be spawned.
+    #[error("no thread to spawn tenant processes: {0}")]
+    Spawner(std::io::Error),
     /// There is no such tenant.
     #[error("there is no tenant named {0:?}; `moirai list` shows all")]
     Unknown(String),
@@ -265,6 +268,8 @@ impl HostService {
     /// What stands in the way, and what to do about it.
     pub fn start(mut config: Config) -> Result<Self, ServiceError> {
         privilege::check(&config)?;
+        // By this thread: those that launch tenants may run nothing.
+        moirai_launch::prepare_to_spawn().map_err(ServiceError::Spawner)?;
         let missing = core_problems(&config);
         if !missing.is_empty() {
             return Err(ServiceError::Bad(missing));

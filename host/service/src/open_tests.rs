@@ -63,12 +63,12 @@ fn a_volume_that_leads_out_of_the_folder_of_its_disk_is_refused() {
             format!("stripe = {{ files = [\"inside\", \"{name}\"] }}"),
         ] {
             let volume = volume(folder.path(), &keys).expect("a volume");
-            let error = open_volume(&volume).expect_err(&keys);
+            let error = opened(&volume).expect_err(&keys);
             assert!(matches!(error, VolumeError::Outside { .. }), "{keys}: {error}");
         }
     }
     let within = volume(folder.path(), "volume = \"within\"").expect("a volume");
-    assert!(open_volume(&within).is_ok());
+    assert!(opened(&within).is_ok());
 }
 
 #[test]

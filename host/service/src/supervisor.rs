@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use moirai_confine::Role;
 use moirai_launch::{ChannelError, Child, Ended, ExitReason, FromHost, ToHost};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -77,7 +78,10 @@ impl Supervisor {
     ) -> std::io::Result<JoinHandle<()>> {
         let supervisor = Self::new(shared, tenant, process)?;
         let name = format!("tenant-{}", supervisor.tenant.name);
-        std::thread::Builder::new().name(name).spawn(move || supervisor.run())
+        std::thread::Builder::new().name(name).spawn(move || {
+            Role::Hand.enter_or_say();
+            supervisor.run();
+        })
     }
 
     /// The state of one whose process has just begun.

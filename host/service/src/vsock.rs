@@ -12,6 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
+use moirai_confine::Role;
 use moirai_launch::ChannelError;
 use moirai_launch::channel::Channel;
 use moirai_launch::handover::{FromTenant, HostHandover, ToTenant};
@@ -62,7 +63,10 @@ impl Vsock {
             newcomers: VecDeque::new(),
         };
         let thread = std::thread::Builder::new().name(format!("vsock {name}"));
-        let thread = Some(thread.spawn(move || server.run())?);
+        let thread = Some(thread.spawn(move || {
+            Role::Vsock.enter_or_say();
+            server.run();
+        })?);
         Ok((Self { path, stop, thread }, theirs))
     }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use moirai_config::{self, Config};
 use moirai_service::HostService;
-use moirai_service::http::{Bound, Scrape};
+use moirai_service::http::{Bound, Hands, Scrape, hands};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
@@ -25,6 +25,8 @@ pub(crate) struct Host {
     // In the order in which they end.
     runtime: Runtime,
     service: Arc<HostService>,
+    hands: Hands,
+    _bound: Bound,
     folder: TempDir,
     _turn: MutexGuard<'static, ()>,
 }
@@ -50,20 +52,18 @@ impl Host {
             .enable_all()
             .build()
             .unwrap();
-        let bound = {
-            let _inside = runtime.enter();
-            Bound::new(&folder.path().join("host.sock")).unwrap()
-        };
-        runtime.spawn(bound.serve(Arc::clone(&service)));
-        Self { runtime, service, folder, _turn: turn }
+        let bound = Bound::new(&folder.path().join("host.sock")).unwrap();
+        let (hands, errands) = hands();
+        runtime.spawn(errands.run());
+        runtime.spawn(bound.serve(Arc::clone(&service), hands.clone()));
+        Self { runtime, service, hands, _bound: bound, folder, _turn: turn }
     }
 
     /// Serves the counters over TCP as well; returns where.
     pub(crate) fn scrape(&self) -> std::net::SocketAddr {
-        let _inside = self.runtime.enter();
         let scrape = Scrape::new("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = scrape.address().unwrap();
-        self.runtime.spawn(scrape.serve(Arc::clone(&self.service)));
+        self.runtime.spawn(scrape.serve(Arc::clone(&self.service), self.hands.clone()));
         address
     }
 

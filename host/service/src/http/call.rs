@@ -9,10 +9,18 @@ use moirai_api::ErrorKind;
 use tokio::sync::Semaphore;
 
 use super::Refusal;
+use super::hands::Hands;
 use crate::{HostService, ServiceError};
 
 /// The service, as handlers share it.
-pub(super) type Shared = State<Arc<HostService>>;
+pub(super) type Shared = State<Served>;
+
+/// The service and who carries requests out.
+#[derive(Clone, Debug)]
+pub(super) struct Served {
+    pub(super) service: Arc<HostService>,
+    pub(super) hands: Hands,
+}
 
 /// Calls that begin something or think for long, at the same time. Whoever comes later waits, and
 /// is forgotten if it goes meanwhile.
@@ -41,7 +49,7 @@ impl Drop for Client {
 /// Calls the service for something that takes long: it leaves threads and cores to the others, and
 /// is told when nobody waits for it any more.
 pub(super) async fn call_for_long<T: Send + 'static>(
-    service: Arc<HostService>,
+    service: Served,
     f: impl FnOnce(&HostService, &Wanted) -> Result<T, ServiceError> + Send + 'static,
 ) -> Result<T, Refusal> {
     // Nobody closes it.
@@ -53,10 +61,10 @@ pub(super) async fn call_for_long<T: Send + 'static>(
 
 /// Calls the service on a thread that may wait, but not for long.
 pub(super) async fn call<T: Send + 'static>(
-    service: Arc<HostService>,
+    Served { service, hands }: Served,
     f: impl FnOnce(&HostService) -> Result<T, ServiceError> + Send + 'static,
 ) -> Result<T, Refusal> {
-    let called = tokio::task::spawn_blocking(move || f(&service)).await;
+    let called = hands.run(move || f(&service)).await;
     let panicked = || Refusal::new(ErrorKind::Failed, "the host service has a bug: see its log");
-    called.map_err(|_| panicked())?.map_err(Refusal::from)
+    called.ok_or_else(panicked)?.map_err(Refusal::from)
 }

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `server.rs` | the socket, connections, and what a slow or hostile client may cost |
 //! | `routes.rs` | the resources; each handler turns one request into one call of the service |
-//! | `call.rs` | how handlers reach the service |
+//! | `call.rs`, `hands.rs` | how handlers reach the service, on whose threads |
 //! | `head.rs` | what the head of a request must be, whatever its path |
 //! | `once.rs` | JSON in which no key stands twice |
 //! | `request.rs` | names, queries and bodies of requests, and what is wrong with them |
@@ -22,6 +22,7 @@ mod clients;
 mod console;
 mod error;
 mod exports;
+mod hands;
 mod head;
 mod metrics;
 mod once;
@@ -32,6 +33,7 @@ mod scrape;
 mod server;
 
 pub(crate) use error::Refusal;
+pub use hands::{Errands, Hands, hands};
 pub use scrape::Scrape;
 pub use server::{Bound, ServerError};
 

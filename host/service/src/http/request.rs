@@ -3,7 +3,6 @@
 
 use moirai_api::ErrorKind;
 use std::fmt::Display;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -18,8 +17,8 @@ use serde_json::Value;
 use serde_json::error::Category;
 
 use super::Refusal;
+use super::call::Served;
 use super::once::Once;
-use crate::HostService;
 use moirai_config::{Problem, kinds};
 
 /// Largest body of a request.
@@ -71,10 +70,10 @@ impl<T: Asks, S: Send + Sync> FromRequestParts<S> for Asked<T> {
 /// A JSON body that arrived in time.
 pub(super) struct Body<T>(pub(super) T);
 
-impl<T: DeserializeOwned + JsonSchema + 'static> FromRequest<Arc<HostService>> for Body<T> {
+impl<T: DeserializeOwned + JsonSchema + 'static> FromRequest<Served> for Body<T> {
     type Rejection = Refusal;
 
-    async fn from_request(request: Request, _: &Arc<HostService>) -> Result<Self, Refusal> {
+    async fn from_request(request: Request, _: &Served) -> Result<Self, Refusal> {
         let kind = media_type(request.headers());
         let bytes = plain_bytes(request).await?;
         kind?;

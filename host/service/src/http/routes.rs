@@ -12,7 +12,7 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::call::{Shared, Wanted, call, call_for_long};
+use super::call::{Served, Shared, Wanted, call, call_for_long};
 use super::request::{Asked, Asks, Body, Name, body_bytes};
 use super::{Refusal, console, exports, head, metrics};
 use crate::{HostService, ServiceError};
@@ -28,7 +28,7 @@ use moirai_config::{Document, check};
 struct Description;
 
 /// All routes with their description.
-pub(super) fn router() -> OpenApiRouter<Arc<HostService>> {
+pub(super) fn router() -> OpenApiRouter<Served> {
     OpenApiRouter::with_openapi(Description::openapi())
         .routes(routes!(list, launch))
         .routes(routes!(show, change, stop))
@@ -46,13 +46,13 @@ pub(super) fn router() -> OpenApiRouter<Arc<HostService>> {
 }
 
 /// The whole API, as a socket serves it.
-pub(super) fn served(service: Arc<HostService>) -> axum::Router {
+pub(super) fn served(service: Served) -> axum::Router {
     let (router, document) = router().split_for_parts();
     refusing(router, &document).with_state(service)
 }
 
 /// The counters and nothing else.
-pub(super) fn metrics_only(service: Arc<HostService>) -> axum::Router {
+pub(super) fn metrics_only(service: Served) -> axum::Router {
     let router = axum::Router::new().route("/metrics", axum::routing::get(metrics_text));
     refusing(router, &super::openapi()).with_state(service)
 }
@@ -60,9 +60,9 @@ pub(super) fn metrics_only(service: Arc<HostService>) -> axum::Router {
 /// Says what is not there and what is not right with the head of a request, with the documented
 /// body. What was sent along is read: a client that is still sending would not hear the answer.
 fn refusing(
-    router: axum::Router<Arc<HostService>>,
+    router: axum::Router<Served>,
     document: &utoipa::openapi::OpenApi,
-) -> axum::Router<Arc<HostService>> {
+) -> axum::Router<Served> {
     let queries = Arc::new(head::Queries::of(document));
     let checked = axum::middleware::from_fn_with_state(queries, head::check);
     router
@@ -183,15 +183,15 @@ async fn stop(
     Name(name): Name,
     Asked(StopQuery { now }): Asked<StopQuery>,
 ) -> Result<Json<TenantView>, Refusal> {
-    let asked = Arc::clone(&service);
-    let stopping = call(asked, move |service| service.ask_to_stop(&name, now)).await?;
+    let stopping = call(service.clone(), move |service| service.ask_to_stop(&name, now)).await?;
+    let stopping = Arc::new(stopping);
     // By itself, so that it is forgotten also if the client goes.
     let forgotten = tokio::spawn(async move {
         loop {
-            match service.forget(&stopping) {
-                Ok(Some(tenant)) => return Ok(Json(tenant)),
-                Ok(None) => tokio::time::sleep(LOOK).await,
-                Err(error) => return Err(Refusal::from(error)),
+            let asked = Arc::clone(&stopping);
+            match call(service.clone(), move |service| service.forget(&asked)).await? {
+                Some(tenant) => return Ok(Json(tenant)),
+                None => tokio::time::sleep(LOOK).await,
             }
         }
     });

@@ -5,13 +5,15 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{self, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 
+use super::call::Served;
 use super::clients::Clients;
+use super::hands::Hands;
 use super::routes;
 use super::server::{PAUSE, Refusals, converse};
 use crate::HostService;
@@ -23,17 +25,17 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A port on which nobody is served yet.
 #[derive(Debug)]
-pub struct Scrape(TcpListener);
+pub struct Scrape(net::TcpListener);
 
 impl Scrape {
-    /// Takes the port. Needs a tokio runtime.
+    /// Takes the port.
     ///
     /// # Errors
     /// What the kernel says: somebody has it, or it may not be had.
     pub fn new(address: SocketAddr) -> io::Result<Self> {
-        let listener = std::net::TcpListener::bind(address)?;
+        let listener = net::TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
-        Ok(Self(TcpListener::from_std(listener)?))
+        Ok(Self(listener))
     }
 
     /// Where it listens.
@@ -44,13 +46,17 @@ impl Scrape {
         self.0.local_addr()
     }
 
-    /// Serves the counters for as long as the future is polled.
-    pub async fn serve(self, service: Arc<HostService>) -> Infallible {
-        let router = routes::metrics_only(service);
+    /// Serves the counters for as long as the future is polled; `hands` read them.
+    ///
+    /// # Errors
+    /// The runtime cannot listen, before anybody is served.
+    pub async fn serve(self, service: Arc<HostService>, hands: Hands) -> io::Result<Infallible> {
+        let listener = TcpListener::from_std(self.0)?;
+        let router = routes::metrics_only(Served { service, hands });
         let clients = Clients::new(CONNECTIONS);
         let mut refusals = Refusals::default();
         loop {
-            match self.0.accept().await {
+            match listener.accept().await {
                 Ok((stream, _)) => {
                     let conversation = converse(stream, router.clone(), clients.seat());
                     // Whoever is slower is dropped.

@@ -10,6 +10,7 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,7 +22,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixListener;
 
+use super::call::Served;
 use super::clients::{Clients, Seat};
+use super::hands::Hands;
 use super::own_answer::Answering;
 use super::routes;
 use crate::HostService;
@@ -63,17 +66,17 @@ pub enum ServerError {
 /// A socket on which nobody is served yet. The file goes with the value.
 #[derive(Debug)]
 pub struct Bound {
-    listener: UnixListener,
+    listener: net::UnixListener,
     path: PathBuf,
 }
 
 impl Bound {
-    /// Makes the socket, in place of one that nobody listens at. Needs a tokio runtime.
+    /// Makes the socket, in place of one that nobody listens at.
     ///
     /// # Errors
     /// [`ServerError`].
     pub fn new(path: &Path) -> Result<Self, ServerError> {
-        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        if net::UnixStream::connect(path).is_ok() {
             return Err(ServerError::Taken(path.to_owned()));
         }
         let there = fs::symlink_metadata(path);
@@ -85,22 +88,34 @@ impl Bound {
         Ok(Self { listener, path: path.to_owned() })
     }
 
-    /// Serves the API for as long as the future is polled.
-    pub async fn serve(self, service: Arc<HostService>) -> Infallible {
-        let router = routes::served(service);
-        let clients = Clients::new(CONNECTIONS);
-        let mut refusals = Refusals::default();
-        loop {
-            match self.listener.accept().await {
-                Ok((stream, _)) => {
-                    tokio::spawn(converse(stream, router.clone(), clients.seat()));
+    /// Serves the API for as long as the future is polled; `hands` carry out what is asked.
+    ///
+    /// # Errors
+    /// There is no descriptor left, before anybody is served.
+    pub fn serve(
+        &self,
+        service: Arc<HostService>,
+        hands: Hands,
+    ) -> impl Future<Output = io::Result<Infallible>> + Send + use<> {
+        let listener = self.listener.try_clone();
+        async move { serve(UnixListener::from_std(listener?)?, Served { service, hands }).await }
+    }
+}
+
+async fn serve(listener: UnixListener, served: Served) -> io::Result<Infallible> {
+    let router = routes::served(served);
+    let clients = Clients::new(CONNECTIONS);
+    let mut refusals = Refusals::default();
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                tokio::spawn(converse(stream, router.clone(), clients.seat()));
+            }
+            Err(error) => {
+                if let Some(count) = refusals.count(moirai_runtime::instant()) {
+                    tracing::warn!(%error, count, "the API cannot take a connection");
                 }
-                Err(error) => {
-                    if let Some(count) = refusals.count(moirai_runtime::instant()) {
-                        tracing::warn!(%error, count, "the API cannot take a connection");
-                    }
-                    tokio::time::sleep(PAUSE).await;
-                }
+                tokio::time::sleep(PAUSE).await;
             }
         }
     }
@@ -133,13 +148,14 @@ impl Refusals {
 }
 
 /// Listens under another name first, so that nobody finds the socket before its mode is set.
-fn listen(path: &Path) -> io::Result<UnixListener> {
+fn listen(path: &Path) -> io::Result<net::UnixListener> {
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory)?;
     }
     let new = name_beside(path);
     remove_stale(&new).map_err(io::Error::other)?;
-    let listener = UnixListener::bind(&new)?;
+    let listener = net::UnixListener::bind(&new)?;
+    listener.set_nonblocking(true)?;
     fs::set_permissions(&new, fs::Permissions::from_mode(0o600))?;
     fs::rename(&new, path)?;
     Ok(listener)

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use moirai_confine::Role;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::net::sockopt::socket_peercred;
 
@@ -47,9 +48,11 @@ impl Listener {
             peer: Arc::clone(&peer),
             serve: Box::new(serve),
         };
-        let thread = std::thread::Builder::new()
-            .name(format!("export-{name}"))
-            .spawn(move || visits.receive_all())?;
+        let thread =
+            std::thread::Builder::new().name(format!("export-{name}")).spawn(move || {
+                Role::Export.enter_or_say();
+                visits.receive_all();
+            })?;
         Ok(Self { _socket: socket, end, peer, thread: Some(thread) })
     }
 
