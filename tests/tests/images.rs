@@ -137,10 +137,9 @@ fn an_image_process_that_dies_under_load_costs_its_volume_alone_and_the_next_lau
     let host = Host::start();
     create(&host, "other", "64M");
     host.launch(&tenant("other", "other"));
-    for (name, said) in [
-        ("-KILL", "was ended by signal 9 (SIGKILL)"),
-        ("-ABRT", "was ended by signal 6 (SIGABRT"),
-    ] {
+    for (name, said) in
+        [("-KILL", "was ended by signal 9 (SIGKILL)"), ("-ABRT", "was ended by signal 6 (SIGABRT")]
+    {
         create(&host, "image", "256M");
         host.launch(&tenant("t", "image"));
         wait_for("it works", || number(&host.part("t", "disk"), "completed") > 100);
