@@ -54,7 +54,8 @@ pub fn decode_window(bytes: &[u8]) -> Result<Box<Window>, Wrong> {
     for place in window.iter_mut() {
         let (flags, file, zero, offset) = (read.u16()?, read.u16()?, read.u32()?, read.u64()?);
         let unknown = flags & !(THERE | WRITABLE) != 0 || flags == WRITABLE || zero != 0;
-        if unknown {
+        let nowhere = flags == 0 && (file != 0 || offset != 0);
+        if unknown || nowhere {
             return Err(Wrong::Value { what: "the flags of a cluster", value: flags.into() });
         }
         *place = (flags & THERE != 0).then_some(Location {

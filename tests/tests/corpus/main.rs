@@ -50,6 +50,7 @@ targets! {
     config at "../../../fuzz/targets/config.rs",
     console at "../../../fuzz/targets/console.rs",
     film at "../../../fuzz/targets/film.rs",
+    image at "../../../fuzz/targets/image.rs",
     kernel at "../../../fuzz/targets/kernel.rs",
     launch at "../../../fuzz/targets/launch.rs",
     net at "../../../fuzz/targets/net.rs",

@@ -196,9 +196,11 @@ mod tests {
             let mut bytes = bytes;
             for (place, offset) in bytes.chunks_mut(16).zip(offsets) {
                 if sound {
-                    place[..16].fill(0);
-                    place[0] = u8::try_from(offset % 2).unwrap() * 3;
-                    place[2] = 1;
+                    place.fill(0);
+                    if offset % 2 == 0 {
+                        continue;
+                    }
+                    (place[0], place[2]) = (3, 1);
                 }
                 place[8..].copy_from_slice(&(offset & !511).to_le_bytes());
             }
