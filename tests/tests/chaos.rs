@@ -13,7 +13,7 @@ fn chaos(words: &[&str]) {
     }
     let output = Command::new(env!("CARGO_BIN_EXE_chaos")).args(words).output().unwrap();
     let said = moirai_tests::said(&output);
-    println!("{said}");
+    eprintln!("{said}");
     assert!(output.status.success(), "chaos {words:?}: {:?}\n{said}", output.status);
 }
 

@@ -1,8 +1,8 @@
 //! Numbered blocks: what a writer writes, and what a reader concludes from what it finds.
 //!
 //! Every sector of a block says which block and sector it is and with which number it was written,
-//! and the rest of it follows from these. So a lost write, a write at the wrong place, half a sector
-//! and old data under a new number are all seen.
+//! and the rest of it follows from these. So a lost write, a write at the wrong place, half a
+//! sector and old data under a new number are all seen.
 
 use super::random::mix;
 

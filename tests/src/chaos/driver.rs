@@ -51,7 +51,8 @@ impl Driver {
     /// Connects and sets its queue up.
     ///
     /// # Errors
-    /// Nobody listens. A service that ends meanwhile ends this process, as the mock's `unwrap` does.
+    /// Nobody listens. A service that ends meanwhile ends this process, as the `unwrap` of the mock
+    /// does.
     pub(super) fn connect(path: &Path) -> io::Result<Self> {
         let stream = UnixStream::connect(path)?;
         let socket = stream.try_clone()?;

@@ -118,19 +118,14 @@ impl Keeper {
 
     /// Whether the writer has read everything back; it has not if it has ended.
     fn listen(&mut self, begin: Instant) -> Result<bool, String> {
-        loop {
-            let Some(running) = &mut self.running else { return Ok(false) };
-            let left = PATIENCE.saturating_sub(begin.elapsed());
-            match running.lines.recv_timeout(left) {
-                Ok(line) if line["verified"].is_u64() => {
-                    self.found.add(&line);
-                    return Ok(true);
-                }
-                Ok(line) => return Err(format!("{}: {line}", self.name)),
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-                    return Ok(false);
-                }
+        let Some(running) = &mut self.running else { return Ok(false) };
+        match running.lines.recv_timeout(PATIENCE.saturating_sub(begin.elapsed())) {
+            Ok(line) if line["verified"].is_u64() => {
+                self.found.add(&line);
+                Ok(true)
             }
+            Ok(line) => Err(format!("{}: {line}", self.name)),
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => Ok(false),
         }
     }
 

@@ -11,6 +11,12 @@
 extern crate self as libfuzzer_sys;
 extern crate self as moirai_fuzz;
 
+// Of what the targets use, these crates are named nowhere else in this package.
+use moirai_launch as _;
+use moirai_media as _;
+use moirai_vmm as _;
+use virtio_queue as _;
+
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -126,7 +132,7 @@ fn run(name: &str, target: fn(&[u8])) {
         }
         count += 1;
     }
-    println!("{name}: {} inputs of the corpus, {count} made of them", inputs.len() - 1);
+    eprintln!("{name}: {} inputs of the corpus, {count} made of them", inputs.len() - 1);
 }
 
 /// Keeps an input where `make fuzz` keeps what it finds.

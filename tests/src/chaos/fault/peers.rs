@@ -98,7 +98,8 @@ fn message(chance: &mut Chance) -> (u32, Vec<u8>) {
     }
     let length = chance.pick(&[0, 8, 8, 8, 12, 24, 40, 40, 264]);
     let small = chance.below(3) != 0;
-    let byte = |place: usize, byte: u64| if small && place % 4 != 0 { 0 } else { byte % 256 };
+    let byte =
+        |place: usize, byte: u64| if small && !place.is_multiple_of(4) { 0 } else { byte % 256 };
     let bytes = (0..length).map(|place| byte(place, chance.draw()));
     (request, bytes.map(|it| u8::try_from(it).unwrap_or(0)).collect())
 }
