@@ -11,6 +11,7 @@ use moirai_image_wire::{
 
 use crate::arena::Arena;
 use crate::layers::Access;
+use crate::storage::ImageFile;
 
 /// An open image.
 pub(crate) struct Core {
@@ -45,7 +46,10 @@ impl Core {
             }
             What::Write => self.access.write(&*self.arena.data(len), offset)?,
             What::Flush => {
-                self.access.flush()?;
+                self.files().for_each(|file| file.writes_tables(true));
+                let flushed = self.access.flush();
+                self.files().for_each(|file| file.writes_tables(false));
+                flushed?;
                 self.access.sync()?;
             }
             What::Discard => self.access.discard_to_any(offset, len)?,
@@ -58,6 +62,11 @@ impl Core {
             }
         }
         Ok(nothing)
+    }
+
+    /// The files that the image is made of.
+    fn files(&self) -> impl Iterator<Item = &ImageFile> {
+        self.access.inner().collect_storage_dependencies().into_iter()
     }
 
     /// Puts `count` windows from number `first` on into the arena.

@@ -22,11 +22,11 @@ pub(crate) struct Refusal {
     pub(crate) error: io::Error,
 }
 
-/// Opens the image that these layers make of these files. `l1` is where the level-1 table of the
-/// top layer is, from and to.
+/// Opens the image that these layers make of these files. `tables` is where the level-1 table and
+/// the refcount table of the top layer are, from and to.
 pub(crate) fn open(
     layers: &[Layer],
-    l1: (u64, u64),
+    tables: [(u64, u64); 2],
     mut files: impl Iterator<Item = OwnedFd>,
 ) -> Result<Access, Refusal> {
     let mut below: Option<Arc<Access>> = None;
@@ -35,7 +35,7 @@ pub(crate) fn open(
         if let Some(access) = top.take() {
             below = Some(Arc::new(access));
         }
-        let opened = open_layer(layer, l1, &mut files, below.take());
+        let opened = open_layer(layer, tables, &mut files, below.take());
         top = Some(opened.map_err(|error| Refusal { layer: number, error })?);
     }
     let nothing = || Refusal { layer: 0, error: io::Error::other("an image without a layer") };
@@ -44,7 +44,7 @@ pub(crate) fn open(
 
 fn open_layer(
     layer: &Layer,
-    l1: (u64, u64),
+    tables: [(u64, u64); 2],
     files: &mut impl Iterator<Item = OwnedFd>,
     below: Option<Arc<Access>>,
 ) -> io::Result<Access> {
@@ -61,7 +61,7 @@ fn open_layer(
     };
     let beginning = if marked { Beginning::MarkedHeader } else { Beginning::Header };
     let main = storage(layer.file, beginning)?;
-    let main = if layer.writable { main.with_table(l1) } else { main };
+    let main = if layer.writable { main.with_tables(tables) } else { main };
     let mut image: Qcow2<ImageFile, Arc<Access>> = Qcow2::open_image(main, layer.writable)?;
     image.set_backing(below);
     image.set_data_file(data.map(|start| storage(start, Beginning::Data)).transpose()?);

@@ -43,7 +43,7 @@ pub fn serve(
     let mut fds = fds.into_iter();
     let missing = || io::Error::other("it sent no arena");
     let mut arena = Arena::map(fds.next().ok_or_else(missing)?)?;
-    let image = layers::open(&start.layers, start.l1, fds.by_ref().take(start.files()));
+    let image = layers::open(&start.layers, start.tables, fds.by_ref().take(start.files()));
     let mut answer = Answer { token: 0, outcome: Outcome::Done, bytes: 0, count: 0 };
     let access = match image {
         Ok(access) => access,

@@ -10,6 +10,7 @@
 use std::fmt::{Display, Formatter};
 use std::fs::File;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use imago::io_buffers::{IoBuffer, IoVector, IoVectorMut};
@@ -30,6 +31,19 @@ pub(crate) struct ImageFile {
     beginning: Beginning,
     /// Of an image that is written.
     late: Option<Mutex<LateTable>>,
+    order: Order,
+}
+
+/// In which order writes get to the disk. imago writes a table before what refers to it, but does
+/// not wait until it is there, and a power loss may keep the second and lose the first.
+#[derive(Debug, Default)]
+struct Order {
+    /// The refcount table, from and to.
+    refcounts: (u64, u64),
+    /// All tables are being written, and nothing else.
+    tables: AtomicBool,
+    /// Something was written since the last sync.
+    written: AtomicBool,
 }
 
 /// What a file of an image begins with.
@@ -54,12 +68,35 @@ impl ImageFile {
         // Not told of O_DIRECT, imago probes nothing.
         let options = StorageOpenOptions::new().write(writable).direct(false);
         let inner = imago::file::File::from_open_file(file, options)?;
-        Ok(Self { inner, alignment, beginning, late: None })
+        Ok(Self { inner, alignment, beginning, late: None, order: Order::default() })
     }
 
-    /// The same, of which the level-1 table is at these bytes, from and to.
-    pub(crate) fn with_table(self, l1: (u64, u64)) -> Self {
-        Self { late: Some(Mutex::new(LateTable::new(l1))), ..self }
+    /// The same, of which the level-1 table and the refcount table are at these bytes, from and to.
+    pub(crate) fn with_tables(self, [l1, refcounts]: [(u64, u64); 2]) -> Self {
+        let order = Order { refcounts, ..Order::default() };
+        Self { late: Some(Mutex::new(LateTable::new(l1))), order, ..self }
+    }
+
+    /// Says that from now on tables are written, or no more.
+    pub(crate) fn writes_tables(&self, tables: bool) {
+        self.order.tables.store(tables, Ordering::Relaxed);
+    }
+
+    /// Before something is written: what was written before a table is on the disk first.
+    fn keep_order(&self, offset: u64, length: u64) -> io::Result<()> {
+        if self.late.is_none() {
+            return Ok(());
+        }
+        let (from, to) = self.order.refcounts;
+        let end = offset.saturating_add(length);
+        let is_table = self.order.tables.load(Ordering::Relaxed)
+            || offset < to && from < end
+            || self.late(offset, length).is_some();
+        if is_table && self.order.written.load(Ordering::Relaxed) {
+            self.inner.sync()?;
+        }
+        self.order.written.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     /// The table with entries that wait, if the range is part of it.
@@ -178,6 +215,7 @@ impl Storage for ImageFile {
 
     unsafe fn pure_writev(&self, bufv: IoVector<'_>, offset: u64) -> io::Result<()> {
         let bufv = self.checked(bufv, offset)?;
+        self.keep_order(offset, bufv.len())?;
         let Some(mut table) = self.late(offset, bufv.len()) else {
             // SAFETY: as imago promised to us.
             return unsafe { self.inner.pure_writev(bufv, offset) };
@@ -196,12 +234,14 @@ impl Storage for ImageFile {
 
     unsafe fn pure_write_zeroes(&self, offset: u64, length: u64) -> io::Result<()> {
         self.check_cleared(offset)?;
+        self.keep_order(offset, length)?;
         // SAFETY: as imago promised to us.
         unsafe { self.inner.pure_write_zeroes(offset, length) }
     }
 
     unsafe fn pure_write_allocated_zeroes(&self, offset: u64, length: u64) -> io::Result<()> {
         self.check_cleared(offset)?;
+        self.keep_order(offset, length)?;
         // SAFETY: as imago promised to us.
         unsafe { self.inner.pure_write_allocated_zeroes(offset, length) }
     }
@@ -219,7 +259,9 @@ impl Storage for ImageFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.inner.sync()
+        self.inner.sync()?;
+        self.order.written.store(false, Ordering::Relaxed);
+        Ok(())
     }
 
     fn settle_writes(&self) -> io::Result<()> {

@@ -53,7 +53,7 @@ impl Image {
             cluster_bytes: 64 << 10,
             align: 512,
             reserved: [(0, 64 << 10), (0, 0), (0, 0)],
-            l1: (3 << 16, (3 << 16) + 1024),
+            tables: [(3 << 16, (3 << 16) + 1024), (1 << 16, 2 << 16)],
             user: rustix::process::geteuid().is_root().then_some(64_124),
             memory_bytes,
             file_bytes,

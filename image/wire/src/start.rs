@@ -65,8 +65,8 @@ pub struct Start {
     pub align: u64,
     /// What of the file with the data of the top layer is no data, from and to.
     pub reserved: [(u64, u64); 3],
-    /// Where the level-1 table of the top layer is, from and to.
-    pub l1: (u64, u64),
+    /// Where the level-1 table and the refcount table of the top layer are, from and to.
+    pub tables: [(u64, u64); 2],
     /// The user and group to become; `None` keeps the present ones.
     pub user: Option<u32>,
     /// The most address space.
@@ -88,7 +88,7 @@ impl Start {
         for number in [self.size_bytes, self.cluster_bytes, self.align] {
             out.u64(number);
         }
-        for (from, to) in self.reserved.into_iter().chain([self.l1]) {
+        for (from, to) in self.reserved.into_iter().chain(self.tables) {
             out.u64(from).u64(to);
         }
         out.u64(self.user.map_or(NOBODY, u64::from)).u64(self.memory_bytes).u64(self.file_bytes);
@@ -124,11 +124,12 @@ impl Start {
             return Err(Wrong::Value { what: "the number of layers", value: count.into() });
         }
         let (size_bytes, cluster_bytes, align) = (read.u64()?, read.u64()?, read.u64()?);
-        let mut ranges = [(0, 0); 4];
+        let mut ranges = [(0, 0); 5];
         for range in &mut ranges {
             *range = (read.u64()?, read.u64()?);
         }
-        let [reserved @ .., l1] = ranges;
+        let [reserved @ .., l1, refcounts] = ranges;
+        let tables = [l1, refcounts];
         let user = read.u64()?;
         let user = if user == NOBODY {
             None
@@ -144,7 +145,7 @@ impl Start {
             cluster_bytes,
             align,
             reserved,
-            l1,
+            tables,
             user,
             memory_bytes,
             file_bytes,
@@ -198,7 +199,7 @@ mod tests {
             layers in prop::collection::vec(layer(), 1..=MAX_LAYERS),
             numbers in any::<[u64; 5]>(),
             reserved in any::<[(u64, u64); 3]>(),
-            l1 in any::<(u64, u64)>(),
+            tables in any::<[(u64, u64); 2]>(),
             user in prop::option::of(any::<u32>()),
         ) {
             let [size_bytes, cluster_bytes, align, memory_bytes, file_bytes] = numbers;
@@ -208,7 +209,7 @@ mod tests {
                 cluster_bytes,
                 align,
                 reserved,
-                l1,
+                tables,
                 user,
                 memory_bytes,
                 file_bytes,

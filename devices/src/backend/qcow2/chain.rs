@@ -322,8 +322,7 @@ fn assemble(layers: Vec<Layer>, read_only: bool) -> Result<Chain, VolumeError> {
     }
     let (header, top_files) = top.ok_or_else(|| ImageError::NotQcow2(String::new()))?;
     let ends = files.iter().rev().take(luggage.written).map(DiskFile::size_bytes);
-    let l1 = header.tables.l1;
-    luggage.l1 = (l1.offset, l1.offset.saturating_add(l1.len));
+    luggage.tables = header.tables.late();
     luggage.file_bytes = ends.max().map_or(0, |end| header.most_bytes(end));
     Ok(Chain { luggage, files, header, top_files, warnings })
 }

@@ -48,8 +48,8 @@ pub(super) struct Luggage {
     /// Those of them that the process keeps, too, because it writes: its end and not ours ends the
     /// lock.
     pub(super) written: usize,
-    /// Where the level-1 table of the top layer is, from and to.
-    pub(super) l1: (u64, u64),
+    /// Where the level-1 table and the refcount table of the top layer are, from and to.
+    pub(super) tables: [(u64, u64); 2],
     /// Where a file may end that it writes.
     pub(super) file_bytes: u64,
 }
@@ -94,14 +94,15 @@ impl Courier {
         for way in [Timeout::Recv, Timeout::Send] {
             set_socket_timeout(&socket, way, Some(patience)).map_err(|e| none(e.into()))?;
         }
-        let Luggage { layers, names, passed, looked_at, locks, written, l1, file_bytes } = luggage;
+        let Luggage { layers, names, passed, looked_at, locks, written, tables, file_bytes } =
+            luggage;
         let start = Start {
             layers,
             size_bytes: shape.size_bytes,
             cluster_bytes: shape.cluster_bytes,
             align: shape.align,
             reserved: shape.reserved,
-            l1,
+            tables,
             user,
             memory_bytes: MEMORY_BYTES,
             file_bytes,

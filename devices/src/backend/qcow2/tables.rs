@@ -123,6 +123,12 @@ impl Tables {
         [(0, self.cluster_bytes), range(self.l1), range(self.snapshots)]
     }
 
+    /// The level-1 table and the refcount table, from and to: they get to the disk behind what they
+    /// name.
+    pub(super) fn late(&self) -> [(u64, u64); 2] {
+        [self.l1, self.reftable].map(|table| (table.offset, table.offset.saturating_add(table.len)))
+    }
+
     fn named(&self) -> [(&'static str, Table); 3] {
         [("level-1", self.l1), ("refcount", self.reftable), ("snapshot", self.snapshots)]
     }
