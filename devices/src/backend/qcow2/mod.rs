@@ -93,6 +93,9 @@ impl Image {
             |source| VolumeError::Io { path: root.join(path).display().to_string(), source };
         let align = u64::from(files.iter().map(DiskFile::align).max().unwrap_or(1)).max(512);
         let direct = header.cluster_bytes >= LEAST_DIRECT_CLUSTER.max(align);
+        for file in access.inner().collect_storage_dependencies() {
+            file.set_places(header.tables.places());
+        }
         let (tasks, queue) = sync_channel(MAX_TASKS);
         let (size_bytes, cluster_bytes) = (header.size_bytes, header.cluster_bytes);
         let core = Core {

@@ -9,6 +9,8 @@
 use std::fmt::{Display, Formatter};
 use std::fs::File;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use imago::io_buffers::{IoBuffer, IoVector, IoVectorMut};
 use imago::storage::PreallocateMode;
@@ -24,6 +26,25 @@ pub(super) struct ImageFile {
     inner: imago::file::File,
     alignment: Alignment,
     beginning: Beginning,
+    order: Order,
+}
+
+/// In which order writes reach the disk.
+///
+/// imago writes a table before what refers to it, but does not wait until it is there, and a power
+/// loss may keep the second and lose the first. And it writes an entry of the level-1 table while
+/// the refcount of what that refers to is in its cache; so these entries are kept back until all
+/// else is on the disk, as other tables are in its cache until then.
+#[derive(Debug, Default)]
+struct Order {
+    /// Header and tables that never move: level 1, refcounts, snapshots.
+    places: OnceLock<[(u64, u64); 4]>,
+    /// All tables are being written, and nothing else.
+    tables: AtomicBool,
+    /// Something was written since the last sync.
+    written: AtomicBool,
+    /// Writes to the level-1 table: where, and what.
+    kept_back: Mutex<Vec<(u64, Vec<u8>)>>,
 }
 
 /// What a file of an image begins with.
@@ -48,7 +69,59 @@ impl ImageFile {
         // Not told of O_DIRECT, imago probes nothing.
         let options = StorageOpenOptions::new().write(writable).direct(false);
         let inner = imago::file::File::from_open_file(file, options)?;
-        Ok(Self { inner, alignment, beginning })
+        Ok(Self { inner, alignment, beginning, order: Order::default() })
+    }
+
+    /// Where header and tables of the image are that this is a file of.
+    pub(super) fn set_places(&self, places: [(u64, u64); 4]) {
+        if self.beginning == Beginning::Header {
+            let _ = self.order.places.set(places);
+        }
+    }
+
+    /// Says that from now on tables are written, or no more.
+    pub(super) fn writes_tables(&self, tables: bool) {
+        self.order.tables.store(tables, Ordering::Relaxed);
+    }
+
+    /// Whether a write is one to the level-1 table, which is kept back then. Where clusters are
+    /// smaller than blocks of the disk, imago reads the block and would not see what was kept back.
+    fn keeps_back(&self, bufv: &IoVector<'_>, offset: u64) -> bool {
+        let Some([header, (from, to), ..]) = self.order.places.get() else { return false };
+        let whole = header.1 >= u64::from(self.alignment.offset);
+        // The table has all of its clusters; what is written is a block of the disk.
+        let end = to.next_multiple_of(header.1.max(1));
+        whole && *from <= offset && offset.saturating_add(bufv.len()) <= end
+    }
+
+    /// Writes what was kept back, when all else is on the disk.
+    fn let_go(&self) -> io::Result<()> {
+        let mut kept_back = self.order.kept_back.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept_back.is_empty() {
+            return Ok(());
+        }
+        for (offset, bytes) in &*kept_back {
+            let mut copy = IoBuffer::new(bytes.len(), self.mem_align())?;
+            copy.as_mut().into_slice().copy_from_slice(bytes);
+            // SAFETY: the copy is aligned; place and length are those with which imago wrote.
+            unsafe { self.inner.pure_writev((&copy).into(), *offset)? };
+        }
+        self.inner.sync()?;
+        kept_back.clear();
+        Ok(())
+    }
+
+    /// Before something is written: what was written before a table is on the disk first.
+    fn keep_order(&self, offset: u64, length: u64) -> io::Result<()> {
+        let Some(places) = self.order.places.get() else { return Ok(()) };
+        let end = offset.saturating_add(length);
+        let is_table = self.order.tables.load(Ordering::Relaxed)
+            || places.iter().any(|(from, to)| offset < *to && *from < end);
+        if is_table && self.order.written.load(Ordering::Relaxed) {
+            self.inner.sync()?;
+        }
+        self.order.written.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     /// What may be written. Damaged tables may say that the first cluster is free, and imago would
@@ -130,18 +203,28 @@ impl Storage for ImageFile {
 
     unsafe fn pure_writev(&self, bufv: IoVector<'_>, offset: u64) -> io::Result<()> {
         let bufv = self.checked(bufv, offset)?;
+        if self.keeps_back(&bufv, offset) {
+            let slices = bufv.into_inner();
+            let bytes = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
+            let mut kept_back = self.order.kept_back.lock().unwrap_or_else(PoisonError::into_inner);
+            kept_back.push((offset, bytes));
+            return Ok(());
+        }
+        self.keep_order(offset, bufv.len())?;
         // SAFETY: as imago promised to us.
         unsafe { self.inner.pure_writev(bufv, offset) }
     }
 
     unsafe fn pure_write_zeroes(&self, offset: u64, length: u64) -> io::Result<()> {
         self.check_cleared(offset)?;
+        self.keep_order(offset, length)?;
         // SAFETY: as imago promised to us.
         unsafe { self.inner.pure_write_zeroes(offset, length) }
     }
 
     unsafe fn pure_write_allocated_zeroes(&self, offset: u64, length: u64) -> io::Result<()> {
         self.check_cleared(offset)?;
+        self.keep_order(offset, length)?;
         // SAFETY: as imago promised to us.
         unsafe { self.inner.pure_write_allocated_zeroes(offset, length) }
     }
@@ -157,7 +240,9 @@ impl Storage for ImageFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.inner.sync()
+        self.inner.sync()?;
+        self.order.written.store(false, Ordering::Relaxed);
+        self.let_go()
     }
 
     fn settle_writes(&self) -> io::Result<()> {

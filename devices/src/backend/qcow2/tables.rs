@@ -121,6 +121,12 @@ impl Tables {
         [(0, self.cluster_bytes), range(self.l1), range(self.snapshots)]
     }
 
+    /// All tables that are in one place, and the header, from and to.
+    pub(super) fn places(&self) -> [(u64, u64); 4] {
+        let [header, l1, snapshots] = self.reserved();
+        [header, l1, snapshots, (self.reftable.offset, self.reftable.end())]
+    }
+
     fn named(&self) -> [(&'static str, Table); 3] {
         [("level-1", self.l1), ("refcount", self.reftable), ("snapshot", self.snapshots)]
     }

@@ -131,7 +131,14 @@ impl Core {
 
     /// Data and tables are on stable storage when this returns.
     fn flush(&mut self) -> io::Result<()> {
-        self.access.flush()?;
+        let tables = |are: bool| {
+            let files = self.access.inner().collect_storage_dependencies();
+            files.iter().for_each(|file| file.writes_tables(are));
+        };
+        tables(true);
+        let flushed = self.access.flush();
+        tables(false);
+        flushed?;
         self.access.sync()
     }
 
