@@ -75,8 +75,8 @@ const START: &[libc::c_long] = &[
     libc::SYS_setfsgid,
 ];
 
-/// What makes processes or threads, or runs something. While glibc does so, it blocks all signals: a
-/// SIGSYS would end the process. So these calls are refused without one, by filters of their own.
+/// What makes processes or threads, or runs something. While glibc does so, it blocks all signals:
+/// a SIGSYS would end the process. So these calls are refused without one, by filters of their own.
 const SPAWN: &[libc::c_long] = &[
     libc::SYS_execve,
     libc::SYS_execveat,

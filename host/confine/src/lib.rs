@@ -40,8 +40,6 @@ static BEGUN: AtomicBool = AtomicBool::new(false);
 /// The kernel refuses a step that needs no privilege; roles are not entered then.
 pub fn begin() -> io::Result<Vec<String>> {
     let mut missing = Vec::new();
-    // Opens a file when it is first asked, in whatever thread: now, while files can be opened.
-    let _ = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     rustix::thread::set_no_new_privs(true)?;
     powers::limit(powers::PROCESS);
     powers::keep(powers::PROCESS)?;
