@@ -5,15 +5,18 @@ export CARGO_TERM_PROGRESS_WHEN ?= never
 
 SECONDS_DEMO ?= 30
 SECONDS_FUZZ ?= 60
+SECONDS_CHAOS ?= 3600
+POINTS_POWER ?= 1000
 IO_TURNS ?= 100000000
 
-.PHONY: all host images setup demo test lab bench lint prove fuzz mutants docs clean
+.PHONY: all host images setup demo test lab bench lint prove fuzz chaos power mutants docs clean
 
 all: host images
 
 host:
 	cargo build --release --locked -p moirai-cli
 	vmm/build.sh
+	image/build.sh
 
 images: | setup-target
 	images/build.sh
@@ -52,6 +55,14 @@ prove:
 # (fuzz/src/lib.rs). Hours of it: make fuzz SECONDS_FUZZ=3600.
 fuzz: setup-target
 	SECONDS_FUZZ=$(SECONDS_FUZZ) fuzz/run.sh
+
+# An hour of faults at random on a host service under load. SEED=n repeats the faults of a run.
+chaos: setup host images
+	cargo run --quiet --locked -p moirai-tests --bin chaos -- --seconds $(SECONDS_CHAOS) $(if $(SEED),--seed $(SEED))
+
+# Cuts the power of a disk at so many points of each case; what was flushed has to be there.
+power: setup host images
+	cargo run --quiet --locked -p moirai-tests --bin chaos -- $(if $(SEED),--seed $(SEED)) power --points $(POINTS_POWER)
 
 # Breaks the scheduler in every way there is, to see whether its tests notice. Half an hour.
 mutants:

@@ -6,7 +6,8 @@
 # With --json, standard output is one JSON object.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-export CARGO_TERM_PROGRESS_WHEN=never MOIRAI_TENANT="$PWD/target/release/moirai-tenant"
+export CARGO_TERM_PROGRESS_WHEN=never MOIRAI_TENANT="$PWD/target/release/moirai-tenant" \
+    MOIRAI_IMAGE="$PWD/target/release/moirai-image"
 export MOIRAI_IMAGES="$PWD/target/images"
 
 # Waits up to a minute for a quiet machine, and says if it did not become one.

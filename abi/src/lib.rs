@@ -8,6 +8,8 @@ extern crate std;
 
 pub mod boot;
 pub mod disk_id;
+pub mod gate;
 pub mod limits;
 pub mod machine;
+pub mod shell;
 pub mod wire;

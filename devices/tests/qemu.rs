@@ -12,6 +12,7 @@ use moirai_devices::backend::Ring as _;
 use moirai_devices::backend::Volume;
 use moirai_devices::backend::uring::Uring;
 use moirai_devices::backend::{Job, Step, Storage};
+use moirai_devices::mock::ImageThreads;
 use moirai_devices::net::{MacAddr, Nic, Offload, tx};
 use moirai_devices::vhost::{DeviceProfile, Event, Session};
 use moirai_devices::{blk, net};
@@ -114,7 +115,7 @@ fn serve_disk(session: &mut Session, frontend: &mut blk::Frontend, volume: &mut 
         match frontend.next_request(mem, queue).unwrap() {
             blk::Next::Empty => break,
             blk::Next::Answered => {}
-            blk::Next::Request(request) => {
+            blk::Next::Request(blk::Taken { chain, request }) => {
                 let mut job = Job::new(request);
                 let mut step = volume.submit(&mut ring, 1, &mut job).unwrap();
                 while step == Step::Pending {
@@ -123,7 +124,7 @@ fn serve_disk(session: &mut Session, frontend: &mut blk::Frontend, volume: &mut 
                     step = volume.completed(&mut ring, done.token, &mut job, done.result).unwrap();
                 }
                 let Step::Done(outcome) = step else { panic!("still pending") };
-                frontend.complete(mem, queue, job.request.chain, outcome).unwrap();
+                frontend.complete(mem, queue, chain, outcome).unwrap();
             }
         }
     }
@@ -190,7 +191,8 @@ fn seabios_boots_from_an_image_behind_qemu() {
         let mut command = Command::new("qemu-img");
         let done = command.args(convert).arg(path).arg(folder.join("image")).status().unwrap();
         assert!(done.success());
-        Volume::open_qcow2(folder, Path::new("image"), false).unwrap()
+        let processes = ImageThreads::new(|socket| drop(moirai_image::serve(socket, |_| Ok(()))));
+        Volume::open_qcow2(folder, Path::new("image"), false, &processes).unwrap()
     });
 }
 
@@ -234,12 +236,12 @@ fn ipxe_sends_and_receives_over_our_link_behind_qemu() {
             match tx.next_packet(mem, queue).unwrap() {
                 tx::Next::Empty => break,
                 tx::Next::Dropped => {}
-                tx::Next::Packet(packet) => {
+                tx::Next::Packet(tx::Taken { chain, packet }) => {
                     let mut udp = [0; 28];
                     packet.payload.copy_to(&mut udp);
                     discovers += u32::from(packet.head[24..] == [8, 0] && udp[22..24] == [0, 67]);
                     packets += 1;
-                    tx.complete(mem, queue, packet.chain).unwrap();
+                    tx.complete(mem, queue, chain).unwrap();
                 }
             }
         }

@@ -9,6 +9,7 @@
 //! | `vhost` | a vhost-user peer | a session: messages, memory tables, rings, notes in flight |
 //! | `blk`, `net`, `vsock`, `balloon`, `console` | a guest's driver | chains and their contents |
 //! | `qcow2` | whoever made an image | headers, tables, chains of images |
+//! | `image` | an image process | answers to the host service, windows of clusters |
 //! | `kernel` | whoever made a kernel | ELF and bzImage |
 //! | `config` | an operator | configurations and what is checked in them |
 //! | `launch` | a tenant process | messages to the host service |

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use moirai_devices::blk::{Disk, Frontend, Next, Op, Outcome, Topology};
+use moirai_devices::blk::{Disk, Frontend, Next, Op, Outcome, Taken, Topology};
 use moirai_fuzz::{Guest, Input};
 
 fuzz_target!(|bytes: &[u8]| {
@@ -28,7 +28,7 @@ fuzz_target!(|bytes: &[u8]| {
         guest.act(&mut input);
         for _ in 0..64 {
             match frontend.next_request(&guest.memory, &mut guest.queues[0]) {
-                Ok(Next::Request(request)) => {
+                Ok(Next::Request(Taken { chain, request })) => {
                     let (offset, len) = match request.op {
                         Op::Read { offset_bytes } | Op::Write { offset_bytes, .. } => {
                             (offset_bytes, request.buffers.len_bytes())
@@ -40,7 +40,7 @@ fuzz_target!(|bytes: &[u8]| {
                     };
                     assert!(offset + len <= capacity, "outside the disk");
                     let queue = &mut guest.queues[0];
-                    let _ = frontend.complete(&guest.memory, queue, request.chain, Outcome::Ok);
+                    let _ = frontend.complete(&guest.memory, queue, chain, Outcome::Ok);
                 }
                 Ok(Next::Answered) => {}
                 Ok(Next::Empty) | Err(_) => break,

@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use moirai_devices::net::header::VnetHeader;
-use moirai_devices::net::tx::Next;
+use moirai_devices::net::tx::{Next, Taken};
 use moirai_devices::net::{Card, MacAddr, Nic, Offload};
 use moirai_fuzz::{Guest, Input};
 
@@ -25,11 +25,11 @@ fuzz_target!(|bytes: &[u8]| {
         let Some(transmit) = card.transmit(0) else { return };
         for _ in 0..32 {
             match transmit.next_packet(&guest.memory, &mut guest.queues[1]) {
-                Ok(Next::Packet(packet)) => {
+                Ok(Next::Packet(Taken { chain, packet })) => {
                     let most = 64 << 10;
                     assert!(packet.payload.len_bytes() <= most, "longer than any packet");
                     let queue = &mut guest.queues[1];
-                    let _ = transmit.complete(&guest.memory, queue, packet.chain);
+                    let _ = transmit.complete(&guest.memory, queue, chain);
                 }
                 Ok(Next::Dropped) => {}
                 Ok(Next::Empty) | Err(_) => break,

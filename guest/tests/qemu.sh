@@ -115,6 +115,10 @@ for app in "streamer loop=0" "flood count=20 for_ms=500"; do
     grep -q '"receiver":"10.0.2.2:9","reason":"refused"' "$work/console" || fail "it names nobody"
     grep -q '"refused":[1-9]' "$work/console" || fail "it counts no refusal"
     fails "${app%% *}" "$words to=10.0.2.2:9 gw=10.0.3.1" 'gw=10.0.3.1: it is outside our own network'
+    # Its time is over before the next hop has answered, or has not.
+    fails "${app%% *}" "$words to=10.0.2.77:9 for_ms=300" 'no receiver could be reached: 10.0.2.77:9 no neighbour'
+    grep -q '"unresolved":[1-9]' "$work/console" || fail "it counts nobody without a neighbour"
+    fails "${app%% *}" "${words/10.0.2.15/10.0.2.255} to=10.0.2.2:9" "that is everybody's address"
 done
 for app in carnage echo flood hostile pulse streamer thrash; do
     fails "$app" 'report_ms=0 lop=0' 'lop=0: there is no such word; the words are '

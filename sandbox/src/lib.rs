@@ -2,13 +2,14 @@
 //! is that program's to say.
 //!
 //! Layers, outermost first: name spaces with an empty file system (root only), a user of its own
-//! without capabilities (root only), no new privileges, resource limits, and a filter of system
-//! calls ([`Filter`]) that can be tightened later, for each thread. [`enter`] reports what the host
-//! does not grant.
+//! without capabilities (root only), no new privileges, resource limits, Landlock, and a filter of
+//! system calls ([`Filter`]) that can be tightened later, for each thread. [`enter`] reports what
+//! the host does not grant.
 #![allow(unsafe_code, reason = "unshare and close_range can break other users of descriptors")]
 
 mod files;
 mod filter;
+mod landlock;
 
 use std::io;
 
@@ -63,6 +64,9 @@ pub struct Wanted<'a> {
     pub gid: Option<u32>,
     /// Resource limits, soft and hard alike, in the units of setrlimit(2). No core is ever dumped.
     pub limits: &'a [(Resource, u64)],
+    /// Whether no file can be opened, no socket connected and no other process reached from now on,
+    /// whatever the system calls are: Landlock without a rule.
+    pub no_files: bool,
     /// The system calls of the process from now on.
     pub filter: &'a Filter,
 }
@@ -107,6 +111,11 @@ pub fn enter(wanted: &Wanted<'_>) -> Result<Vec<String>, SandboxError> {
     for &(resource, limit) in wanted.limits.iter().chain(&[(Resource::Core, 0)]) {
         let limit = Rlimit { current: Some(limit), maximum: Some(limit) };
         setrlimit(resource, limit).map_err(step("limit resources"))?;
+    }
+    if wanted.no_files
+        && let Err(error) = landlock::forbid_files()
+    {
+        missing.push(format!("no Landlock: {error}"));
     }
     let install = wanted.filter.install();
     install.map_err(|error| SandboxError::Step { step: "filter system calls", error })?;

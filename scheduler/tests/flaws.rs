@@ -5,8 +5,8 @@
 
 use moirai_scheduler::admission::{Overhead, Resource as Capacity, WHOLE_PPM, check};
 use moirai_scheduler::{
-    Account, Amount, Atropos, ClientId, Contract, Head, Moment, Pick, Policy, PolicyError, Service,
-    Span, Usd, Weight, policy_by_name,
+    Account, Amount, Atropos, ClientId, Contract, Head, Moment, Pick, Policy, PolicyError,
+    PolicyKind, Service, Span, Usd, Weight, policy_by_name,
 };
 use moirai_simulator::load::Time;
 use moirai_simulator::report::Usage;
@@ -30,7 +30,7 @@ fn world(resource: Resource, clients: &[(Contract, Load)]) -> Scenario {
 }
 
 fn run_with(scenario: &Scenario, make: impl Fn(usize) -> Box<dyn Policy>) -> (Report, Vec<Usage>) {
-    let report = run_policy(scenario, Span::from_secs(10), 1, &mut |_, n| Ok(make(n))).unwrap();
+    let report = run_policy(scenario, Span::from_secs(10), 1, &mut |_, n| make(n)).unwrap();
     let usage = |t: &moirai_simulator::report::TenantReport| {
         [&t.cpu, &t.disk, &t.link].into_iter().flatten().next().unwrap().clone()
     };
@@ -53,7 +53,7 @@ fn job(period: u64, work: u64, phase: u64) -> Load {
 }
 
 fn core() -> Resource {
-    Resource::cpu("it", "")
+    Resource::cpu("it", PolicyKind::Atropos)
 }
 
 fn whole() -> Capacity {
@@ -144,7 +144,8 @@ fn f2_a_single_request_at_a_time_keeps_most_of_its_slice_beside_an_earlier_deadl
         (contract(100 * MS, 30 * MS, 100 * MS, 0), reader),
         (contract(60 * MS, 30 * MS, 60 * MS, 1), Load::default()),
     ];
-    let world = world(Resource::disk("it", "", Amount::from_millis(1), 1), &clients);
+    let world =
+        world(Resource::disk("it", PolicyKind::Atropos, Amount::from_millis(1), 1), &clients);
     let (_, got) = run_with(&world, |n| {
         let mut policy = Atropos::new(n);
         policy.set_blocking(Amount::from_millis(1));
@@ -235,7 +236,7 @@ fn f7_nobody_waits_for_a_client_without_work() {
         (contract(60 * MS, 4 * MS, 6 * MS, 1), Load::default()),
     ];
     let contracts = clients.clone().map(|(contract, _)| contract);
-    let disk = Resource::disk("it", "", Amount::from_millis(1), 1);
+    let disk = Resource::disk("it", PolicyKind::Atropos, Amount::from_millis(1), 1);
     let admitted = Capacity { blocking: Amount::from_millis(1), ..whole() };
     assert!(check(&admitted, &contracts).is_ok());
     let lax = Capacity { blocking: Amount::from_millis(5), ..whole() };

@@ -7,7 +7,8 @@
 use std::cell::Cell;
 
 use moirai_scheduler::{
-    Amount, ClientId, Contract, Head, Mode, Moment, POLICIES, Service, Span, Weight, policy_by_name,
+    Amount, ClientId, Contract, Head, Mode, Moment, POLICIES, PolicyKind, Service, Span, Weight,
+    policy_by_name,
 };
 use moirai_simulator::proof::{INVARIANTS, claims};
 use moirai_simulator::world::{ClientSpec, Spec, World};
@@ -41,7 +42,7 @@ fn spec() -> impl Strategy<Value = Spec> {
 }
 
 /// Runs random worlds until so many decisions were taken; panics with the smallest broken world.
-fn hold(policy: &str, decisions: u64) {
+fn hold(policy: PolicyKind, decisions: u64) {
     let taken = Cell::new(0);
     let config = Config { cases: 100_000, failure_persistence: None, ..Config::default() };
     let random = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
@@ -63,13 +64,13 @@ fn hold(policy: &str, decisions: u64) {
 
 #[test]
 fn atropos_keeps_all_invariants_over_a_million_decisions() {
-    assert_eq!(claims("atropos").len(), INVARIANTS.len());
-    hold("atropos", 1_000_000);
+    assert_eq!(claims(PolicyKind::Atropos).len(), INVARIANTS.len());
+    hold(PolicyKind::Atropos, 1_000_000);
 }
 
 #[test]
 fn the_other_policies_keep_what_they_claim() {
-    for policy in POLICIES.iter().filter(|policy| **policy != "atropos") {
+    for policy in PolicyKind::ALL.into_iter().filter(|policy| *policy != PolicyKind::Atropos) {
         hold(policy, 100_000);
     }
 }

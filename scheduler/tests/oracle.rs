@@ -10,7 +10,7 @@ use moirai_scheduler::admission::{
     Channel, DOrder, Interrupt, Order, Overhead, Resource, WHOLE_PPM, admit, check, density_fits,
     utilisation_fits,
 };
-use moirai_scheduler::{Amount, Contract, Span};
+use moirai_scheduler::{Amount, Contract, PolicyKind, Span};
 use moirai_simulator::random::Random;
 use moirai_simulator::{Load, Resource as Device, Scenario, Tenant, Use, run_policy};
 
@@ -196,9 +196,9 @@ fn sets_that_are_just_refused_miss_in_simulation() {
             name: String::new(),
             uses: vec![Use { resource: "it".into(), contract: *contract, load: Load::default() }],
         };
-        let device = Device::cpu("it", "atropos");
+        let device = Device::cpu("it", PolicyKind::Atropos);
         let scenario = Scenario::new(vec![device], set.iter().map(tenant).collect());
-        let make = &mut |_: &Device, n| moirai_scheduler::policy_by_name("atropos", n);
+        let make = &mut |_: &Device, n| moirai_scheduler::policy(PolicyKind::Atropos, n);
         let report = run_policy(&scenario, Span::from_nanos(40 * CYCLE * TICK), 1, make).unwrap();
         let misses: u64 = report.tenants.iter().map(|t| t.cpu.as_ref().unwrap().misses).sum();
         seen += u32::from(misses > 0);

@@ -4,7 +4,7 @@
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
-use moirai_scheduler::{Amount, Contract, Span, Weight};
+use moirai_scheduler::{Amount, Contract, PolicyKind, Span, Weight};
 use moirai_simulator::{Load, Resource, Scenario, Tenant, Use, run};
 
 const MS: u64 = 1_000_000;
@@ -29,7 +29,7 @@ fn scenario(tenants: u64) -> Scenario {
         uses: vec![Use { resource: "link".into(), contract: contract(i), load: Load::default() }],
     };
     Scenario::new(
-        vec![Resource::link("link", "atropos", Amount::from_micros(12))],
+        vec![Resource::link("link", PolicyKind::Atropos, Amount::from_micros(12))],
         (0..tenants).map(tenant).collect(),
     )
 }

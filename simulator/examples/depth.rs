@@ -5,7 +5,7 @@
 #![allow(clippy::print_stdout, reason = "a program that reports to its user")]
 
 use moirai_scheduler::admission::{Overhead, Resource as Capacity, WHOLE_PPM, admit, reserved_ppm};
-use moirai_scheduler::{Amount, Contract, Span, Weight, policy_by_name};
+use moirai_scheduler::{Amount, Contract, PolicyKind, Span, Weight};
 use moirai_simulator::random::Random;
 use moirai_simulator::{Load, Resource, Scenario, Tenant, Time, Use, run_policy};
 
@@ -63,13 +63,13 @@ fn simulate(seed: u64, set: &[Contract], depth: u32) -> (u64, u64) {
         tenants.push(Tenant { name: "greedy".into(), uses });
     }
     let scenario = Scenario::new(
-        vec![Resource::disk("disk", "atropos", Amount::from_millis(1), depth)],
+        vec![Resource::disk("disk", PolicyKind::Atropos, Amount::from_millis(1), depth)],
         tenants,
     );
     let report = run_policy(&scenario, Span::from_millis(5_000), seed, &mut |resource, clients| {
-        let mut policy = policy_by_name(&resource.policy, clients)?;
+        let mut policy = moirai_scheduler::policy(resource.policy, clients);
         policy.set_blocking(Amount::from_millis(1));
-        Ok(policy)
+        policy
     });
     let report = report.expect("the scenario names its own disk");
     let usages = || report.tenants.iter().filter_map(|tenant| tenant.disk.as_ref());

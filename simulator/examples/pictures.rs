@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a tool for those who write the documents")]
 
 use moirai_scheduler::admission::{Overhead, Resource as Capacity, WHOLE_PPM, demand::Set};
-use moirai_scheduler::{Amount, Contract, Moment, Span, Weight};
+use moirai_scheduler::{Amount, Contract, Moment, PolicyKind, Span, Weight};
 use moirai_simulator::gantt::{demand_chart, gantt};
 use moirai_simulator::load::Time;
 use moirai_simulator::{Load, Resource, Scenario, Tenant, Use, run};
@@ -25,7 +25,7 @@ fn tenant(name: &str, contract: Contract, load: Load) -> Tenant {
     Tenant { name: name.into(), uses: vec![Use { resource, contract, load }] }
 }
 
-fn draw(name: &str, policy: &str, until: u64, tenants: Vec<Tenant>) {
+fn draw(name: &str, policy: PolicyKind, until: u64, tenants: Vec<Tenant>) {
     let scenario = Scenario::new(vec![Resource::cpu("core", policy)], tenants);
     let report = run(&scenario, 1, 1).unwrap();
     std::fs::write(
@@ -52,22 +52,22 @@ fn main() {
             tenant("burner", contract(20, 2, 20, 1), busy()),
         ]
     };
-    draw("guarantee-and-slack", "atropos", 60, three());
-    draw("first-come", "fifo", 60, three());
+    draw("guarantee-and-slack", PolicyKind::Atropos, 60, three());
+    draw("first-come", PolicyKind::Fifo, 60, three());
     let early = |deadline| {
         vec![
             tenant("control", contract(20, 3, deadline, 0), busy()),
             tenant("others", contract(10, 6, 10, 0), busy()),
         ]
     };
-    draw("deadline-is-period", "atropos", 80, early(20));
-    draw("early-deadline", "atropos", 80, early(4));
+    draw("deadline-is-period", PolicyKind::Atropos, 80, early(20));
+    draw("early-deadline", PolicyKind::Atropos, 80, early(4));
     let weights = vec![
         tenant("weight 1", contract(20, 0, 20, 1), busy()),
         tenant("weight 3", contract(20, 0, 20, 3), busy()),
         tenant("reserved", contract(20, 8, 20, 0), busy()),
     ];
-    draw("weights", "atropos", 60, weights);
+    draw("weights", PolicyKind::Atropos, 60, weights);
     let thief = |policy| {
         let pause = Some(Time(15_100_000));
         let load = Load::LatencyThief { work: None, pause };
@@ -81,8 +81,8 @@ fn main() {
             ],
         );
     };
-    thief("nemesis");
-    thief("atropos");
+    thief(PolicyKind::Nemesis);
+    thief(PolicyKind::Atropos);
     let whole = Capacity {
         capacity_ppm: WHOLE_PPM,
         blocking: Amount::from_millis(1),

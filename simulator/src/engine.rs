@@ -13,8 +13,7 @@ use std::collections::BinaryHeap;
 use moirai_scheduler::admission::{WHOLE_PPM, reserved_ppm};
 use moirai_scheduler::excuse::{Outage, excuse};
 use moirai_scheduler::{
-    Amount, ClientId, Contract, Head, Miss, Moment, Policy, Service, Span, Ticket, UnknownPolicy,
-    policy_by_name,
+    Amount, ClientId, Contract, Head, Miss, Moment, Policy, Service, Span, Ticket, policy,
 };
 
 use crate::meter::Meter;
@@ -24,15 +23,11 @@ use crate::scenario::{Kind, Resource, Scenario};
 use crate::source::Source;
 
 /// Makes the policy of a resource for a number of clients.
-pub type MakePolicy<'a> =
-    &'a mut dyn FnMut(&Resource, usize) -> Result<Box<dyn Policy>, UnknownPolicy>;
+pub type MakePolicy<'a> = &'a mut dyn FnMut(&Resource, usize) -> Box<dyn Policy>;
 
 /// Why a scenario cannot be simulated.
 #[derive(Debug, thiserror::Error)]
 pub enum SimulationError {
-    /// A policy name is not known.
-    #[error(transparent)]
-    Policy(#[from] UnknownPolicy),
     /// A tenant uses a resource that is not there.
     #[error("tenant `{tenant}` uses `{resource}`, but there is no such resource")]
     NoResource {
@@ -265,9 +260,7 @@ impl Engine<'_> {
 /// See [`SimulationError`].
 pub fn run(scenario: &Scenario, seconds: u64, seed: u64) -> Result<Report, SimulationError> {
     let duration = Span::from_secs(seconds);
-    run_policy(scenario, duration, seed, &mut |resource, clients| {
-        policy_by_name(&resource.policy, clients)
-    })
+    run_policy(scenario, duration, seed, &mut |resource, clients| policy(resource.policy, clients))
 }
 
 /// Simulates `duration` of a scenario under policies that `make` provides for each
@@ -371,7 +364,7 @@ fn prepare<'a>(
             });
         }
     }
-    let mut policy = make(resource, clients.len())?;
+    let mut policy = make(resource, clients.len());
     for (id, contract) in contracts {
         policy
             .add(id, contract, Moment::ZERO)

@@ -10,7 +10,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use moirai_scheduler::{
-    Amount, ClientId, ClientState, Contract, Head, Mode, Moment, Pick, Policy, Rank, Service, Span,
+    Amount, ClientId, ClientState, Contract, Head, Mode, Moment, Pick, Policy, PolicyKind, Rank,
+    Service, Span,
 };
 use serde::{Deserialize, Serialize};
 
@@ -42,14 +43,14 @@ pub const COUNT: usize = 15;
 
 /// Numbers of the invariants, counted from 1, that a policy claims.
 #[must_use]
-pub fn claims(policy: &str) -> &'static [usize] {
+pub fn claims(policy: PolicyKind) -> &'static [usize] {
     match policy {
-        "atropos" => &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15],
-        "nemesis" => &[1, 2, 3, 5, 7, 8, 10, 11],
-        "xen" => &[1, 3, 5, 7, 8, 10, 11],
-        "usd" => &[1, 5, 11],
-        "drr" | "fifo" => &[7, 11],
-        _ => &[11],
+        PolicyKind::Atropos => &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15],
+        PolicyKind::Nemesis => &[1, 2, 3, 5, 7, 8, 10, 11],
+        PolicyKind::Xen => &[1, 3, 5, 7, 8, 10, 11],
+        PolicyKind::Usd => &[1, 5, 11],
+        PolicyKind::Drr | PolicyKind::Fifo => &[7, 11],
+        PolicyKind::EdfChannel => &[11],
     }
 }
 

@@ -1,6 +1,6 @@
 //! What is simulated: resources, and tenants with contracts and loads on them.
 
-use moirai_scheduler::{Amount, Contract, Span};
+use moirai_scheduler::{Amount, Contract, PolicyKind, Span};
 use serde::Serialize;
 
 use crate::load::Load;
@@ -24,8 +24,8 @@ pub struct Resource {
     pub name: String,
     /// What it is.
     pub kind: Kind,
-    /// Name of the policy ([`moirai_scheduler::POLICIES`]).
-    pub policy: String,
+    /// Who decides about it.
+    pub policy: PolicyKind,
     /// Units handed to the device at once; at least 1; without meaning for a core.
     pub depth: u32,
     /// Cost of the largest unit, in nanoseconds; without meaning for a core.
@@ -37,11 +37,11 @@ pub struct Resource {
 impl Resource {
     /// A core under a policy, with free switches.
     #[must_use]
-    pub fn cpu(name: &str, policy: &str) -> Self {
+    pub fn cpu(name: &str, policy: PolicyKind) -> Self {
         Self {
             name: name.into(),
             kind: Kind::Cpu,
-            policy: policy.into(),
+            policy,
             depth: 1,
             unit: Amount::ZERO,
             switch: Span::ZERO,
@@ -50,13 +50,13 @@ impl Resource {
 
     /// A disk under a policy, with units of at most `unit` and this device depth.
     #[must_use]
-    pub fn disk(name: &str, policy: &str, unit: Amount, depth: u32) -> Self {
+    pub fn disk(name: &str, policy: PolicyKind, unit: Amount, depth: u32) -> Self {
         Self { kind: Kind::Disk, depth, unit, ..Self::cpu(name, policy) }
     }
 
     /// A link under a policy, with packets of at most `unit`.
     #[must_use]
-    pub fn link(name: &str, policy: &str, unit: Amount) -> Self {
+    pub fn link(name: &str, policy: PolicyKind, unit: Amount) -> Self {
         Self { kind: Kind::Link, unit, ..Self::cpu(name, policy) }
     }
 }
@@ -103,9 +103,9 @@ impl Scenario {
 
     /// The same under another policy on every resource: `simulate --policy`.
     #[must_use]
-    pub fn with_policy(mut self, policy: &str) -> Self {
+    pub fn with_policy(mut self, policy: PolicyKind) -> Self {
         for resource in &mut self.resources {
-            policy.clone_into(&mut resource.policy);
+            resource.policy = policy;
         }
         self
     }

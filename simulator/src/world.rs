@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use moirai_scheduler::admission::{Overhead, Resource as Capacity, WHOLE_PPM, admit, check};
-use moirai_scheduler::{Amount, Contract, SLACK_QUANTUM, Span, Weight, policy_by_name};
+use moirai_scheduler::{Amount, Contract, PolicyKind, SLACK_QUANTUM, Span, Weight, policy as make};
 
 use crate::load::{Load, Time};
 use crate::proof::{Checked, Limits, Tally, claims};
@@ -102,15 +102,15 @@ impl World {
         // Switches of 1 to 50 us.
         let switch = if spec.kind == 4 { unit.time() / 20 } else { Span::ZERO };
         let (resource, overrun) = match spec.kind {
-            0 | 3 => (Resource::cpu("it", "atropos"), Amount::ZERO),
-            4 => (Resource { switch, ..Resource::cpu("it", "atropos") }, Amount::ZERO),
+            0 | 3 => (Resource::cpu("it", PolicyKind::Atropos), Amount::ZERO),
+            4 => (Resource { switch, ..Resource::cpu("it", PolicyKind::Atropos) }, Amount::ZERO),
             1 => {
                 // Charged when they are handed out, and inside within one unit's time: at any
                 // depth, one unit blocks and one is overdrawn.
                 let depth = u32::from(spec.depth.max(1));
-                (Resource::disk("it", "atropos", unit, depth), unit)
+                (Resource::disk("it", PolicyKind::Atropos, unit, depth), unit)
             }
-            _ => (Resource::link("it", "atropos", unit), unit),
+            _ => (Resource::link("it", PolicyKind::Atropos, unit), unit),
         };
         let overhead = Overhead { overrun, switch: switch.service(), ..Overhead::NONE };
         let capacity = Capacity { capacity_ppm: WHOLE_PPM, blocking: overrun, overhead };
@@ -157,9 +157,9 @@ impl World {
     /// Runs the world for `duration` under a policy and checks what it claims.
     ///
     /// # Panics
-    /// If there is no such policy.
+    /// Never: it names its own resource.
     #[must_use]
-    pub fn run(&self, policy: &str, duration: Span, seed: u64) -> Tally {
+    pub fn run(&self, policy: PolicyKind, duration: Span, seed: u64) -> Tally {
         self.run_claiming(policy, claims(policy), duration, seed)
     }
 
@@ -167,11 +167,11 @@ impl World {
     /// what is wrong.
     ///
     /// # Panics
-    /// If there is no such policy.
+    /// Never: it names its own resource.
     #[must_use]
     pub fn run_claiming(
         &self,
-        policy: &str,
+        policy: PolicyKind,
         claims: &'static [usize],
         duration: Span,
         seed: u64,
@@ -207,15 +207,15 @@ impl World {
 
     fn simulate(
         &self,
-        policy: &str,
+        policy: PolicyKind,
         claims: &'static [usize],
         duration: Span,
         seed: u64,
         sum: &Arc<Mutex<Tally>>,
     ) -> Report {
         let report = run_policy(&self.scenario, duration, seed, &mut |_, clients| {
-            let inner = policy_by_name(policy, clients)?;
-            Ok(Box::new(Checked::new(inner, claims, self.limits, Arc::clone(sum))))
+            let inner = make(policy, clients);
+            Box::new(Checked::new(inner, claims, self.limits, Arc::clone(sum)))
         });
         report.expect("the world names its own resource and a known policy")
     }

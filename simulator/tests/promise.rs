@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a broken helper is a failed test")]
 
 use moirai_scheduler::admission::{Overhead, Resource as Capacity, WHOLE_PPM, admit};
-use moirai_scheduler::{Amount, Contract, Span, Weight, policy_by_name};
+use moirai_scheduler::{Amount, Contract, PolicyKind, Span, Weight};
 use moirai_simulator::random::Random;
 use moirai_simulator::report::Usage;
 use moirai_simulator::{Load, Report, Resource, Scenario, Tenant, Time, Use, run_policy};
@@ -38,9 +38,9 @@ fn run(resource: Resource, tenants: Vec<Tenant>, duration: u64, seed: u64) -> Re
     let scenario = Scenario::new(vec![resource], tenants);
     let report =
         run_policy(&scenario, Span::from_nanos(duration), seed, &mut |resource, clients| {
-            let mut policy = policy_by_name(&resource.policy, clients)?;
+            let mut policy = moirai_scheduler::policy(resource.policy, clients);
             policy.set_blocking(blocking);
-            Ok(policy)
+            policy
         });
     report.unwrap()
 }
@@ -66,8 +66,12 @@ fn a_slice_on_a_deep_disk_is_not_late_because_others_overdraw_theirs() {
         .into();
     tenants.push(tenant("victim", victim, periodic(100 * MS, 19_500 * US, 10 * MS)));
     tenants.push(tenant("filler", best_effort(), Load::default()));
-    let report =
-        run(Resource::disk("it", "atropos", Amount::from_millis(1), 4), tenants, 10_000 * MS, 1);
+    let report = run(
+        Resource::disk("it", PolicyKind::Atropos, Amount::from_millis(1), 4),
+        tenants,
+        10_000 * MS,
+        1,
+    );
     let victim = usage(&report, "victim");
     assert_eq!((victim.max_lateness_ns, victim.misses), (0, 0));
     assert!(victim.jobs > 1_900);
@@ -83,7 +87,7 @@ fn a_sleeper_on_a_deep_disk_waits_for_one_unit_only() {
             tenant("filler", best_effort(), Load::default()),
         ];
         let report = run(
-            Resource::disk("it", "atropos", Amount::from_millis(1), depth),
+            Resource::disk("it", PolicyKind::Atropos, Amount::from_millis(1), depth),
             tenants,
             10_000 * MS,
             1,
@@ -103,8 +107,12 @@ fn every_late_job_of_a_sleeper_is_a_miss_that_is_counted() {
         tenant("filler", best_effort(), Load::Busy { unit: None }),
     ];
     // Units of the filler are three times as long as what admission could have allowed.
-    let report =
-        run(Resource::disk("it", "atropos", Amount::from_millis(3), 4), tenants, 10_000 * MS, 1);
+    let report = run(
+        Resource::disk("it", PolicyKind::Atropos, Amount::from_millis(3), 4),
+        tenants,
+        10_000 * MS,
+        1,
+    );
     let victim = usage(&report, "victim");
     let late: u64 =
         victim.lateness.iter().filter(|bar| bar.below_ns > 1_001).map(|bar| bar.count).sum();
@@ -141,7 +149,7 @@ fn admitted_sets_on_deep_disks_keep_every_deadline_honest_or_not() {
         }
         tenants.push(tenant("filler", best_effort(), Load::default()));
         let report = run(
-            Resource::disk("it", "atropos", Amount::from_nanos(unit), depth),
+            Resource::disk("it", PolicyKind::Atropos, Amount::from_nanos(unit), depth),
             tenants,
             2_000 * MS,
             seed,
@@ -159,7 +167,7 @@ fn admitted_sets_on_deep_disks_keep_every_deadline_honest_or_not() {
 fn what_is_not_done_at_the_end_is_told_with_its_age() {
     let over = contract(10 * MS, 3 * MS, 10 * MS);
     let tenants = vec![tenant("over", over, periodic(10 * MS, 3_001 * US, 0))];
-    let report = run(Resource::cpu("it", "atropos"), tenants, 10_000 * MS, 1);
+    let report = run(Resource::cpu("it", PolicyKind::Atropos), tenants, 10_000 * MS, 1);
     let over = usage(&report, "over");
     assert_eq!(over.undone, 1);
     assert!(over.oldest_undone_ns >= 10 * MS, "{}", over.oldest_undone_ns);
@@ -175,7 +183,7 @@ fn who_is_never_served_has_waited_until_the_end() {
         tenant("hog", contract(10 * MS, 10 * MS, 10 * MS), Load::default()),
         tenant("starving", starving, periodic(1_000 * MS, MS, 0)),
     ];
-    let report = run(Resource::cpu("it", "atropos"), tenants, 500 * MS, 1);
+    let report = run(Resource::cpu("it", PolicyKind::Atropos), tenants, 500 * MS, 1);
     let starving = usage(&report, "starving");
     assert!(starving.wake_p99_ns >= 490 * MS, "{}", starving.wake_p99_ns);
     assert_eq!((starving.undone, starving.oldest_undone_ns), (1, 500 * MS));
@@ -187,7 +195,7 @@ fn who_is_never_served_has_waited_until_the_end() {
 fn a_task_that_is_always_on_time_has_nothing_undone() {
     let on_time = contract(10 * MS, MS, 10 * MS);
     let tenants = vec![tenant("on-time", on_time, periodic(10 * MS, MS, 0))];
-    let report = run(Resource::cpu("it", "atropos"), tenants, 1_000 * MS, 1);
+    let report = run(Resource::cpu("it", PolicyKind::Atropos), tenants, 1_000 * MS, 1);
     assert_eq!(usage(&report, "on-time").undone, 0);
 }
 
@@ -210,14 +218,17 @@ fn a_wake_up_just_before_the_refill_costs_the_next_slice_nothing() {
             honest("four", 13_009 * US, 800 * US, 800 * US, 5 * US),
         ];
         let scenario = Scenario::new(
-            vec![Resource { switch: Span::from_nanos(switch), ..Resource::cpu("it", "atropos") }],
+            vec![Resource {
+                switch: Span::from_nanos(switch),
+                ..Resource::cpu("it", PolicyKind::Atropos)
+            }],
             tenants,
         );
         let report =
             run_policy(&scenario, Span::from_millis(30_000), 1, &mut |resource, clients| {
-                let mut policy = policy_by_name(&resource.policy, clients)?;
+                let mut policy = moirai_scheduler::policy(resource.policy, clients);
                 policy.set_wake_cost(Amount::from_nanos(2 * switch));
-                Ok(policy)
+                policy
             });
         let report = report.unwrap();
         for tenant in &report.tenants {
@@ -237,7 +248,7 @@ fn misses_inside_and_outside_of_stalls_are_told_apart() {
         tenant("one", late, periodic(100 * MS, 20 * MS, 0)),
         tenant("stall", best_effort(), stall.clone()),
     ];
-    let report = run(Resource::cpu("it", "atropos"), tenants, 20_000 * MS, 3);
+    let report = run(Resource::cpu("it", PolicyKind::Atropos), tenants, 20_000 * MS, 3);
     let one = usage(&report, "one");
     assert!(one.misses == 0 && one.misses_in_stall > 0, "{one:?}");
     // Two such slices are more than there is: most misses have nothing to do with a stall of 5 ms a
@@ -247,7 +258,7 @@ fn misses_inside_and_outside_of_stalls_are_told_apart() {
         tenant("two", late, periodic(100 * MS, 20 * MS, 0)),
         tenant("stall", best_effort(), stall),
     ];
-    let report = run(Resource::cpu("it", "atropos"), both, 20_000 * MS, 3);
+    let report = run(Resource::cpu("it", PolicyKind::Atropos), both, 20_000 * MS, 3);
     let two = usage(&report, "two");
     assert!(two.misses > 150, "{} and {} in stalls", two.misses, two.misses_in_stall);
 }
@@ -257,8 +268,10 @@ fn misses_inside_and_outside_of_stalls_are_told_apart() {
 #[test]
 fn a_napper_pays_for_its_naps_and_its_neighbour_misses_nothing() {
     let switch = 60 * US;
-    let resource =
-        || Resource { switch: Span::from_nanos(switch), ..Resource::cpu("it", "atropos") };
+    let resource = || Resource {
+        switch: Span::from_nanos(switch),
+        ..Resource::cpu("it", PolicyKind::Atropos)
+    };
     let victim = contract(10 * MS, 6 * MS, 10 * MS);
     let napper = contract(10 * MS, MS, 5 * MS);
     let nap = Load::Single { work: Time(10 * US), think: Time(10 * US) };
@@ -272,9 +285,9 @@ fn a_napper_pays_for_its_naps_and_its_neighbour_misses_nothing() {
         let scenario = Scenario::new(vec![resource()], tenants());
         let report =
             run_policy(&scenario, Span::from_millis(10_000), 1, &mut |resource, clients| {
-                let mut policy = policy_by_name(&resource.policy, clients)?;
+                let mut policy = moirai_scheduler::policy(resource.policy, clients);
                 policy.set_wake_cost(wake_cost);
-                Ok(policy)
+                policy
             });
         report.unwrap()
     };

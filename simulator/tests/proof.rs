@@ -2,32 +2,37 @@
 //! invariants.
 #![allow(clippy::unwrap_used, reason = "a broken helper is a failed test")]
 
-use moirai_scheduler::{Amount, Contract, Span};
+use moirai_scheduler::{Amount, Contract, PolicyKind, Span};
 use moirai_simulator::proof::{Tally, claims};
 use moirai_simulator::random::Random;
 use moirai_simulator::supply::sbf;
 use moirai_simulator::world::{ClientSpec, Spec, World};
 
 /// What the policy breaks of what only the default claims, over some worlds.
-fn broken(policy: &str) -> Vec<usize> {
+fn broken(policy: PolicyKind) -> Vec<usize> {
     let mut sum = Tally::default();
     for seed in 0..100 {
         let world = World::new(&Spec::random(seed));
-        sum.merge(&world.run_claiming(policy, claims("atropos"), Span::from_millis(200), seed));
+        sum.merge(&world.run_claiming(
+            policy,
+            claims(PolicyKind::Atropos),
+            Span::from_millis(200),
+            seed,
+        ));
     }
     (1..=12).filter(|number| sum.violations[number - 1] > 0).collect()
 }
 
 #[test]
 fn the_checker_finds_what_the_other_policies_do_not_keep() {
-    assert_eq!(broken("atropos"), [0; 0]);
-    let nemesis = broken("nemesis");
+    assert_eq!(broken(PolicyKind::Atropos), [0; 0]);
+    let nemesis = broken(PolicyKind::Nemesis);
     assert!([6, 9].iter().all(|number| nemesis.contains(number)), "{nemesis:?}");
-    let xen = broken("xen");
+    let xen = broken(PolicyKind::Xen);
     assert!([6, 9].iter().all(|number| xen.contains(number)), "{xen:?}");
-    let usd = broken("usd");
+    let usd = broken(PolicyKind::Usd);
     assert!([6, 7].iter().all(|number| usd.contains(number)), "{usd:?}");
-    let fifo = broken("fifo");
+    let fifo = broken(PolicyKind::Fifo);
     assert!(fifo.contains(&8), "{fifo:?}");
 }
 
@@ -50,10 +55,10 @@ fn a_world_with_a_hole_in_its_admission_misses() {
         stalls: false,
         clients: vec![client(0), client(1), client(2)],
     };
-    let tally = World::new(&spec).run("atropos", Span::from_secs(1), 1);
+    let tally = World::new(&spec).run(PolicyKind::Atropos, Span::from_secs(1), 1);
     assert_eq!(tally.checks[11], 0, "nothing is promised where nothing is admitted");
     assert_eq!(tally.checks[5], 0);
-    assert!(!tally.broken(claims("atropos")), "{:?}", tally.first);
+    assert!(!tally.broken(claims(PolicyKind::Atropos)), "{:?}", tally.first);
 }
 
 /// A client that naps many times in a period of a dense set once paid a unit for every nap.
@@ -84,8 +89,12 @@ fn a_world_of_naps_on_a_full_link_keeps_its_supply() {
         stalls: false,
         clients: clients.map(client).to_vec(),
     };
-    let tally = World::new(&spec).run("atropos", Span::from_secs(1), 23_333);
-    assert!(tally.checks[5] > 1_000 && !tally.broken(claims("atropos")), "{:?}", tally.first);
+    let tally = World::new(&spec).run(PolicyKind::Atropos, Span::from_secs(1), 23_333);
+    assert!(
+        tally.checks[5] > 1_000 && !tally.broken(claims(PolicyKind::Atropos)),
+        "{:?}",
+        tally.first
+    );
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The simulator as a tool: reports, determinism, loads, pictures.
 #![allow(clippy::unwrap_used, reason = "a broken helper is a failed test")]
 
-use moirai_scheduler::{Amount, Contract, Moment, POLICIES, Span, Weight};
+use moirai_scheduler::{Amount, Contract, Moment, PolicyKind, Span, Weight};
 use moirai_simulator::load::{Loads, Time};
 use moirai_simulator::{Load, Resource, Scenario, SimulationError, Tenant, Use, gantt, run, trace};
 
@@ -31,7 +31,7 @@ fn load(text: &str) -> Load {
 }
 
 /// A streamer with promises on everything beside tenants that take all they get.
-fn cinema(policy: &str) -> Scenario {
+fn cinema(policy: PolicyKind) -> Scenario {
     let film = load(r#"{"kind": "periodic", "period": "20ms", "work": "4ms"}"#);
     let burn = load(r#"{"kind": "busy"}"#);
     let thief = load(r#"{"kind": "random", "gap": "30ms", "work": "5ms"}"#);
@@ -60,7 +60,7 @@ fn cinema(policy: &str) -> Scenario {
 
 #[test]
 fn the_film_is_never_late_under_atropos_and_ruined_under_fifo() {
-    let report = run(&cinema("atropos"), 10, 1).unwrap();
+    let report = run(&cinema(PolicyKind::Atropos), 10, 1).unwrap();
     let cinema_got = &report.tenants[0];
     for usage in [&cinema_got.cpu, &cinema_got.disk, &cinema_got.link] {
         let usage = usage.as_ref().unwrap();
@@ -68,7 +68,7 @@ fn the_film_is_never_late_under_atropos_and_ruined_under_fifo() {
         assert_eq!(usage.guaranteed_ns, 2_000 * MS);
         assert!(usage.jobs > 0);
     }
-    let control = run(&cinema("fifo"), 10, 1).unwrap();
+    let control = run(&cinema(PolicyKind::Fifo), 10, 1).unwrap();
     let late = control.tenants[0].cpu.as_ref().unwrap();
     assert!(late.extra_ns <= 4 * MS, "the first come is never done: {late:?}");
     assert!(late.max_blackout_ns > 9_000 * MS);
@@ -76,7 +76,7 @@ fn the_film_is_never_late_under_atropos_and_ruined_under_fifo() {
 
 #[test]
 fn all_time_is_accounted_for() {
-    for policy in POLICIES {
+    for policy in PolicyKind::ALL {
         let mut scenario = cinema(policy);
         scenario.resources[0].switch = Span::from_micros(5);
         let report = run(&scenario, 5, 7).unwrap();
@@ -99,7 +99,7 @@ fn all_time_is_accounted_for() {
 
 #[test]
 fn the_same_seed_gives_the_same_bytes() {
-    let report = |seed| run(&cinema("atropos"), 2, seed).unwrap();
+    let report = |seed| run(&cinema(PolicyKind::Atropos), 2, seed).unwrap();
     let (one, again, other) = (report(5), report(5), report(6));
     assert_eq!(one.to_json(), again.to_json());
     assert_eq!(trace::perfetto(&one), trace::perfetto(&again));
@@ -112,7 +112,7 @@ fn the_same_seed_gives_the_same_bytes() {
 
 #[test]
 fn the_report_is_one_json_object_with_the_promised_keys() {
-    let json = run(&cinema("atropos"), 1, 1).unwrap().to_json();
+    let json = run(&cinema(PolicyKind::Atropos), 1, 1).unwrap().to_json();
     let value: serde_json::Value = serde_json::from_str(&json).unwrap();
     for key in ["decisions", "tenants", "idle_ns", "overhead_ns", "jain"] {
         assert!(!value[key].is_null(), "{key}");
@@ -127,7 +127,7 @@ fn the_report_is_one_json_object_with_the_promised_keys() {
 
 #[test]
 fn pictures_and_traces_are_well_formed() {
-    let report = run(&cinema("atropos"), 1, 1).unwrap();
+    let report = run(&cinema(PolicyKind::Atropos), 1, 1).unwrap();
     let svg = gantt::gantt(&report, Moment::ZERO, Moment::from_millis(60));
     assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"));
     assert!(svg.contains("cinema (core)") && svg.contains("burn (link)"));
@@ -151,7 +151,7 @@ fn every_load_runs_under_every_policy_on_every_resource() {
         r#"{"kind": "small-packets", "unit": "5us"}"#,
         r#"{"kind": "host-stall", "gap": "300ms", "length": "70ms"}"#,
     ];
-    for policy in POLICIES {
+    for policy in PolicyKind::ALL {
         let uses =
             |text: &&str| ["core", "disk", "link"].map(|r| (r, contract(20, 1, 1), load(text)));
         let mut scenario = cinema(policy);
@@ -160,7 +160,7 @@ fn every_load_runs_under_every_policy_on_every_resource() {
         for tenant in &report.tenants {
             let served = tenant.disk.as_ref().unwrap().jobs > 0;
             let silent = tenant.name.contains("idle") || tenant.name.contains("stall");
-            if policy != &"fifo" {
+            if policy != PolicyKind::Fifo {
                 assert_eq!(served, !silent, "{policy}: {}", tenant.name);
             }
         }
@@ -170,9 +170,9 @@ fn every_load_runs_under_every_policy_on_every_resource() {
 
 #[test]
 fn unknown_names_are_refused() {
-    let error = run(&cinema("lottery"), 1, 1).unwrap_err();
+    let error = "lottery".parse::<PolicyKind>().unwrap_err();
     assert!(error.to_string().contains("`lottery`; known are atropos, nemesis"), "{error}");
-    let mut scenario = cinema("atropos");
+    let mut scenario = cinema(PolicyKind::Atropos);
     scenario.tenants[0].uses[0].resource = "gpu".into();
     assert!(matches!(run(&scenario, 1, 1), Err(SimulationError::NoResource { .. })));
 }
@@ -207,13 +207,13 @@ fn nothing_breaks_at_the_ends_of_the_ranges() {
         r#"{"kind": "single", "work": 0, "think": 0}"#.into(),
         r#"{"kind": "inflate", "announced": 0, "unit": 0}"#.into(),
     ];
-    let mut scenario = cinema("atropos");
+    let mut scenario = cinema(PolicyKind::Atropos);
     scenario.resources[1].depth = 0;
     scenario.resources[1].unit = Amount::ZERO;
     let uses = |text: &String| ["core", "disk"].map(|r| (r, contract(20, 1, 1), load(text)));
     scenario.tenants = extremes.iter().map(|text| tenant(text, &uses(text))).collect();
     scenario.window = Span::ZERO;
     scenario.segments = 0;
-    let make = &mut |r: &Resource, n| moirai_scheduler::policy_by_name(&r.policy, n);
+    let make = &mut |r: &Resource, n| moirai_scheduler::policy(r.policy, n);
     moirai_simulator::run_policy(&scenario, Span::from_millis(1), 1, make).unwrap();
 }

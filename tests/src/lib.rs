@@ -5,6 +5,7 @@
 //! says so.
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails where it expects")]
 
+pub mod chaos;
 pub mod lab;
 pub mod run;
 pub mod suite;

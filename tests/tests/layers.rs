@@ -11,7 +11,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("moirai-scheduler", &[]),
     ("moirai-simulator", &["moirai-scheduler"]),
     ("moirai-abi", &[]),
-    ("moirai-devices", &["moirai-abi"]),
+    ("moirai-image-wire", &[]),
+    ("moirai-image", &["moirai-image-wire", "moirai-sandbox"]),
+    ("moirai-devices", &["moirai-abi", "moirai-image-wire"]),
     ("moirai-launch", &["moirai-abi"]),
     ("moirai-sandbox", &[]),
     ("moirai-confine", &["moirai-sandbox"]),
@@ -19,7 +21,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("moirai-vmm", &["moirai-abi", "moirai-devices", "moirai-launch", "moirai-sandbox"]),
     ("moirai-api", &["moirai-config"]),
     ("moirai-runtime", &["moirai-confine", "moirai-scheduler"]),
-    ("moirai-cpu", &["moirai-confine", "moirai-runtime", "moirai-scheduler"]),
+    ("moirai-cpu", &["moirai-abi", "moirai-confine", "moirai-runtime", "moirai-scheduler"]),
     ("moirai-io", &["moirai-confine", "moirai-runtime", "moirai-scheduler", "moirai-devices"]),
     (
         "moirai-service",
@@ -67,9 +69,11 @@ const NEVER: &[(&str, &[&str])] = &[
     ("moirai-devices", &["moirai-scheduler", "moirai-runtime"]),
     ("moirai-vmm", &["moirai-scheduler", "moirai-runtime", "moirai-config", "moirai-service"]),
     ("moirai-bench", &["moirai-service", "moirai-devices"]),
-    ("moirai-service", &["moirai-vmm", "moirai-simulator"]),
+    ("moirai-service", &["moirai-vmm", "moirai-simulator", "moirai-image"]),
     ("moirai-cli", &["moirai-vmm"]),
 ];
+/// Of which only the protocol may be seen.
+const IMAGE: (&str, &str) = ("moirai-image", "moirai-image-wire");
 /// Only the tenant process may know KVM.
 const KVM: [&str; 2] = ["kvm-ioctls", "kvm-bindings"];
 
@@ -125,8 +129,20 @@ fn nobody_sees_through_others_whom_he_must_not_see() {
         assert!(all.contains_key(*name), "there is no crate {name}");
         let reach = reach(name, &all);
         let wrong: Vec<_> =
-            reach.iter().filter(|other| never.iter().any(|it| other.starts_with(it))).collect();
+            reach.iter().filter(|other| never.iter().any(|it| starts(other, it))).collect();
         assert!(wrong.is_empty(), "{name} sees {wrong:?}");
+    }
+}
+
+/// Whether a crate is one of those that a name stands for.
+fn starts(name: &str, never: &str) -> bool {
+    name.starts_with(never) && (never, name) != IMAGE
+}
+
+#[test]
+fn only_the_image_process_knows_the_library_that_reads_images() {
+    for (name, dependencies) in dependencies() {
+        assert_eq!(dependencies.contains("imago"), name == "moirai-image", "{name}");
     }
 }
 

@@ -82,6 +82,7 @@ pub fn enter(wanted: &Sandbox) -> Result<Vec<String>, SandboxError> {
         uid: wanted.uid,
         gid: wanted.gid,
         limits: &[(Resource::Nofile, MAX_FILES)],
+        no_files: false,
         filter: &filter,
     })
 }

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use moirai_abi::shell::Word;
+
 /// Why a volume cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum VolumeError {
@@ -15,6 +17,14 @@ pub enum VolumeError {
         path: String,
         /// "read" or "read and write".
         how: &'static str,
+    },
+    /// A name, or a symlink, leads out of the folder of its disk.
+    #[error("volume {path} leads out of {root}, the folder of its disk")]
+    Outside {
+        /// Its name.
+        path: String,
+        /// The folder.
+        root: String,
     },
     /// A directory, a pipe, a character device.
     #[error("volume {0} is neither a file nor a block device")]
@@ -94,7 +104,7 @@ pub enum ImageError {
         what: String,
     },
     /// Header or tables contradict themselves or the file.
-    #[error("image {image} is damaged: {what}; `qemu-img check {image}` says more")]
+    #[error("image {image} is damaged: {what}; `qemu-img check {}` says more", Word(image))]
     Damaged {
         /// The image.
         image: String,
@@ -124,7 +134,9 @@ pub enum ImageError {
     /// It does not say in which format its backing file is, and formats are never guessed.
     #[error(
         "image {image} does not say whether its backing file {name} is raw or qcow2; tell it: \
-         `qemu-img rebase -u -b {name} -F FORMAT {image}`"
+         `qemu-img rebase -u -b {} -F FORMAT {}`",
+        Word(name),
+        Word(image)
     )]
     NoFormat {
         /// The image.
@@ -141,7 +153,8 @@ pub enum ImageError {
     /// Too many layers.
     #[error(
         "image {image} has more than {most} layers of backing files; merge some: \
-         `qemu-img commit {image}`"
+         `qemu-img commit {}`",
+        Word(image)
     )]
     TooDeep {
         /// The image.
@@ -167,7 +180,20 @@ pub enum ImageError {
         /// Why.
         source: io::Error,
     },
-    /// The library that reads the format broke on it.
-    #[error("image {0} cannot be opened: the library that reads qcow2 broke on it")]
-    Broke(String),
+    /// The library that reads the format broke on it: its process did not outlive that.
+    #[error("image {image} cannot be opened: the library that reads qcow2 broke on it: {how}")]
+    Broke {
+        /// The image.
+        image: String,
+        /// What became of the process.
+        how: String,
+    },
+    /// There is no process for it.
+    #[error("image {image} cannot be served: {source}")]
+    NoProcess {
+        /// The image.
+        image: String,
+        /// Why.
+        source: io::Error,
+    },
 }

@@ -21,6 +21,8 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
+use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+use rustix::io::Errno;
 use smallvec::SmallVec;
 
 use super::blocks::{self, Claims};
@@ -60,6 +62,8 @@ pub(super) struct DiskFile {
     grows: bool,
     id: FileId,
     discards: bool,
+    /// Its file system makes whoever begins a read or write wait.
+    waits: bool,
     claims: Claims,
 }
 
@@ -69,6 +73,27 @@ pub(super) fn open_path(path: &Path, read_only: bool) -> Result<File, VolumeErro
     let mut options = File::options();
     options.read(true).write(!read_only).custom_flags(libc::O_NONBLOCK);
     options.open(path).map_err(|error| open_error(error, path.display().to_string(), read_only))
+}
+
+/// Opens a file below a folder: no symlink leads out of that. Without a folder it is any file.
+pub(super) fn open_below(
+    root: Option<&Path>,
+    path: &Path,
+    read_only: bool,
+) -> Result<File, VolumeError> {
+    let Some(root) = root else { return open_path(path, read_only) };
+    let name = || path.display().to_string();
+    let outside = || VolumeError::Outside { path: name(), root: root.display().to_string() };
+    let inner = path.strip_prefix(root).map_err(|_| outside())?;
+    let folder = File::open(root).map_err(|error| open_error(error, name(), read_only))?;
+    let access = if read_only { OFlags::RDONLY } else { OFlags::RDWR };
+    let flags = access | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    match openat2(&folder, inner, flags, Mode::empty(), resolve) {
+        Ok(file) => Ok(file.into()),
+        Err(Errno::XDEV) => Err(outside()),
+        Err(errno) => Err(open_error(errno.into(), name(), read_only)),
+    }
 }
 
 /// What an error of `open` means.
@@ -104,9 +129,9 @@ impl DiskFile {
         }
         let discards = !read_only && probe::punches(&file, size_bytes);
         let id = FileId::of(&metadata);
-        let claims = Claims::default();
+        let (claims, waits) = (Claims::default(), probe::makes_wait(&file));
         let (file, grows) = (Arc::new(file), false);
-        Ok(Self { file, direct, size_bytes, grows, id, discards, claims })
+        Ok(Self { file, direct, size_bytes, grows, id, discards, waits, claims })
     }
 
     /// Size in bytes.

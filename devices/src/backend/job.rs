@@ -17,7 +17,7 @@ use crate::blk::{Op, Outcome, Request};
 /// A request and how far it has got.
 #[derive(Debug)]
 pub struct Job {
-    /// The request; take it out to complete it when the job is done.
+    /// What was asked for.
     pub request: Request,
     /// `None` until the volume has said where the request goes.
     parts: Option<SmallVec<[SubRequest; 1]>>,

@@ -112,6 +112,11 @@ pub trait Storage {
         true
     }
 
+    /// Why every request fails from now on, if so.
+    fn failure(&self) -> Option<&str> {
+        None
+    }
+
     /// Whether the page cache is bypassed.
     fn is_direct(&self) -> bool {
         true

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 
 use rustix::fs::{
     AtFlags, FallocateFlags, FileType, OFlags, StatxFlags, fallocate, fcntl_getfl, fcntl_setfl,
-    fstat, statx,
+    fstat, fstatfs, statx,
 };
 use rustix::io::preadv;
 
@@ -33,6 +33,14 @@ pub(super) fn size(file: &File) -> io::Result<Option<u64>> {
         FileType::BlockDevice => (&*file).seek(SeekFrom::End(0)).map(Some),
         _ => Ok(None),
     }
+}
+
+/// Whether a file system makes whoever begins a request wait, though it was told not to. FUSE
+/// does: it takes the lock of a file first, which another request has until a process has answered
+/// it.
+pub(super) fn makes_wait(file: &File) -> bool {
+    const FUSE_SUPER_MAGIC: u32 = 0x6573_5546;
+    fstatfs(file).is_ok_and(|stat| u32::try_from(stat.f_type) == Ok(FUSE_SUPER_MAGIC))
 }
 
 /// Clears O_NONBLOCK, with which io_uring gives up instead of waiting for the device.

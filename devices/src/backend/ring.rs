@@ -93,6 +93,10 @@ pub trait Operations {
         token: u64,
     ) -> Result<(), Deferred>;
 
+    /// The next operation goes to the kernel's workers at once: on its file system, whoever begins
+    /// it may have to wait.
+    fn next_by_worker(&mut self) {}
+
     /// Brings a file's data to stable storage (fdatasync).
     fn fdatasync(&mut self, file: &Arc<File>, token: u64) -> Result<(), Deferred>;
 

@@ -1,6 +1,7 @@
 //! Volumes and rings on the real kernel: from a chain in a guest's ring to its status byte.
 
 mod broken_images;
+mod broken_processes;
 mod differential;
 mod images;
 mod links;
@@ -22,7 +23,7 @@ use vm_memory::{Bytes, GuestAddress};
 use super::uring::Uring;
 use super::{Deferred, Operations as _, Ring as _};
 use super::{Job, Step, Storage, bounce};
-use crate::blk::{Disk, Frontend, Next};
+use crate::blk::{Disk, Frontend, Next, Taken};
 use crate::memory::GuestMemory;
 use crate::mock::{self, Driver, readable, writable};
 use crate::virtqueue::Descriptor;
@@ -64,7 +65,7 @@ impl Guest {
         self.mem.write_obj(0xaa_u8, GuestAddress(status)).unwrap();
         self.driver.post(&[&[readable(header, 16)], data, &[writable(status, 1)]].concat());
         let next = self.frontend.next_request(&self.mem, &mut self.queue).unwrap();
-        if let Next::Request(request) = next {
+        if let Next::Request(Taken { chain, request }) = next {
             let mut job = Job::new(request);
             let mut step = storage.submit(&mut self.ring, 7, &mut job);
             self.turns = 0;
@@ -81,7 +82,6 @@ impl Guest {
                 self.turns += 1;
                 step = storage.completed(&mut self.ring, token, &mut job, completion.result);
             };
-            let chain = job.request.chain;
             self.frontend.complete(&self.mem, &mut self.queue, chain, outcome).unwrap();
         }
         assert!(self.driver.used().is_some());

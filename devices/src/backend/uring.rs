@@ -48,6 +48,8 @@ pub struct Uring {
     /// The slots of multishot polls, by token.
     polls: HashMap<u64, SmallVec<[u32; 1]>>,
     offload_from: u64,
+    /// The next operation is not begun on this thread, however small it is.
+    next_by_worker: bool,
     /// Something that the kernel's workers do waits to be submitted.
     offloads: bool,
 }
@@ -66,6 +68,7 @@ impl Uring {
             free: (0..capacity).rev().collect(),
             polls: HashMap::new(),
             offload_from: u64::MAX,
+            next_by_worker: false,
             offloads: false,
         })
     }
@@ -81,7 +84,7 @@ impl Uring {
     }
 
     fn worker_flags(&mut self, buffers: &Buffers) -> squeue::Flags {
-        if buffers.len_bytes() >= self.offload_from {
+        if std::mem::take(&mut self.next_by_worker) || buffers.len_bytes() >= self.offload_from {
             self.offloads = true;
             squeue::Flags::ASYNC
         } else {
@@ -172,8 +175,13 @@ impl Operations for Uring {
         .map(drop)
     }
 
+    fn next_by_worker(&mut self) {
+        self.next_by_worker = true;
+    }
+
     fn fdatasync(&mut self, file: &Arc<File>, token: u64) -> Result<(), Deferred> {
         self.offloads = true;
+        self.next_by_worker = false;
         self.start(token, Some(file), None, |fd, _, _| {
             opcode::Fsync::new(fd).flags(FsyncFlags::DATASYNC).build()
         })
@@ -194,6 +202,7 @@ impl Operations for Uring {
                 Deallocate::ZeroRange => libc::FALLOC_FL_ZERO_RANGE,
             };
         self.offloads = true;
+        self.next_by_worker = false;
         self.start(token, Some(file), None, |fd, _, _| {
             opcode::Fallocate::new(fd, len_bytes).offset(offset).mode(mode).build()
         })

@@ -1,17 +1,17 @@
 //! A volume: what a virtio-blk device shows. One raw file or block device, a stripe set, an image.
 //!
 //! Owns the open files and, for an image, its mapping. This module decides to which of its files a
-//! request goes (`stripe`, `qcow2`); `file` and the image's worker do the parts.
+//! request goes (`stripe`, `qcow2`); `file` and the image's worker do the parts. `volume/open.rs`
+//! opens it.
 
-use std::fs::File;
+mod open;
+
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::path::{Path, PathBuf};
 
 use smallvec::{SmallVec, smallvec};
 
-use super::error::VolumeError;
-use super::file::{DiskFile, FileId, open_path};
+use super::file::{DiskFile, FileId};
 use super::qcow2::{Image, Worker};
 use super::range::{clip, range_of};
 use super::ring::{Deferred, Operations};
@@ -52,58 +52,6 @@ enum Shape {
 }
 
 impl Volume {
-    /// Opens a raw file or block device, with O_DIRECT where the file system has it.
-    ///
-    /// # Errors
-    /// See [`VolumeError`]; each says what to do.
-    pub fn open(path: &Path, read_only: bool) -> Result<Self, VolumeError> {
-        Self::from_file(open_path(path, read_only)?, path.display().to_string(), read_only)
-    }
-
-    /// Takes over an open raw file; `name` is for messages. Its file status flags are changed.
-    ///
-    /// # Errors
-    /// See [`VolumeError`].
-    pub fn from_file(file: File, name: String, read_only: bool) -> Result<Self, VolumeError> {
-        let file = DiskFile::new(file, &name, read_only)?;
-        let size_bytes = file.size_bytes();
-        if size_bytes == 0 {
-            return Err(VolumeError::Empty(name));
-        }
-        Ok(Self::of(vec![file], Shape::Raw, size_bytes, read_only))
-    }
-
-    /// Opens the files of a stripe set with a unit of `unit_bytes`.
-    ///
-    /// # Errors
-    /// See [`VolumeError`]; also if the files do not make a set.
-    pub fn open_striped(
-        paths: &[PathBuf],
-        unit_bytes: u64,
-        read_only: bool,
-    ) -> Result<Self, VolumeError> {
-        let opened = paths.iter().map(|path| {
-            DiskFile::new(open_path(path, read_only)?, &path.display().to_string(), read_only)
-        });
-        let files = opened.collect::<Result<Vec<_>, _>>()?;
-        let (stripes, size_bytes) = Stripes::of(&files, paths, unit_bytes)?;
-        Ok(Self::of(files, Shape::Striped(stripes), size_bytes, read_only))
-    }
-
-    /// Opens the qcow2 image at `path` below the folder `root`, with all that it is made of; what
-    /// it names has to lie below `root`, too. Give what [`Volume::take_worker`] returns a thread
-    /// before the first request.
-    ///
-    /// # Errors
-    /// See [`VolumeError`].
-    pub fn open_qcow2(root: &Path, path: &Path, read_only: bool) -> Result<Self, VolumeError> {
-        let (image, files, warnings) = Image::open(root, path, read_only)?;
-        let size_bytes = image.size_bytes();
-        let mut volume = Self::of(files, Shape::Image(Box::new(image)), size_bytes, read_only);
-        volume.files.iter_mut().for_each(DiskFile::set_grows);
-        Ok(Self { warnings, ..volume })
-    }
-
     fn of(files: Vec<DiskFile>, shape: Shape, data_bytes: u64, read_only: bool) -> Self {
         // The first file of a stripe set, the top layer of an image.
         let main = match shape {
@@ -179,11 +127,8 @@ impl Volume {
 
     fn with_written(&self) -> impl Iterator<Item = (&DiskFile, bool)> {
         let last = self.files.len().saturating_sub(1);
-        let whole = !matches!(self.shape, Shape::Image(_));
-        let top = match &self.shape {
-            Shape::Image(image) => last + 1 - image.top_files().min(last + 1),
-            Shape::Raw | Shape::Striped(_) => 0,
-        };
+        let whole = self.image().is_none();
+        let top = self.image().map_or(0, |image| last + 1 - image.top_files().min(last + 1));
         let written = move |place| !self.read_only && (whole || place >= top);
         self.files.iter().enumerate().map(move |(place, file)| (file, written(place)))
     }
@@ -197,6 +142,13 @@ impl Volume {
     /// Gives it a serial number; of one that is longer than 20 bytes see [`disk_id`].
     pub fn set_serial(&mut self, serial: &str) {
         self.id = disk_id(serial);
+    }
+
+    fn image(&self) -> Option<&Image> {
+        match &self.shape {
+            Shape::Image(image) => Some(image),
+            Shape::Raw | Shape::Striped(_) => None,
+        }
     }
 
     fn all_discard(&self) -> bool {
@@ -370,14 +322,15 @@ impl Storage for Volume {
     }
 
     fn is_busy(&self) -> bool {
-        match &self.shape {
-            Shape::Image(image) => image.is_busy(),
-            Shape::Raw | Shape::Striped(_) => false,
-        }
+        self.image().is_some_and(Image::is_busy)
     }
 
     fn is_plain(&self) -> bool {
-        !matches!(self.shape, Shape::Image(_))
+        self.image().is_none()
+    }
+
+    fn failure(&self) -> Option<&str> {
+        self.image().and_then(Image::failure)
     }
 
     fn is_direct(&self) -> bool {

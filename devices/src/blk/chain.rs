@@ -1,6 +1,8 @@
-//! What a request keeps of the chain in which it came, to be returned with it.
+//! What is kept of the chain in which a request came, to be returned when the request is over.
 
 use vm_memory::GuestAddress;
+
+use super::Request;
 
 /// A chain that was taken from the ring and not returned yet. Not cloneable, so it is returned
 /// once.
@@ -18,4 +20,13 @@ impl TakenChain {
     pub fn head(&self) -> u16 {
         self.head
     }
+}
+
+/// A request of a driver, and the chain by which it is answered.
+#[derive(Debug)]
+pub struct Taken {
+    /// Hand this to [`super::Frontend::complete`].
+    pub chain: TakenChain,
+    /// What the driver asks for.
+    pub request: Request,
 }

@@ -10,7 +10,7 @@ use virtio_bindings::virtio_blk::{
 use virtio_queue::Queue;
 use vm_memory::Bytes;
 
-use super::chain::TakenChain;
+use super::chain::{Taken, TakenChain};
 use super::request::{Command, Op, ParseError, parse, status_address};
 use super::{Disk, Request};
 use crate::counters::Counters;
@@ -32,7 +32,7 @@ pub enum Outcome {
 #[derive(Debug)]
 pub enum Next {
     /// A request for the I/O domain.
-    Request(Request),
+    Request(Taken),
     /// A chain was answered on the spot (get-id, or a request that broke a rule). Call again, and
     /// charge the tenant for it: a guest may post nothing else.
     Answered,
@@ -136,7 +136,8 @@ impl Frontend {
                     taken.written_if_ok = written(buffers.len_bytes());
                 }
                 self.in_flight += 1;
-                return Ok(Next::Request(Request { chain: taken, op, buffers }));
+                let request = Request { op, buffers };
+                return Ok(Next::Request(Taken { chain: taken, request }));
             }
             Ok(Command::GetId { buffers }) => {
                 taken.written_if_ok = written(buffers.copy_from(&self.disk.id) as u64);

@@ -9,7 +9,7 @@ pub mod config;
 pub mod frontend;
 pub mod request;
 
-pub use chain::TakenChain;
+pub use chain::{Taken, TakenChain};
 pub use config::{Disk, Topology};
 pub use frontend::{Frontend, FrontendError, Next, Outcome};
 pub use moirai_abi::disk_id::{DISK_ID_LEN, disk_id, disk_id_of};

@@ -12,7 +12,6 @@ use virtio_bindings::virtio_blk::{
 };
 use vm_memory::{Address, GuestAddress, GuestMemory as _, Permissions};
 
-use super::chain::TakenChain;
 use super::config::{MAX_DISCARD_BYTES, MAX_REQUEST_BYTES, SEG_MAX};
 use super::{Disk, SECTOR_BYTES};
 use crate::memory::{Buffers, GuestMemory, OutsideMemory};
@@ -60,14 +59,12 @@ pub enum Op {
     WriteZeroes(Range),
 }
 
-/// A request that the I/O domain has to serve and then hand back with its chain.
+/// What is to be done with a disk, whoever asks for it.
 #[derive(Debug)]
 pub struct Request {
-    /// Hand this to [`super::Frontend::complete`].
-    pub chain: TakenChain,
     /// What to do.
     pub op: Op,
-    /// The guest's data buffers; empty unless `op` is a read or a write.
+    /// The data buffers; empty unless `op` is a read or a write.
     pub buffers: Buffers,
 }
 

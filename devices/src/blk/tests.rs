@@ -75,11 +75,15 @@ impl Guest {
         self.frontend.next_request(&self.mem, &mut self.queue).unwrap()
     }
 
-    fn request(&mut self) -> Request {
+    fn taken(&mut self) -> Taken {
         match self.next() {
-            Next::Request(request) => request,
+            Next::Request(taken) => taken,
             other => panic!("no request but {other:?}: {:?}", self.frontend.last_refusal()),
         }
+    }
+
+    fn request(&mut self) -> Request {
+        self.taken().request
     }
 
     fn status(&self) -> u8 {
@@ -98,14 +102,14 @@ impl Guest {
 fn a_read_is_given_out_and_returned_with_its_status() {
     let mut guest = Guest::new(disk());
     guest.post(IN, 3, &[writable(DATA, 4096), writable(DATA + 0x2000, 512)]);
-    let request = guest.request();
+    let Taken { chain, request } = guest.taken();
     assert_eq!(request.op, Op::Read { offset_bytes: 3 * 512 });
     assert_eq!((request.buffers.len_bytes(), request.buffers.segments().len()), (4608, 2));
     assert!(request.buffers.aligned_to(512));
     assert_eq!(guest.frontend.in_flight(), 1);
 
     let Guest { frontend, mem, queue, .. } = &mut guest;
-    frontend.complete(mem, queue, request.chain, Outcome::Ok).unwrap();
+    frontend.complete(mem, queue, chain, Outcome::Ok).unwrap();
     assert_eq!((guest.driver.used(), guest.status()), (Some((0, 4609)), 0));
     assert_eq!((guest.frontend.in_flight(), guest.frontend.counters.completed), (0, 1));
     assert!(matches!(guest.next(), Next::Empty));
@@ -116,9 +120,9 @@ fn a_failed_request_carries_its_status_and_no_data() {
     for (outcome, status) in [(Outcome::IoError, 1), (Outcome::Unsupported, 2)] {
         let mut guest = Guest::new(disk());
         guest.post(IN, 0, &[writable(DATA, 512)]);
-        let request = guest.request();
+        let Taken { chain, .. } = guest.taken();
         let Guest { frontend, mem, queue, .. } = &mut guest;
-        frontend.complete(mem, queue, request.chain, outcome).unwrap();
+        frontend.complete(mem, queue, chain, outcome).unwrap();
         assert_eq!((guest.driver.used(), guest.status()), (Some((0, 1)), status));
         assert_eq!(guest.frontend.counters.io_errors, 1);
     }
@@ -154,10 +158,10 @@ fn framing_does_not_matter() {
     // Status as the last byte of the data descriptor.
     guest.header(IN, 0);
     guest.driver.post(&[readable(HEADER, 16), writable(DATA, 513)]);
-    let request = guest.request();
+    let Taken { chain, request } = guest.taken();
     assert_eq!(request.buffers.len_bytes(), 512);
     let Guest { frontend, mem, queue, .. } = &mut guest;
-    frontend.complete(mem, queue, request.chain, Outcome::IoError).unwrap();
+    frontend.complete(mem, queue, chain, Outcome::IoError).unwrap();
     assert_eq!(guest.mem.read_obj::<u8>(GuestAddress(DATA + 512)).unwrap(), 1);
 }
 

@@ -3,6 +3,7 @@
 //! Everything here writes plain guest memory, so a test can also write what no driver would.
 
 mod guest;
+mod images;
 
 use std::fs::File;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use virtio_queue::{Queue, QueueT};
 use vm_memory::{Address, ByteValued, Bytes, FileOffset, GuestAddress};
 
 pub use guest::{Guest, SLOT_BYTES, SLOTS, Virtqueue};
+pub use images::ImageThreads;
 
 use crate::memory::GuestMemory;
 use crate::virtqueue::Descriptor;

@@ -58,11 +58,15 @@ impl Guest {
         self.tx.next_packet(&self.mem, &mut self.queue).unwrap()
     }
 
-    fn packet(&mut self) -> tx::TxPacket {
+    fn taken(&mut self) -> tx::Taken {
         match self.next() {
-            tx::Next::Packet(packet) => packet,
+            tx::Next::Packet(taken) => taken,
             other => panic!("{other:?}: {:?}", self.tx.last_drop()),
         }
+    }
+
+    fn packet(&mut self) -> tx::TxPacket {
+        self.taken().packet
     }
 
     fn dropped(&mut self) -> PacketError {
@@ -97,7 +101,7 @@ fn a_packet_keeps_its_payload_in_guest_memory_and_its_headers_in_ours() {
     let payload: Vec<u8> = (0..100).collect();
     let len = guest.write(vnet(NEEDS_CSUM, 0, 34, 6), MAC, &payload);
     guest.driver.post(&[readable(PACKET, 40), readable(PACKET + 40, len - 40)]);
-    let packet = guest.packet();
+    let tx::Taken { chain, packet } = guest.taken();
     assert_eq!((packet.source(), packet.destination()), (MAC, OTHER));
     assert_eq!((packet.frame_bytes(), packet.wire_bytes()), (114, 138));
     assert_eq!(packet.head[..12], vnet(NEEDS_CSUM, 0, 34, 6));
@@ -110,7 +114,7 @@ fn a_packet_keeps_its_payload_in_guest_memory_and_its_headers_in_ours() {
 
     let Guest { tx, mem, queue, .. } = &mut guest;
     assert_eq!(tx.in_flight(), 1);
-    tx.complete(mem, queue, packet.chain).unwrap();
+    tx.complete(mem, queue, chain).unwrap();
     assert_eq!((tx.in_flight(), tx.counters.completed), (0, 1));
     assert_eq!(guest.driver.used(), Some((0, 0)));
     assert!(matches!(guest.next(), tx::Next::Empty));
@@ -324,7 +328,7 @@ proptest! {
             .collect();
         guest.driver.post(&chain);
         match guest.tx.next_packet(&guest.mem, &mut guest.queue) {
-            Ok(tx::Next::Packet(packet)) => {
+            Ok(tx::Next::Packet(tx::Taken { packet, .. })) => {
                 prop_assert!((14..=1518).contains(&packet.frame_bytes()));
                 prop_assert_eq!(packet.source(), MAC);
             }

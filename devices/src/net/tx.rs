@@ -29,12 +29,19 @@ pub struct TakenChain {
     head: u16,
 }
 
+/// A packet of a driver, and the chain by which its buffers go back.
+#[derive(Debug)]
+pub struct Taken {
+    /// Hand this to [`Frontend::complete`].
+    pub chain: TakenChain,
+    /// What is to be sent.
+    pub packet: TxPacket,
+}
+
 /// A packet to be sent. Headers were read once, so that what was checked is what is sent; the rest
 /// stays in the guest's memory.
 #[derive(Debug)]
 pub struct TxPacket {
-    /// Hand this to [`Frontend::complete`].
-    pub chain: TakenChain,
     /// The first bytes to write to a TAP: vnet header and the headers that were checked, or a few
     /// bytes more.
     pub head: SmallVec<[u8; HEAD_LEN]>,
@@ -89,7 +96,7 @@ impl TxPacket {
 #[allow(clippy::large_enum_variant, reason = "a packet costs no allocation")]
 pub enum Next {
     /// A packet for the link.
-    Packet(TxPacket),
+    Packet(Taken),
     /// A malformed packet was dropped and its chain returned. Call again, and charge the tenant for
     /// it: a guest may post nothing else.
     Dropped,
@@ -253,7 +260,7 @@ fn parse(
     nic: &Nic,
     features: u64,
     owns: Option<&mut dyn FnMut(IpAddr) -> bool>,
-) -> Result<TxPacket, PacketError> {
+) -> Result<Taken, PacketError> {
     let descriptors = &chain.descriptors;
     if descriptors.iter().any(|descriptor| descriptor.writable) {
         return Err(PacketError::Writable);
@@ -303,7 +310,7 @@ fn parse(
     }
     let payload_bytes = frame_len.saturating_sub(headers as u64);
     let chain = TakenChain { head: chain.head };
-    Ok(TxPacket { chain, head, payload, wire_bytes, payload_bytes })
+    Ok(Taken { chain, packet: TxPacket { head, payload, wire_bytes, payload_bytes } })
 }
 
 /// The head of a packet that claims nothing which is not its sender's: `head`, or more of it if

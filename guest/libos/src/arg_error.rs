@@ -56,6 +56,21 @@ pub enum ArgError {
         /// Bits of the network prefix.
         prefix: u8,
     },
+    /// The address is no single host's.
+    #[error(
+        "{key}={address}/{prefix}: {why}; give the address of one host in its network, for example \
+         {key}=10.0.0.2/24"
+    )]
+    NoHost {
+        /// The word's key.
+        key: &'static str,
+        /// What stands there.
+        address: Ipv4Addr,
+        /// Bits of the network prefix.
+        prefix: u8,
+        /// What is wrong with it.
+        why: &'static str,
+    },
     /// The value can be read but not be used.
     #[error("{key}={value}: has to be from {min} to {max}")]
     OutOfRange {

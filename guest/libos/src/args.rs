@@ -144,12 +144,13 @@ impl Args {
     /// `key=A.B.C.D/PREFIX`; 10.0.0.2/24 if it is not there.
     ///
     /// # Errors
-    /// [`ArgError::Malformed`].
+    /// [`ArgError::Malformed`], [`ArgError::NoHost`].
     pub fn cidr(&self, key: &'static str) -> Result<Ipv4Cidr, ArgError> {
         let example = "10.0.0.2/24";
         let value = self.value(key)?.unwrap_or(example);
         let wanted = "an address and the bits of its network";
-        parse_cidr(value).ok_or_else(|| malformed(key, value, wanted.to_owned(), example))
+        let cidr = parse_cidr(value);
+        cidr.ok_or_else(|| malformed(key, value, wanted.to_owned(), example))?.check_own(key)
     }
 
     /// `key=A.B.C.D`, if there.

@@ -60,6 +60,29 @@ fn word_that_is_asked_for_has_to_be_listed() {
 }
 
 #[test]
+fn own_address_is_that_of_one_host() {
+    let own = |ip: &str| Args::parse(&format!("ip={ip}")).cidr("ip").map(|it| it.prefix);
+    for ip in ["10.0.0.2/24", "10.0.0.2/0", "10.0.0.0/31", "10.0.0.255/32", "192.168.1.1/8"] {
+        assert!(own(ip).is_ok(), "{ip}");
+    }
+    for (ip, why) in [
+        ("0.0.0.0/0", "nobody"),
+        ("0.1.2.3/8", "nobody"),
+        ("10.77.0.0/24", "the network"),
+        ("10.77.0.255/24", "everybody's"),
+        ("127.0.0.1/8", "loopback"),
+        ("224.0.0.1/4", "a group"),
+        ("239.1.1.1/24", "a group"),
+        ("240.0.0.1/8", "no host"),
+        ("255.255.255.255/32", "no host"),
+    ] {
+        let error = own(ip).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("ip={ip}: ")) && error.contains(why), "{error}");
+        assert!(error.ends_with("for example ip=10.0.0.2/24"), "{error}");
+    }
+}
+
+#[test]
 fn gateway_has_to_be_another_host_of_the_own_network() {
     let check = |ip: &str, gateway: &str| {
         let cidr = Args::parse(&format!("ip={ip}")).cidr("ip").unwrap();

@@ -32,6 +32,36 @@ impl Ipv4Cidr {
         (host_bits > 1).then(|| Ipv4Addr::from_bits(self.address.to_bits() | host_bits))
     }
 
+    /// The same, if a host can have this address as its own.
+    ///
+    /// # Errors
+    /// [`ArgError::NoHost`] says why not.
+    pub fn check_own(self, key: &'static str) -> Result<Self, ArgError> {
+        let Self { address, prefix } = self;
+        let why = if address.is_multicast() {
+            "that is the address of a group"
+        } else if address.is_loopback() {
+            "nobody else reaches a loopback address"
+        } else if address.is_unspecified() || address.octets()[0] == 0 {
+            "that is the address of nobody"
+        } else if address.octets()[0] >= 240 {
+            "that is the address of no host"
+        } else if self.broadcast() == Some(address) {
+            "that is everybody's address in its network"
+        } else if self.is_network() {
+            "that is the address of the network"
+        } else {
+            return Ok(self);
+        };
+        Err(ArgError::NoHost { key, address, prefix, why })
+    }
+
+    /// Whether the address has no bits behind the prefix. The smallest networks are all hosts.
+    fn is_network(&self) -> bool {
+        let host_bits = u32::MAX.checked_shr(u32::from(self.prefix)).unwrap_or(0);
+        host_bits > 1 && self.address.to_bits() & host_bits == 0
+    }
+
     /// Can `gateway` be the way out of this network?
     ///
     /// # Errors

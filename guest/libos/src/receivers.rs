@@ -147,6 +147,14 @@ impl Receivers {
         self.list.get(number).map(|receiver| receiver.address)
     }
 
+    /// Those to whom nothing was sent yet, by number.
+    #[must_use]
+    pub fn untried(&self) -> Vec<(usize, SocketAddrV4)> {
+        let new = |(_, receiver): &(usize, &Receiver)| receiver.state == State::New;
+        let list = self.list.iter().enumerate().filter(new);
+        list.map(|(number, receiver)| (number, receiver.address)).collect()
+    }
+
     /// The port that they are sent to from.
     #[must_use]
     pub fn source_port(&self) -> u16 {

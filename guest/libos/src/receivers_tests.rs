@@ -251,3 +251,15 @@ fn answers_are_waited_for_only_where_one_may_come() {
     group.tried(0, Ok(()), 0);
     assert!(!group.is_uncertain(0));
 }
+
+#[test]
+fn who_was_not_sent_anything_is_named_until_something_is_tried() {
+    let mut two = receivers(2);
+    two.tried(0, Ok(()), 0);
+    assert_eq!(two.untried(), [(1, address(2))]);
+    // The time was over before its next hop was known.
+    two.tried(1, Err(SendError::Unresolved), MS);
+    assert!(two.untried().is_empty());
+    assert_eq!(changes(&mut two), [(address(2), Change::Lost(Trouble::NoNeighbour))]);
+    assert_eq!((two.counters().unresolved, two.verdict(MS)), (1, None));
+}

@@ -137,7 +137,16 @@ impl Stack {
     /// Is it known how to reach `destination`, or that there is no way? Asks for its next hop if
     /// not.
     pub fn resolved(&mut self, destination: Ipv4Addr) -> bool {
-        self.way(destination) != Err(SendError::Unresolved)
+        self.reach(destination) != Err(SendError::Unresolved)
+    }
+
+    /// Whether a packet to `destination` could be sent now. Asks for its next hop if that is not
+    /// known.
+    ///
+    /// # Errors
+    /// [`SendError::NoRoute`], [`SendError::Unresolved`].
+    pub fn reach(&mut self, destination: Ipv4Addr) -> Result<(), SendError> {
+        self.way(destination).map(drop)
     }
 
     /// Queues a UDP datagram: `head` (at most what [`HEADER_ROOM`] leaves) is copied, the pieces of

@@ -80,11 +80,17 @@ pub fn count<'a>(fields: &'a mut Fields, receivers: &Receivers) -> &'a mut Field
         .number("unreachable", counters.unreachable)
 }
 
-/// Lets leave what was sent, and waits for who may answer to it.
+/// Lets leave what was sent, and waits for who may answer to it. Who was not sent anything because
+/// the time was over before there was a way to it could not be reached.
 ///
 /// # Errors
 /// [`AppError::Device`].
 pub fn drain(app: &App, network: &mut Stack, receivers: &mut Receivers) -> Result<(), AppError> {
+    for (number, to) in receivers.untried() {
+        if let Err(error) = network.reach(*to.ip()) {
+            receivers.tried(number, Err(error), now());
+        }
+    }
     let patience = now() + DRAIN_NS;
     while network.nic().unsent() > 0 && now() < patience {
         idle::wait(Some(patience), &mut [&mut network.nic().wake_on(1)]);

@@ -68,9 +68,11 @@ impl Change {
         volumes: &mut [VolumeTable],
         nets: &mut [NetTable],
     ) -> Result<(), Problem> {
+        let disks: Vec<_> = volumes.iter().map(|volume| volume.disk.clone()).collect();
+        let links: Vec<_> = nets.iter().map(|net| net.link.clone()).collect();
         for (key, change) in &self.disk {
             let volume = find(volumes, key, |volume| &volume.disk);
-            let volume = volume.ok_or_else(|| unknown(owner, "disk", key))?;
+            let volume = volume.ok_or_else(|| unknown(owner, "disk", key, &disks))?;
             let ContractTable { period, slice, rate, deadline, extra } =
                 volume.contract().changed(*change);
             (volume.period, volume.slice, volume.rate) = (period, slice, rate);
@@ -78,7 +80,7 @@ impl Change {
         }
         for (key, change) in &self.net {
             let net = find(nets, key, |net| &net.link);
-            let net = net.ok_or_else(|| unknown(owner, "net", key))?;
+            let net = net.ok_or_else(|| unknown(owner, "net", key, &links))?;
             let ContractTable { period, slice, rate, deadline, extra } =
                 net.contract().changed(*change);
             (net.period, net.slice, net.rate) = (period, slice, rate);
@@ -94,13 +96,15 @@ fn find<'a, T>(items: &'a mut [T], key: &str, name: impl Fn(&T) -> &String) -> O
     items.get_mut(place?)
 }
 
-fn unknown(owner: &Holder, kind: &str, key: &str) -> Problem {
-    Problem {
-        path: format!("{kind}.{key}"),
-        message: format!("{owner} has no {kind} {key:?}"),
-        help: "name a disk or link that it is on, or give the number of the device, from 0"
-            .to_owned(),
-    }
+/// `on`: the disks or links of the owner's devices, in their order.
+fn unknown(owner: &Holder, kind: &str, key: &str, on: &[String]) -> Problem {
+    let shown = on.iter().enumerate().map(|(number, name)| format!("{kind}.{name} ({number})"));
+    let help = match on {
+        [] => format!("it has none; its table would need one of `[[tenant.{kind}]]`"),
+        _ => format!("name what it has, or its number: {}", shown.collect::<Vec<_>>().join(", ")),
+    };
+    let message = format!("{owner} has no {kind} {key:?}");
+    Problem { path: format!("{kind}.{key}"), message, help }
 }
 
 #[cfg(test)]
@@ -142,6 +146,9 @@ mod tests {
         let problem =
             change(r#"{"net": {"0": {}}}"#).of_tenant(&table()).expect_err("no interface");
         assert_eq!(problem.message, "a has no net \"0\"");
+        assert!(problem.help.contains("it has none"), "{}", problem.help);
+        let problem = change(r#"{"disk": {"sdd": {}}}"#).of_tenant(&table()).expect_err("no disk");
+        assert!(problem.help.ends_with("disk.ssd (0), disk.hdd (1)"), "{}", problem.help);
     }
 
     #[test]

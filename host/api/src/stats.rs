@@ -83,6 +83,9 @@ pub struct TenantStats {
 pub struct PartStats {
     /// `cpu/1`, `disk/ssd`, `link/uplink`.
     pub resource: String,
+    /// Whoever counts this does not answer at present: it is as of the last time that it did.
+    #[serde(default)]
+    pub stale: bool,
     /// Contract; absent between the end of a tenant and this look.
     pub contract: Option<ContractReport>,
     /// What the contract guarantees, in nanoseconds per second.
@@ -182,6 +185,9 @@ impl SpoofedStats {
 pub struct CoreStats {
     /// Number.
     pub core: usize,
+    /// The dispatcher does not answer at present: this is as of the last time that it did.
+    #[serde(default)]
+    pub stale: bool,
     /// Decisions taken.
     pub decisions: u64,
     /// CPU time of the dispatcher.
@@ -232,6 +238,10 @@ pub struct LinkStats {
 pub struct DomainStats {
     /// Name of the group.
     pub group: String,
+    /// The event loop does not answer at present: this is as of the last time that it did, like all
+    /// that is said of its disks and links.
+    #[serde(default)]
+    pub stale: bool,
     /// CPU time.
     pub cpu_ns: u64,
     /// Of it: looking for work before sleeping.

@@ -24,6 +24,9 @@ pub struct TenantView {
     pub name: String,
     /// Where it is in its life.
     pub phase: Phase,
+    /// It has ended by a failure: what tells it from one that has ended well.
+    #[serde(default)]
+    pub failed: bool,
     /// How it ended.
     pub end: Option<End>,
     /// Process, while there is one.

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::builder::PossibleValuesParser;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
-use moirai_scheduler::POLICIES;
+use moirai_scheduler::{POLICIES, PolicyKind};
 
 /// Tenant VMs that keep promises about time.
 #[derive(Debug, Parser)]
@@ -86,8 +86,7 @@ pub enum Command {
         /// Directory to write them into; it must exist.
         directory: PathBuf,
     },
-    /// Print the JSON Schema of the configuration
-    #[command(hide = true)]
+    /// Print the JSON Schema of the configuration: all tables, keys and kinds of values
     Schema,
 }
 
@@ -203,8 +202,8 @@ pub struct SimulateArgs {
     #[arg(long, default_value_t = 1, value_parser = |text: &str| whole::<u64>(text, 0, u64::MAX))]
     pub seed: u64,
     /// Simulate every core, disk and link under this policy.
-    #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(POLICIES))]
-    pub policy: Option<String>,
+    #[arg(long, value_name = "NAME", value_parser = policies())]
+    pub policy: Option<PolicyKind>,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
@@ -346,4 +345,9 @@ pub struct LibosArgs {
     pub app: String,
     /// The image.
     pub out: PathBuf,
+}
+
+/// Takes the names of policies, and shows them.
+fn policies() -> impl TypedValueParser<Value = PolicyKind> {
+    PossibleValuesParser::new(POLICIES).try_map(|name| name.parse())
 }

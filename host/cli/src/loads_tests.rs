@@ -137,15 +137,14 @@ proptest! {
                     load: simulated(tenant.loads.cpu),
                 };
                 let tenant = moirai_simulator::Tenant { name: "a".to_owned(), uses: vec![used] };
-                let core = moirai_simulator::Resource::cpu("core", "atropos");
+                let policy = moirai_scheduler::PolicyKind::Atropos;
+                let core = moirai_simulator::Resource::cpu("core", policy);
                 let scenario = moirai_simulator::Scenario::new(vec![core], vec![tenant]);
                 let simulated = moirai_simulator::run_policy(
                     &scenario,
                     moirai_scheduler::Span::from_millis(20),
                     1,
-                    &mut |resource, clients| {
-                        moirai_scheduler::policy_by_name(&resource.policy, clients)
-                    },
+                    &mut |resource, clients| moirai_scheduler::policy(resource.policy, clients),
                 );
                 prop_assert!(simulated.is_ok());
             }

@@ -30,15 +30,17 @@ pub(super) fn scenario(config: &Config) -> Scenario {
 }
 
 fn simulated(config: &Config, id: ResourceId, name: &str, switch: Span) -> Resource {
-    let core = Resource { switch, ..Resource::cpu(name, config.host.cpu_policy.as_str()) };
+    let core = Resource { switch, ..Resource::cpu(name, config.host.cpu_policy) };
     match id {
         ResourceId::Core(_) => core,
-        ResourceId::Disk(index) => config.disks.get(index).map_or(core, |disk| {
-            Resource::disk(name, disk.policy.as_str(), disk.max_unit, disk.depth)
-        }),
-        ResourceId::Link(index) => config.links.get(index).map_or(core, |link| {
-            Resource::link(name, link.policy.as_str(), link.largest_packet_time())
-        }),
+        ResourceId::Disk(index) => config
+            .disks
+            .get(index)
+            .map_or(core, |disk| Resource::disk(name, disk.policy, disk.max_unit, disk.depth)),
+        ResourceId::Link(index) => config
+            .links
+            .get(index)
+            .map_or(core, |link| Resource::link(name, link.policy, link.largest_packet_time())),
     }
 }
 

@@ -4,7 +4,6 @@
 use std::fmt;
 use std::io::Write as _;
 
-use moirai_scheduler::policy_by_name;
 use moirai_scheduler::{Moment, Span};
 use moirai_simulator::gantt::gantt;
 use moirai_simulator::report::Usage;
@@ -27,7 +26,7 @@ pub(super) fn run(args: &SimulateArgs) -> Result<Status, Failure> {
     let config = moirai_config::load(&args.file).map_err(|bad| Failure::bad(&bad))?;
     warn_of_refusals(&config);
     let mut scenario = scenario(&config);
-    if let Some(policy) = &args.policy {
+    if let Some(policy) = args.policy {
         scenario = scenario.with_policy(policy);
     }
     scenario.segments = match (&args.trace, &args.svg) {
@@ -37,10 +36,10 @@ pub(super) fn run(args: &SimulateArgs) -> Result<Status, Failure> {
     };
     let duration = Span::from_secs(args.seconds);
     let report = run_policy(&scenario, duration, args.seed, &mut |resource, clients| {
-        let mut policy = policy_by_name(&resource.policy, clients)?;
+        let mut policy = moirai_scheduler::policy(resource.policy, clients);
         policy.set_blocking(blocking(resource));
         policy.set_wake_cost(resource.switch.service().saturating_mul(2));
-        Ok(policy)
+        policy
     })
     .map_err(|error| Failure::new(Status::Bad, error))?;
     if let Some(path) = &args.svg {

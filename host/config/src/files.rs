@@ -8,6 +8,7 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use moirai_abi::shell::Word;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// How long somebody may take to write what is read from a pipe.
@@ -36,16 +37,17 @@ fn read_within(path: &Path, most: u64, patience: Duration) -> io::Result<String>
     }
     let mut bytes = Vec::new();
     let mut buffer = [0_u8; 64 << 10];
+    let mut waits = !metadata.is_file();
     loop {
-        if !metadata.is_file() {
+        if waits {
             wait(&file, end, patience)?;
         }
         match file.read(&mut buffer) {
             Ok(0) => break,
             Ok(length) => bytes.extend_from_slice(buffer.get(..length).unwrap_or_default()),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            // Somebody else was faster: wait again.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            // Somebody else was faster: wait again. Some files of the kernel block, too.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => waits = true,
             Err(error) => return Err(error),
         }
         if bytes.len() as u64 > most {
@@ -96,12 +98,7 @@ pub fn advice(error: &io::Error, path: &Path, what: &str) -> String {
 /// A path as a shell takes it for one word.
 #[must_use]
 pub fn pasted(path: &Path) -> String {
-    let text = path.display().to_string();
-    let plain = |c: char| c.is_alphanumeric() || "/._-+,:@%=".contains(c);
-    if !text.is_empty() && !text.starts_with('-') && text.chars().all(plain) {
-        return text;
-    }
-    format!("'{}'", text.replace('\'', "'\\''"))
+    Word(&path.display().to_string()).to_string()
 }
 
 /// Waits until there is something to read, or nothing will come any more.

@@ -163,6 +163,9 @@ pub struct Volume {
     pub disk: usize,
     /// The file or device itself; of a stripe set, the first one.
     pub path: PathBuf,
+    /// The folder that its files lie below, symlinks followed; `None` if the disk itself is the
+    /// volume.
+    pub root: Option<PathBuf>,
     /// What it is.
     pub kind: VolumeKind,
     /// Writes are refused.

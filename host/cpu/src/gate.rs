@@ -15,9 +15,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::mm::{MapFlags, ProtFlags};
 
+use moirai_abi::gate::{self, OPEN, Word};
+
 const PAGE_BYTES: usize = 4096;
-const OPEN: u32 = 1;
-const CLOSED: u32 = 0;
 
 /// One tenant's gates.
 #[derive(Clone, Debug)]
@@ -94,23 +94,50 @@ impl GatePage {
 impl GateWord {
     /// Lets the vCPU through and wakes it if it waits.
     pub fn open(&self) {
-        let word = self.page.atomic(self.index);
-        word.store(OPEN, Ordering::Release);
-        // SAFETY: FUTEX_WAKE only looks at the address as a key; it is a mapped, aligned word.
-        unsafe {
-            libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, i32::MAX);
-        }
+        gate::open(self);
     }
 
     /// Closes the gate. The vCPU stops at it when it handles the signal sent next.
     pub fn close(&self) {
-        self.page.atomic(self.index).store(CLOSED, Ordering::Release);
+        gate::close(self);
     }
 
     /// Whether the word says open; for tests.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        self.page.atomic(self.index).load(Ordering::Acquire) == OPEN
+        self.load() == OPEN
+    }
+
+    fn atomic(&self) -> &AtomicU32 {
+        self.page.atomic(self.index)
+    }
+
+    /// One call of futex on the word, without a timeout.
+    fn futex(&self, operation: i32, value: u32) {
+        // SAFETY: FUTEX_WAKE looks at the address as a key only, FUTEX_WAIT reads it; it is a
+        // mapped, aligned word, and there is no timeout to be read.
+        unsafe {
+            let timeout = std::ptr::null::<libc::timespec>();
+            libc::syscall(libc::SYS_futex, self.atomic().as_ptr(), operation, value, timeout);
+        }
+    }
+}
+
+impl Word for GateWord {
+    fn load(&self) -> u32 {
+        self.atomic().load(Ordering::Acquire)
+    }
+
+    fn store(&self, value: u32) {
+        self.atomic().store(value, Ordering::Release);
+    }
+
+    fn wait(&self, expected: u32) {
+        self.futex(libc::FUTEX_WAIT, expected);
+    }
+
+    fn wake(&self) {
+        self.futex(libc::FUTEX_WAKE, i32::MAX.cast_unsigned());
     }
 }
 

@@ -126,6 +126,12 @@ pub enum DispatcherError {
         /// The core of the dispatcher.
         core: usize,
     },
+    /// The dispatcher thread does not answer.
+    #[error("the dispatcher of core {core} does not answer")]
+    Silent {
+        /// The core of the dispatcher.
+        core: usize,
+    },
     /// A thread or descriptor could not be made.
     #[error("the dispatcher of core {core} could not be set up: {source}")]
     Setup {
@@ -143,6 +149,8 @@ pub struct VcpuSnapshot {
     pub id: u32,
     /// The tenant it belongs to.
     pub tenant: String,
+    /// See [`CoreSnapshot::stale`].
+    pub stale: bool,
     /// CPU time charged to the contract.
     pub guaranteed_ns: u64,
     /// CPU time taken from the slack.
@@ -173,6 +181,8 @@ pub struct VcpuSnapshot {
 pub struct CoreSnapshot {
     /// The core it serves.
     pub core: usize,
+    /// The dispatcher does not answer at present: this is how things were when it last did.
+    pub stale: bool,
     /// Its vCPUs.
     pub vcpus: Vec<VcpuSnapshot>,
     /// Decisions taken.
@@ -195,6 +205,7 @@ impl VcpuSnapshot {
         Self {
             id: id.0,
             tenant: tenant.to_owned(),
+            stale: false,
             guaranteed_ns: account.guaranteed.as_nanos(),
             extra_ns: account.extra.as_nanos(),
             misses: tally.misses,

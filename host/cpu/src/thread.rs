@@ -2,10 +2,12 @@
 
 use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use moirai_confine::Role;
 use moirai_runtime::{
-    Inbox, Lateness, Mailbox, Turns, mailbox, now, own_cpu_time, pin, set_scheduler,
+    Inbox, Known, Lateness, Mailbox, Question, Turns, mailbox, now, own_cpu_time, pin,
+    set_scheduler,
 };
 use moirai_scheduler::{Amount, Contract, Moment, Span, ranked};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -26,7 +28,7 @@ enum Command {
     Attach(Box<VcpuSpec>, Reply<VcpuId>),
     Change(VcpuId, Contract, Reply<()>),
     Detach(VcpuId, Reply<VcpuSnapshot>),
-    Snapshot(Reply<CoreSnapshot>),
+    Snapshot(moirai_runtime::Reply<CoreSnapshot>),
     End,
 }
 
@@ -35,6 +37,7 @@ enum Command {
 pub struct Dispatcher {
     core: usize,
     mailbox: Mailbox<Command>,
+    standing: Question<CoreSnapshot>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -75,7 +78,10 @@ impl Dispatcher {
         });
         let thread = thread.map_err(|source| DispatcherError::Setup { core, source })?;
         match started.recv() {
-            Ok(Ok(())) => Ok(Self { core, mailbox, thread: Some(thread) }),
+            Ok(Ok(())) => {
+                let standing = Question::default();
+                Ok(Self { core, mailbox, standing, thread: Some(thread) })
+            }
             Ok(Err(source)) => Err(DispatcherError::RealTime { core, source }),
             Err(_) => Err(DispatcherError::Gone { core }),
         }
@@ -105,12 +111,23 @@ impl Dispatcher {
         self.ask(|reply| Command::Detach(id, reply))
     }
 
-    /// The accounts of all vCPUs, as of now.
+    /// The accounts of all vCPUs, as of now, or as of the last time that the dispatcher answered if
+    /// it does not within `patience`; that is marked as stale then.
     ///
     /// # Errors
-    /// If the dispatcher has ended.
-    pub fn snapshot(&self) -> Result<CoreSnapshot, DispatcherError> {
-        self.ask(Command::Snapshot)
+    /// If the dispatcher has ended, or has never answered.
+    pub fn snapshot(&self, patience: Duration) -> Result<CoreSnapshot, DispatcherError> {
+        let core = self.core;
+        match self.mailbox.look(&self.standing, Command::Snapshot, patience) {
+            Some(Known::Now(snapshot)) => Ok(snapshot),
+            Some(Known::Earlier(Some(mut snapshot))) => {
+                snapshot.stale = true;
+                snapshot.vcpus.iter_mut().for_each(|vcpu| vcpu.stale = true);
+                Ok(snapshot)
+            }
+            Some(Known::Earlier(None)) => Err(DispatcherError::Silent { core }),
+            None => Err(DispatcherError::Gone { core }),
+        }
     }
 
     fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, DispatcherError> {
@@ -218,7 +235,7 @@ impl Loop {
             Command::Snapshot(reply) => {
                 // A round brings the accounts up to this moment.
                 self.rounds.round(now());
-                drop(reply.send(Ok(self.snapshot())));
+                drop(reply.send(self.snapshot()));
             }
             Command::End => {}
         }
@@ -242,6 +259,7 @@ impl Loop {
         }
         CoreSnapshot {
             core: self.spec.core,
+            stale: false,
             vcpus,
             decisions: self.rounds.rounds,
             overhead_ns: overhead.as_nanos(),

@@ -9,24 +9,20 @@
 //!
 //! What an outage excuses is in [`moirai_scheduler::excuse`].
 
-use moirai_scheduler::excuse::{Outage, excuse, union};
-use moirai_scheduler::{Miss, Moment, Span};
+use moirai_scheduler::excuse::excuse;
+use moirai_scheduler::{Miss, Moment};
 
 use crate::domain::Domain;
 use crate::schedule::{Owner, Schedule};
 use crate::seams::Seams;
 use crate::snapshot::Excuse;
 
-/// How often misses are attributed.
-pub(crate) const INTERVAL: Span = Span::from_millis(10);
-
 impl<S: Seams> Domain<S> {
     /// Attributes the misses since the last time.
     pub(crate) fn audit(&mut self, now: Moment) {
-        if now.since(self.audited_at) < INTERVAL {
+        if !self.outages.is_due(now) {
             return;
         }
-        self.audited_at = now;
         let mut misses = Vec::new();
         self.disks.iter_mut().for_each(|disk| disk.find_overdue(now));
         let disks = self.disks.iter_mut().map(|disk| &mut disk.schedule);
@@ -35,9 +31,7 @@ impl<S: Seams> Domain<S> {
         if misses.is_empty() {
             return;
         }
-        let stalls = self.stalls.all().into_iter();
-        let stalls = stalls.map(|stall| Outage { begin: stall.begin, end: stall.end });
-        let outages = union(stalls.chain(self.hiccups.all()).collect());
+        let outages = self.outages.all();
         for (Owner::Device(id), miss, spare_ppm) in misses {
             let Some(device) = self.devices.get_mut(id) else { continue };
             let (at_ns, late_ns) = (miss.deadline.as_nanos(), miss.late.as_nanos());

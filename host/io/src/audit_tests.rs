@@ -1,6 +1,7 @@
 //! What an outage of the machine excuses, and what it does not.
 
 use moirai_scheduler::admission::WHOLE_PPM;
+use moirai_scheduler::excuse::{Outage, union};
 use moirai_scheduler::{ClientId, Moment, Span};
 
 use super::*;

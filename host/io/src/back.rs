@@ -3,8 +3,8 @@
 //! answered.
 
 use moirai_devices::backend::{Deferred, Job, Ring as _, Step, Storage};
-use moirai_devices::blk::Outcome;
-use moirai_scheduler::{ClientId, Moment, Span};
+use moirai_devices::blk::{Outcome, TakenChain};
+use moirai_scheduler::{ClientId, Moment};
 
 use crate::DeviceId;
 use crate::blk::Blk;
@@ -15,9 +15,6 @@ use crate::jobs::InFlight;
 use crate::populate::OFFLOAD_BYTES;
 use crate::seams::{Machine as _, Seams};
 use crate::waiting::Waiting;
-
-/// No stall is shorter.
-const STALL: Span = Span::from_millis(5);
 
 impl<S: Seams> Domain<S> {
     /// An operation of a job came back.
@@ -97,11 +94,9 @@ impl<S: Seams> Domain<S> {
         now: Moment,
     ) {
         let Some(disk) = self.disks.get_mut(place) else { return };
-        let (hiccups, stalls) = (&self.hiccups, &self.stalls);
+        let outages = &self.outages;
         disk.end(unit, now, |begun| {
-            // The log is locked only where there may be something in it.
-            let stalled = || now.since(begun) > STALL && stalls.overlaps(begun, now);
-            let undisturbed = !hiccups.since(begun) && !stalled();
+            let undisturbed = !outages.since(begun, now);
             Circumstances { plain: !job.is_detoured(), undisturbed }
         });
         if let Some(device) = self.devices.get_mut(device)
@@ -128,7 +123,7 @@ impl<S: Seams> Domain<S> {
 
     /// A request is over: its driver gets its answer.
     fn end_request(&mut self, slot: u32, in_flight: InFlight, outcome: Outcome, now: Moment) {
-        let InFlight { device: id, queue, arrival, job, listed, .. } = in_flight;
+        let InFlight { device: id, queue, arrival, chain, job, listed, .. } = in_flight;
         // It has failed, and the rest of it was given up: its number will be another one's.
         if listed && let Some(blk) = self.blk(id) {
             blk.unfinished.retain(|part| part.unit != slot);
@@ -139,7 +134,7 @@ impl<S: Seams> Domain<S> {
         device.usage.completed += 1;
         device.usage.bytes += job.request.buffers.len_bytes();
         device.usage.latency_max = device.usage.latency_max.max(now.since(arrival));
-        answer(device, queue, job, outcome);
+        answer(device, queue, chain, outcome);
         device.usage.io_cpu += self.machine.now().since(begin).service();
         self.devices.touch(id);
     }
@@ -162,7 +157,7 @@ impl<S: Seams> Domain<S> {
 }
 
 /// Returns a request to its driver.
-fn answer<St: Storage>(device: &mut Device<St>, queue: u16, job: Job, outcome: Outcome) {
+fn answer<St: Storage>(device: &mut Device<St>, queue: u16, chain: TakenChain, outcome: Outcome) {
     // What was not done for a peer that has left is not answered: the next one finds it unfinished.
     let undone = device.has_left() && outcome != Outcome::Ok;
     let Body::Blk(blk) = &mut device.body else { return };
@@ -172,8 +167,8 @@ fn answer<St: Storage>(device: &mut Device<St>, queue: u16, job: Job, outcome: O
         && !undone
         && let Some((memory, ring)) = vring.parts()
     {
-        let head = job.request.chain.head();
-        match frontend.complete(memory, ring, job.request.chain, outcome) {
+        let head = chain.head();
+        match frontend.complete(memory, ring, chain, outcome) {
             Ok(()) => vring.note_returned(Some(head)),
             Err(error) => device.fail(queue, error.to_string()),
         }

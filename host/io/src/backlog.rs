@@ -4,13 +4,13 @@
 
 use std::collections::VecDeque;
 
-use moirai_devices::net::tx::TxPacket;
+use moirai_devices::net::tx::Taken;
 
 use crate::waiting::Waiting;
 
 /// What waits, queue by queue.
 #[derive(Debug)]
-pub(crate) struct Backlog<T = TxPacket> {
+pub(crate) struct Backlog<T = Taken> {
     lanes: Vec<Lane<T>>,
     /// Whose packet is next. It stays next until it is taken: the scheduler knows its cost.
     next: usize,
@@ -31,9 +31,9 @@ pub(crate) trait WireBytes {
     fn wire_bytes(&self) -> u64;
 }
 
-impl WireBytes for TxPacket {
+impl WireBytes for Taken {
     fn wire_bytes(&self) -> u64 {
-        TxPacket::wire_bytes(self)
+        self.packet.wire_bytes()
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use moirai_devices::backend::Storage;
-use moirai_devices::blk::{Frontend, Next, Op, Request, SECTOR_BYTES};
+use moirai_devices::blk::{Frontend, Next, Op, SECTOR_BYTES, Taken};
 use moirai_devices::vhost::Vring;
 use moirai_scheduler::{Amount, ClientId, Head, Moment};
 
@@ -19,7 +19,7 @@ pub(crate) struct Blk<St> {
     /// per second.
     pub(crate) bandwidth: Option<u64>,
     pub(crate) frontends: Vec<Frontend>,
-    pub(crate) waiting: VecDeque<Waiting<Request>>,
+    pub(crate) waiting: VecDeque<Waiting<Taken>>,
     /// Requests in the disk of which only some parts were begun, by their numbers there; the rest
     /// goes before what is waiting.
     pub(crate) unfinished: VecDeque<Waiting<u32>>,
@@ -70,7 +70,7 @@ impl<St: Storage> Blk<St> {
             return None;
         }
         self.waiting.front().map(|first| {
-            let position = match &first.unit.op {
+            let position = match &first.unit.request.op {
                 Op::Read { offset_bytes } | Op::Write { offset_bytes, .. } => {
                     offset_bytes / SECTOR_BYTES
                 }

@@ -14,6 +14,6 @@ pub(crate) enum Command<St = Volume> {
     Change(DeviceId, Contract, Reply<()>),
     Connect(DeviceId, Peer, Reply<()>),
     Detach(DeviceId, Reply<Account>),
-    Snapshot(Reply<DomainSnapshot>),
+    Snapshot(moirai_runtime::Reply<DomainSnapshot>),
     End,
 }

@@ -40,7 +40,7 @@ impl<S: Seams> Domain<S> {
                     drop(reply.send(self.connect(id, peer, now)));
                 }
                 Command::Detach(id, reply) => drop(reply.send(self.detach(id, now))),
-                Command::Snapshot(reply) => drop(reply.send(Ok(self.snapshot(now)))),
+                Command::Snapshot(reply) => drop(reply.send(self.snapshot(now))),
                 Command::End => self.ended = true,
             }
         }
@@ -56,7 +56,7 @@ impl<S: Seams> Domain<S> {
         let place = self.disks.iter().position(|disk| disk.name == spec.disk);
         let place = place.ok_or_else(unknown)?;
         let shown = spec.volume.disk(spec.queues, blk::QUEUE_SIZE);
-        let session = session(spec.socket, shown.profile())?;
+        let session = session(spec.socket, shown.profile(), spec.memory)?;
         let Some(disk) = self.disks.get_mut(place) else { return Err(unknown()) };
         let client = admit(&mut disk.schedule, id, spec.contract, now)?;
         let body = Body::Blk(Blk {
@@ -98,7 +98,7 @@ impl<S: Seams> Domain<S> {
         let (mtu, pairs, offload) = (link.mtu, spec.pairs, link.offload());
         let nic = Nic { mac, mtu, queue_size: net::QUEUE_SIZE, pairs, offload };
         let queues = nic.queues();
-        let session = session(spec.socket, nic.profile())?;
+        let session = session(spec.socket, nic.profile(), spec.memory)?;
         let client = admit(link.schedule(), id, spec.contract, now)?;
         link.enlist(mac, &declared, id);
         let waiting = Backlog::new(spec.pairs);
@@ -171,7 +171,12 @@ fn admit(
     schedule.admit(Owner::Device(id), contract, now).map_err(IoDomainError::Policy)
 }
 
-fn session(socket: UnixStream, profile: DeviceProfile) -> Result<Session, IoDomainError> {
-    Session::new(socket, profile)
+/// A peer may hand over `memory` bytes: pages that I/O faults in are charged to this process.
+fn session(
+    socket: UnixStream,
+    profile: DeviceProfile,
+    memory: u64,
+) -> Result<Session, IoDomainError> {
+    Session::new(socket, DeviceProfile { max_memory_bytes: memory, ..profile })
         .map_err(|error| IoDomainError::Setup(std::io::Error::other(error)))
 }

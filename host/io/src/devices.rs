@@ -34,13 +34,16 @@ pub(crate) struct Devices<St> {
     coming: Vec<DeviceId>,
     /// Sessions with more messages than one turn handles.
     again: Vec<DeviceId>,
+    /// Mappings of peers that this process had lost when it was last looked.
+    faults: u64,
 }
 
 impl<St> Default for Devices<St> {
     fn default() -> Self {
         let all = BTreeMap::new();
         let (polled, touched, coming, again) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Self { all, polled, touched, coming, again }
+        let faults = moirai_devices::memory::faults();
+        Self { all, polled, touched, coming, again, faults }
     }
 }
 
@@ -66,8 +69,13 @@ impl<St> Devices<St> {
         self.all.values()
     }
 
-    /// Those whose peer's memory could not be accessed.
-    pub(crate) fn lost(&self) -> Vec<DeviceId> {
+    /// Those whose peer's memory could not be accessed. They are looked for only when somebody's
+    /// could not.
+    pub(crate) fn lost(&mut self) -> Vec<DeviceId> {
+        let faults = moirai_devices::memory::faults();
+        if std::mem::replace(&mut self.faults, faults) == faults {
+            return Vec::new();
+        }
         let lost = |device: &&Device<St>| !device.has_left() && device.session.has_lost_memory();
         self.all.values().filter(lost).map(|device| device.id).collect()
     }

@@ -17,10 +17,10 @@ use crate::command::Command;
 use crate::device::Place;
 use crate::devices::Devices;
 use crate::disk::Disk;
-use crate::hiccups::Hiccups;
 use crate::jobs::Jobs;
-use crate::later::Later;
 use crate::link::Link;
+use crate::outages::Outages;
+use crate::retries::Retries;
 use crate::seams::{Machine, Seams};
 use crate::token::Token;
 
@@ -46,16 +46,8 @@ pub(crate) struct Domain<S: Seams> {
     pub(crate) links: Vec<Link<S::Link>>,
     pub(crate) devices: Devices<S::Storage>,
     pub(crate) jobs: Jobs,
-    /// What is to be listened to, and could not be.
-    pub(crate) unheard: Later<Token>,
-    /// Devices whose peer has talked too much: it is heard again later.
-    pub(crate) muted: Later<DeviceId>,
-    /// Mappings of peers that this process had lost when it was last looked.
-    pub(crate) faults: u64,
-    pub(crate) stalls: StallLog,
-    pub(crate) hiccups: Hiccups,
-    /// When misses were last attributed.
-    pub(crate) audited_at: Moment,
+    pub(crate) retries: Retries,
+    pub(crate) outages: Outages,
     pub(crate) rest: Rest,
     pub(crate) ended: bool,
     /// Picks of a client that had nothing: none, as long as every head is announced.
@@ -85,12 +77,8 @@ impl<S: Seams> Domain<S> {
             links,
             devices: Devices::default(),
             jobs: Jobs::default(),
-            unheard: Later::default(),
-            muted: Later::default(),
-            faults: moirai_devices::memory::faults(),
-            stalls,
-            hiccups: Hiccups::default(),
-            audited_at: Moment::ZERO,
+            retries: Retries::default(),
+            outages: Outages::new(stalls),
             rest: Rest { poll, polled: Span::ZERO, sleeps: 0, active_at: Moment::ZERO },
             ended: false,
             idle_picks: 0,
@@ -131,7 +119,7 @@ impl<S: Seams> Domain<S> {
         if timeout != Some(Duration::ZERO) {
             self.rest.sleeps += 1;
             if let Some(planned) = timeout.and_then(|rest| after(end, rest)) {
-                self.hiccups.note(planned, self.machine.now());
+                self.outages.note(planned, self.machine.now());
             }
         }
     }
@@ -149,10 +137,10 @@ impl<S: Seams> Domain<S> {
         for (slot, _) in self.jobs.due(now) {
             self.go_on(slot, now);
         }
-        for token in self.unheard.due(now) {
+        for token in self.retries.unheard.due(now) {
             self.listen(token, now);
         }
-        for device in self.muted.due(now) {
+        for device in self.retries.muted.due(now) {
             self.devices.read_again(device);
             self.devices.touch(device);
         }
@@ -293,8 +281,7 @@ impl<S: Seams> Domain<S> {
         let unread = self.links.iter().filter(|link| link.unread);
         let unread = unread.map(|link| link.intake.opens_at(now));
         let again = self.devices.has_again().then_some(now);
-        let retries =
-            self.jobs.timeout().into_iter().chain(self.unheard.at()).chain(self.muted.at());
+        let retries = self.jobs.timeout().into_iter().chain(self.retries.at());
         let next = links.chain(disks).chain(unread).chain(again).chain(coming).chain(retries).min();
         next.map(|next| next.since(now).duration())
     }

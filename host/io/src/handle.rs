@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use moirai_confine::Role;
 use moirai_devices::backend::tap::Tap;
@@ -18,7 +19,7 @@ use crate::link::Link;
 use crate::neighbours::{Neighbours, link_local};
 use crate::seams::{Linux, OnLinux, PRIORITY};
 use crate::{BlkSpec, DeviceId, DomainSnapshot, GroupSpec, IoDomainError, NetSpec, Peer};
-use moirai_runtime::{Mailbox, Turns, mailbox};
+use moirai_runtime::{Known, Mailbox, Question, Turns, mailbox};
 use moirai_runtime::{pin, set_scheduler_inherited};
 
 /// How many devices an event loop serves at most.
@@ -31,6 +32,7 @@ pub struct IoDomain {
     mailbox: Mailbox<Command>,
     next_id: AtomicU32,
     core: Option<usize>,
+    standing: Question<DomainSnapshot>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -77,7 +79,8 @@ impl IoDomain {
         let thread = thread.map_err(IoDomainError::Setup)?;
         match started.recv() {
             Ok(Ok(())) => {
-                Ok(Self { mailbox, next_id: AtomicU32::new(0), core, thread: Some(thread) })
+                let (next_id, standing) = (AtomicU32::new(0), Question::default());
+                Ok(Self { mailbox, next_id, core, standing, thread: Some(thread) })
             }
             Ok(Err(error)) => Err(IoDomainError::Setup(error)),
             Err(_) => Err(IoDomainError::Gone),
@@ -91,10 +94,13 @@ impl IoDomain {
     pub fn attach_blk(&self, mut spec: BlkSpec) -> Result<DeviceId, IoDomainError> {
         if let Some(worker) = spec.volume.take_worker() {
             let core = self.core;
-            // In the fair class on the loop's core: it inflates and waits, and must neither hold up
-            // the loop nor take time from anybody's contract.
+            // It and its process are in the fair class on the loop's core: they inflate and wait,
+            // and must neither hold up the loop nor take time from anybody's contract.
             let thread = std::thread::Builder::new().name("image".into()).spawn(move || {
-                let _ = core.map(|core| pin(0, core));
+                let process = worker.process_id().and_then(|pid| i32::try_from(pid).ok());
+                for tid in process.into_iter().chain([0]) {
+                    let _ = core.map(|core| pin(tid, core));
+                }
                 Role::Image.enter_or_say();
                 worker.run();
             });
@@ -140,12 +146,22 @@ impl IoDomain {
         self.ask(|reply| Command::Detach(id, reply))
     }
 
-    /// Everything the domain knows, as of now.
+    /// Everything the domain knows, as of now, or as of the last time that it answered if it does
+    /// not within `patience`; that is marked as stale then.
     ///
     /// # Errors
-    /// If the thread has ended.
-    pub fn snapshot(&self) -> Result<DomainSnapshot, IoDomainError> {
-        self.ask(Command::Snapshot)
+    /// If the thread has ended, or has never answered.
+    pub fn snapshot(&self, patience: Duration) -> Result<DomainSnapshot, IoDomainError> {
+        match self.mailbox.look(&self.standing, Command::Snapshot, patience) {
+            Some(Known::Now(snapshot)) => Ok(snapshot),
+            Some(Known::Earlier(Some(mut snapshot))) => {
+                snapshot.stale = true;
+                snapshot.devices.iter_mut().for_each(|device| device.stale = true);
+                Ok(snapshot)
+            }
+            Some(Known::Earlier(None)) => Err(IoDomainError::Silent),
+            None => Err(IoDomainError::Gone),
+        }
     }
 
     fn new_id(&self) -> DeviceId {

@@ -1,6 +1,7 @@
 //! The requests that are in disks: a table by number, and a list of those that have to try again.
 
 use moirai_devices::backend::{Deferred, Job};
+use moirai_devices::blk::TakenChain;
 use moirai_scheduler::{ClientId, Moment};
 
 use crate::DeviceId;
@@ -20,6 +21,8 @@ pub(crate) struct InFlight {
     /// Parts that were allowed so far.
     pub(crate) begun: usize,
     pub(crate) arrival: Moment,
+    /// By which its driver is answered.
+    pub(crate) chain: TakenChain,
     pub(crate) job: Job,
     /// Whether it is among its device's unfinished requests.
     pub(crate) listed: bool,

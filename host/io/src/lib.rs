@@ -17,7 +17,7 @@
 //! | `device.rs` | one tenant's device: vhost-user session, queues, peers |
 //! | `blk.rs`, `nic.rs` | what was taken off its ring: requests, packets |
 //! | `waiting.rs`, `jobs.rs` | what waits for its turn; the requests in disks |
-//! | `later.rs` | what is to be tried again |
+//! | `later.rs`, `retries.rs` | what is to be tried again |
 //! | `disk.rs` | when a unit goes to a disk |
 //! | `work.rs`, `meter.rs` | what it asks of it; what it has cost |
 //! | `cutter.rs` | how long the parts of requests may be |
@@ -27,7 +27,7 @@
 //! | `budget.rs`, `intake.rs` | how much of the loop's time receiving may take |
 //! | `wire.rs`, `pacer.rs` | what a packet pays; when the link is free |
 //! | `populate.rs` | guest memory made present, off the loop |
-//! | `audit.rs`, `hiccups.rs` | whose misses were the machine's |
+//! | `audit.rs`, `outages.rs`, `hiccups.rs` | whose misses were the machine's |
 //! | `record.rs` | what was kept and what was not |
 //! | `verdict.rs` | why a contract is not kept |
 //! | `handle.rs` | what the rest of the host service holds |
@@ -59,6 +59,7 @@ mod meter;
 mod neighbours;
 mod nic;
 mod out;
+mod outages;
 mod pacer;
 mod peers;
 mod populate;
@@ -67,6 +68,7 @@ mod proof;
 mod receiving;
 mod record;
 mod report;
+mod retries;
 mod schedule;
 mod seams;
 mod sending;
@@ -167,6 +169,8 @@ pub struct BlkSpec<St = Volume> {
     /// If the contract was written as a rate: the bandwidth of the disk by which it became a slice,
     /// in bytes per second.
     pub bandwidth: Option<u64>,
+    /// The most guest memory that its driver may hand over, in bytes.
+    pub memory: u64,
     /// The backend's end of the vhost-user connection.
     pub socket: UnixStream,
 }
@@ -187,6 +191,8 @@ pub struct NetSpec {
     pub sources: Sources,
     /// What receiving may take of the loop's time, in thousandths.
     pub receive: u32,
+    /// The most guest memory that its driver may hand over, in bytes.
+    pub memory: u64,
     /// What the tenant is promised of the link's transmission time.
     pub contract: Contract,
     /// The backend's end of the vhost-user connection.
@@ -242,6 +248,9 @@ pub enum IoDomainError {
     /// The thread has ended.
     #[error("the I/O domain has ended")]
     Gone,
+    /// The thread does not answer.
+    #[error("the I/O domain does not answer")]
+    Silent,
     /// A thread, descriptor or ring could not be had.
     #[error("the I/O domain could not be set up: {0}")]
     Setup(#[source] io::Error),

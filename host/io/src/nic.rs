@@ -104,7 +104,7 @@ impl Net {
     /// What the scheduler may know of the first waiting packet.
     pub(crate) fn head<L>(&self, link: &Link<L>) -> Option<Head> {
         self.waiting.front().map(|first| Head {
-            cost: link.wire_time(&first.unit),
+            cost: link.wire_time(&first.unit.packet),
             arrival: first.arrival,
             position: 0,
         })

@@ -6,7 +6,7 @@
 //! whenever its device is chosen. `back.rs` is the way back.
 
 use moirai_devices::backend::{Job, Ring as _, Storage as _};
-use moirai_devices::blk::Op;
+use moirai_devices::blk::{Op, Taken};
 use moirai_scheduler::{Moment, Pick, Service};
 
 use crate::DeviceId;
@@ -91,7 +91,7 @@ impl<S: Seams> Domain<S> {
             let (op, bytes) = self.jobs.get(part.unit)?.job.next()?;
             return Some(Work::of(op, bytes, true));
         }
-        let request = &blk.waiting.front()?.unit;
+        let request = &blk.waiting.front()?.unit.request;
         let work = Work::of(request.op, request.buffers.len_bytes(), blk.volume.is_plain());
         Some(work.at_most(self.disks.get(place)?.cuts(service).of(request.op)))
     }
@@ -125,7 +125,8 @@ impl<S: Seams> Domain<S> {
         let disk = self.disks.get(place)?;
         let (cuts, through) = (disk.cuts(pick.service), disk.writes_through());
         let blk = self.blk(id)?;
-        let Waiting { unit: mut request, queue, arrival } = blk.waiting.pop_front()?;
+        let Waiting { unit: taken, queue, arrival } = blk.waiting.pop_front()?;
+        let Taken { chain, mut request } = taken;
         blk.in_flight += 1;
         // What an image makes durable its worker does, tables and all.
         if let Op::Write { durable, .. } = &mut request.op {
@@ -139,6 +140,7 @@ impl<S: Seams> Domain<S> {
             units: vec![(0, unit)],
             begun: 1,
             arrival,
+            chain,
             job: Job::paced(request, cuts),
             listed: false,
         })

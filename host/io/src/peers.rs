@@ -20,7 +20,7 @@ impl<S: Seams> Domain<S> {
         };
         let begin = self.machine.now();
         if !device.talk.has(begin) {
-            return self.muted.push(id, begin);
+            return self.retries.muted.push(id, begin);
         }
         match device.session.ready() {
             Ok(ready) => {
@@ -28,7 +28,7 @@ impl<S: Seams> Domain<S> {
                     self.devices.read_again(id);
                 }
                 if ready.pause {
-                    self.muted.push(id, begin);
+                    self.retries.muted.push(id, begin);
                 }
                 for event in ready.events {
                     self.event(id, event, now);
@@ -48,10 +48,6 @@ impl<S: Seams> Domain<S> {
 
     /// Ends the sessions whose peer's memory could not be accessed.
     pub(crate) fn end_lost(&mut self, now: Moment) {
-        let faults = moirai_devices::memory::faults();
-        if std::mem::replace(&mut self.faults, faults) == faults {
-            return;
-        }
         for id in self.devices.lost() {
             if let Some(device) = self.devices.get_mut(id) {
                 device.note_failure("its memory could not be accessed (SIGBUS)".to_owned());
@@ -152,7 +148,7 @@ impl<S: Seams> Domain<S> {
             self.machine.send_off("unmap", Box::new(move || drop((left_behind, leavings))));
         }
         if device.is_being_cleared() {
-            return self.muted.push(id, now);
+            return self.retries.muted.push(id, now);
         }
         let Some(Peer { socket, unsealed_memory }) = device.take_next_peer() else { return };
         let profile = device.session.profile().clone();
@@ -190,7 +186,7 @@ impl<S: Seams> Domain<S> {
         let Some(descriptor) = heard else { return };
         if let Err(error) = self.ring.poll_readable(descriptor, token.encode()) {
             tracing::warn!(group = %self.name, "cannot listen to {token:?} at present: {error}");
-            self.unheard.push(token, now);
+            self.retries.unheard.push(token, now);
         }
     }
 

@@ -16,6 +16,7 @@
 //! | charges add up to the time in which a disk was busy | at the end of a world |
 //! | a turn is bounded | after every turn |
 //! | no request waits for longer than a time limit | whenever a driver looks, and at the end |
+//! | nor if images share a shallow disk and the ring is full | the same, in shallow worlds |
 //! | none waits when the loop sleeps without a time limit | the same |
 //!
 //! | file | what it holds |
@@ -81,6 +82,24 @@ fn whatever_happens_every_request_is_answered_once_and_nothing_waits_for_ever() 
     assert!(sum.dropped > turns() / 10_000, "{sum:?}");
     assert!(sum.stalls > turns() / 2_000, "{sum:?}");
     assert!(sum.excused > turns() / 10_000, "{sum:?}");
+}
+
+/// Requests that found the ring full hold their places in a disk, and are not among those whose
+/// next part may be picked. All the same somebody can always go on: whoever is deferred holds a
+/// place, and tries again by himself; so the last place is never that of one who waits for a part
+/// that needs it.
+#[test]
+fn images_on_a_shallow_disk_do_not_wait_for_each_other_when_the_ring_is_full() {
+    if let Some(seed) = number("MOIRAI_IO_SHALLOW") {
+        println!("{:?}", World::shallow(seed).run(WORLD));
+        return;
+    }
+    let worlds = turns().div_ceil(WORLD * 4);
+    let mut sum = world::Tally::default();
+    (0..worlds).for_each(|seed| sum.add(&World::shallow(seed).run(WORLD)));
+    println!("{worlds} shallow worlds: {sum:?}");
+    assert!(sum.deferred > turns() / 50, "{sum:?}");
+    assert!(sum.requests > turns() / 500, "{sum:?}");
 }
 
 #[test]

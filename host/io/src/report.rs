@@ -6,7 +6,6 @@ use moirai_devices::backend::Storage;
 use moirai_devices::counters::Counters;
 use moirai_scheduler::{Account, Moment};
 
-use crate::audit::INTERVAL;
 use crate::device::{Body, Device, Place, Usage};
 use crate::disk::Disk;
 use crate::domain::Domain;
@@ -15,7 +14,7 @@ use crate::{DeviceSnapshot, DiskSnapshot, DomainSnapshot, LinkSnapshot};
 
 impl<S: Seams> Domain<S> {
     pub(crate) fn snapshot(&mut self, now: Moment) -> DomainSnapshot {
-        self.audited_at = self.audited_at.min(now.saturating_sub(INTERVAL));
+        self.outages.hurry(now);
         self.disks.iter_mut().for_each(|disk| disk.schedule.policy().judge(now));
         self.links.iter_mut().for_each(|link| link.schedule().policy().judge(now));
         self.audit(now);
@@ -36,6 +35,7 @@ impl<S: Seams> Domain<S> {
         });
         DomainSnapshot {
             group: self.name.clone(),
+            stale: false,
             cpu_ns: self.machine.cpu_time().as_nanos(),
             polled_ns: self.rest.polled.as_nanos(),
             sleeps: self.rest.sleeps,
@@ -76,6 +76,7 @@ impl<S: Seams> Domain<S> {
         DeviceSnapshot {
             id: device.id.0,
             tenant: device.tenant.clone(),
+            stale: false,
             kind,
             resource,
             guaranteed_ns: guaranteed.as_nanos(),
@@ -103,7 +104,7 @@ impl<S: Seams> Domain<S> {
             dropped_rx,
             received,
             direct_io,
-            failed: device.failed().map(str::to_owned),
+            failed: device.trouble().map(str::to_owned),
             not_kept: None,
         }
     }

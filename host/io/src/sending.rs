@@ -2,7 +2,7 @@
 //! the guest's own pages, and its buffer goes back to the driver.
 
 use moirai_devices::net::Role;
-use moirai_devices::net::tx::TxPacket;
+use moirai_devices::net::tx::{Taken, TakenChain};
 use moirai_scheduler::{Moment, Pick};
 
 use crate::DeviceId;
@@ -44,13 +44,14 @@ impl<S: Seams> Domain<S> {
             link.schedule().head(pick.client, None, now);
             return false;
         };
-        link.send(pick, &unit, now);
+        let Taken { chain, packet } = unit;
+        link.send(pick, &packet, now);
         let head = device.head_on(link);
         link.schedule().head(pick.client, head, now);
-        let bytes = unit.payload_bytes();
+        let bytes = packet.payload_bytes();
         device.usage.completed += 1;
         device.usage.bytes += bytes;
-        give_back(device, queue, unit, bytes);
+        give_back(device, queue, chain, bytes);
         device.mark(queue);
         let end = self.machine.now();
         device.usage.latency_max = device.usage.latency_max.max(end.since(arrival));
@@ -60,21 +61,21 @@ impl<S: Seams> Domain<S> {
     }
 }
 
-fn next_packet<St>(device: &mut Device<St>) -> Option<(&mut Device<St>, Waiting<TxPacket>)> {
+fn next_packet<St>(device: &mut Device<St>) -> Option<(&mut Device<St>, Waiting<Taken>)> {
     let Body::Net(net) = &mut device.body else { return None };
     let first = net.waiting.pop_front()?;
     Some((device, first))
 }
 
 /// Returns the buffers of a packet that was sent to its driver.
-fn give_back<St>(device: &mut Device<St>, queue: u16, packet: TxPacket, bytes: u64) {
+fn give_back<St>(device: &mut Device<St>, queue: u16, chain: TakenChain, bytes: u64) {
     let Body::Net(net) = &mut device.body else { return };
     let parts = device.session.queue(queue).and_then(|vring| vring.parts());
     if let (Some((memory, ring)), Role::Transmit(pair)) = (parts, net.card.role(queue))
         && let Some(frontend) = net.card.transmit(pair)
     {
         frontend.counters.copied_by_kernel_bytes += bytes;
-        if let Err(error) = frontend.complete(memory, ring, packet.chain) {
+        if let Err(error) = frontend.complete(memory, ring, chain) {
             device.fail(queue, error.to_string());
         }
     }

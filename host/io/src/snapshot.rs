@@ -9,6 +9,8 @@ use serde::Serialize;
 pub struct DomainSnapshot {
     /// Name of the group.
     pub group: String,
+    /// The loop does not answer at present: this is how things were when it last did.
+    pub stale: bool,
     /// CPU time of the loop's thread.
     pub cpu_ns: u64,
     /// Of it: time spent looking for work before sleeping; no tenant pays for it.
@@ -116,6 +118,8 @@ pub struct DeviceSnapshot {
     pub id: u32,
     /// The tenant it belongs to.
     pub tenant: String,
+    /// See [`DomainSnapshot::stale`].
+    pub stale: bool,
     /// "disk" or "link".
     pub kind: &'static str,
     /// Name of the disk or link.

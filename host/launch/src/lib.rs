@@ -17,13 +17,13 @@ pub mod channel;
 pub mod handover;
 pub mod kvm;
 pub mod messages;
+pub mod process;
 pub mod spawn;
 pub mod spec;
 
 pub use channel::{ChannelError, HostChannel, TenantChannel, pair};
 pub use kvm::{KvmError, open_kvm};
 pub use messages::{BalloonReport, ExitReason, FromHost, Stage, ToHost};
-pub use spawn::{
-    CONTROL_FD, Child, Ended, SpawnError, Surroundings, prepare_to_spawn, spawn, spawn_in,
-};
+pub use process::{CONTROL_FD, Ended, Process, prepare_to_spawn};
+pub use spawn::{Child, SpawnError, Surroundings, spawn, spawn_in};
 pub use spec::{Boot, DeviceSpec, LaunchFds, LaunchSpec, OwnDevice, Sandbox, SpecError, Transport};

@@ -6,24 +6,23 @@
 //! it together with everything else they wait for.
 
 use std::io;
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
-use rustix::event::{EventfdFlags, eventfd};
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fd::BorrowedFd;
+
+use crate::bell::{Arc, Bell, Receiver, Sender, SyncSender, channel, sync_channel};
 
 /// The end of those who ask.
 #[derive(Debug)]
 pub struct Mailbox<C> {
     commands: Sender<C>,
-    bell: Arc<OwnedFd>,
+    bell: Arc<Bell>,
 }
 
 /// The end of the thread that is asked.
 #[derive(Debug)]
 pub struct Inbox<C> {
     commands: Receiver<C>,
-    bell: Arc<OwnedFd>,
+    bell: Arc<Bell>,
 }
 
 /// Where an answer goes. Whoever asked may have stopped waiting; the answer is then nobody's.
@@ -34,7 +33,7 @@ pub type Reply<T> = SyncSender<T>;
 /// # Errors
 /// No descriptor left.
 pub fn mailbox<C>() -> io::Result<(Mailbox<C>, Inbox<C>)> {
-    let bell = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+    let bell = Arc::new(Bell::new()?);
     let (sender, receiver) = channel();
     let inbox = Inbox { commands: receiver, bell: Arc::clone(&bell) };
     Ok((Mailbox { commands: sender, bell }, inbox))
@@ -52,8 +51,7 @@ impl<C> Mailbox<C> {
     /// Sends a command that has no answer. `None`: the thread has ended.
     pub fn tell(&self, command: C) -> Option<()> {
         self.commands.send(command).ok()?;
-        // A counter that is full already wakes the thread just as well.
-        let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
+        self.bell.ring();
         Some(())
     }
 }
@@ -66,16 +64,89 @@ impl<C> Inbox<C> {
 
     /// Silences the bell. Take all commands afterwards.
     pub fn silence(&self) {
-        let _ = rustix::io::read(&self.bell, &mut [0u8; 8]);
+        self.bell.silence();
     }
 
     /// Readable when somebody has asked.
     pub fn bell(&self) -> BorrowedFd<'_> {
-        self.bell.as_fd()
+        self.bell.event()
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "loom"))]
+mod interleavings {
+    use loom::thread;
+
+    use super::*;
+
+    /// The loop of a thread that owns its state: sleep, silence, take all.
+    fn serve(inbox: &Inbox<(u32, Reply<u32>)>, commands: usize) {
+        let mut taken = 0;
+        while taken < commands {
+            inbox.bell.sleep();
+            inbox.silence();
+            while let Some((number, reply)) = inbox.next() {
+                let _ = reply.send(number + 1);
+                taken += 1;
+            }
+        }
+    }
+
+    /// Loom fails if in any order of steps somebody sleeps for ever.
+    #[test]
+    fn whoever_asks_gets_its_answer_in_every_order_of_steps() {
+        loom::model(|| {
+            let (mailbox, inbox) = mailbox().unwrap();
+            let thread = thread::spawn(move || serve(&inbox, 2));
+            let other = thread::spawn({
+                let (commands, bell) = (mailbox.commands.clone(), Arc::clone(&mailbox.bell));
+                let mailbox = Mailbox { commands, bell };
+                move || assert_eq!(mailbox.ask(|reply| (41, reply)), Some(42))
+            });
+            assert_eq!(mailbox.ask(|reply| (1, reply)), Some(2));
+            thread.join().unwrap();
+            other.join().unwrap();
+        });
+    }
+
+    /// What is told while the thread takes what was told before is not overlooked.
+    #[test]
+    fn commands_that_follow_each_other_are_all_taken() {
+        loom::model(|| {
+            let (mailbox, inbox) = mailbox().unwrap();
+            let thread = thread::spawn(move || serve(&inbox, 2));
+            let (reply, answers) = channel();
+            for number in [1, 2] {
+                mailbox.tell((number, reply.clone())).unwrap();
+            }
+            assert_eq!((answers.recv(), answers.recv()), (Ok(2), Ok(3)));
+            thread.join().unwrap();
+        });
+    }
+
+    /// The proof that this sees a lost command: a thread that silences the bell behind what it has
+    /// taken finds one there in some order of steps.
+    #[test]
+    fn a_thread_that_silences_the_bell_too_late_is_found() {
+        let found = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let finds = std::sync::Arc::clone(&found);
+        loom::model(move || {
+            let (mailbox, inbox) = mailbox::<u32>().unwrap();
+            let teller = thread::spawn(move || mailbox.tell(1).unwrap());
+            while inbox.next().is_some() {}
+            inbox.silence();
+            teller.join().unwrap();
+            // All is told, the bell is silent, and it has a command.
+            let silent = !inbox.bell.rings();
+            if silent && inbox.next().is_some() {
+                finds.store(true, std::sync::atomic::Ordering::Relaxed);
+            }
+        });
+        assert!(found.load(std::sync::atomic::Ordering::Relaxed));
+    }
+}
+
+#[cfg(all(test, not(feature = "loom")))]
 mod tests {
     use super::*;
 

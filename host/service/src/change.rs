@@ -47,7 +47,8 @@ impl HostService {
     /// nothing has changed.
     pub fn change_export(&self, name: &str, change: &Change) -> Result<ExportView, ServiceError> {
         let unknown = || ServiceError::UnknownExport(name.to_owned());
-        // Locked to the end, so that neither an end nor another change comes between.
+        // To the end, so that neither an end nor another change comes between.
+        let _alone = lock(&self.exporting);
         let mut exports = lock(&self.exports);
         let export = exports.get_mut(name).ok_or_else(unknown)?;
         let bad = |problem| ServiceError::Bad(vec![problem]);
@@ -57,10 +58,13 @@ impl HostService {
         let (old, new) = (Claim::of_export(&export.spec), Claim::of_export(&spec));
         let claims = self.readmit(&spec.holder(), &[old], vec![new])?;
         export.spec = spec;
+        let place = export.device.place.clone();
+        drop(exports);
         for claim in claims {
-            self.apply_to_device(&export.device.place, &claim)?;
+            self.apply_to_device(&place, &claim)?;
         }
-        Ok(self.export_view(export))
+        let view = self.exports().into_iter().find(|view| view.name == name);
+        view.ok_or_else(unknown)
     }
 
     /// Admits the change and enters it; returns the claims that differ from what was.

@@ -12,9 +12,11 @@ use std::sync::Arc;
 
 use moirai_devices::backend::Volume;
 
+use super::images::Images;
 use super::launch::files_in_use;
 use super::open::open_volumes;
-use super::served::{self, Admitted, Candidate, FilesInUse, ServedDevice, Source};
+use super::served::{self, Admitted, Candidate, Driver, FilesInUse, ServedDevice, Source};
+use super::stats::Snapshots;
 use super::{HostService, ServiceError, lock};
 use crate::sockets::{ExportSocket, Listener};
 use moirai_config::export::{Export as Spec, ExportDevice, ExportTable};
@@ -45,8 +47,9 @@ impl HostService {
     /// nothing was exported.
     pub fn export(&self, tables: &[ExportTable]) -> Result<Vec<ExportView>, ServiceError> {
         let specs = check_exports(&self.shared.config, tables).map_err(ServiceError::Bad)?;
+        let _alone = lock(&self.exporting);
         let tenants = lock(&self.tenants);
-        let mut exports = lock(&self.exports);
+        let exports = lock(&self.exports);
         let named = specs.iter().enumerate();
         let taken = named.filter(|(_, spec)| exports.contains_key(&spec.name));
         let problems: Vec<_> = taken.map(|(index, spec)| taken_name(index, &spec.name)).collect();
@@ -57,18 +60,23 @@ impl HostService {
         let mut used = files_in_use(live);
         used.extend(exports.values().flat_map(|export| export.admitted.files_in_use()));
         let started = self.admit_exports(&specs, used).and_then(|admitted| {
-            // From here on the volumes count as used by what is in `exports`.
-            drop(tenants);
+            // From here on the volumes count as used, first by those that begin.
+            let files = admitted.iter().flat_map(|(_, admitted)| admitted.files_in_use());
+            lock(&self.beginning).extend(files);
+            drop((tenants, exports));
             let all = specs.iter().zip(admitted);
             all.map(|(spec, (opened, admitted))| self.start_export(spec, opened, admitted))
                 .collect::<Result<Vec<_>, _>>()
         });
         let started = started.inspect_err(|_| {
+            lock(&self.beginning).clear();
             specs.iter().for_each(|spec| self.shared.state.forget_export(&spec.name));
         })?;
-        let views = started.iter().map(|export| self.export_view(export)).collect();
-        exports.extend(started.into_iter().map(|export| (export.spec.name.clone(), export)));
-        Ok(views)
+        let named = started.into_iter().map(|export| (export.spec.name.clone(), export));
+        lock(&self.exports).extend(named);
+        lock(&self.beginning).clear();
+        let all = self.exports().into_iter();
+        Ok(all.filter(|view| specs.iter().any(|spec| spec.name == view.name)).collect())
     }
 
     /// Opens and admits exports that have names of their own.
@@ -83,14 +91,17 @@ impl HostService {
             Candidate::export(&self.shared.config, spec, &at, &opened.volumes)
         });
         let asked: Vec<_> = asked.collect();
-        let admitted = served::admit(&self.shared, Vec::new(), used, &asked)?;
+        let admitted = served::admit(&self.shared, Vec::new(), used, &asked, &|| true)?;
         Ok(opened.into_iter().zip(admitted).collect())
     }
 
     /// All exports.
     #[must_use]
     pub fn exports(&self) -> Vec<ExportView> {
-        lock(&self.exports).values().map(|export| self.export_view(export)).collect()
+        let (cores, domains) = self.snapshots();
+        let snapshots = Snapshots::new(&cores, &domains);
+        let exports = lock(&self.exports);
+        exports.values().map(|export| self.export_view(export, &snapshots)).collect()
     }
 
     /// Ends an export: its peer is hung up on, its socket goes, its reservation is given back.
@@ -98,10 +109,11 @@ impl HostService {
     /// # Errors
     /// [`ServiceError::UnknownExport`].
     pub fn unexport(&self, name: &str) -> Result<ExportView, ServiceError> {
-        let mut exports = lock(&self.exports);
-        let export = exports.remove(name);
+        let _alone = lock(&self.exporting);
+        let (cores, domains) = self.snapshots();
+        let export = lock(&self.exports).remove(name);
         let export = export.ok_or_else(|| ServiceError::UnknownExport(name.to_owned()))?;
-        let view = self.export_view(&export);
+        let view = self.export_view(&export, &Snapshots::new(&cores, &domains));
         self.end_export(export);
         Ok(view)
     }
@@ -110,7 +122,7 @@ impl HostService {
         let (mut problems, mut all) = (Vec::new(), Vec::new());
         for (index, spec) in specs.iter().enumerate() {
             self.shared.state.note_export(&spec.name, &spec.socket)?;
-            match open(spec, index) {
+            match open(spec, index, &self.shared.images) {
                 Ok(opened) => all.push(opened),
                 Err(found) => problems.extend(found),
             }
@@ -127,8 +139,9 @@ impl HostService {
         let setup = |error| ServiceError::IoDomain(IoDomainError::Setup(error));
         // Without a peer: one end of a pair whose other end is closed.
         let (socket, _) = UnixStream::pair().map_err(setup)?;
+        let driver = Driver { socket, memory: spec.memory };
         let source = Source::of_export(&spec.device, opened.volumes).ok_or(IoDomainError::Gone)?;
-        let device = ServedDevice::attach(&self.shared, &spec.holder(), 0, source, socket)?;
+        let device = ServedDevice::attach(&self.shared, &spec.holder(), 0, source, driver)?;
         let (shared, place) = (Arc::clone(&self.shared), device.place.clone());
         let unsealed_memory = spec.unsealed_memory;
         let listener = Listener::start(&spec.name, opened.socket, move |socket| {
@@ -149,19 +162,20 @@ impl HostService {
         tracing::info!(export = name, "no longer exported");
     }
 
-    /// The files of all exports.
+    /// The files of all exports, also of those that begin.
     pub(super) fn exported_files(&self) -> FilesInUse {
-        let exports = lock(&self.exports);
-        exports.values().flat_map(|export| export.admitted.files_in_use()).collect()
+        let (exports, beginning) = (lock(&self.exports), lock(&self.beginning));
+        let files = exports.values().flat_map(|export| export.admitted.files_in_use());
+        files.chain(beginning.clone()).collect()
     }
 }
 
-fn open(spec: &Spec, index: usize) -> Result<Opened, Vec<Problem>> {
+fn open(spec: &Spec, index: usize, images: &Images) -> Result<Opened, Vec<Problem>> {
     let volume = match &spec.device {
         ExportDevice::Volume(volume) => Some((format!("export[{index}].disk"), volume)),
         ExportDevice::Net(_) => None,
     };
-    let volumes = open_volumes(&spec.holder(), volume.into_iter())?;
+    let volumes = open_volumes(&spec.holder(), volume.into_iter(), images)?;
     let socket = ExportSocket::bind(&spec.socket).map_err(|error| {
         let help =
             "name a path at which this user may make a socket and nobody else has one".to_owned();

@@ -4,11 +4,13 @@
 
 use std::fs;
 use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 use moirai_config::Problem;
 use moirai_config::export::ExportDevice;
+use moirai_config::files::pasted;
 use moirai_config::model::{Config, Tenant, Volume, VolumeKind};
 use moirai_devices::backend::VolumeError;
 
@@ -20,10 +22,12 @@ pub fn found_problems(config: &Config) -> Vec<Problem> {
     let mut problems: Vec<_> = check_memory(config).err().into_iter().collect();
     problems.extend(state_dir(&config.host.state_dir));
     problems.extend(socket(&config.host.socket));
+    problems.extend(config.host.metrics.and_then(metrics));
     for (index, tenant) in config.tenants.iter().enumerate() {
         of_tenant(tenant, &format!("tenant[{index}]"), &mut problems);
     }
     for (index, export) in config.exports.iter().enumerate() {
+        problems.extend(folder_of_export(&export.socket, &format!("export[{index}].socket")));
         if let ExportDevice::Volume(it) = &export.device {
             problems.extend(volume(it, &format!("export[{index}].disk")));
         }
@@ -81,6 +85,27 @@ fn state_dir(path: &Path) -> Option<Problem> {
         path: "host.state_dir".to_owned(),
         message: format!("{} is no folder", there.display()),
         help: "name a folder that is there or can be made".to_owned(),
+    })
+}
+
+/// An address of this machine. Who has the port now may have ended by then.
+fn metrics(address: SocketAddr) -> Option<Problem> {
+    let bound = TcpListener::bind((address.ip(), 0));
+    bound.is_err_and(|error| error.kind() == ErrorKind::AddrNotAvailable).then(|| Problem {
+        path: "host.metrics".to_owned(),
+        message: format!("{} is no address of this machine", address.ip()),
+        help: "write for example \"127.0.0.1:9100\"".to_owned(),
+    })
+}
+
+/// Nobody makes the folder of an export's socket.
+fn folder_of_export(socket: &Path, at: &str) -> Option<Problem> {
+    let folder = socket.parent()?;
+    let missing = fs::metadata(folder).is_err_and(|error| error.kind() == ErrorKind::NotFound);
+    missing.then(|| Problem {
+        path: at.to_owned(),
+        message: format!("there is no folder {}", folder.display()),
+        help: format!("make it: `mkdir -p {}`", pasted(folder)),
     })
 }
 

@@ -4,7 +4,8 @@
 //! Version 2 is used where its controllers are, else version 1; where there are none, or this
 //! process may not make groups, a start says what is missing and tenants run without
 //! ([`Groups::missing`]). Groups are named after this process, `moirai-PID/TENANT`; those of a host
-//! service that was killed are taken away by the next one.
+//! service that was killed are taken away by the next one, wherever in the hierarchy they lie: it
+//! may have been started in another group than this one. What cannot be taken away is named.
 
 use std::fs;
 use std::io;
@@ -24,6 +25,7 @@ const OURS: &str = "moirai-";
 pub(super) struct Groups {
     places: Vec<Place>,
     missing: Vec<&'static str>,
+    left: Vec<PathBuf>,
 }
 
 /// A folder in which a controller makes groups.
@@ -75,7 +77,8 @@ impl Groups {
                 .map(|above| (above, 0))
                 .or_else(|| version_one(root, own, controller).map(|above| (above, 1)))
                 .and_then(|(above, version)| {
-                    take_away_leavings(&above);
+                    let top = if version == 0 { root.to_owned() } else { root.join(controller) };
+                    groups.left.extend(take_away_leavings(&top));
                     let folder = above.join(format!("{OURS}{pid}"));
                     prepare(&folder, version == 0).ok().map(|()| (folder, version))
                 });
@@ -103,6 +106,12 @@ impl Groups {
         &self.missing
     }
 
+    /// Groups of host services that do not live any more, which cannot be taken away: something
+    /// still lives in them.
+    pub(super) fn left(&self) -> &[PathBuf] {
+        &self.left
+    }
+
     /// A group with these limits.
     ///
     /// # Errors
@@ -111,6 +120,10 @@ impl Groups {
         let mut group = Group::default();
         for place in &self.places {
             let folder = place.folder.join(tenant);
+            // Somebody who does not see this process may have taken ours for a leaving.
+            if !place.folder.exists() {
+                prepare(&place.folder, place.is_version_two())?;
+            }
             match fs::create_dir(&folder) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
                 _ => {}
@@ -124,6 +137,13 @@ impl Groups {
             }
         }
         Ok(group)
+    }
+}
+
+impl Place {
+    fn is_version_two(&self) -> bool {
+        self.limits.iter().any(|(_, file)| file.ends_with(".max"))
+            && self.folder.parent().is_some_and(|above| above.join("cgroup.controllers").exists())
     }
 }
 
@@ -220,18 +240,37 @@ fn prepare(folder: &Path, version_two: bool) -> io::Result<()> {
     Ok(())
 }
 
-/// Groups of host services that do not live any more.
-fn take_away_leavings(above: &Path) {
-    for entry in fs::read_dir(above).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let pid = name.to_str().and_then(|name| name.strip_prefix(OURS)?.parse::<u32>().ok());
-        let lives = |pid: u32| Path::new(&format!("/proc/{pid}")).exists();
-        if pid.is_some_and(|pid| !lives(pid)) {
-            let inner = fs::read_dir(entry.path()).into_iter().flatten().flatten();
-            inner.for_each(|group| drop(fs::remove_dir(group.path())));
-            let _ = fs::remove_dir(entry.path());
+/// How deep and how far is looked for groups that others have left.
+const DEPTH: usize = 8;
+const LOOKS: usize = 20_000;
+
+/// Takes away the groups of host services that do not live any more, below `top`. Returns those in
+/// which something still lives.
+fn take_away_leavings(top: &Path) -> Vec<PathBuf> {
+    let (mut left, mut looks) = (Vec::new(), 0);
+    let mut folders = vec![(top.to_owned(), 0)];
+    while let Some((above, depth)) = folders.pop() {
+        for entry in fs::read_dir(above).into_iter().flatten().flatten() {
+            looks += 1;
+            if looks > LOOKS || !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                continue;
+            }
+            let name = entry.file_name();
+            let pid = name.to_str().and_then(|name| name.strip_prefix(OURS)?.parse::<u32>().ok());
+            match pid {
+                None if depth < DEPTH => folders.push((entry.path(), depth + 1)),
+                Some(pid) if !Path::new(&format!("/proc/{pid}")).exists() => {
+                    let inner = fs::read_dir(entry.path()).into_iter().flatten().flatten();
+                    inner.for_each(|group| drop(fs::remove_dir(group.path())));
+                    if fs::remove_dir(entry.path()).is_err() {
+                        left.push(entry.path());
+                    }
+                }
+                _ => {}
+            }
         }
     }
+    left
 }
 
 #[cfg(test)]
@@ -271,6 +310,31 @@ mod tests {
         assert!(!group.ran_out_of_memory());
         fs::write(ours.join("a/memory.events"), "oom 3\noom_kill 2\n").expect("file");
         assert!(group.ran_out_of_memory());
+    }
+
+    /// A host service of a terminal leaves groups below that terminal's; the next one is a service
+    /// of the system.
+    #[test]
+    fn leavings_in_other_groups_are_taken_away_or_named() {
+        let root = tempfile::tempdir().expect("a folder");
+        let (own, other) = (root.path().join("memory/system"), root.path().join("memory/user/1"));
+        for folder in [&own, &other] {
+            fs::create_dir_all(folder).expect("group");
+            fs::write(folder.join("cgroup.procs"), "").expect("file");
+        }
+        let [dead, stuck] = ["moirai-4294967295", "moirai-4294967294"].map(|it| other.join(it));
+        fs::create_dir_all(dead.join("tenant")).expect("leavings");
+        fs::create_dir_all(stuck.join("tenant/of-another")).expect("leavings");
+        let lives = other.join(format!("moirai-{}", std::process::id()));
+        fs::create_dir_all(&lives).expect("of one that lives");
+        let groups = Groups::find_in(root.path(), "4:memory:/system\n", 77);
+        assert_eq!(groups.missing(), ["pids"]);
+        assert!(!dead.exists() && lives.exists());
+        assert_eq!(groups.left(), [stuck]);
+        // Ours comes back, should somebody have taken it away.
+        fs::remove_dir(own.join("moirai-77")).expect("taken away");
+        groups.make("a", LIMITS).expect("made again");
+        assert!(own.join("moirai-77/a").exists());
     }
 
     #[test]

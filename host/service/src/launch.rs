@@ -22,9 +22,22 @@ impl HostService {
     /// # Errors
     /// [`ServiceError::Bad`] and [`ServiceError::Refused`]; then nothing was started.
     pub fn launch(&self, tables: &[TenantTable]) -> Result<Vec<TenantView>, ServiceError> {
+        self.launch_while(tables, &|| true)
+    }
+
+    /// The same, if it is `wanted` until all are admitted.
+    ///
+    /// # Errors
+    /// As [`HostService::launch`], and [`ServiceError::Unwanted`].
+    pub fn launch_while(
+        &self,
+        tables: &[TenantTable],
+        wanted: &dyn Fn() -> bool,
+    ) -> Result<Vec<TenantView>, ServiceError> {
         let specs = check_tenants(&self.shared.config, tables).map_err(ServiceError::Bad)?;
-        let opened = open_all(&specs)?;
-        let tenants = self.enter(specs, &opened)?;
+        let opened = open_all(&specs, &self.shared)?;
+        let tenants = self.enter(specs, &opened, wanted)?;
+        self.forget_oldest();
         for (tenant, opened) in tenants.iter().zip(opened) {
             if let Err(error) = start(&self.shared, tenant, opened) {
                 tracing::error!(tenant = tenant.name, %error, "cannot be started");
@@ -43,6 +56,7 @@ impl HostService {
         &self,
         specs: Vec<model::Tenant>,
         opened: &[Opened],
+        wanted: &dyn Fn() -> bool,
     ) -> Result<Vec<Arc<Tenant>>, ServiceError> {
         let mut tenants = lock(&self.tenants);
         let live: Vec<_> = tenants.values().filter(|old| old.phase() != Phase::Ended).collect();
@@ -54,7 +68,7 @@ impl HostService {
             Candidate::tenant(&self.shared.config, spec, &at, &opened.volumes)
         });
         let candidates: Vec<_> = candidates.collect();
-        let admitted = served::admit(&self.shared, problems, used, &candidates)?;
+        let admitted = served::admit(&self.shared, problems, used, &candidates, wanted)?;
         let entered: Result<Vec<_>, _> = specs
             .iter()
             .zip(admitted)
@@ -72,11 +86,11 @@ impl HostService {
     }
 }
 
-fn open_all(specs: &[model::Tenant]) -> Result<Vec<Opened>, ServiceError> {
+fn open_all(specs: &[model::Tenant], shared: &Shared) -> Result<Vec<Opened>, ServiceError> {
     let mut problems = Vec::new();
     let mut all = Vec::new();
     for (index, spec) in specs.iter().enumerate() {
-        match open(spec, &format!("tenant[{index}]")) {
+        match open(spec, &format!("tenant[{index}]"), &shared.images) {
             Ok(opened) => all.push(opened),
             Err(found) => problems.extend(found),
         }

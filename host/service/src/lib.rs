@@ -25,9 +25,9 @@
 //!
 //! A tenant holds: reservations in the ledger, devices in I/O domains, vCPUs at dispatchers, a user
 //! id, a process, a state file. Its supervisor gives all of it back when the process is gone,
-//! however it went. Locks are taken in the order tenants, exports, tenant, ledger, user ids, and
-//! none is held while a process is waited for; exports are locked while an event loop is asked,
-//! which takes microseconds.
+//! however it went. Locks are taken in the order exporting, tenants, exports, beginning, tenant,
+//! ledger, user ids. None but `exporting` is held while a process or an event loop is waited for:
+//! an event loop that is stuck in the kernel keeps nobody from looking at the others.
 //!
 //! Neighbours: [`http`] and the demo call [`HostService`]; it calls the ledger, the dispatchers,
 //! the I/O domains and `moirai_launch`.
@@ -39,6 +39,7 @@ mod export;
 mod found;
 mod groups;
 pub mod http;
+mod images;
 mod interface;
 mod kept;
 mod launch;
@@ -71,9 +72,11 @@ use std::time::Duration;
 
 use export::Export;
 use groups::Groups;
+use images::Images;
 use owner::{Machine, OwnError, Owners};
 use realtime::Lifted;
 use resources::Resources;
+use served::FilesInUse;
 use state::StateDir;
 pub use state::StateError;
 use stats::Snapshots;
@@ -140,6 +143,9 @@ pub enum ServiceError {
     /// Admission refused.
     #[error("{}", refused(.0))]
     Refused(Vec<TenantPlan>),
+    /// Whoever asked has gone.
+    #[error("whoever asked does not wait any more")]
+    Unwanted,
     /// A tenant does not end.
     #[error("tenant {0:?} was killed but does not end")]
     Immortal(String),
@@ -204,6 +210,7 @@ struct Shared {
     /// Where tenants get their limits of memory and processes.
     groups: Groups,
     binary: PathBuf,
+    images: Images,
 }
 
 /// A running host service. Dropping it ends all tenants and gives back everything.
@@ -212,6 +219,11 @@ pub struct HostService {
     shared: Arc<Shared>,
     tenants: Mutex<BTreeMap<String, Arc<Tenant>>>,
     exports: Mutex<BTreeMap<String, Export>>,
+    /// Held while exports begin, change and end, which waits for event loops: whoever only looks at
+    /// them does not.
+    exporting: Mutex<()>,
+    /// The files of exports that begin.
+    beginning: Mutex<FilesInUse>,
     kept: kept::SharedKept,
 }
 
@@ -221,6 +233,10 @@ fn groups() -> Groups {
     for controller in groups.missing() {
         let what = "no control groups here: tenant processes run without this limit";
         tracing::warn!(controller, "{what}");
+    }
+    for group in groups.left() {
+        let (group, what) = (group.display(), "left by a host service that has ended, and in use");
+        tracing::warn!(%group, "{what}: see its cgroup.procs");
     }
     groups
 }
@@ -289,11 +305,14 @@ impl HostService {
             uids: Mutex::default(),
             groups: groups(),
             binary: open::tenant_binary(),
+            images: Images::new(open::image_binary()),
         };
         Ok(Self {
             shared: Arc::new(shared),
             tenants: Mutex::default(),
             exports: Mutex::default(),
+            exporting: Mutex::default(),
+            beginning: Mutex::default(),
             kept: Mutex::default(),
         })
     }

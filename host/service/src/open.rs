@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use moirai_abi::machine::VOLUME_BYTES_WORD;
 use moirai_devices::backend::Storage as _;
-use moirai_devices::backend::qcow2::ImageError;
+use moirai_devices::backend::qcow2::{ImageError, ImageProcesses};
 use moirai_devices::backend::{Volume, VolumeError};
 use moirai_launch::spec::MAX_CMDLINE_BYTES;
 
@@ -33,7 +33,11 @@ pub(super) struct Opened {
 ///
 /// # Errors
 /// Everything that cannot be opened, each at its key.
-pub(super) fn open(tenant: &Tenant, path: &str) -> Result<Opened, Vec<Problem>> {
+pub(super) fn open(
+    tenant: &Tenant,
+    path: &str,
+    images: &dyn ImageProcesses,
+) -> Result<Opened, Vec<Problem>> {
     let mut problems = Vec::new();
     let mut file = |opened: Result<File, Problem>| opened.map_err(|p| problems.push(p)).ok();
     let image = file(open_boot(tenant, path));
@@ -42,7 +46,7 @@ pub(super) fn open(tenant: &Tenant, path: &str) -> Result<Opened, Vec<Problem>> 
     });
     let volumes = tenant.volumes.iter().enumerate();
     let volumes = volumes.map(|(index, volume)| (format!("{path}.disk[{index}]"), volume));
-    let volumes = open_volumes(&tenant.holder(), volumes);
+    let volumes = open_volumes(&tenant.holder(), volumes, images);
     let volumes = volumes.unwrap_or_else(|found| {
         problems.extend(found);
         Vec::new()
@@ -60,10 +64,11 @@ pub(super) fn open(tenant: &Tenant, path: &str) -> Result<Opened, Vec<Problem>> 
 pub(super) fn open_volumes<'a>(
     owner: &Holder,
     volumes: impl Iterator<Item = (String, &'a model::Volume)>,
+    images: &dyn ImageProcesses,
 ) -> Result<Vec<Volume>, Vec<Problem>> {
     let (mut problems, mut all) = (Vec::new(), Vec::new());
     for (at, volume) in volumes {
-        match open_volume(volume) {
+        match open_volume(volume, images) {
             Ok(opened) => {
                 remark(&opened, owner, volume);
                 all.push(opened);
@@ -133,6 +138,10 @@ fn advice_for(error: &VolumeError, volume: &model::Volume) -> String {
             };
             return format!("make them so: `truncate -s {most} {}`", pasted(Path::new(least)));
         }
+        VolumeError::Outside { .. } => {
+            "volumes lie below the disk's path, and so does what their symlinks lead to; write a \
+             block device as the `path` of a disk of its own"
+        }
         VolumeError::StripeTwice(_) => "name each file once in `files`",
         VolumeError::Image(ImageError::NotQcow2(_)) => {
             return format!("`qemu-img info {image}` says what it is");
@@ -142,6 +151,9 @@ fn advice_for(error: &VolumeError, volume: &model::Volume) -> String {
         }
         VolumeError::Image(ImageError::Unsupported { .. } | ImageError::Damaged { .. }) => {
             return format!("`qemu-img info {image}` and `qemu-img check {image}` say more of it");
+        }
+        VolumeError::Image(ImageError::NoProcess { .. } | ImageError::Broke { .. }) => {
+            "the log of the host service may say more"
         }
         VolumeError::Image(_) => {
             return format!(
@@ -166,12 +178,18 @@ fn advice_for(error: &VolumeError, volume: &model::Volume) -> String {
 ///
 /// # Errors
 /// It cannot be opened or is none.
-pub(super) fn open_volume(volume: &model::Volume) -> Result<Volume, VolumeError> {
+pub(super) fn open_volume(
+    volume: &model::Volume,
+    images: &dyn ImageProcesses,
+) -> Result<Volume, VolumeError> {
     let readonly = volume.readonly;
+    let below = volume.root.as_deref();
     let mut opened = match &volume.kind {
-        VolumeKind::Raw => Volume::open(&volume.path, readonly),
-        VolumeKind::Qcow2 { root } => Volume::open_qcow2(root, &volume.path, readonly),
-        VolumeKind::Striped { files, unit } => Volume::open_striped(files, *unit, readonly),
+        VolumeKind::Raw => Volume::open_below(below, &volume.path, readonly),
+        VolumeKind::Qcow2 { root } => Volume::open_qcow2(root, &volume.path, readonly, images),
+        VolumeKind::Striped { files, unit } => {
+            Volume::open_striped_below(below, files, *unit, readonly)
+        }
     }?;
     opened.set_serial(&volume.serial);
     opened.set_block_size(volume.block_size);
@@ -297,14 +315,23 @@ fn find_image(image: &Path) -> PathBuf {
 
 /// The tenant binary: beside `moirai`, or where `MOIRAI_TENANT` says.
 pub(super) fn tenant_binary() -> PathBuf {
-    if let Some(path) = std::env::var_os("MOIRAI_TENANT") {
+    binary("MOIRAI_TENANT", "moirai-tenant")
+}
+
+/// The binary of image processes: beside `moirai`, or where `MOIRAI_IMAGE` says.
+pub(super) fn image_binary() -> PathBuf {
+    binary("MOIRAI_IMAGE", "moirai-image")
+}
+
+fn binary(variable: &str, name: &str) -> PathBuf {
+    if let Some(path) = std::env::var_os(variable) {
         return path.into();
     }
     let beside = std::env::current_exe().ok().and_then(|binary| {
-        let path = binary.parent()?.join("moirai-tenant");
+        let path = binary.parent()?.join(name);
         path.exists().then_some(path)
     });
-    beside.unwrap_or_else(|| PathBuf::from("moirai-tenant"))
+    beside.unwrap_or_else(|| PathBuf::from(name))
 }
 
 #[cfg(test)]

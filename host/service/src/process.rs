@@ -15,7 +15,7 @@ use moirai_launch::{
 use super::groups::{Group, Limits};
 use super::open::{Opened, open};
 use super::own::OwnDevices;
-use super::served::{ServedDevice, Source};
+use super::served::{Driver, ServedDevice, Source};
 use super::tenant::Tenant;
 use super::{ServiceError, Shared, StateError, lock};
 use moirai_config::Problem;
@@ -62,7 +62,7 @@ pub(super) enum StartError {
 pub(super) fn start_again(shared: &Arc<Shared>, tenant: &Tenant) -> Result<Process, String> {
     let said = |problems: Vec<Problem>| ServiceError::Bad(problems).to_string();
     let spec = tenant.with(|live| live.spec.clone());
-    let opened = open(&spec, "tenant").map_err(said)?;
+    let opened = open(&spec, "tenant", &shared.images).map_err(said)?;
     let owned = tenant.with(|live| {
         let admitted = live.admitted.as_mut();
         admitted.map_or(Ok(()), |it| it.own_again(&spec, "tenant", &opened.volumes))
@@ -168,8 +168,9 @@ impl Attached {
             Source::Volume(volume, _) => (blk::DEVICE_ID, volume.queues, blk::QUEUE_SIZE),
             Source::Net(card) => (net::DEVICE_ID, net::queues(card.queues), net::QUEUE_SIZE),
         };
-        let (ours, theirs) = UnixStream::pair()?;
-        let device = ServedDevice::attach(shared, &tenant.holder(), index, source, ours)?;
+        let (socket, theirs) = UnixStream::pair()?;
+        let driver = Driver { socket, memory: tenant.with(|live| live.spec.memory) };
+        let device = ServedDevice::attach(shared, &tenant.holder(), index, source, driver)?;
         tenant.with(|live| live.devices.push(device));
         self.specs.push(DeviceSpec { device_id, queues, queue_size });
         self.sockets.push(theirs.into());

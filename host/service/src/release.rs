@@ -48,6 +48,7 @@ pub(super) fn give_back(shared: &Shared, tenant: &Tenant, turn: Turn) {
         live.life.enter(turn);
         // Together with the phase, so that no change is admitted after the release.
         live.admitted = None;
+        live.ended_at = Some(moirai_runtime::instant());
         live.end().map_or((String::new(), true), |end| (end.reason.clone(), end.ok))
     });
     if ok {

@@ -105,15 +105,18 @@ struct OwnedVolumes {
 }
 
 /// Admits all candidates or none; none if there are `problems` already. The caller holds the lock
-/// under which `used` stays true.
+/// under which `used` stays true. It takes as long as admission thinks; whether it is still
+/// `wanted` is asked before each candidate.
 ///
 /// # Errors
-/// [`ServiceError::Bad`] and [`ServiceError::Refused`]; then nothing has changed.
+/// [`ServiceError::Bad`], [`ServiceError::Refused`] and [`ServiceError::Unwanted`]; then nothing
+/// has changed.
 pub(super) fn admit(
     shared: &Arc<Shared>,
     mut problems: Vec<Problem>,
     used: FilesInUse,
     candidates: &[Candidate<'_>],
+    wanted: &dyn Fn() -> bool,
 ) -> Result<Vec<Admitted>, ServiceError> {
     problems.extend(conflicts(used, candidates));
     if !problems.is_empty() {
@@ -130,15 +133,18 @@ pub(super) fn admit(
         return Err(ServiceError::Bad(problems));
     }
     let mut ledger = lock(&shared.ledger);
-    let refused = candidates.iter().filter_map(|candidate| {
+    let mut asked = 0;
+    let looked_at = candidates.iter().take_while(|_| wanted()).inspect(|_| asked += 1);
+    let refused = looked_at.filter_map(|candidate| {
         let Candidate { holder, claims, memory, .. } = candidate;
         let refusals = ledger.admit(holder, claims, Some(*memory)).err()?;
         Some(TenantPlan::of(holder.clone(), &refusals))
     });
     let refused: Vec<_> = refused.collect();
-    if !refused.is_empty() {
+    if asked < candidates.len() || !refused.is_empty() {
         candidates.iter().for_each(|candidate| ledger.release(&candidate.holder));
-        return Err(ServiceError::Refused(refused));
+        let unwanted = asked < candidates.len();
+        return Err(if unwanted { ServiceError::Unwanted } else { ServiceError::Refused(refused) });
     }
     let admitted = candidates.iter().zip(owned).map(|(candidate, volumes)| Admitted {
         shared: Arc::clone(shared),
@@ -247,6 +253,14 @@ pub(super) struct ServedDevice {
     pub(super) place: Place,
 }
 
+/// Who drives a device.
+pub(super) struct Driver {
+    /// Our end of the vhost-user connection.
+    pub(super) socket: UnixStream,
+    /// The most guest memory that it may hand over, in bytes.
+    pub(super) memory: u64,
+}
+
 /// What is attached.
 pub(super) enum Source<'a> {
     /// A volume that is open.
@@ -269,7 +283,7 @@ impl<'a> Source<'a> {
 
 impl ServedDevice {
     /// Attaches device number `index` of its kind to the I/O domain of its disk or link; the driver
-    /// is at the other end of `socket`.
+    /// is at the other end, and may hand over as much memory as admission has counted.
     ///
     /// # Errors
     /// The I/O domain cannot take it.
@@ -278,7 +292,7 @@ impl ServedDevice {
         holder: &Holder,
         index: usize,
         source: Source<'_>,
-        socket: UnixStream,
+        Driver { socket, memory }: Driver,
     ) -> Result<Self, IoDomainError> {
         let (config, tenant) = (&shared.config, holder.to_string());
         let domain = |group| shared.resources.domain(group).ok_or(IoDomainError::Gone);
@@ -292,6 +306,7 @@ impl ServedDevice {
                     queues: model.queues,
                     contract: model.contract,
                     bandwidth: model.bandwidth,
+                    memory,
                     socket,
                 })?;
                 (Part::Volume(index), &disk.group, id)
@@ -305,6 +320,7 @@ impl ServedDevice {
                     pairs: model.queues,
                     sources: sources(model),
                     receive: model.receive,
+                    memory,
                     contract: model.contract,
                     socket,
                 })?;

@@ -8,6 +8,7 @@ use moirai_api::{
     Stats, TenantStats, ThreadStats,
 };
 use std::collections::HashMap;
+use std::time::Duration;
 
 use super::served::Place;
 use super::tenant::Live;
@@ -19,12 +20,18 @@ use moirai_cpu::{CoreSnapshot, VcpuSnapshot};
 use moirai_io::{DeviceSnapshot, DiskSnapshot, DomainSnapshot, LinkSnapshot};
 use moirai_runtime::{NoiseFloor, Stall, Watched, now};
 
+/// Who does not answer within this is known by what it said last: a thread that is stuck shall not
+/// keep anybody from hearing of the others.
+const PATIENCE: Duration = Duration::from_millis(250);
+
 impl HostService {
-    /// Asks every dispatcher and every event loop once.
+    /// Asks every dispatcher and every event loop once, and waits for all of them together no
+    /// longer than [`PATIENCE`].
     pub(super) fn snapshots(&self) -> (Vec<CoreSnapshot>, Vec<DomainSnapshot>) {
-        let resources = &self.shared.resources;
-        let cores = resources.dispatchers().filter_map(|it| it.snapshot().ok()).collect();
-        let domains = resources.domains().filter_map(|it| it.snapshot().ok()).collect();
+        let (resources, begin) = (&self.shared.resources, moirai_runtime::instant());
+        let left = || PATIENCE.saturating_sub(moirai_runtime::since(begin));
+        let cores = resources.dispatchers().filter_map(|it| it.snapshot(left()).ok()).collect();
+        let domains = resources.domains().filter_map(|it| it.snapshot(left()).ok()).collect();
         (cores, domains)
     }
 
@@ -114,8 +121,9 @@ impl<'a> Snapshots<'a> {
                 reserved: per_second(&spec.cpu),
                 ..PartStats::default()
             };
-            if let Some(vcpu) = self.vcpus.get(&(place.core, place.id.0)) {
-                add_vcpu(&mut stats, vcpu);
+            match self.vcpus.get(&(place.core, place.id.0)) {
+                Some(vcpu) => add_vcpu(&mut stats, vcpu),
+                None => stats.stale = true,
             }
             stats
         });
@@ -138,8 +146,9 @@ impl<'a> Snapshots<'a> {
                 reserved: contract.as_ref().map_or(0, per_second),
                 ..PartStats::default()
             };
-            if let Some(snapshot) = self.device(&device.place) {
-                add_device(&mut stats, snapshot);
+            match self.device(&device.place) {
+                Some(snapshot) => add_device(&mut stats, snapshot),
+                None => stats.stale = true,
             }
             stats
         });
@@ -162,7 +171,8 @@ macro_rules! copy {
 fn add_vcpu(stats: &mut PartStats, vcpu: &VcpuSnapshot) {
     copy! {
         VcpuSnapshot: vcpu to stats;
-        same: guaranteed_ns extra_ns misses misses_in_stall stall_loss_ns least_slice_ns not_kept;
+        same: stale guaranteed_ns extra_ns misses misses_in_stall stall_loss_ns least_slice_ns
+            not_kept;
         counts:;
         // Who it is, and what events and verdicts are made of.
         apart: id tenant excused promised refills
@@ -172,7 +182,7 @@ fn add_vcpu(stats: &mut PartStats, vcpu: &VcpuSnapshot) {
 pub(super) fn add_device(stats: &mut PartStats, device: &DeviceSnapshot) {
     copy! {
         DeviceSnapshot: device to stats;
-        same: guaranteed_ns extra_ns misses misses_in_stall stall_loss_ns completed bytes
+        same: stale guaranteed_ns extra_ns misses misses_in_stall stall_loss_ns completed bytes
             latency_max_ns io_cpu_ns direct_bytes copied_by_us_bytes copied_by_kernel_bytes
             read_modify_writes errors dropped_tx over_budget receive_cpu_ns dropped_rx received
             direct_io failed not_kept;
@@ -194,9 +204,10 @@ pub(super) fn name(kind: &str, name: Option<&String>) -> String {
 }
 
 fn core(snapshot: &CoreSnapshot) -> CoreStats {
-    let CoreSnapshot { core, vcpus: _, decisions, overhead_ns, timer_late_ns } = snapshot;
+    let CoreSnapshot { core, stale, vcpus: _, decisions, overhead_ns, timer_late_ns } = snapshot;
     CoreStats {
         core: *core,
+        stale: *stale,
         decisions: *decisions,
         overhead_ns: *overhead_ns,
         late_p50_ns: timer_late_ns.p50,
@@ -252,9 +263,15 @@ fn link(link: &LinkSnapshot) -> LinkStats {
 }
 
 fn domain(domain: &DomainSnapshot) -> DomainStats {
-    let DomainSnapshot { group, cpu_ns, polled_ns, sleeps, disks: _, links: _, devices: _ } =
+    let DomainSnapshot { group, stale, cpu_ns, polled_ns, sleeps, disks: _, links: _, devices: _ } =
         domain;
-    DomainStats { group: group.clone(), cpu_ns: *cpu_ns, polled_ns: *polled_ns, sleeps: *sleeps }
+    DomainStats {
+        group: group.clone(),
+        stale: *stale,
+        cpu_ns: *cpu_ns,
+        polled_ns: *polled_ns,
+        sleeps: *sleeps,
+    }
 }
 
 #[cfg(test)]

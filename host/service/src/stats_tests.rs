@@ -38,6 +38,7 @@ fn what_a_dispatcher_says_of_a_vcpu_arrives() {
     let vcpu = VcpuSnapshot {
         id: 1,
         tenant: "a".to_owned(),
+        stale: true,
         guaranteed_ns: 2,
         extra_ns: 3,
         misses: 4,
@@ -59,6 +60,7 @@ fn what_an_event_loop_says_of_a_device_arrives() {
     let device = DeviceSnapshot {
         id: 1,
         tenant: "a".to_owned(),
+        stale: true,
         kind: "disk",
         resource: "ssd".to_owned(),
         guaranteed_ns: 2,

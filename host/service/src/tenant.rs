@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use moirai_launch::BalloonReport;
 use rustix::event::{EventfdFlags, eventfd};
@@ -63,6 +63,8 @@ pub(super) struct Live {
     pub(super) missing: Vec<String>,
     /// Why it ends or has ended.
     end: Option<End>,
+    /// When it has ended.
+    pub(super) ended_at: Option<Instant>,
 }
 
 impl Live {
@@ -114,6 +116,7 @@ impl Tenant {
             balloon: Balloon::default(),
             missing: Vec::new(),
             end: None,
+            ended_at: None,
         };
         Ok(Self {
             console: Arc::new(Console::new(&name)),

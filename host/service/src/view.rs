@@ -78,6 +78,7 @@ impl Tenant {
             TenantView {
                 name: self.name.clone(),
                 phase: live.life.phase(),
+                failed: false,
                 end: live.end().cloned(),
                 pid: live.pid,
                 uid: live.uid,
@@ -103,6 +104,7 @@ impl Tenant {
 
 /// The view with why contracts are not kept.
 pub(super) fn told(mut view: TenantView, not_kept: Option<String>) -> TenantView {
+    view.failed = view.phase == Phase::Ended && view.failure().is_some();
     let failed = view.failure().map(|reason| format!("it has failed: {reason}"));
     let why = failed.or(not_kept);
     view.kept = why.is_none();

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use moirai_scheduler::Span;
+use moirai_scheduler::{PolicyKind, Span};
 use moirai_simulator::proof::{INVARIANTS, Tally, claims};
 use moirai_simulator::world::{Spec, World};
 use serde::{Deserialize, Serialize};
@@ -36,7 +36,7 @@ struct State {
 struct Options {
     decisions: u64,
     state: Option<PathBuf>,
-    policy: String,
+    policy: PolicyKind,
     seed: u64,
     jobs: u64,
 }
@@ -52,7 +52,7 @@ fn options() -> Result<Options, String> {
     let mut options = Options {
         decisions: 1_000_000_000,
         state: None,
-        policy: "atropos".into(),
+        policy: PolicyKind::Atropos,
         seed: 0,
         jobs: std::thread::available_parallelism().map_or(1, |n| n.get() as u64),
     };
@@ -65,9 +65,7 @@ fn options() -> Result<Options, String> {
             "--seed" => options.seed = number()?,
             "--jobs" => options.jobs = number()?.clamp(1, 1024),
             "--state" => options.state = Some(value.into()),
-            "--policy" if moirai_scheduler::POLICIES.contains(&value.as_str()) => {
-                options.policy = value;
-            }
+            "--policy" => options.policy = value.parse().map_err(|e| format!("{name}: {e}"))?,
             _ => return Err(format!("cannot use `{name} {value}`")),
         }
     }
@@ -80,7 +78,7 @@ fn options() -> Result<Options, String> {
 fn load(options: &Options) -> Result<State, String> {
     let fresh = State {
         program: program(),
-        policy: options.policy.clone(),
+        policy: options.policy.to_string(),
         next_world: options.seed,
         tally: Tally::default(),
     };
@@ -88,7 +86,7 @@ fn load(options: &Options) -> Result<State, String> {
     let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
     let state: State =
         serde_json::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))?;
-    if state.policy != options.policy {
+    if state.policy != options.policy.as_str() {
         return Err(format!("{} is a proof of `{}`", path.display(), state.policy));
     }
     if state.program != fresh.program {
@@ -112,7 +110,7 @@ fn save(options: &Options, state: &State) -> Result<(), String> {
 }
 
 /// Runs the next worlds on all threads; the sum does not depend on how many there are.
-fn batch(policy: &str, first: u64, jobs: u64) -> Tally {
+fn batch(policy: PolicyKind, first: u64, jobs: u64) -> Tally {
     let part = |start: u64| {
         let mut sum = Tally::default();
         for world in (0..BATCH).map(|i| start.wrapping_add(i)) {
@@ -140,7 +138,7 @@ fn prove(options: &Options, state: &mut State) -> Result<(), String> {
     let mut shown = Instant::now();
     while state.tally.decisions < options.decisions {
         let world = state.next_world;
-        state.tally.merge(&batch(&state.policy, world, options.jobs));
+        state.tally.merge(&batch(options.policy, world, options.jobs));
         state.next_world = world.wrapping_add(BATCH * options.jobs);
         if shown.elapsed() > Duration::from_secs(2) {
             shown = Instant::now();
@@ -160,9 +158,9 @@ fn prove(options: &Options, state: &mut State) -> Result<(), String> {
     save(options, state)
 }
 
-fn table(state: &State) {
+fn table(policy: PolicyKind, state: &State) {
     println!("{:>2}  {:<52} {:>16} {:>10}", "", "invariant", "checks", "violations");
-    for number in claims(&state.policy) {
+    for &number in claims(policy) {
         println!(
             "{number:>2}  {:<52} {:>16} {:>10}",
             INVARIANTS[number - 1],
@@ -183,12 +181,12 @@ fn main() -> ExitCode {
     let result = options().and_then(|options| {
         let mut state = load(&options)?;
         prove(&options, &mut state)?;
-        Ok(state)
+        Ok((options.policy, state))
     });
     match result {
-        Ok(state) => {
-            table(&state);
-            ExitCode::from(u8::from(state.tally.broken(claims(&state.policy))))
+        Ok((policy, state)) => {
+            table(policy, &state);
+            ExitCode::from(u8::from(state.tally.broken(claims(policy))))
         }
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "prove: {error}");

@@ -90,6 +90,7 @@ impl Bench {
                 queues: 1,
                 contract: contract(),
                 bandwidth: None,
+                memory: 1 << 30,
                 socket,
             };
             domain.attach_blk(spec).unwrap();
@@ -105,6 +106,7 @@ impl Bench {
                 pairs: 1,
                 sources: moirai_io::Sources::Own(Vec::new()),
                 receive: 250,
+                memory: 1 << 30,
                 contract: contract(),
                 socket,
             };
@@ -157,7 +159,7 @@ impl Bench {
 /// What the loop's thread spends on one operation.
 #[allow(clippy::cast_precision_loss, reason = "nanoseconds of CPU time")]
 fn cost(domain: &IoDomain, mut operation: impl FnMut()) -> f64 {
-    let spent = || domain.snapshot().unwrap().cpu_ns;
+    let spent = || domain.snapshot(Duration::from_secs(5)).unwrap().cpu_ns;
     (0..OPERATIONS / 20).for_each(|_| operation());
     let before = spent();
     (0..OPERATIONS).for_each(|_| operation());

@@ -97,7 +97,7 @@ fn boot(
 /// The machine's file system with all programs and their libraries, as an initial RAM disk.
 fn pack(place: &Place, program: &Path) -> io::Result<PathBuf> {
     let tree = place.run.join("tree");
-    let [(_, binary), (_, tenant), (_, images)] = &place.tested;
+    let [(_, binary), (_, tenant), _, (_, images)] = &place.tested;
     let mut copied = Command::new("cp");
     succeed(copied.arg("-r").arg(place.lab.join("machine/tree")).arg(&tree))?;
     fs::write(tree.join("modules/order"), MODULES)?;

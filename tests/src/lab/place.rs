@@ -22,7 +22,7 @@ pub(super) struct Place {
     /// The emulator.
     pub(super) emulator: PathBuf,
     /// What is tested: the host service, the tenant process, the images.
-    pub(super) tested: [(&'static str, PathBuf); 3],
+    pub(super) tested: [(&'static str, PathBuf); 4],
     keep: bool,
 }
 
@@ -55,6 +55,7 @@ impl Place {
         let tested = [
             ("MOIRAI_BINARY", release.join("moirai")),
             ("MOIRAI_TENANT", release.join("moirai-tenant")),
+            ("MOIRAI_IMAGE", release.join("moirai-image")),
             ("MOIRAI_IMAGES", root().join("target/images")),
         ];
         let tested =
@@ -79,11 +80,11 @@ impl Place {
 
     /// Has the machine read once what every launch reads, so that no launch waits for 9p.
     pub(super) fn warm(&self) -> String {
-        let [(_, binary), (_, tenant), _] = &self.tested;
-        let (binary, tenant) =
-            (quoted(&binary.to_string_lossy()), quoted(&tenant.to_string_lossy()));
+        let [binary, tenant, image, _] = &self.tested;
+        let [binary, tenant, image] =
+            [binary, tenant, image].map(|(_, path)| quoted(&path.to_string_lossy()));
         let guest = quoted(&self.lab.join("guest").to_string_lossy());
-        format!("cat {binary} {tenant} {guest}/* >/dev/null 2>&1\n")
+        format!("cat {binary} {tenant} {image} {guest}/* >/dev/null 2>&1\n")
     }
 
     /// A file of `logs` that gets what is said, as the terminal does.

@@ -32,18 +32,19 @@ const fn cargo_test(name: &'static str, limit_s: u64, words: &'static [&'static 
     Suite { cargo_test: true, ..suite(name, limit_s, words) }
 }
 
-pub(super) const SUITES: [Suite; 12] = [
+pub(super) const SUITES: [Suite; 13] = [
     suite("format", 120, &["cargo", "fmt", "--all", "--check"]),
     cargo_test("scheduler", 600, &["-p", "moirai-scheduler", "-p", "moirai-simulator"]),
     cargo_test("parts", 900, &PARTS),
     cargo_test("host", 1200, &HOST),
+    suite("interleavings", 600, &INTERLEAVINGS),
     Suite { folder: "guest", ..cargo_test("guest", 600, &GUEST) },
     suite("qemu", 120, &["guest/tests/qemu.sh"]),
     suite("readme", 600, &["guest/tests/readme.sh"]),
     // What later suites boot: by itself, so that a failure here is not taken for one of theirs.
     suite("machine", 600, &["tests/lab/machine.sh"]),
     suite("debian", 300, &["tests/lab/run.sh", "debian"]),
-    cargo_test("end-to-end", 900, &["-p", "moirai-tests", "--", "--test-threads", "1"]),
+    cargo_test("end-to-end", 1200, &["-p", "moirai-tests", "--", "--test-threads", "1"]),
     Suite {
         environment: &[("LAB_SKIP", LONGEST)],
         ..suite("lab", 1500, &["tests/lab/run.sh", "test"])
@@ -51,6 +52,17 @@ pub(super) const SUITES: [Suite; 12] = [
     suite("counted", 600, &["tests/lab/run.sh", "test", "counted"]),
 ];
 
+/// Mailboxes in every order of steps; the feature changes what they are made of in tests.
+const INTERLEAVINGS: [&str; 8] = [
+    "cargo",
+    "test",
+    "--locked",
+    "--package=moirai-runtime",
+    "--features",
+    "loom",
+    "--lib",
+    "interleavings",
+];
 const PARTS: [&str; 8] = [
     "-p",
     "moirai-abi",

@@ -87,6 +87,7 @@ fn one(suite: &Suite, logs: &Path) -> io::Result<Tally> {
     command.current_dir(root().join(suite.folder)).stdin(Stdio::null());
     let built = |path| root().join("target").join(path);
     command.env("MOIRAI_TENANT", built("release/moirai-tenant"));
+    command.env("MOIRAI_IMAGE", built("release/moirai-image"));
     command.env("MOIRAI_IMAGES", built("images")).env("CARGO_TERM_PROGRESS_WHEN", "never");
     for (key, value) in suite.environment {
         command.env(key, value);

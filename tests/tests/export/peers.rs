@@ -9,12 +9,12 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use moirai_tests::{Host, wait_for};
+use moirai_tests::{Host, said, wait_for};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
-use super::{disk, export, socket};
+use super::{disk, export, socket, try_export};
 
 const SET_FEATURES: u32 = 2;
 const SET_MEM_TABLE: u32 = 5;
@@ -52,7 +52,11 @@ impl Peer {
     }
 
     fn set_memory(&self, file: &File) -> bool {
-        let table = [words(&[1, 0]), longs(&[0, BYTES, USER, 0])].concat();
+        self.set_bytes(file, BYTES)
+    }
+
+    fn set_bytes(&self, file: &File, bytes: u64) -> bool {
+        let table = [words(&[1, 0]), longs(&[0, bytes, USER, 0])].concat();
         self.say(SET_MEM_TABLE, &table, &[file.as_fd()])
     }
 
@@ -177,6 +181,32 @@ fn a_storm_of_memory_tables_makes_neither_threads_nor_descriptors() {
     assert!(most_threads <= threads + 16, "{threads} threads became {most_threads}");
     assert!(most_files <= files + 64, "{files} descriptors became {most_files}");
     drop(peer);
+    is_well(&host, "db");
+}
+
+/// What the pages of a sparse file cost is charged to whoever touches them first, and that is our
+/// I/O.
+#[test]
+fn a_peer_cannot_hand_over_more_memory_than_its_export_may() {
+    let host = Host::start();
+    let device = "[export.disk]";
+    let text = disk(&host, "db", "extra = true");
+    export(&host, &text.replace(device, &format!("memory = \"4M\"\n{device}")));
+    let huge =
+        text.replace("\"db", "\"huge").replace(device, &format!("memory = \"1024G\"\n{device}"));
+    std::fs::write(host.folder().join("huge.img"), vec![0; 1 << 20]).unwrap();
+    let refused = try_export(&host, &huge);
+    assert_eq!(refused.status.code(), Some(3), "{}", said(&refused));
+    assert!(said(&refused).contains("memory"), "{}", said(&refused));
+
+    let peer = Peer::connect(&socket(&host, "db"));
+    let file = memory(true);
+    file.set_len(1 << 40).unwrap();
+    assert!(peer.set_bytes(&file, 4 << 20), "{}", host.log());
+    // Sparse, and the biggest that any guest of ours can have.
+    assert!(peer.set_bytes(&file, 1 << 40));
+    peer.expect_hang_up();
+    assert!(host.log().contains("exceeds the limit of 4194304"), "{}", host.log());
     is_well(&host, "db");
 }
 

@@ -16,10 +16,13 @@ use rustix::mm::{MapFlags, ProtFlags, mmap};
 use rustix::thread::futex;
 use vmm_sys_util::signal::{SIGRTMIN, register_signal_handler};
 
+use moirai_abi::gate::{self, Word};
 use moirai_launch::spec::MAX_VCPUS;
 
 const PAGE_BYTES: usize = 4096;
-const CLOSED: u32 = 0;
+
+/// A word of the mapped page.
+struct Shared<'a>(&'a AtomicU32);
 
 /// The mapped page; null until [`Gates::map`]. One process has one tenant, hence one page.
 static PAGE: AtomicPtr<AtomicU32> = AtomicPtr::new(null_mut());
@@ -79,8 +82,24 @@ extern "C" fn on_signal(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c
 fn wait_until_open() {
     // SAFETY: null, or a word of the page that stays mapped (see `enter`).
     let Some(word) = (unsafe { WORD.get().as_ref() }) else { return };
-    while word.load(Ordering::Acquire) == CLOSED {
+    gate::pass(&Shared(word));
+}
+
+impl Word for Shared<'_> {
+    fn load(&self) -> u32 {
+        self.0.load(Ordering::Acquire)
+    }
+
+    fn store(&self, value: u32) {
+        self.0.store(value, Ordering::Release);
+    }
+
+    fn wait(&self, expected: u32) {
         // An error means that the word has changed or a signal came: look again.
-        let _ = futex::wait(word, futex::Flags::empty(), CLOSED, None);
+        let _ = futex::wait(self.0, futex::Flags::empty(), expected, None);
+    }
+
+    fn wake(&self) {
+        let _ = futex::wake(self.0, futex::Flags::empty(), u32::MAX);
     }
 }

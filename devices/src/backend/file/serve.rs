@@ -30,6 +30,9 @@ impl DiskFile {
         if !self.claim(part) {
             return Err(Deferred::BlocksTaken);
         }
+        if self.waits {
+            ring.next_by_worker();
+        }
         match part.op {
             Op::Read { offset_bytes } => self.read(ring, token, part, offset_bytes)?,
             Op::Write { offset_bytes, durable } => {

@@ -1,13 +1,17 @@
-//! What passes between an image's event loop and its worker: tasks there, answers back, and a bell
-//! that the loop's ring waits for like for any other operation.
+//! What passes between an image's event loop and its worker: tasks there over a desk, answers back,
+//! and a bell that the loop's ring waits for like for any other operation.
 
 use std::fs::File;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::event::{EventfdFlags, eventfd};
 
-use super::map::{Extent, Window};
+use moirai_image_wire::Window;
+
+use super::map::Extent;
 use crate::blk::{Op, Outcome};
 use crate::memory::Buffers;
 
@@ -74,5 +78,59 @@ impl Drop for Task {
         self.buffers = None;
         // A counter that is full rings just as well.
         let _ = rustix::io::write(&*self.bell.event, &1_u64.to_ne_bytes());
+    }
+}
+
+/// Becomes readable when there are tasks, or nobody is left to give one.
+#[derive(Clone, Debug)]
+pub(super) struct Desk(Arc<OwnedFd>);
+
+impl Desk {
+    fn ring(&self) {
+        // A counter that is full is readable just as well.
+        let _ = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
+    }
+
+    /// To be called before tasks are looked for.
+    pub(super) fn quiet(&self) {
+        let _ = rustix::io::read(&self.0, &mut [0_u8; 8]);
+    }
+}
+
+impl AsFd for Desk {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// The loop's side of the desk.
+#[derive(Debug)]
+pub(super) struct Tasks {
+    sender: Option<SyncSender<Task>>,
+    desk: Desk,
+}
+
+impl Tasks {
+    /// Room for so many, and the worker's side.
+    pub(super) fn new(most: usize) -> io::Result<(Self, Receiver<Task>, Desk)> {
+        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let (sender, receiver) = sync_channel(most);
+        let desk = Desk(Arc::new(event));
+        Ok((Self { sender: Some(sender), desk: desk.clone() }, receiver, desk))
+    }
+
+    /// Gives the worker a task. If there is none, the task is dropped, and that rings its bell.
+    pub(super) fn give(&self, task: Task) {
+        if let Some(sender) = &self.sender {
+            drop(sender.try_send(task));
+            self.desk.ring();
+        }
+    }
+}
+
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        self.sender = None;
+        self.desk.ring();
     }
 }

@@ -1,46 +1,39 @@
 //! Opens an image and all that it is made of: its data file, its backing files, theirs.
 //!
 //! An image is data that somebody else wrote. This module opens the files that the image names,
-//! below the folder of its disk and nowhere else; imago gets open files and no name. The format of
-//! a file is what the header says, and never guessed.
+//! below the folder of its disk and nowhere else; the image process gets open files and no name.
+//! The format of a file is what the header says, and never guessed.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
-use imago::FormatAccess;
-use imago::qcow2::Qcow2;
-use imago::raw::Raw;
+use moirai_abi::shell::Word;
+use moirai_image_wire as wire;
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::fs::{FlockOperation, Mode, OFlags, ResolveFlags, flock, open, openat2};
 
+use super::courier::Luggage;
 use super::fields::HeaderError;
 use super::header::{Header, IMAGE, MAX_CLUSTER_BYTES};
 use super::name::file_name;
-use super::storage::{Beginning, ImageFile};
+use super::tables::MAX_TABLES_BYTES;
 use crate::backend::error::{ImageError, VolumeError};
 use crate::backend::file::{DiskFile, FileId, open_error};
 
-/// The storage that imago works on.
-pub(super) type Storage = ImageFile;
-/// An image and everything below it.
-pub(super) type Access = FormatAccess<Storage>;
-
 /// Most layers of an image, itself counted.
-pub(super) const MAX_LAYERS: usize = 16;
-/// The most memory that the tables of one image may take.
-const MAX_TABLES_BYTES: u64 = 512 << 20;
+const MAX_LAYERS: usize = wire::MAX_LAYERS;
 
 /// How long an image may be locked by somebody else.
 const LOCK_TRIES: u32 = 40;
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
-/// An open image.
+/// An image whose files are open.
 pub(super) struct Chain {
-    pub(super) access: Access,
+    /// What its process gets.
+    pub(super) luggage: Luggage,
     /// In the order in which imago counts its storage: the deepest backing file first, the data
     /// file of a layer after the layer.
     pub(super) files: Vec<DiskFile>,
@@ -48,8 +41,6 @@ pub(super) struct Chain {
     pub(super) header: Header,
     /// How many of the files belong to the top layer.
     pub(super) top_files: usize,
-    /// Keep these until the last table has been written: they hold the locks.
-    pub(super) locks: Vec<File>,
     /// What is not as it should be, and no obstacle to reading.
     pub(super) warnings: Vec<String>,
 }
@@ -119,14 +110,19 @@ fn format_of(image: &str, name: &str, named: Option<&str>) -> Result<Format, Ima
         Some("raw") => Ok(Format::Raw),
         Some("qcow2") => Ok(Format::Qcow2),
         None => Err(ImageError::NoFormat { image: image.to_owned(), name: name.to_owned() }),
-        Some(other) => Err(ImageError::Unsupported {
-            image: image.to_owned(),
-            what: format!(
+        Some(other) => {
+            // An image names its backing file from its own folder.
+            let folder = Path::new(image).parent().unwrap_or(Path::new(""));
+            let old = folder.join(name).display().to_string();
+            let (old, new) = (Word(&old), format!("{name}.new"));
+            let (new, top) = (Word(&new), Word(image));
+            let what = format!(
                 "has a backing file of format {other:?}, not raw or qcow2; convert that: `qemu-img \
-                 convert -O qcow2 {name} {name}.new`, and rebase: `qemu-img rebase -u -b \
-                 {name}.new -F qcow2 {image}`"
-            ),
-        }),
+                 convert -O qcow2 {old} {old}.new`, and rebase: `qemu-img rebase -u -b {new} -F \
+                 qcow2 {top}`"
+            );
+            Err(ImageError::Unsupported { image: image.to_owned(), what })
+        }
     }
 }
 
@@ -260,9 +256,10 @@ fn read_header(
     let judge = |error| match error {
         HeaderError::NotQcow2 => ImageError::NotQcow2(name.to_owned()),
         HeaderError::Damaged(what) => ImageError::Damaged { image: name.to_owned(), what },
-        HeaderError::Unsupported(what) => {
-            ImageError::Unsupported { image: name.to_owned(), what: what.replace(IMAGE, name) }
-        }
+        HeaderError::Unsupported(what) => ImageError::Unsupported {
+            image: name.to_owned(),
+            what: what.replace(IMAGE, &Word(name).to_string()),
+        },
     };
     let read = |offset: u64, len_bytes: u64| {
         let mut bytes = vec![0; usize::try_from(len_bytes).unwrap_or(0)];
@@ -292,66 +289,50 @@ fn reopen(file: &File, read_only: bool, direct: bool) -> io::Result<File> {
     File::options().read(true).write(!read_only).custom_flags(flags).open(path)
 }
 
-/// Gives the open layers to imago, from the deepest up.
+/// What of the open layers the process gets, from the deepest up.
 fn assemble(layers: Vec<Layer>, read_only: bool) -> Result<Chain, VolumeError> {
-    let (mut files, mut locks, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
-    let mut below: Option<Arc<Access>> = None;
+    let (mut files, mut warnings, mut top) = (Vec::new(), Vec::new(), None);
+    let mut luggage = Luggage::default();
     let count = layers.len();
     for (height, layer) in layers.into_iter().rev().enumerate() {
-        let top = height + 1 == count;
-        let writable = top && !read_only;
+        let writable = height + 1 == count && !read_only;
         let Layer { name, file, disk_file, header, data } = layer;
-        let library = |source| ImageError::Library { image: name.clone(), source };
         let mark = header.as_ref().and_then(|header| header.mark);
         warnings.extend(mark.map(|mark| format!("image {name} {}", mark.words(&name))));
-        let beginning = match (&header, mark) {
-            (None, _) => Beginning::Data,
-            (Some(_), Some(_)) if !writable => Beginning::MarkedHeader,
-            (Some(_), _) => Beginning::Header,
+        let format = match &header {
+            None => wire::Format::Raw,
+            Some(_) => wire::Format::Qcow2 {
+                marked: mark.is_some() && !writable,
+                data: data.as_ref().map(|(_, disk_file)| start_of(disk_file)),
+            },
         };
-        let main = storage(&file, &disk_file, writable, beginning).map_err(library)?;
-        files.push(disk_file);
-        locks.push(file);
-        let Some(header) = header else {
-            let raw = guarded(&name, || Raw::open_image(main, false))?.map_err(library)?;
-            below = Some(Arc::new(FormatAccess::new(raw)));
-            continue;
-        };
-        let mut image: Qcow2<Storage, Arc<Access>> =
-            guarded(&name, || Qcow2::open_image(main, writable))?.map_err(library)?;
-        image.set_backing(below.take());
-        let top_files = 1 + usize::from(data.is_some());
-        let data = data.map(|(file, disk_file)| {
-            let opened = storage(&file, &disk_file, writable, Beginning::Data);
+        luggage.layers.push(wire::Layer { format, file: start_of(&disk_file), writable });
+        let of_layer = std::iter::once((file, disk_file)).chain(data);
+        let before = files.len();
+        for (file, disk_file) in of_layer {
+            let passed = reopen(&file, !writable, disk_file.is_direct());
+            luggage.passed.push(passed.map_err(failed(&name))?.into());
+            luggage.looked_at.push(file.try_clone().map_err(failed(&name))?);
+            luggage.locks.push(file);
             files.push(disk_file);
-            locks.push(file);
-            opened
-        });
-        image.set_data_file(data.transpose().map_err(library)?);
-        let access = FormatAccess::new(image);
-        if top {
-            return Ok(Chain { access, files, header, top_files, locks, warnings });
         }
-        below = Some(Arc::new(access));
+        luggage.names.push(name);
+        luggage.written = if writable { files.len() - before } else { 0 };
+        top = header.map(|header| (header, files.len() - before));
     }
-    Err(ImageError::Broke(String::new()).into())
+    let (header, top_files) = top.ok_or_else(|| ImageError::NotQcow2(String::new()))?;
+    let ends = files.iter().rev().take(luggage.written).map(DiskFile::size_bytes);
+    let l1 = header.tables.l1;
+    luggage.l1 = (l1.offset, l1.offset.saturating_add(l1.len));
+    luggage.file_bytes = ends.max().map_or(0, |end| header.most_bytes(end));
+    Ok(Chain { luggage, files, header, top_files, warnings })
 }
 
-/// A file as imago wants it.
-fn storage(
-    file: &File,
-    disk_file: &DiskFile,
-    writable: bool,
-    beginning: Beginning,
-) -> io::Result<Storage> {
-    let file = reopen(file, !writable, disk_file.is_direct())?;
-    ImageFile::new(file, writable, disk_file.alignment(), beginning)
-}
-
-/// Runs imago on bytes that somebody else wrote; a panic of it is an error of the image.
-fn guarded<T>(name: &str, run: impl FnOnce() -> T) -> Result<T, ImageError> {
-    let run = std::panic::AssertUnwindSafe(run);
-    std::panic::catch_unwind(run).map_err(|_| ImageError::Broke(name.to_owned()))
+/// What the process has to know of a file.
+fn start_of(disk_file: &DiskFile) -> wire::FileStart {
+    let alignment = disk_file.alignment();
+    let (memory, offset) = (alignment.memory, alignment.offset);
+    wire::FileStart { alignment: wire::Alignment { memory, offset } }
 }
 
 /// The kernel's word for a path that leads out of its folder.

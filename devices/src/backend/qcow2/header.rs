@@ -4,12 +4,13 @@
 //! exists for three reasons: we open the files that an image names, a version 2 image has its
 //! backing format where imago does not look, and a header may claim anything.
 
+use moirai_abi::shell::Word;
+use moirai_image_wire::format::MAGIC;
+
 use super::fields::HeaderError::{self, Damaged, NotQcow2, Unsupported};
 use super::fields::{text, u32_at, u64_at};
 use super::tables::Tables;
 
-/// `QFI\xfb`.
-pub(super) const MAGIC: &[u8] = b"QFI\xfb";
 const V2_BYTES: usize = 72;
 const V3_BYTES: usize = 104;
 /// Longest name in the header.
@@ -23,14 +24,13 @@ const CORRUPT: u64 = 1 << 1;
 const DATA_FILE: u64 = 1 << 2;
 const COMPRESSION: u64 = 1 << 3;
 const EXTENDED_L2: u64 = 1 << 4;
-/// Where the byte with the lowest of them is, and which of it are marks: they say nothing of the
-/// format, and that the image ought to be repaired.
-pub(super) const FEATURES_LAST_BYTE: u64 = 79;
-pub(super) const MARKS: u8 = 0b11;
 /// Counts of clusters in use have at most 64 bits.
 const MAX_REFCOUNT_ORDER: u32 = 6;
 /// Where a version 3 header says how clusters are compressed, if it is not the usual way.
 const COMPRESSION_AT: usize = 104;
+
+/// What tables of a small disk may take beside its data: some clusters of the largest size.
+const BESIDE_BYTES: u64 = 64 << 20;
 
 /// Largest cluster; names and extensions lie in the first one.
 pub(in crate::backend) const MAX_CLUSTER_BYTES: u64 = 2 << 20;
@@ -69,7 +69,7 @@ impl Mark {
             Self::Dirty => "was not closed",
             Self::Corrupt => "is marked as corrupt",
         };
-        format!("{matter}; repair it: `qemu-img check -r all {name}`")
+        format!("{matter}; repair it: `qemu-img check -r all {}`", Word(name))
     }
 }
 
@@ -109,6 +109,13 @@ impl Header {
         header.backing = backing_name(first)?;
         header.tables.check(header.size_bytes, file_bytes)?;
         Ok(header)
+    }
+
+    /// Where a file of the image may end that ends at `file_bytes` now. Every cluster may have to
+    /// be written anew, because a snapshot keeps what is there; tables are at most a sixteenth.
+    pub(super) fn most_bytes(&self, file_bytes: u64) -> u64 {
+        let data = self.size_bytes.saturating_add(self.size_bytes / 8);
+        file_bytes.saturating_add(data).saturating_add(BESIDE_BYTES)
     }
 
     /// Reads features and extensions.

@@ -7,24 +7,10 @@
 
 use std::collections::{HashMap, VecDeque};
 
-/// Clusters in a window; a divisor of the entries of every level-2 table.
-pub(super) const WINDOW: u64 = 64;
+use moirai_image_wire::{Location, WINDOW, Window, in_window};
+
 /// Most windows that are kept: 64 KiB clusters times this is 32 GiB, at 6 MiB of memory.
 const MAX_WINDOWS: usize = 8192;
-
-/// Where a cluster's data is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Location {
-    /// Number of the file.
-    pub(super) file: u16,
-    /// Whether it may be overwritten there.
-    pub(super) writable: bool,
-    /// Where in the file, in bytes.
-    pub(super) offset: u64,
-}
-
-/// The clusters of one window.
-pub(super) type Window = [Option<Location>; 64];
 
 /// A range of the volume that lies in one piece in one file. Bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +50,7 @@ impl ClusterMap {
     pub(super) fn forget(&mut self, offset: u64, len: u64) {
         for cluster in clusters(self.cluster_bytes, offset, len) {
             let window = self.windows.get_mut(&(cluster / WINDOW));
-            if let Some(slot) = window.and_then(|window| window.get_mut(within(cluster))) {
+            if let Some(slot) = window.and_then(|window| window.get_mut(in_window(cluster))) {
                 *slot = None;
             }
         }
@@ -83,7 +69,7 @@ impl ClusterMap {
                     window.insert((number, found)).1
                 }
             };
-            let location = (*current.get(within(cluster))?)?;
+            let location = (*current.get(in_window(cluster))?)?;
             if writing && !location.writable {
                 return None;
             }
@@ -123,11 +109,6 @@ pub(super) fn clusters(cluster_bytes: u64, offset: u64, len: u64) -> std::ops::R
     }
     let end = offset.saturating_add(len).div_ceil(cluster_bytes);
     offset / cluster_bytes..end
-}
-
-/// The place of a cluster in its window.
-pub(super) fn within(cluster: u64) -> usize {
-    usize::try_from(cluster % WINDOW).unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -1,45 +1,49 @@
-//! qcow2 images, through imago.
+//! qcow2 images, served with a process for each (docs/design/0015).
 //!
 //! | file | what it holds |
 //! | --- | --- |
 //! | `chain.rs`, `name.rs` | what is opened, and what is refused |
 //! | `header.rs`, `tables.rs`, `fields.rs` | the same, of what the image itself says |
-//! | `storage.rs` | what imago sees of it |
+//! | `process.rs` | the seam to whoever starts image processes |
+//! | `courier.rs`, `check.rs` | how a process is asked, and what of its answers is believed |
 //! | `map.rs` | where clusters are, as far as the loop knows |
 //! | `turnstile.rs` | which requests may be in the image together |
-//! | `worker.rs`, `bell.rs` | the thread on which imago runs, and how it is asked |
+//! | `worker.rs`, `bell.rs` | the thread that asks the process, and how it is asked itself |
 //! | here | the loop's side: where a request goes |
 //!
 //! If all clusters of a request are known, allocated and, for a write, ours alone, the request goes
 //! straight to the files like that of a raw volume. Every other request goes to the worker, which
 //! either says where the data is or does the request.
 //!
-//! *Why the two ways agree.* Only this process writes the image. A cluster's place changes only by
-//! a request that covers the cluster and changes the image: an allocating write, a discard,
-//! zeroing. Such a request has the image to itself ([`turnstile`]). It begins when nothing else is
-//! in flight. Before that, the loop forgets what it knows of the request's clusters. Nothing else
-//! begins until the request is over. So no operation of the ring is under way to a cluster that
-//! imago frees, moves, or rewrites in part. Lookups, reads of the worker and flushes change no
-//! place and run beside the others. Backing files are opened for reading, and nobody of this host
-//! writes them.
+//! *Why the two ways agree.* Only the image process and we write the image. A cluster's place
+//! changes only by a request that covers the cluster and changes the image: an allocating write, a
+//! discard, zeroing. Such a request has the image to itself ([`turnstile`]). It begins when nothing
+//! else is in flight. Before that, the loop forgets what it knows of the request's clusters.
+//! Nothing else begins until the request is over. So no operation of the ring is under way to a
+//! cluster that the process frees, moves, or rewrites in part. Lookups, reads of the worker and
+//! flushes change no place and run beside the others. Backing files are opened for reading, and
+//! nobody of this host writes them.
 
 mod bell;
 mod chain;
+mod check;
+mod courier;
 mod fields;
 mod header;
 mod map;
 mod name;
-mod storage;
+mod process;
 mod tables;
 mod turnstile;
 mod worker;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{SyncSender, sync_channel};
 
 use smallvec::{SmallVec, smallvec};
 
+pub use moirai_image_wire::channel::pair as socket_pair;
+pub use process::{ImageProcess, ImageProcesses, StartedImage};
 pub use turnstile::Pass;
 pub use worker::Worker;
 
@@ -51,13 +55,15 @@ use super::ring::{Deferred, Operations};
 use super::sub_request::{Place, State, SubRequest};
 use crate::blk::{Op, Outcome, Request};
 use crate::counters::Counters;
-use bell::{Answer, Bell, Task};
+use bell::{Answer, Bell, Task, Tasks};
 use chain::Chain;
+use check::Shape;
+use courier::{Courier, Failure};
 use map::{ClusterMap, Extent};
 use turnstile::Turnstile;
-use worker::Core;
 
-/// Smallest cluster that goes past imago: below it, tables and data may share a block of the disk.
+/// Smallest cluster that goes past the process: below it, tables and data may share a block of the
+/// disk.
 const LEAST_DIRECT_CLUSTER: u64 = 4096;
 /// Most tasks that wait for the worker.
 const MAX_TASKS: usize = 64;
@@ -65,7 +71,7 @@ const MAX_TASKS: usize = 64;
 /// The loop's side of an image.
 #[derive(Debug)]
 pub(super) struct Image {
-    tasks: SyncSender<Task>,
+    tasks: Tasks,
     /// How many of them are not over.
     outstanding: usize,
     /// All bells; a part that is with the worker has the number of its own.
@@ -78,38 +84,42 @@ pub(super) struct Image {
     cluster_bytes: u64,
     discards: bool,
     top_files: usize,
+    failure: Failure,
 }
 
 impl Image {
-    /// Opens an image; files and warnings are for [`super::Volume`].
+    /// Opens an image and starts its process; files and warnings are for [`super::Volume`].
     pub(super) fn open(
         root: &Path,
         path: &Path,
         read_only: bool,
+        processes: &dyn ImageProcesses,
     ) -> Result<(Self, Vec<DiskFile>, Vec<String>), VolumeError> {
-        let Chain { access, files, header, top_files, locks, warnings } =
+        let Chain { luggage, files, header, top_files, warnings } =
             chain::open_chain(root, path, read_only)?;
-        let failed =
-            |source| VolumeError::Io { path: root.join(path).display().to_string(), source };
+        let name = root.join(path).display().to_string();
         let align = u64::from(files.iter().map(DiskFile::align).max().unwrap_or(1)).max(512);
         let direct = header.cluster_bytes >= LEAST_DIRECT_CLUSTER.max(align);
-        let (tasks, queue) = sync_channel(MAX_TASKS);
         let (size_bytes, cluster_bytes) = (header.size_bytes, header.cluster_bytes);
-        let core = Core {
-            buffer: Core::buffer(access.mem_align()).map_err(failed)?,
-            access,
+        let discards = header.version > 2;
+        let shape = Shape {
             size_bytes,
             cluster_bytes,
             align: if direct { align } else { 0 },
-            discards: header.version > 2,
+            discards,
             // With a data file of its own the image holds nothing but tables, and the other file
             // none.
             reserved: match header.data_file {
                 Some(_) => [(0, 0); 3],
                 None => header.tables.reserved(),
             },
-            _locks: locks,
+            writable: !read_only,
         };
+        let courier = Courier::start(processes, &name, shape, luggage)?;
+        let failure = courier.failure();
+        let tasks = Tasks::new(MAX_TASKS);
+        let (tasks, queue, desk) =
+            tasks.map_err(|source| VolumeError::Io { path: name, source })?;
         let image = Self {
             tasks,
             outstanding: 0,
@@ -117,13 +127,19 @@ impl Image {
             silent: Vec::new(),
             map: ClusterMap::new(cluster_bytes),
             turnstile: Turnstile::default(),
-            worker: Some(Worker::new(core, queue)),
+            worker: Some(Worker::new(courier, queue, desk)),
             size_bytes,
             cluster_bytes,
-            discards: header.version > 2,
+            discards,
             top_files,
+            failure,
         };
         Ok((image, files, warnings))
+    }
+
+    /// Why it has failed for good, if it has.
+    pub(super) fn failure(&self) -> Option<&str> {
+        self.failure.get().map(String::as_str)
     }
 
     pub(super) fn take_worker(&mut self) -> Option<Worker> {
@@ -161,6 +177,8 @@ impl Image {
     ) -> Result<SmallVec<[SubRequest; 1]>, Deferred> {
         let (offset, len) = range_of(request.op, request.buffers.len_bytes());
         let known = match request.op {
+            // What the process knew of the tables is lost: nobody may rely on what is in the files.
+            _ if self.failure.get().is_some() => None,
             Op::Read { .. } => self.map.extents(offset, len, false),
             // The tables have to be on stable storage, too.
             Op::Write { durable: true, .. } => None,
@@ -209,9 +227,7 @@ impl Image {
         ring.wait_readable(bell.event(), token)?;
         self.silent.pop();
         self.outstanding += 1;
-        // If there is no worker, the task is dropped here, and that rings the bell.
-        let task = Task::new(part.op, part.buffers.clone(), bell);
-        drop(self.tasks.try_send(task));
+        self.tasks.give(Task::new(part.op, part.buffers.clone(), bell));
         part.place = Place::Worker(Some(number));
         part.state = State::InFlight;
         Ok(())

@@ -1,5 +1,7 @@
 //! Names of files in an image, as QEMU reads them.
 
+use moirai_abi::shell::Word;
+
 use crate::backend::error::ImageError;
 
 /// The file that `name` means: all of it, or what stands behind `file:`. A name that needs a driver
@@ -7,17 +9,18 @@ use crate::backend::error::ImageError;
 pub(super) fn file_name<'a>(image: &str, name: &'a str) -> Result<&'a str, ImageError> {
     // As in QEMU, a colon before the first slash ends the name of a driver.
     let driver = name.split('/').next().and_then(|first| first.split_once(':'));
+    let shown = Word(image);
     let what = match driver {
         None => return Ok(name),
         Some(("file", _)) => return Ok(name.strip_prefix("file:").unwrap_or(name)),
         Some(("json", _)) => format!(
             "names {name}: descriptions in JSON are not supported; name the file itself: `qemu-img \
-             rebase -u -b FILE -F FORMAT {image}`"
+             rebase -u -b FILE -F FORMAT {shown}`"
         ),
         Some((driver, _)) => format!(
             "names {name}: the protocol {driver} of QEMU is not supported; copy what it names \
-             below the disk's path and name that (`qemu-img rebase -u -b FILE -F FORMAT {image}`), \
-             or make one image of both: `qemu-img convert -O qcow2 {image} {image}.new`"
+             below the disk's path and name that (`qemu-img rebase -u -b FILE -F FORMAT {shown}`), \
+             or make one image of both: `qemu-img convert -O qcow2 {shown} {shown}.new`"
         ),
     };
     Err(ImageError::Unsupported { image: image.to_owned(), what })

@@ -6,6 +6,8 @@
 use super::fields::HeaderError::{self, Damaged, Unsupported};
 use super::fields::{u32_at, u64_at};
 
+/// The most memory that the tables of one image, with all below it, may take.
+pub(super) const MAX_TABLES_BYTES: u64 = 512 << 20;
 /// Most entries of the level-1 table, as in QEMU and imago.
 const MAX_L1_ENTRIES: u64 = 4 << 20;
 /// Largest refcount table, as in QEMU: enough for 128 GiB in clusters of 512 bytes.

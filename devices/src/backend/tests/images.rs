@@ -12,8 +12,14 @@ use tempfile::TempDir;
 use super::many::{Action, Many, deeds};
 use super::*;
 use crate::backend::{Volume, VolumeError};
+use crate::mock::ImageThreads;
 
 const MIB: usize = 1 << 20;
+
+/// The image process's own code, on threads.
+pub(super) fn processes() -> ImageThreads {
+    ImageThreads::new(|socket| drop(moirai_image::serve(socket, |_| Ok(()))))
+}
 
 /// A folder of images.
 pub(super) struct Shop(TempDir);
@@ -70,7 +76,18 @@ impl Shop {
     }
 
     pub(super) fn open(&self, name: &str, read_only: bool) -> Result<Open, VolumeError> {
-        let mut volume = Volume::open_qcow2(self.0.path(), Path::new(name), read_only)?;
+        self.open_with(name, read_only, &processes())
+    }
+
+    /// The same with what is at the other end.
+    pub(super) fn open_with(
+        &self,
+        name: &str,
+        read_only: bool,
+        processes: &ImageThreads,
+    ) -> Result<Open, VolumeError> {
+        let path = Path::new(name);
+        let mut volume = Volume::open_qcow2(self.0.path(), path, read_only, processes)?;
         let worker = volume.take_worker().unwrap();
         let worker = std::thread::spawn(|| worker.run());
         Ok(Open { volume, worker })
@@ -116,7 +133,8 @@ impl Open {
         while bytes.len() < size {
             let len = (200 << 10).min(size - bytes.len());
             let data = [writable(DATA, u32::try_from(len).unwrap())];
-            assert_eq!(guest.serve(&mut self.volume, 0, bytes.len() as u64 / 512, &data), 0);
+            let status = guest.serve(&mut self.volume, 0, bytes.len() as u64 / 512, &data);
+            assert_eq!((status, self.volume.failure()), (0, None));
             bytes.extend(guest.bytes(DATA, len));
         }
         bytes

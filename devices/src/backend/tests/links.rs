@@ -24,7 +24,7 @@ fn packet(payload: &[u8]) -> TxPacket {
     let mut frontend =
         Frontend::new(Nic { mac: MAC, mtu: 1500, queue_size: 16, pairs: 1, offload });
     match frontend.next_packet(&mem, &mut driver.queue()).unwrap() {
-        Next::Packet(packet) => packet,
+        Next::Packet(taken) => taken.packet,
         other => panic!("{other:?}"),
     }
 }

@@ -7,7 +7,7 @@ use vm_memory::{Bytes, GuestAddress};
 
 use super::*;
 use crate::backend::{Cuts, Volume};
-use crate::blk::Outcome;
+use crate::blk::{Outcome, Taken, TakenChain};
 
 /// Requests at a time.
 const SLOTS: usize = 8;
@@ -49,7 +49,7 @@ pub(super) fn deeds(sectors: u64, count: usize) -> impl Strategy<Value = Vec<Dee
 /// A guest that keeps several requests in flight, one per slot.
 pub(super) struct Many {
     guest: Guest,
-    jobs: Vec<Option<(Job, Deed)>>,
+    jobs: Vec<Option<(Job, TakenChain, Deed)>>,
     stalled: Vec<usize>,
     /// Jobs of which another part may be begun, as an I/O domain would.
     unfinished: VecDeque<usize>,
@@ -123,7 +123,7 @@ impl Many {
     }
 
     fn conflicts(&self, (_, at, len): Deed) -> bool {
-        let mut others = self.jobs.iter().flatten().map(|(_, deed)| deed);
+        let mut others = self.jobs.iter().flatten().map(|(_, _, deed)| deed);
         others.any(|(_, start, length)| *start < at + len && at < start + length)
     }
 
@@ -163,16 +163,16 @@ impl Many {
             .driver
             .post(&[&[readable(header, 16)], &body[..], &[writable(status, 1)]].concat());
         let next = self.guest.frontend.next_request(mem, &mut self.guest.queue).unwrap();
-        let Next::Request(request) = next else {
+        let Next::Request(Taken { chain, request }) = next else {
             panic!("{deed:?}: {next:?}, {:?}", self.guest.frontend.last_refusal())
         };
-        self.jobs[slot] = Some((Job::paced(request, self.cuts), deed));
+        self.jobs[slot] = Some((Job::paced(request, self.cuts), chain, deed));
         self.step(volume, slot, None);
     }
 
     pub(super) fn turn(&mut self, volume: &mut Volume) {
         while let Some(slot) = self.unfinished.pop_front() {
-            if let Some((job, _)) = &mut self.jobs[slot] {
+            if let Some((job, ..)) = &mut self.jobs[slot] {
                 job.allow();
             }
             self.step(volume, slot, None);
@@ -189,22 +189,22 @@ impl Many {
     }
 
     fn step(&mut self, volume: &mut Volume, slot: usize, result: Option<(u64, io::Result<u32>)>) {
-        let Some((mut job, deed)) = self.jobs[slot].take() else { return };
+        let Some((mut job, chain, deed)) = self.jobs[slot].take() else { return };
         let ring = &mut self.guest.ring;
         let step = match result {
             None => volume.submit(ring, slot as u64, &mut job),
             Some((token, result)) => volume.completed(ring, token, &mut job, result),
         };
         match step {
-            Ok(Step::Done(outcome)) => return self.end(slot, job, deed, outcome),
+            Ok(Step::Done(outcome)) => return self.end(slot, chain, deed, outcome),
             Ok(Step::Pending) if job.wants_more() => self.unfinished.push_back(slot),
             Ok(Step::Pending) => {}
             Err(_) => self.stalled.push(slot),
         }
-        self.jobs[slot] = Some((job, deed));
+        self.jobs[slot] = Some((job, chain, deed));
     }
 
-    fn end(&mut self, slot: usize, job: Job, deed: Deed, outcome: Outcome) {
+    fn end(&mut self, slot: usize, chain: TakenChain, deed: Deed, outcome: Outcome) {
         assert_eq!(outcome, Outcome::Ok, "{deed:?}");
         let (action, at, len) = deed;
         let range = usize::try_from(at * 512).unwrap()..usize::try_from((at + len) * 512).unwrap();
@@ -226,7 +226,7 @@ impl Many {
             Action::Flush => {}
         }
         let (mem, queue) = (&self.guest.mem, &mut self.guest.queue);
-        self.guest.frontend.complete(mem, queue, job.request.chain, outcome).unwrap();
+        self.guest.frontend.complete(mem, queue, chain, outcome).unwrap();
         assert!(self.guest.driver.used().is_some());
     }
 }

@@ -136,9 +136,9 @@ impl Relay {
         self.sender.post(&[readable(PACKET, 40), readable(PACKET + 40, len - 40)]);
         self.sender.used();
         match self.tx.next_packet(&self.mem, &mut self.send_queue).unwrap() {
-            tx::Next::Packet(packet) => {
+            tx::Next::Packet(tx::Taken { chain, packet }) => {
                 assert!(to.send(&packet).unwrap());
-                self.tx.complete(&self.mem, &mut self.send_queue, packet.chain).unwrap();
+                self.tx.complete(&self.mem, &mut self.send_queue, chain).unwrap();
             }
             _ => panic!("refused: {:?}", self.tx.last_drop()),
         }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::images::Shop;
+use super::images::{Shop, processes};
 use super::many::{Action, Many};
 use super::sectors::Loop;
 use super::*;
@@ -81,7 +81,8 @@ fn files_and_images_on_a_file_system_with_blocks_of_4096_bytes_take_any_request(
         let (from, to) = (from.to_str().unwrap(), to.to_str().unwrap());
         shop.qemu_img(&["convert", "-O", "qcow2", "-o", options, from, to]);
         let mut volume =
-            Volume::open_qcow2(strict.folder.path(), Path::new("image"), false).unwrap();
+            Volume::open_qcow2(strict.folder.path(), Path::new("image"), false, &processes())
+                .unwrap();
         assert_eq!(volume.disk(1, 256).block_size, 512);
         let worker = volume.take_worker().unwrap();
         let worker = std::thread::spawn(|| worker.run());

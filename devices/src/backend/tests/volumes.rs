@@ -74,7 +74,7 @@ fn a_request_that_is_cut_has_as_many_parts_and_no_byte_of_it_is_copied() {
     guest.mem.write_obj(0_u64, GuestAddress(0x4008)).unwrap();
     guest.driver.post(&[readable(0x4000, 16), writable(DATA, 1 << 20), writable(0x4100, 1)]);
     let next = guest.frontend.next_request(&guest.mem, &mut guest.queue).unwrap();
-    let Next::Request(request) = next else { panic!("no request") };
+    let Next::Request(Taken { request, .. }) = next else { panic!("no request") };
     let mut job = Job::paced(request, Cuts { read: 256 << 10, ..Cuts::NONE });
     let mut step = volume.submit(&mut guest.ring, 0, &mut job).unwrap();
     let mut sizes = Vec::new();
@@ -306,10 +306,8 @@ fn a_full_ring_delays_a_request_and_loses_none() {
     }
     guest.mem.write_obj(FLUSH, GuestAddress(0x4000)).unwrap();
     guest.driver.post(&[readable(0x4000, 16), writable(0x4100, 1)]);
-    let Next::Request(request) = guest.frontend.next_request(&guest.mem, &mut guest.queue).unwrap()
-    else {
-        panic!("no request")
-    };
+    let next = guest.frontend.next_request(&guest.mem, &mut guest.queue).unwrap();
+    let Next::Request(Taken { request, .. }) = next else { panic!("no request") };
     let mut job = Job::new(request);
     assert_eq!(volume.submit(&mut guest.ring, 99, &mut job), Err(Deferred::RingFull));
     wait(&mut guest.ring);

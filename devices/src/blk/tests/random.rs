@@ -37,7 +37,7 @@ proptest! {
         }
         guest.driver.post(&chain);
         match guest.frontend.next_request(&guest.mem, &mut guest.queue) {
-            Ok(Next::Request(request)) => {
+            Ok(Next::Request(Taken { chain, request })) => {
                 let capacity = disk().capacity_sectors * 512;
                 let (offset, len) = match request.op {
                     Op::Read { offset_bytes } | Op::Write { offset_bytes, .. } => {
@@ -56,7 +56,7 @@ proptest! {
                     prop_assert!(segment.addr >= base && segment.addr + segment.len <= end);
                 }
                 let Guest { frontend, mem, queue, .. } = &mut guest;
-                frontend.complete(mem, queue, request.chain, Outcome::Ok).unwrap();
+                frontend.complete(mem, queue, chain, Outcome::Ok).unwrap();
                 prop_assert!(guest.driver.used().is_some());
             }
             Ok(Next::Answered) => prop_assert!(guest.driver.used().is_some()),
@@ -78,9 +78,9 @@ proptest! {
         guest.mem.write_obj(available, GuestAddress(avail + 2)).unwrap();
         for _ in 0..=256 {
             match guest.frontend.next_request(&guest.mem, &mut guest.queue) {
-                Ok(Next::Request(request)) => {
+                Ok(Next::Request(Taken { chain, .. })) => {
                     let Guest { frontend, mem, queue, .. } = &mut guest;
-                    frontend.complete(mem, queue, request.chain, Outcome::Ok).unwrap();
+                    frontend.complete(mem, queue, chain, Outcome::Ok).unwrap();
                 }
                 Ok(Next::Answered) => {}
                 Ok(Next::Empty) | Err(_) => break,

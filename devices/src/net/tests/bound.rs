@@ -40,7 +40,9 @@ fn headers_that_were_checked_are_sent_whatever_the_guest_writes_then() {
     let payload = from(MINE);
     let len = guest.write([0; 12], MAC, &payload);
     guest.driver.post(&[readable(PACKET, 30), readable(PACKET + 30, len - 30)]);
-    let tx::Next::Packet(packet) = next(&mut guest) else { panic!("{:?}", guest.tx.last_drop()) };
+    let tx::Next::Packet(tx::Taken { packet, .. }) = next(&mut guest) else {
+        panic!("{:?}", guest.tx.last_drop())
+    };
     guest.write([0; 12], OTHER, &from([10, 0, 0, 3]));
     let expected = [&[0; 12][..], &frame(OTHER, MAC, &payload)].concat();
     assert_eq!(packet.head[..], expected[..packet.head.len()]);
@@ -61,7 +63,7 @@ proptest! {
         let len = guest.write([0; 12], MAC, &payload);
         guest.driver.post(&[readable(PACKET, len)]);
         match next(&mut guest) {
-            tx::Next::Packet(packet) => {
+            tx::Next::Packet(tx::Taken { packet, .. }) => {
                 let claims = crate::net::claims::read(&packet.head[12..], MAC);
                 let mine = |(address, _)| address == IpAddr::from(MINE);
                 prop_assert!(claims.is_ok_and(|it| it.iter().all(mine)));

@@ -13,7 +13,7 @@ fn sent(shape: Shape, change: impl FnOnce(&mut Made)) -> Result<tx::TxPacket, Pa
     guest.mem.write_slice(&bytes, GuestAddress(PACKET)).unwrap();
     guest.driver.post(&[readable(PACKET, u32::try_from(bytes.len()).unwrap())]);
     match guest.next() {
-        tx::Next::Packet(packet) => Ok(packet),
+        tx::Next::Packet(taken) => Ok(taken.packet),
         _ => Err(guest.tx.last_drop().unwrap()),
     }
 }
@@ -114,7 +114,7 @@ proptest! {
         let mut guest = Guest::new(0);
         guest.mem.write_slice(&bytes, GuestAddress(PACKET)).unwrap();
         guest.driver.post(&[readable(PACKET, u32::try_from(bytes.len()).unwrap())]);
-        if let tx::Next::Packet(packet) = guest.next() {
+        if let tx::Next::Packet(tx::Taken { packet, .. }) = guest.next() {
             prop_assert!(packet.wire_bytes() >= packet.frame_bytes() + 24);
             prop_assert!(packet.wire_bytes() <= largest_packet(1500, true));
             let vnet = packet.head.first_chunk().unwrap();

@@ -169,7 +169,7 @@ fn send(made: &Made, mtu: u16) -> Result<tx::TxPacket, PacketError> {
     let mut tx = tx::Frontend::new(Nic { mac: OTHER, mtu, ..nic() });
     tx.set_features(nic().features());
     match tx.next_packet(&mem, &mut driver.queue()).unwrap() {
-        tx::Next::Packet(packet) => Ok(packet),
+        tx::Next::Packet(taken) => Ok(taken.packet),
         _ => Err(tx.last_drop().unwrap()),
     }
 }

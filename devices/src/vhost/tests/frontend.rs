@@ -46,7 +46,7 @@ fn serve(mut session: Session, mut volume: Volume) -> Vec<String> {
         if vring.is_running() {
             while let Some((mem, queue)) = vring.parts() {
                 match frontend.next_request(mem, queue).unwrap() {
-                    blk::Next::Request(request) => {
+                    blk::Next::Request(blk::Taken { chain, request }) => {
                         let mut job = Job::new(request);
                         let mut step = volume.submit(&mut ring, 1, &mut job).unwrap();
                         while step == Step::Pending {
@@ -55,7 +55,7 @@ fn serve(mut session: Session, mut volume: Volume) -> Vec<String> {
                             step = volume.completed(&mut ring, 1, &mut job, done.result).unwrap();
                         }
                         let Step::Done(outcome) = step else { panic!("still pending") };
-                        frontend.complete(mem, queue, job.request.chain, outcome).unwrap();
+                        frontend.complete(mem, queue, chain, outcome).unwrap();
                     }
                     blk::Next::Answered => {}
                     blk::Next::Empty => break,

@@ -61,10 +61,10 @@ fn take(peer: &mut Peer, frontend: &mut blk::Frontend) -> Vec<(u64, blk::TakenCh
             Some(head) => frontend.request_again(mem, queue, head),
             None => frontend.next_request(mem, queue),
         };
-        let Next::Request(request) = next.unwrap() else { return taken };
-        vring.note_taken(request.chain.head());
+        let Next::Request(blk::Taken { chain, request }) = next.unwrap() else { return taken };
+        vring.note_taken(chain.head());
         let blk::Op::Read { offset_bytes } = request.op else { panic!("{:?}", request.op) };
-        taken.push((offset_bytes / 512, request.chain));
+        taken.push((offset_bytes / 512, chain));
     }
 }
 

@@ -64,6 +64,7 @@ pub(super) const PARTS: &[Measure<PartStats>] = &[
     gauge("buffered_fallback", "1 if O_DIRECT was refused", |it| {
         u64::from(it.direct_io == Some(false))
     }),
+    gauge("stale", "1 if this is of an earlier look: nobody answers", |it| u64::from(it.stale)),
     gauge("failed", "1 if the device no longer works", |it| u64::from(it.failed.is_some())),
     gauge("contract_kept", "0 if the contract is not kept any more", |it| {
         u64::from(it.not_kept.is_none())
@@ -110,6 +111,7 @@ pub(super) const CORES: &[Measure<CoreStats>] = &[
     gauge("dispatcher_late_p50_nanoseconds", "median lateness of its timer", |it| it.late_p50_ns),
     gauge("dispatcher_late_p99_nanoseconds", "lateness of its timer", |it| it.late_p99_ns),
     gauge("dispatcher_late_max_nanoseconds", "largest lateness of its timer", |it| it.late_max_ns),
+    gauge("dispatcher_stale", "1 if it does not answer", |it| u64::from(it.stale)),
 ];
 
 /// Of each event loop of the I/O domain.
@@ -119,6 +121,7 @@ pub(super) const DOMAINS: &[Measure<DomainStats>] = &[
         it.polled_ns
     }),
     counter("io_domain_sleeps", "times that the event loop slept", |it| it.sleeps),
+    gauge("io_domain_stale", "1 if the event loop does not answer", |it| u64::from(it.stale)),
 ];
 
 /// Of each thread that must never wait.

@@ -380,3 +380,23 @@ fn a_core_that_is_not_there_is_refused_at_its_line() {
         assert!(said.contains(place) && said.contains("there is no core 4000"), "{said}");
     }
 }
+
+#[test]
+fn a_plan_warns_of_addresses_and_folders_that_this_machine_lacks() {
+    let folder = tempfile::tempdir().unwrap();
+    for (text, said) in [
+        ("[host]\nmetrics = \"192.0.2.7:9100\"\n", "2:11"),
+        (
+            "[[link]]\nname = \"l\"\nrate = \"1Gbit/s\"\n[[export]]\nname = \"e\"\nsocket = \
+             \"/no where/e.sock\"\n[export.net]\nlink = \"l\"\n",
+            "`mkdir -p '/no where'`",
+        ),
+    ] {
+        let config = file(&folder, text);
+        let output = moirai(&["plan", config.to_str().unwrap()]);
+        let warned = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{warned}");
+        assert!(warned.contains("warning: on this machine `moirai host` refuses this"), "{warned}");
+        assert!(warned.contains(said), "{warned}");
+    }
+}

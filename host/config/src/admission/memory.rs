@@ -59,10 +59,12 @@ impl MemoryClaim {
         Self { guest: tenant.memory, overhead: overhead_of(config, overhead) }
     }
 
-    /// What an export needs; its guest's memory is its VMM's.
+    /// What an export needs. Its guest's memory is its VMM's, but a page that its VMM has left out
+    /// is charged to the host service when our I/O is the first to touch it.
     #[must_use]
-    pub fn of_export(config: &Config, _export: &Export) -> Self {
-        Self { guest: 0, overhead: overhead_of(config, DEVICE_BYTES) }
+    pub fn of_export(config: &Config, export: &Export) -> Self {
+        let overhead = DEVICE_BYTES.saturating_add(export.memory / PAGE_TABLES_DIVISOR);
+        Self { guest: export.memory, overhead: overhead_of(config, overhead) }
     }
 
     pub(super) fn total(self) -> u64 {

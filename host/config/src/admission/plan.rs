@@ -54,13 +54,20 @@ impl TenantPlan {
 /// nothing.
 #[must_use]
 pub fn plan(config: &Config) -> Plan {
-    answer(config).0
+    answer(config, &|| true).0
+}
+
+/// The plan of [`plan`], as long as it is `wanted`; that is asked before each tenant and export,
+/// which take less than a second each. `None`: it is not wanted any more.
+pub fn plan_while(config: &Config, wanted: &dyn Fn() -> bool) -> Option<Plan> {
+    let plan = answer(config, wanted).0;
+    (plan.tenants.len() == config.tenants.len() + config.exports.len()).then_some(plan)
 }
 
 /// The plan of [`plan`], with each refusal explained.
 #[must_use]
 pub fn explain(config: &Config) -> Plan {
-    let (mut plan, _, refusals) = answer(config);
+    let (mut plan, _, refusals) = answer(config, &|| true);
     for (tenant, refused) in plan.tenants.iter_mut().zip(refusals) {
         for (report, refusal) in tenant.refusals.iter_mut().zip(refused) {
             let contract = refusal.contract();
@@ -74,7 +81,7 @@ pub fn explain(config: &Config) -> Plan {
 /// contract is refused, the first one is counted in.
 #[must_use]
 pub fn charts(config: &Config) -> Vec<Chart> {
-    let (plan, ledger, refusals) = answer(config);
+    let (plan, ledger, refusals) = answer(config, &|| true);
     let named = plan.tenants.iter().zip(&refusals);
     let refused: Vec<_> = named
         .flat_map(|(tenant, refused)| {
@@ -85,8 +92,9 @@ pub fn charts(config: &Config) -> Vec<Chart> {
     explain::charts(&ledger, &refused)
 }
 
-/// The plan, the ledger after it, and what was refused to each tenant.
-fn answer(config: &Config) -> (Plan, Ledger, Vec<Vec<Refusal>>) {
+/// The plan, the ledger after it, and what was refused to each tenant; only of those who came
+/// before it was not `wanted` any more.
+fn answer(config: &Config, wanted: &dyn Fn() -> bool) -> (Plan, Ledger, Vec<Vec<Refusal>>) {
     let mut ledger = Ledger::new(config);
     let mut refusals = Vec::new();
     let mut tenants = Vec::new();
@@ -98,7 +106,7 @@ fn answer(config: &Config) -> (Plan, Ledger, Vec<Vec<Refusal>>) {
         let memory = MemoryClaim::of_export(config, export);
         (export.holder(), vec![Claim::of_export(export)], memory)
     });
-    for (name, claims, memory) in asked.chain(exported) {
+    for (name, claims, memory) in asked.chain(exported).take_while(|_| wanted()) {
         let refused = ledger.admit(&name, &claims, Some(memory)).err().unwrap_or_default();
         tenants.push(TenantPlan::of(name, &refused));
         refusals.push(refused);

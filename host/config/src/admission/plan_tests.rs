@@ -205,3 +205,19 @@ fn what_several_virtual_cpus_are_offered_fits_beside_many_tenants() {
         assert!(!planned(keys, &format!("{more}ns")).admitted, "{keys}: {write} is the most");
     }
 }
+
+#[test]
+fn a_plan_that_nobody_waits_for_ends_at_the_next_tenant() {
+    let head = "[host]\ncores = [0]\nprofile = \"none\"\n";
+    let all: String = (0..10).map(|it| tenant(&format!("t{it}"), "10ms", "1us")).collect();
+    let document = parse("plan.toml", &format!("{head}{all}")).expect("a document");
+    let config = check(&document).expect("a configuration");
+    let asked = std::cell::Cell::new(0);
+    let wanted_for = |most| {
+        asked.set(0);
+        plan_while(&config, &|| asked.replace(asked.get() + 1) < most)
+    };
+    assert!(wanted_for(4).is_none());
+    assert_eq!(asked.get(), 5);
+    assert_eq!(wanted_for(10), Some(plan(&config)));
+}

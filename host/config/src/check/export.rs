@@ -4,10 +4,14 @@ use std::collections::HashSet;
 
 use super::names::{numbered, unique};
 use super::net::check_net;
-use super::{path, volume};
+use super::{machine, path, volume};
 use crate::document::ExportTable;
 use crate::model::{Config, Export, ExportDevice};
 use crate::problem::{Problem, Problems};
+
+/// What a VMM may hand over unless it is written: a small Linux guest. What is allowed and not used
+/// is missing to others, so that more has to be asked for.
+const DEFAULT_MEMORY_BYTES: u64 = 1 << 30;
 
 /// Checks exports that are to join the host of `config`; paths begin with `export[N]`.
 ///
@@ -47,6 +51,7 @@ fn check_one(
     problems: &mut Problems,
 ) -> Option<Export> {
     let owner = table.holder();
+    let memory = machine::check_memory(table.memory, DEFAULT_MEMORY_BYTES, at, problems);
     let device = match (&table.disk, &table.net) {
         (Some(volume), None) => {
             let at = format!("{at}.disk");
@@ -64,6 +69,7 @@ fn check_one(
     Some(Export {
         name: table.name.clone(),
         socket: table.socket.clone(),
+        memory,
         unsealed_memory: table.unsealed_memory.unwrap_or(false),
         device,
         table: table.clone(),
@@ -112,6 +118,29 @@ mod tests {
         let long = format!("\"/run/{}\"", "x".repeat(103));
         let found = problems(&good.replace("\"/run/b.sock\"", &long));
         assert!(found[0].contains("cannot be the path"), "{found:?}");
+    }
+
+    #[test]
+    fn what_a_vmm_may_hand_over_is_reserved_like_the_memory_of_a_tenant() {
+        let host = HOST.replace("[host]", "[host]\nmemory = \"3G\"");
+        let export = |name: &str, memory: &str| {
+            format!(
+                "[[export]]\nname = \"{name}\"\nsocket = \"/run/{name}\"\n{memory}\n\
+                 [export.net]\nlink = \"l\"\nperiod = \"10ms\"\nslice = \"2ms\"\n"
+            )
+        };
+        let (usual, large) = (export("a", ""), export("b", "memory = \"2049M\""));
+        let text = format!("{host}{usual}{large}");
+        let answer = plan(&check(&parse("t", &text).expect("document")).expect("configuration"));
+        let [a, b] = &answer.tenants[..] else { panic!("{answer:?}") };
+        assert!(a.admitted && !b.admitted, "{answer}");
+        assert_eq!(b.refusals[0].resource, "memory");
+        assert_eq!(b.refusals[0].write.as_deref(), Some("memory = \"2048M\""));
+        for (memory, said) in [("1M", "are not 2M to 1024G"), ("4097K", "whole pages")] {
+            let found = problems(&export("a", &format!("memory = \"{memory}\"")));
+            assert!(found[0].starts_with("export[0].memory: "), "{found:?}");
+            assert!(found[0].contains(said), "{found:?}");
+        }
     }
 
     #[test]

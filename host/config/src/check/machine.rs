@@ -47,10 +47,12 @@ pub(super) fn check(
         let message = format!("more than {VIRTIO_MMIO_MAX} devices");
         problems.add(at, message, "a tenant's devices share that many places");
     }
+    let kernel = table.kernel.is_some();
+    let usual = if kernel { DEFAULT_KERNEL_MEMORY_BYTES } else { DEFAULT_MEMORY_BYTES };
     Machine {
         image: check_boots(table, at, problems),
         args: check_args(table, at, problems),
-        memory: check_memory(table, at, problems),
+        memory: check_memory(table.memory, usual, at, problems),
         cores: check_cores(config, table, at, problems),
         transport: check_transport(table, at, problems),
         own_devices,
@@ -139,10 +141,14 @@ fn check_stop_after(table: &TenantTable, at: &str, problems: &mut Problems) -> D
     time.min(MAX_STOP_AFTER)
 }
 
-fn check_memory(table: &TenantTable, at: &str, problems: &mut Problems) -> u64 {
-    let kernel = table.kernel.is_some();
-    let default = if kernel { DEFAULT_KERNEL_MEMORY_BYTES } else { DEFAULT_MEMORY_BYTES };
-    let memory = table.memory.map_or(default, |Size(bytes)| bytes);
+/// The memory of a guest, in bytes.
+pub(super) fn check_memory(
+    asked: Option<Size>,
+    default: u64,
+    at: &str,
+    problems: &mut Problems,
+) -> u64 {
+    let memory = asked.map_or(default, |Size(bytes)| bytes);
     if !(MIN_MEMORY_BYTES..=MAX_MEMORY_BYTES).contains(&memory) {
         let (least, most) = (Size(MIN_MEMORY_BYTES), Size(MAX_MEMORY_BYTES));
         let message = format!("{} of memory are not {least} to {most}", Size(memory));

@@ -49,8 +49,20 @@ pub(super) fn check(
     let (path, kind) = files?;
     let readonly = table.readonly.unwrap_or(false);
     let bandwidth = disk.bandwidth.filter(|_| matches!(table.rate, Some(Rate::Bytes(_))));
+    let root = (path != disk.path).then(|| disk.path.clone());
     let disk = index;
-    Some(Volume { disk, path, kind, readonly, queues, block_size, serial, contract, bandwidth })
+    Some(Volume {
+        disk,
+        path,
+        root,
+        kind,
+        readonly,
+        queues,
+        block_size,
+        serial,
+        contract,
+        bandwidth,
+    })
 }
 
 /// The volumes of one guest have different serial numbers: it tells them apart by these.

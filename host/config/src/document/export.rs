@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 
 use super::device::{NetTable, VolumeTable};
 use crate::holder::Holder;
+use crate::units::Size;
 
 /// `[[export]]`: a device for a foreign VMM. It has either `[export.disk]` or `[export.net]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, ToSchema)]
@@ -21,6 +22,10 @@ pub struct ExportTable {
     /// Path of the vhost-user socket to make.
     #[schema(value_type = String)]
     pub socket: PathBuf,
+    /// The most guest memory that its VMM may hand over; counted as promised, as a tenant's is.
+    /// Whole pages of 4K; default 1G.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Size>,
     /// Take guest memory that its VMM has not sealed against shrinking. A VMM that then shrinks it
     /// kills the host service: only for VMMs that are trusted and cannot seal. Default false.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -15,6 +15,8 @@ pub struct Export {
     pub name: String,
     /// Where its socket is; absolute unless the configuration came without a place.
     pub socket: PathBuf,
+    /// The most guest memory that its VMM may hand over, in bytes.
+    pub memory: u64,
     /// Unsealed memory is taken.
     pub unsealed_memory: bool,
     /// What stands behind the socket.

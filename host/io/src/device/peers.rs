@@ -47,6 +47,15 @@ impl<St> Device<St> {
 }
 
 impl<St: Storage> Device<St> {
+    /// Why it does not work, or why what stands behind it does not.
+    pub(crate) fn trouble(&self) -> Option<&str> {
+        let behind = match &self.body {
+            Body::Blk(blk) => blk.volume.failure(),
+            Body::Net(_) => None,
+        };
+        self.failed().or(behind)
+    }
+
     /// The peer is gone or broken: nothing of it is served any more.
     pub(crate) fn leave(&mut self) {
         self.left = true;

@@ -68,6 +68,7 @@ impl Flood {
                 pairs: 1,
                 sources: Sources::Own(Vec::new()),
                 receive: 100,
+                memory: 1 << 30,
                 contract: Contract::new(MS * 5, MS.service(), MS * 5, None).unwrap(),
                 socket,
             };

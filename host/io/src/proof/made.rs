@@ -39,12 +39,13 @@ pub(super) fn faults(chance: &mut Chance) -> Faults {
     }
 }
 
-pub(super) fn disk(number: u64, chance: &mut Chance) -> Disk {
+/// A disk that takes at most `deepest` units at a time.
+pub(super) fn disk(number: u64, deepest: u64, chance: &mut Chance) -> Disk {
     let kind = chance.of(&POLICIES);
     let max_unit = Amount::from_nanos(chance.of(&[MS / 2, 2 * MS, 20 * MS]));
     let spec = DiskSpec {
         name: format!("d{number}"),
-        depth: usize::try_from(chance.between(1, 32)).unwrap(),
+        depth: usize::try_from(chance.between(1, deepest)).unwrap(),
         max_unit,
         blocking: chance.of(&[Amount::ZERO, max_unit]),
         policy: kind,

@@ -145,6 +145,10 @@ impl Operations for Counted<'_> {
         self.count(went)
     }
 
+    fn next_by_worker(&mut self) {
+        self.ring.next_by_worker();
+    }
+
     fn fdatasync(&mut self, file: &Arc<File>, token: u64) -> Result<(), Deferred> {
         let went = self.ring.fdatasync(file, token);
         self.count(went)

@@ -47,6 +47,7 @@ impl World {
             queues: QUEUES,
             contract: contract(&mut self.chance),
             bandwidth,
+            memory: 1 << 30,
             socket,
         };
         self.domain.attach_blk(id, spec, self.clock.time()).unwrap();
@@ -73,6 +74,7 @@ impl World {
             pairs: 1,
             sources: Sources::Own(declared),
             receive: 100,
+            memory: 1 << 30,
             contract: contract(&mut self.chance),
             socket,
         };

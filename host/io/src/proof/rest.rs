@@ -111,7 +111,7 @@ impl World {
             assert!(excused <= misses, "{excused} of {misses} misses of {:?}", device.id);
             self.tally.excused += excused;
         }
-        let seen = self.tally.stalls > 0 || self.domain.hiccups.all().next().is_some();
+        let seen = self.tally.stalls > 0 || self.domain.outages.has_hiccups();
         assert!(
             self.tally.excused == 0 || seen,
             "{} misses excused by nothing",

@@ -100,18 +100,34 @@ pub(super) struct World {
 }
 
 impl World {
+    /// Made by chance.
     pub(super) fn new(seed: u64) -> Self {
+        Self::of(seed, false)
+    }
+
+    /// Many images on disks that take one to three units, and a ring that is full most of the time:
+    /// who holds a place of a disk while he cannot go on waits beside who needs one to go on.
+    pub(super) fn shallow(seed: u64) -> Self {
+        Self::of(seed, true)
+    }
+
+    fn of(seed: u64, shallow: bool) -> Self {
         let mut chance = Chance::new(seed);
         let clock = Virtual::default();
         clock.pass(Span::from_secs(1));
         clock.drop_errands(chance.of(&[0, 100, 500]), chance.split());
-        let faults = faults(&mut chance);
+        let mut faults = faults(&mut chance);
+        if shallow {
+            faults.no_slot = chance.of(&[300, 700, 900]);
+        }
         let capacity = usize::try_from(chance.between(64, 300)).unwrap();
         let ring = Fickle::new(clock.clone(), chance.split(), faults, capacity);
-        let disks: Vec<_> = (0..chance.between(1, 2)).map(|n| disk(n, &mut chance)).collect();
+        let (most, deepest) = if shallow { (1, 3) } else { (2, 32) };
+        let disks = (0..chance.between(1, most)).map(|n| disk(n, deepest, &mut chance));
+        let disks: Vec<_> = disks.collect();
         let refuses = chance.of(&[0, 0, 50]);
         let (mut links, mut cables) = (Vec::new(), Vec::new());
-        for number in 0..chance.below(3) {
+        for number in 0..if shallow { 0 } else { chance.below(3) } {
             let (cable, inner) = Cable::new(clock.clone(), chance.split(), refuses);
             links.push(link(number, cable, &mut chance));
             cables.push(inner);
@@ -129,7 +145,8 @@ impl World {
             stalls: stalls.clone(),
         });
         let paid = vec![Some(Amount::ZERO); domain.disks.len()];
-        let (defers, pause) = (chance.of(&[0, 0, 100]), chance.of(&[5_000, 100_000, 5 * MS]));
+        let defers = if shallow { [100, 500, 900] } else { [0, 0, 100] };
+        let (defers, pause) = (chance.of(&defers), chance.of(&[5_000, 100_000, 5 * MS]));
         let pause = Span::from_nanos(pause);
         let (tenants, tally) = (Vec::new(), Tally::default());
         let next = 0;
@@ -148,7 +165,7 @@ impl World {
             paid,
             tally,
         };
-        (0..world.chance.between(1, 6)).for_each(|_| world.attach());
+        (0..world.chance.between(if shallow { 4 } else { 1 }, 6)).for_each(|_| world.attach());
         world
     }
 
@@ -289,7 +306,9 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("this is the world of seed {}: MOIRAI_IO_SEED={0} makes it again", self.seed);
+            let Self { seed, .. } = self;
+            eprintln!("this is the world of seed {seed}: MOIRAI_IO_SEED={seed} makes it again");
+            eprintln!("(MOIRAI_IO_SHALLOW={seed} if it is a shallow one)");
         }
     }
 }

@@ -12,13 +12,10 @@ use moirai_config::admission::plan::ContractReport;
 use moirai_config::export::{Export as Spec, ExportDevice};
 
 impl HostService {
-    pub(crate) fn export_view(&self, export: &Export) -> ExportView {
+    pub(super) fn export_view(&self, export: &Export, snapshots: &Snapshots<'_>) -> ExportView {
         let Export { spec, device, listener, .. } = export;
-        let place = &device.place;
-        let snapshot = self.shared.resources.domain(&place.group).and_then(|it| it.snapshot().ok());
-        let devices = snapshot.map(|snapshot| snapshot.devices).unwrap_or_default();
-        let found = devices.into_iter().find(|device| device.id == place.id.0);
-        let not_kept = found.as_ref().and_then(|device| device.not_kept.clone());
+        let found = snapshots.device(&device.place);
+        let not_kept = found.and_then(|device| device.not_kept.clone());
         let (resource, what) = described(spec, &self.shared.config);
         ExportView {
             name: spec.name.clone(),
@@ -30,7 +27,7 @@ impl HostService {
                 resource,
                 what,
                 contract: ContractReport::of(&spec.contract()),
-                failed: found.and_then(|device| device.failed),
+                failed: found.and_then(|device| device.failed.clone()),
             },
             table: spec.table.clone(),
         }
@@ -46,8 +43,9 @@ impl HostService {
                 reserved: per_second(&contract),
                 ..PartStats::default()
             };
-            if let Some(snapshot) = snapshots.device(&export.device.place) {
-                add_device(&mut part, snapshot);
+            match snapshots.device(&export.device.place) {
+                Some(snapshot) => add_device(&mut part, snapshot),
+                None => part.stale = true,
             }
             TenantStats { name: export.spec.holder(), parts: vec![part] }
         };

@@ -1,6 +1,7 @@
 //! How handlers reach the service.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::extract::State;
 use moirai_api::ErrorKind;
@@ -25,14 +26,37 @@ pub(super) struct Served {
 /// is forgotten if it goes meanwhile.
 static LONG: Semaphore = Semaphore::const_new(8);
 
-/// Calls the service for something that takes long: it leaves threads and cores to the others.
+/// Whether somebody waits for what is being done.
+#[derive(Clone, Debug)]
+pub(super) struct Wanted(Arc<AtomicBool>);
+
+impl Wanted {
+    /// False once the client has gone.
+    pub(super) fn still(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Goes with the client.
+struct Client(Wanted);
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.0.0.store(false, Ordering::Relaxed);
+    }
+}
+
+/// Calls the service for something that takes long: it leaves threads and cores to the others, and
+/// is told when nobody waits for it any more.
 pub(super) async fn call_for_long<T: Send + 'static>(
     service: Served,
-    f: impl FnOnce(&HostService) -> Result<T, ServiceError> + Send + 'static,
+    f: impl FnOnce(&HostService, &Wanted) -> Result<T, ServiceError> + Send + 'static,
 ) -> Result<T, Refusal> {
     // Nobody closes it.
     let _place = LONG.acquire().await.ok();
-    call(service, f).await
+    let client = Client(Wanted(Arc::new(AtomicBool::new(true))));
+    let wanted = client.0.clone();
+    call(service, move |service| f(service, &wanted)).await
 }
 
 /// Calls the service on a thread that may wait, but not for long.

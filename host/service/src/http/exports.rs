@@ -30,7 +30,7 @@ pub(super) async fn start(
     State(service): Shared,
     Body(exports): Body<Exports>,
 ) -> Result<Json<Vec<ExportView>>, Refusal> {
-    call_for_long(service, move |service| service.export(&exports.export)).await.map(Json)
+    call_for_long(service, move |service, _| service.export(&exports.export)).await.map(Json)
 }
 
 /// Change the contract of an export; the old one stays if admission refuses

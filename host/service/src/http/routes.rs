@@ -12,11 +12,11 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::call::{Served, Shared, call, call_for_long};
+use super::call::{Served, Shared, Wanted, call, call_for_long};
 use super::request::{Asked, Asks, Body, Name, body_bytes};
 use super::{Refusal, console, exports, head, metrics};
 use crate::{HostService, ServiceError};
-use moirai_config::admission::plan::{Plan, plan};
+use moirai_config::admission::plan::{Plan, plan_while};
 use moirai_config::admission::promise::Promises;
 use moirai_config::{Document, check};
 
@@ -99,7 +99,10 @@ async fn launch(
     State(service): Shared,
     Body(launch): Body<Launch>,
 ) -> Result<Json<Vec<TenantView>>, Refusal> {
-    call_for_long(service, move |service| service.launch(&launch.tenant)).await.map(Json)
+    let launched = move |service: &HostService, wanted: &Wanted| {
+        service.launch_while(&launch.tenant, &|| wanted.still())
+    };
+    call_for_long(service, launched).await.map(Json)
 }
 
 /// Show a tenant
@@ -207,11 +210,11 @@ async fn ask_plan(
     State(service): Shared,
     Body(document): Body<Document>,
 ) -> Result<Json<Plan>, Refusal> {
-    let asked = move |service: &HostService| {
+    let asked = move |service: &HostService, wanted: &Wanted| {
         let mut config = check(&document).map_err(ServiceError::Bad)?;
         // It is about this host, whatever it says about state directories.
         config.host.costs = service.config().host.costs;
-        Ok(plan(&config))
+        plan_while(&config, &|| wanted.still()).ok_or(ServiceError::Unwanted)
     };
     call_for_long(service, asked).await.map(Json)
 }

@@ -10,6 +10,7 @@ mod export;
 mod net;
 
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use bench::{TEN, Tenant, contract, domain_with_disk, volume};
 use moirai_bench::recorder::{Capture, Stalls, analyse};
@@ -35,6 +36,7 @@ fn a_guest_reads_its_volume_and_nobody_copies_the_payload() {
         queues: 1,
         contract: contract(10, 2),
         bandwidth: None,
+        memory: 1 << 30,
         socket: backend,
     };
     let id = domain.attach_blk(spec).unwrap();
@@ -43,7 +45,7 @@ fn a_guest_reads_its_volume_and_nobody_copies_the_payload() {
     tenant.report("ready");
     let done = tenant.report("done");
     println!("{done}");
-    let snapshot = domain.snapshot().unwrap();
+    let snapshot = domain.snapshot(Duration::from_secs(5)).unwrap();
     let device = snapshot.devices.iter().find(|device| device.id == id.0).unwrap();
     println!("{device:?}");
     assert_eq!(device.completed, 2000);
@@ -100,6 +102,7 @@ fn network(domain: &moirai_io::IoDomain, last_byte: u8) -> (u32, UnixStream) {
         pairs: 1,
         sources: moirai_io::Sources::Own(Vec::new()),
         receive: 100,
+        memory: 1 << 30,
         contract: contract(10, 5),
         socket: backend,
     };
@@ -146,6 +149,7 @@ fn a_film_is_streamed_without_a_copy_and_without_loss() {
         queues: 1,
         contract: contract(50, 10),
         bandwidth: None,
+        memory: 1 << 30,
         socket: backend,
     };
     domain.attach_blk(spec).unwrap();
@@ -160,7 +164,7 @@ fn a_film_is_streamed_without_a_copy_and_without_loss() {
     println!("{seen:?}");
     assert_eq!(seen.lost, 0);
     assert_eq!(seen.packets, bench::FILM_PACKETS / 7);
-    let snapshot = domain.snapshot().unwrap();
+    let snapshot = domain.snapshot(Duration::from_secs(5)).unwrap();
     let device = snapshot.devices.iter().find(|device| device.id == net).unwrap();
     println!("{device:?}");
     assert!(snapshot.devices.iter().all(|device| device.copied_by_us_bytes == 0));
