@@ -136,7 +136,8 @@ impl Role {
             Self::Io => makes_threads(of(NICE, Files::None, calls::io)),
             // The thread that makes it can open none either.
             Self::Memory => of(NONE, Files::AsBefore, calls::memory),
-            Self::Image => of(NONE, Files::None, calls::image),
+            // It ends its process, which has a user of its own.
+            Self::Image => of(KILL, Files::None, calls::image),
             Self::Api => of(NONE, Files::None, calls::api),
             // Sockets of other users are connected to.
             Self::Vsock => of(FILES, Files::None, calls::vsock),
