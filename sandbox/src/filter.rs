@@ -103,11 +103,11 @@ impl Filter {
         Self { refuses: true, ..Self::default() }.signals().forbid(calls)
     }
 
-    /// Everything but this call, which fails as if the kernel did not know it.
+    /// Everything but these calls. They are not made and fail with this error number.
     #[must_use]
-    pub fn without(call: libc::c_long) -> Self {
-        let refusal = Refusal::Error(libc::ENOSYS.unsigned_abs());
-        Self { refuses: true, refusal, ..Self::default() }.forbid(&[call])
+    pub fn failing(error: i32, calls: &[libc::c_long]) -> Self {
+        let refusal = Refusal::Error(error.unsigned_abs());
+        Self { refuses: true, refusal, ..Self::default() }.forbid(calls)
     }
 
     /// A call that is not allowed ends nothing: it is not made, and its thread gets SIGSYS, which

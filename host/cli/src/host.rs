@@ -220,6 +220,8 @@ fn prepare() -> io::Result<Vec<String>> {
         missing.push(format!("the limit of open files cannot be raised: {error}"));
     }
     missing.extend(stay_when_memory_is_short().err());
+    // rustix opens a file when it is first asked for the time: now, while this thread may.
+    let _ = moirai_runtime::now();
     missing.extend(moirai_confine::begin()?);
     Ok(missing)
 }

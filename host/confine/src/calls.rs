@@ -60,10 +60,6 @@ const NOBODY: &[libc::c_long] = &[
 
 /// What only the start needs, and the thread that spawns tenant processes.
 const START: &[libc::c_long] = &[
-    libc::SYS_execve,
-    libc::SYS_execveat,
-    libc::SYS_fork,
-    libc::SYS_vfork,
     libc::SYS_mount,
     libc::SYS_pivot_root,
     libc::SYS_unshare,
@@ -77,6 +73,17 @@ const START: &[libc::c_long] = &[
     libc::SYS_setgroups,
     libc::SYS_setfsuid,
     libc::SYS_setfsgid,
+];
+
+/// What makes processes or threads, or runs something. While glibc does so, it blocks all signals:
+/// a SIGSYS would end the process. So these calls are refused without one, by filters of their own.
+const SPAWN: &[libc::c_long] = &[
+    libc::SYS_execve,
+    libc::SYS_execveat,
+    libc::SYS_fork,
+    libc::SYS_vfork,
+    libc::SYS_clone,
+    libc::SYS_clone3,
 ];
 
 /// What the threads that carry out requests and supervise tenants do not need beyond that: they
@@ -118,7 +125,6 @@ const EVERYBODY: &[libc::c_long] = &[
 
 /// Makes threads, which then enter roles of their own; a thread is told from a process below.
 const THREADS: &[libc::c_long] = &[
-    libc::SYS_clone3,
     libc::SYS_prctl,
     libc::SYS_seccomp,
     libc::SYS_capget,
@@ -198,7 +204,7 @@ pub(crate) fn process() -> Filter {
 
 /// After the start: nothing is run and no name space made or entered.
 pub(crate) fn supervisor() -> Filter {
-    threads_only(Filter::all_but(&[NOBODY, START].concat()))
+    Filter::all_but(&[NOBODY, START].concat())
 }
 
 /// Requests and tenants: no network either.
@@ -207,19 +213,31 @@ pub(crate) fn hand() -> Filter {
     supervisor().forbid(HANDS).forbid_if(libc::SYS_socket, &[local])
 }
 
-/// Refuses what would make a process.
-fn threads_only(filter: Filter) -> Filter {
-    filter.forbid_if(libc::SYS_clone, &[(0, Condition::Masked(CLONE_THREAD, 0))])
+/// Makes nothing and runs nothing.
+pub(crate) fn alone() -> Filter {
+    Filter::failing(libc::EPERM, SPAWN)
+}
+
+/// Makes threads and no processes, and runs nothing.
+pub(crate) fn threads_only() -> Filter {
+    let rest: Vec<_> = SPAWN
+        .iter()
+        .copied()
+        .filter(|&it| it != libc::SYS_clone && it != libc::SYS_clone3)
+        .collect();
+    let process = (0, Condition::Masked(CLONE_THREAD, 0));
+    Filter::failing(libc::EPERM, &rest).forbid_if(libc::SYS_clone, &[process])
 }
 
 /// What `clone3` is asked is not to be seen by a filter: without it, glibc asks `clone`.
 pub(crate) fn no_clone3() -> Filter {
-    Filter::without(libc::SYS_clone3)
+    Filter::failing(libc::ENOSYS, &[libc::SYS_clone3])
 }
 
 /// Locks, memory, time, and what is open.
 pub(crate) fn common() -> Filter {
-    Filter::common().signals().allow(EVERYBODY)
+    // What makes processes is refused by filters of its own.
+    Filter::common().signals().allow(EVERYBODY).allow(SPAWN)
 }
 
 pub(crate) fn dispatcher() -> Filter {
@@ -236,7 +254,6 @@ pub(crate) fn io() -> Filter {
         .allow(SOCKETS)
         .allow(LOOKS)
         .allow(RING)
-        .allow_if(libc::SYS_clone, &[(0, Condition::Masked(CLONE_THREAD, CLONE_THREAD))])
         // Faults in a peer's memory are handled (`devices/memory/watch.rs`).
         .allow_if(libc::SYS_rt_sigaction, &[(0, Condition::Is(libc::SIGBUS.unsigned_abs().into()))])
         .allow_if(libc::SYS_ioctl, &[(1, Condition::Is(libc::FIONBIO))])

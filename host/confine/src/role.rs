@@ -99,6 +99,9 @@ impl Role {
             files.map(|files| leave_files(files, signals)).transpose().map_err(io::Error::other)?;
         if bounds.makes_threads {
             program(&NO_CLONE3, calls::no_clone3)?.install()?;
+            program(&THREADS_ONLY, calls::threads_only)?.install()?;
+        } else {
+            program(&ALONE, calls::alone)?.install()?;
         }
         let place = PROGRAMS.get(self as usize).ok_or(io::ErrorKind::NotFound)?;
         program(place, bounds.filter)?.install()
@@ -133,7 +136,8 @@ impl Role {
             Self::Io => makes_threads(of(NICE, Files::None, calls::io)),
             // The thread that makes it can open none either.
             Self::Memory => of(NONE, Files::AsBefore, calls::memory),
-            Self::Image => of(NONE, Files::None, calls::image),
+            // It ends its process, which has a user of its own.
+            Self::Image => of(KILL, Files::None, calls::image),
             Self::Api => of(NONE, Files::None, calls::api),
             // Sockets of other users are connected to.
             Self::Vsock => of(FILES, Files::None, calls::vsock),
@@ -148,6 +152,8 @@ impl Role {
 static PROGRAMS: [OnceLock<Program>; Role::ALL.len()] =
     [const { OnceLock::new() }; Role::ALL.len()];
 static NO_CLONE3: OnceLock<Program> = OnceLock::new();
+static THREADS_ONLY: OnceLock<Program> = OnceLock::new();
+static ALONE: OnceLock<Program> = OnceLock::new();
 
 /// Compiled once: a guest's memory comes and goes, each time with a thread.
 fn program(

@@ -40,13 +40,10 @@ const ANONYMOUS: usize = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as usize;
 const HERE: usize = libc::AT_FDCWD as usize;
 const STREAM: usize = libc::SOCK_STREAM as usize;
 
-fn attempts() -> Vec<Attempt> {
-    let path = c"/proc/self/stat".as_ptr() as usize;
-    let null = c"/dev/null".as_ptr() as usize;
-    let writable = libc::O_WRONLY as usize;
+/// What nobody may.
+fn never() -> Vec<Attempt> {
     // The kernel refuses it with EINVAL: signal handlers cannot be shared without memory.
     let process = libc::CLONE_SIGHAND as usize;
-    let unix = libc::AF_UNIX as usize;
     vec![
         attempt("run", libc::SYS_execve, [NOTHING; 6], &[]),
         attempt("run at", libc::SYS_execveat, [NOTHING; 6], &[]),
@@ -68,6 +65,16 @@ fn attempts() -> Vec<Attempt> {
         attempt("open by number", libc::SYS_open_by_handle_at, [NOTHING; 6], &[]),
         attempt("make a process", libc::SYS_clone, [process, 0, 0, 0, 0, 0], &[]),
         attempt("fork", libc::SYS_vfork, [0; 6], &[]),
+    ]
+}
+
+/// What some may.
+fn sometimes() -> Vec<Attempt> {
+    let path = c"/proc/self/stat".as_ptr() as usize;
+    let null = c"/dev/null".as_ptr() as usize;
+    let writable = libc::O_WRONLY as usize;
+    let unix = libc::AF_UNIX as usize;
+    vec![
         attempt("unmount", libc::SYS_umount2, [NOTHING; 6], &[Supervisor]),
         attempt("signal", libc::SYS_kill, [own_pid(), 0, 0, 0, 0, 0], &[Supervisor]),
         attempt("make a ring", libc::SYS_io_uring_setup, [0; 6], &[Supervisor]),
@@ -136,7 +143,7 @@ fn make(attempt: &Attempt) -> i32 {
 fn try_all(role: Role) -> Vec<String> {
     role.enter().unwrap();
     let mut wrong = Vec::new();
-    for attempt in attempts() {
+    for attempt in never().into_iter().chain(sometimes()) {
         let error = make(&attempt);
         let refused = error == libc::EPERM;
         if refused == attempt.may.contains(&role) {
@@ -148,6 +155,14 @@ fn try_all(role: Role) -> Vec<String> {
     let more = CapabilitySets { effective: more, permitted: more, inheritable: more };
     if rustix::thread::set_capabilities(None, more).is_ok() {
         wrong.push(format!("{role:?} gave itself capabilities"));
+    }
+    // glibc blocks all signals while it makes a process or a thread.
+    if std::process::Command::new("/bin/true").status().is_ok() {
+        wrong.push(format!("{role:?} has run a program"));
+    }
+    let thread = std::thread::Builder::new().spawn(|| ()).map(std::thread::JoinHandle::join);
+    if thread.is_ok() != matches!(role, Supervisor | Hand | Io) {
+        wrong.push(format!("{role:?} made a thread: {thread:?}"));
     }
     wrong
 }
