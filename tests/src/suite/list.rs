@@ -63,19 +63,27 @@ const INTERLEAVINGS: [&str; 8] = [
     "--lib",
     "interleavings",
 ];
-const PARTS: [&str; 8] = [
+const PARTS: [&str; 14] = [
     "-p",
     "moirai-abi",
     "-p",
     "moirai-devices",
     "-p",
     "moirai-vmm",
+    "-p",
+    "moirai-sandbox",
+    "-p",
+    "moirai-image",
+    "-p",
+    "moirai-image-wire",
     "--features",
     "moirai-devices/mock",
 ];
-const HOST: [&str; 18] = [
+const HOST: [&str; 20] = [
     "-p",
     "moirai-api",
+    "-p",
+    "moirai-confine",
     "-p",
     "moirai-config",
     "-p",
