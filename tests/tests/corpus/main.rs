@@ -12,6 +12,8 @@ extern crate self as libfuzzer_sys;
 extern crate self as moirai_fuzz;
 
 // Of what the targets use, these crates are named nowhere else in this package.
+use moirai_image as _;
+use moirai_image_wire as _;
 use moirai_launch as _;
 use moirai_media as _;
 use moirai_vmm as _;
