@@ -79,6 +79,7 @@ impl Writer {
 
     /// The message, with zeros up to its size.
     pub(crate) fn padded(&mut self, len: usize) -> Vec<u8> {
+        debug_assert!(self.0.len() <= len, "{} bytes in a message of {len}", self.0.len());
         self.0.resize(len, 0);
         std::mem::take(&mut self.0)
     }

@@ -77,7 +77,7 @@ pub struct Start {
 
 impl Start {
     /// Size of the message.
-    pub const BYTES: usize = 640;
+    pub const BYTES: usize = 704;
 
     /// As bytes.
     #[must_use]

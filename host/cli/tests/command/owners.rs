@@ -54,7 +54,7 @@ fn a_second_host_service_gets_no_core_and_no_volume_that_the_first_one_has() {
     let core = std::thread::available_parallelism().unwrap().get() - 1;
     std::fs::write(top.join("raw"), vec![0u8; 1 << 20]).unwrap();
     std::fs::write(top.join("other"), vec![0u8; 1 << 20]).unwrap();
-    std::os::unix::fs::symlink(top.join("raw"), top.join("link")).unwrap();
+    std::os::unix::fs::symlink("raw", top.join("link")).unwrap();
     let first = config(top, "a", core, &export(&top.join("a"), "raw"));
     let service = serve(&first);
     let pid = service.pid();

@@ -239,7 +239,18 @@ fn arguments_that_are_no_text_are_taken_as_paths_and_refused_as_names() {
 fn every_test_that_faults_md_names_is_in_the_source() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().parent().unwrap();
     let mut source = String::new();
-    for folder in ["abi", "devices", "guest", "host", "scheduler", "simulator", "tests", "vmm"] {
+    for folder in [
+        "abi",
+        "devices",
+        "guest",
+        "host",
+        "image",
+        "sandbox",
+        "scheduler",
+        "simulator",
+        "tests",
+        "vmm",
+    ] {
         read_sources(&root.join(folder), &mut source);
     }
     let table = fs::read_to_string(root.join("docs/faults.md")).unwrap();
