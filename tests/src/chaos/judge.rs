@@ -69,7 +69,7 @@ impl Has {
         let kib = status
             .lines()
             .find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse().ok());
-        Self { files: entries("fd"), threads: entries("task"), kib: kib.unwrap_or(0) }
+        Self { files: entries("fd"), threads: lasting(pid), kib: kib.unwrap_or(0) }
     }
 
     /// What has grown beyond what comes and goes.
@@ -82,6 +82,17 @@ impl Has {
         let grown = more.iter().find(|(_, from, to, more)| *to > from + more);
         grown.map(|(what, from, to, _)| format!("{from} {what} became {to}"))
     }
+}
+
+/// Threads of a process, without those that come with work and go some seconds after it: they are
+/// bounded by the host service, and a flood of requests may have just ended.
+fn lasting(pid: u32) -> u64 {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let lasts = |thread: &fs::DirEntry| {
+        let name = fs::read_to_string(thread.path().join("comm")).unwrap_or_default();
+        !matches!(name.trim(), "hand" | "populate" | "unmap") && !name.starts_with("iou-wrk")
+    };
+    threads.filter(lasts).count() as u64
 }
 
 impl Life {
