@@ -14,6 +14,13 @@ fn cost_without(report: &serde_json::Value) -> u64 {
     used * said["t_ms"].as_u64().unwrap() / 1_000_000 / said["jobs"].as_u64().unwrap().max(1)
 }
 
+/// What is late in a stall is excused. In a run that is made of stalls nothing is late, with
+/// scheduling or without.
+fn stood_still(report: &serde_json::Value) -> Option<String> {
+    let share = report["stalled_share"].as_f64().unwrap();
+    (share > 0.25).then(|| format!("the machine stood still for {:.0}% of the run", share * 100.0))
+}
+
 #[test]
 fn the_film_arrives_on_time_with_scheduling_and_is_ruined_without() {
     let folder = tempfile::tempdir().unwrap();
@@ -31,7 +38,7 @@ fn the_film_arrives_on_time_with_scheduling_and_is_ruined_without() {
             assert!(receiver["packets"].as_u64().unwrap() > 0, "{receiver} received nothing");
         }
     }
-    if let Some(why) = too_slow(cost_without(&report)) {
+    if let Some(why) = too_slow(cost_without(&report)).or_else(|| stood_still(&report)) {
         eprintln!("NOT TESTED HERE: {why}");
         assert!(std::env::var_os("MOIRAI_REQUIRE_SPEED").is_none());
         return;
