@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::sync_channel;
+use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -34,6 +35,8 @@ pub struct IoDomain {
     core: Option<usize>,
     standing: Question<DomainSnapshot>,
     thread: Option<JoinHandle<()>>,
+    /// Those that speak to image processes. At the end each has its image flushed.
+    couriers: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl IoDomain {
@@ -80,7 +83,8 @@ impl IoDomain {
         match started.recv() {
             Ok(Ok(())) => {
                 let (next_id, standing) = (AtomicU32::new(0), Question::default());
-                Ok(Self { mailbox, next_id, core, standing, thread: Some(thread) })
+                let (thread, couriers) = (Some(thread), Mutex::default());
+                Ok(Self { mailbox, next_id, core, standing, thread, couriers })
             }
             Ok(Err(error)) => Err(IoDomainError::Setup(error)),
             Err(_) => Err(IoDomainError::Gone),
@@ -104,7 +108,9 @@ impl IoDomain {
                 Role::Image.enter_or_say();
                 worker.run();
             });
-            thread.map_err(IoDomainError::Setup)?;
+            let mut couriers = self.couriers.lock().unwrap_or_else(PoisonError::into_inner);
+            couriers.retain(|courier| !courier.is_finished());
+            couriers.push(thread.map_err(IoDomainError::Setup)?);
         }
         let id = self.new_id();
         self.ask(|reply| Command::AttachBlk(id, Box::new(spec), reply))?;
@@ -178,6 +184,13 @@ impl Drop for IoDomain {
         let _ = self.mailbox.tell(Command::End);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
+        }
+        // The loop has let go of their volumes. An image process ends with the host service, and
+        // what a guest has written and not flushed would be lost at an orderly end, too. A process
+        // that does not answer is waited for no longer than for any other task.
+        let couriers = self.couriers.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for courier in couriers.drain(..) {
+            let _ = courier.join();
         }
     }
 }
