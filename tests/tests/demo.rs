@@ -4,6 +4,7 @@
 use moirai_tests::{last_json, moirai, said, too_slow};
 
 const SECONDS: u64 = 8;
+const NOISE_US: u64 = 300;
 
 /// What a job of `pulse` took of the core in the control, where no contract cuts it, in us.
 fn cost_without(report: &serde_json::Value) -> u64 {
@@ -15,10 +16,9 @@ fn cost_without(report: &serde_json::Value) -> u64 {
 }
 
 /// What is late in a stall is excused: in a run that is made of stalls nothing is late, with
-/// scheduling or without. And where a timer of the highest priority is late at its 99th percentile
-/// by a third of a packet's millisecond, what is late below it says nothing of Moirai.
+/// scheduling or without. And where one timer in a hundred of the highest priority is late by more
+/// than [`NOISE_US`], what is late below that priority says nothing of Moirai.
 fn stood_still(report: &serde_json::Value) -> Option<String> {
-    const NOISE_US: u64 = 300;
     let share = report["stalled_share"].as_f64().unwrap();
     let late = report["noise_floor_us"]["p99"].as_u64().unwrap();
     let still = || format!("the machine stood still for {:.0}% of the run", share * 100.0);
