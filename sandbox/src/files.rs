@@ -34,3 +34,27 @@ pub fn leave_files(readable: &[&Path], signals: bool) -> Result<bool, FilesError
         .add_rules(path_beneath_rules(readable, AccessFs::ReadFile))?;
     Ok(rules.restrict_self()?.ruleset != RulesetStatus::NotEnforced)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// On a thread of its own, which is shut in for good.
+    #[test]
+    fn a_thread_that_is_shut_in_opens_nothing_and_uses_what_it_has() {
+        let file = std::fs::File::open("/proc/self/stat").expect("a file");
+        let shut_in = std::thread::spawn(move || {
+            rustix::thread::set_no_new_privs(true).expect("given up");
+            if !leave_files(&[], false).expect("rules") {
+                eprintln!("NOT TESTED HERE: no Landlock");
+                assert!(std::env::var_os("MOIRAI_REQUIRE_LANDLOCK").is_none());
+                return;
+            }
+            let refused = std::fs::File::open("/proc/self/stat").expect_err("refused");
+            assert_eq!(refused.kind(), std::io::ErrorKind::PermissionDenied);
+            let mut text = String::new();
+            std::io::Read::read_to_string(&mut &file, &mut text).expect("what is open is readable");
+        });
+        shut_in.join().expect("the thread");
+    }
+}

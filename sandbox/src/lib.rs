@@ -9,7 +9,6 @@
 
 mod files;
 mod filter;
-mod landlock;
 
 use std::io;
 
@@ -112,10 +111,12 @@ pub fn enter(wanted: &Wanted<'_>) -> Result<Vec<String>, SandboxError> {
         let limit = Rlimit { current: Some(limit), maximum: Some(limit) };
         setrlimit(resource, limit).map_err(step("limit resources"))?;
     }
-    if wanted.no_files
-        && let Err(error) = landlock::forbid_files()
-    {
-        missing.push(format!("no Landlock: {error}"));
+    if wanted.no_files {
+        match leave_files(&[], false) {
+            Ok(true) => {}
+            Ok(false) => missing.push("no Landlock: the kernel has none".to_owned()),
+            Err(error) => missing.push(format!("no Landlock: {error}")),
+        }
     }
     let install = wanted.filter.install();
     install.map_err(|error| SandboxError::Step { step: "filter system calls", error })?;
